@@ -1,1 +1,3 @@
 //! The ModelService operator: reconciles `ModelService` resources into autoscaled Deployments.
+
+pub mod crd;

@@ -1,0 +1,107 @@
+//! `AcceleratorClass`: how a kind of device is requested on this cluster and which runtime drives it.
+
+use super::schemas;
+pub use k8s_openapi::api::core::v1::Toleration;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a kind of device is requested on this cluster, and which runtime image and execution provider drive
+/// it. Data only: a new kind of device needs no new code. An edit affects revisions made afterwards; running
+/// pods are never restarted by it.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "serving.modelservice.dev",
+    version = "v1alpha1",
+    kind = "AcceleratorClass",
+    plural = "acceleratorclasses",
+    shortname = "accel",
+    category = "modelservice",
+    derive = "PartialEq",
+    doc = "A kind of device (CPU, GPU, TPU or NPU): how it is requested on this cluster and which runtime image and execution provider drive it.",
+    printcolumn(name = "Resource", type_ = "string", json_path = ".spec.resource.name"),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.runtime.executionProvider"),
+    printcolumn(name = "Sharing", type_ = "string", json_path = ".spec.sharing"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceleratorClassSpec {
+    /// The device plug-in's extended resource that every server asks for. Absent for the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<DeviceResource>,
+    /// Labels of the nodes that carry the device.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::strings")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of those nodes that the servers tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::tolerations")]
+    pub tolerations: Vec<Toleration>,
+    /// RuntimeClass of the servers' pods, for example `nvidia`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// What drives the device.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// Whether a device is given to one server alone (`Exclusive`) or to several (`Shared`).
+    #[serde(default)]
+    pub sharing: Sharing,
+}
+
+/// A device plug-in's extended resource.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.name.contains('/')").message("must be an extended resource such as nvidia.com/gpu; leave resource out for the CPU"))]
+pub struct DeviceResource {
+    /// Name of the extended resource, for example `nvidia.com/gpu`.
+    #[schemars(length(min = 3, max = 253))]
+    pub name: String,
+    /// How many each server asks for.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub count: i32,
+}
+
+/// The runtime image and execution provider that drive a device.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// Image of the inference server for this device; the operator's own CPU runtime when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// ONNX Runtime execution provider that must hold the whole graph; a server without it never becomes ready.
+    #[serde(default = "cpu_provider")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9]+ExecutionProvider$"))]
+    pub execution_provider: String,
+    /// Options handed to the execution provider as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::strings")]
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { image: None, execution_provider: cpu_provider(), options: BTreeMap::new() }
+    }
+}
+
+/// Whether a device is given to one server alone.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each server has devices of its own: a rollout needs spare ones, or `strategy: Recreate`.
+    Exclusive,
+    /// Servers share it, as they share CPUs.
+    #[default]
+    Shared,
+}
+
+const fn one() -> i32 {
+    1
+}
+
+fn cpu_provider() -> String {
+    "CPUExecutionProvider".to_owned()
+}

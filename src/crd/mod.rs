@@ -1,0 +1,35 @@
+//! The API: `ModelService` and `AcceleratorClass` (v1alpha1), and the YAML made from them. Types only: no I/O.
+
+mod accelerator_class;
+mod model_service;
+mod names;
+mod schemas;
+mod status;
+
+pub use accelerator_class::{
+    AcceleratorClass, AcceleratorClassSpec, DeviceResource, Runtime, Sharing, Toleration,
+};
+pub use model_service::{
+    Autoscaling, Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
+    ScaleTarget, ServerSettings,
+};
+pub use names::*;
+pub use status::{
+    AcceleratorStatus, ModelServiceStatus, ModelStatus, RevisionStatus, Signature, TensorStatus,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+/// Both definitions, in the order in which they are to be applied.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    vec![AcceleratorClass::crd(), ModelService::crd()].into_iter().map(finish).collect()
+}
+
+/// What the derive cannot say: documentation of the generated top level and trimming of what only repeats.
+fn finish(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    definition.metadata.labels =
+        Some([("app.kubernetes.io/part-of".to_owned(), "modelservice-operator".to_owned())].into());
+    definition
+}

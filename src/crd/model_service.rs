@@ -1,0 +1,311 @@
+//! `ModelService`: the spec that users write.
+
+use super::{schemas, status::ModelServiceStatus};
+use k8s_openapi::{
+    api::{
+        autoscaling::v2::HorizontalPodAutoscalerBehavior,
+        core::v1::{Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint},
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What is to be served, how large, on which device.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "serving.modelservice.dev",
+    version = "v1alpha1",
+    kind = "ModelService",
+    plural = "modelservices",
+    namespaced,
+    shortname = "msvc",
+    category = "modelservice",
+    status = "ModelServiceStatus",
+    derive = "PartialEq",
+    doc = "A CNN or other ONNX model, served over HTTP by a revisioned, optionally autoscaled set of inference servers.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.currentRevision"),
+    printcolumn(name = "Accelerator", type_ = "string", json_path = ".status.accelerator.class"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.url"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
+    validation = Rule::new("self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be at most 52 characters of a-z, 0-9 and '-', begin with a letter and end with a letter or digit, because the Service and the Deployments are named after it")
+)]
+#[x_kube(validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))").message("set either spec.replicas (a fixed size) or spec.autoscaling (a range), not both; to scale an autoscaled service change spec.autoscaling.minReplicas or maxReplicas"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)").message("spec.autoscaling.target.cpuUtilization is a percentage of the CPU request: set spec.resources.requests.cpu"))]
+#[serde(rename_all = "camelCase")]
+pub struct ModelServiceSpec {
+    /// The model package. A change makes a new revision.
+    pub model: Model,
+    /// Fixed number of servers; 1 when neither this nor `autoscaling` is set. Changed in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: Option<i32>,
+    /// Number of servers by load, through a HorizontalPodAutoscaler. Changed in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// Name of the AcceleratorClass to run on. A change makes a new revision.
+    #[serde(default = "default_accelerators")]
+    #[schemars(length(min = 1, max = 1), inner(length(min = 1, max = 63)))]
+    pub accelerators: Vec<String>,
+    /// CPU and memory of each server. The server sizes its threads by its CPU limit. A change makes a new
+    /// revision. The accelerator's resource is added by its AcceleratorClass.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Settings of the inference server. A change makes a new revision.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub server: ServerSettings,
+    /// True takes every server away and keeps URL, Service and revisions. Changed in place.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub suspend: bool,
+    /// How a new revision takes over. Changed in place.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// What may be said about the servers' pods. A change makes a new revision.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pod: PodSettings,
+    /// Old revisions that are kept at size zero, to go back to without building them anew. Changed in place.
+    #[serde(default = "default_history")]
+    #[schemars(range(min = 0, max = 20))]
+    pub revision_history_limit: i32,
+    /// Any new value makes a new revision with the operator's present runtime image and pod template.
+    /// When the condition RuntimeUpdateAvailable appears, set this to the version that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub adopt_runtime: Option<String>,
+}
+
+/// Where the model package comes from.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// OCI image whose root holds `model.onnx` and, optionally, `model.yaml`, pinned by digest
+    /// (`registry/repository@sha256:…`). It is mounted, never run.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^[^@ ]+@sha256:[a-f0-9]{64}$')").message("must be pinned by digest: registry/repository@sha256:<64 hexadecimal digits>; a tag can change under a running service"))]
+    pub image: String,
+    /// `sha256:<64 hex>` of `model.onnx`. The server refuses a file that differs. Published in
+    /// `status.model.digest` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 71))]
+    #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx prints them"))]
+    pub digest: Option<String>,
+}
+
+/// Number of servers by load.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not be larger than maxReplicas"))]
+pub struct Autoscaling {
+    /// Fewest servers.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub min_replicas: i32,
+    /// Most servers.
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: i32,
+    /// What the autoscaler aims at.
+    #[serde(default)]
+    pub target: ScaleTarget,
+    /// The HorizontalPodAutoscaler's own `behavior`, passed through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::behavior")]
+    pub behavior: Option<HorizontalPodAutoscalerBehavior>,
+}
+
+/// What the autoscaler aims at.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleTarget {
+    /// Average CPU use of the servers, in percent of their CPU request.
+    #[serde(default = "default_cpu_utilization")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub cpu_utilization: i32,
+}
+
+impl Default for ScaleTarget {
+    fn default() -> Self {
+        Self { cpu_utilization: default_cpu_utilization() }
+    }
+}
+
+/// CPU and memory of each server.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the scheduler reserves.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::quantities")]
+    pub requests: BTreeMap<String, Quantity>,
+    /// What a server may use at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::quantities")]
+    pub limits: BTreeMap<String, Quantity>,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        let set = |cpu: &str, memory: &str| {
+            [("cpu", cpu), ("memory", memory)]
+                .map(|(name, value)| (name.to_owned(), Quantity(value.to_owned())))
+                .into()
+        };
+        Self { requests: set("500m", "256Mi"), limits: set("1", "1Gi") }
+    }
+}
+
+/// Settings of the inference server.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerSettings {
+    /// Name of the model in request paths (`/v2/models/{name}`); the ModelService's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    pub model_name: Option<String>,
+    /// Largest request body in bytes (default 67108864).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 4_294_967_296_i64))]
+    pub max_body_bytes: Option<i64>,
+    /// Largest decoded image in pixels (default 67108864).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_073_741_824_i64))]
+    pub max_image_pixels: Option<i64>,
+    /// Requests that may wait in one server before the next is answered 429 (default 128).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65536))]
+    pub queue_length: Option<i32>,
+}
+
+/// How a new revision takes over.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available.
+    /// `Recreate` ends the old one first: an interruption, for devices that have no spare.
+    #[serde(default)]
+    pub strategy: RolloutStrategy,
+    /// Seconds that a server may take to load and warm its model before it is restarted. Taken into a
+    /// revision when that is made.
+    #[serde(default = "default_startup_deadline")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub startup_deadline_seconds: i32,
+    /// Seconds without progress after which a rollout counts as stalled.
+    #[serde(default = "default_progress_deadline")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub progress_deadline_seconds: i32,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            strategy: RolloutStrategy::default(),
+            startup_deadline_seconds: default_startup_deadline(),
+            progress_deadline_seconds: default_progress_deadline(),
+        }
+    }
+}
+
+/// How a new revision takes over.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RolloutStrategy {
+    /// New beside old, then traffic moves, then the old one drains.
+    #[default]
+    BlueGreen,
+    /// Old away, then new.
+    Recreate,
+}
+
+/// What may be said about the servers' pods. Ports, command and security context are the operator's.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSettings {
+    /// Further labels. `app.kubernetes.io/…` and `serving.modelservice.dev/…` are the operator's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::strings")]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('serving.modelservice.dev/'))").message("labels under app.kubernetes.io/ and serving.modelservice.dev/ are set by the operator"))]
+    pub labels: BTreeMap<String, String>,
+    /// Further annotations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::strings")]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('serving.modelservice.dev/'))").message("annotations under serving.modelservice.dev/ are set by the operator"))]
+    pub annotations: BTreeMap<String, String>,
+    /// Further environment variables of the server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::env")]
+    #[x_kube(validation = Rule::new("self.all(e, !e.name.startsWith('MODELSERVICE_') && e.name != 'ORT_DYLIB_PATH')").message("environment variables MODELSERVICE_… and ORT_DYLIB_PATH are set by the operator and the runtime image"))]
+    pub env: Vec<EnvVar>,
+    /// Labels that a node must have, beside those of the AcceleratorClass.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schemas::strings")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that are tolerated, beside those of the AcceleratorClass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::tolerations")]
+    pub tolerations: Vec<Toleration>,
+    /// Scheduling preferences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schemas::affinity")]
+    pub affinity: Option<Affinity>,
+    /// How servers spread over zones and nodes. A constraint without a selector gets the service's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::topology_spread")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// PriorityClass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub scheduler_name: Option<String>,
+    /// Service account. Its token is never mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub service_account_name: Option<String>,
+    /// Secrets of this namespace with which the kubelet pulls the runtime and model images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::image_pull_secrets")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Group that owns mounted volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647_i64))]
+    pub fs_group: Option<i64>,
+}
+
+fn default_accelerators() -> Vec<String> {
+    vec!["cpu".to_owned()]
+}
+
+const fn one() -> i32 {
+    1
+}
+
+const fn default_history() -> i32 {
+    3
+}
+
+const fn default_cpu_utilization() -> i32 {
+    70
+}
+
+const fn default_startup_deadline() -> i32 {
+    300
+}
+
+const fn default_progress_deadline() -> i32 {
+    600
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,31 @@
+//! Names, labels and annotations that are part of the API.
+
+/// API group of both kinds.
+pub const GROUP: &str = "serving.modelservice.dev";
+/// Field manager of everything the operator applies.
+pub const FIELD_MANAGER: &str = "modelservice-operator";
+/// Second field manager: holds a Deployment's `spec.replicas` while it passes between us and the autoscaler.
+pub const SCALE_FIELD_MANAGER: &str = "modelservice-operator-scale";
+
+/// Label of every child: the name of its `ModelService`. Immutable; part of selectors.
+pub const SERVICE_LABEL: &str = "serving.modelservice.dev/service";
+/// Label of a revision's Deployment and pods: the revision's hash. Immutable; part of selectors.
+pub const REVISION_LABEL: &str = "serving.modelservice.dev/revision";
+
+/// `"true"` on a `ModelService`: nothing is reconciled until it is removed.
+pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
+/// On a Deployment: the revision's frozen pod template, as canonical JSON.
+pub const TEMPLATE_ANNOTATION: &str = "serving.modelservice.dev/pod-template";
+/// On every child: hash of what was applied last, so that a field that is no longer wanted is noticed.
+pub const APPLIED_ANNOTATION: &str = "serving.modelservice.dev/applied";
+/// On a Deployment: number of the revision, rising by one with each new revision.
+pub const REVISION_NUMBER_ANNOTATION: &str = "serving.modelservice.dev/revision-number";
+/// On the Service: when traffic moved to the present revision (RFC 3339), which dates the old one's drain.
+pub const SWITCHED_ANNOTATION: &str = "serving.modelservice.dev/switched-at";
+/// On a Deployment: the name of the AcceleratorClass that its template was made with.
+pub const CLASS_ANNOTATION: &str = "serving.modelservice.dev/accelerator-class";
+/// On a Deployment: version of the operator that made its template.
+pub const RUNTIME_VERSION_ANNOTATION: &str = "serving.modelservice.dev/runtime-version";
+
+/// Longest name of a `ModelService`: a child's name is `<name>-<10 characters>` and must stay a DNS label.
+pub const MAX_NAME_LENGTH: usize = 52;

@@ -1,0 +1,114 @@
+//! `ModelService`: the status that the operator writes.
+
+use super::schemas;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is true now.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelServiceStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Available, and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::conditions")]
+    pub conditions: Vec<Condition>,
+    /// Where requests go inside the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Servers of the revision that has the traffic.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Of those, how many are ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Label selector of the servers, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Revision that has the traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_revision: Option<String>,
+    /// Revision that the spec asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_revision: Option<String>,
+    /// The model that is served, as the server itself reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelStatus>,
+    /// The device that it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<AcceleratorStatus>,
+    /// Revisions that exist, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub revisions: Vec<RevisionStatus>,
+}
+
+/// The model that is served, as the server itself reports it.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// Revision whose server reported this.
+    pub revision: String,
+    /// `sha256:<64 hex>` of `model.onnx`.
+    pub digest: String,
+    /// Inputs, outputs and operator set, read from the file.
+    pub signature: Signature,
+}
+
+/// Inputs, outputs and operator set of a model.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Signature {
+    /// Version of the default ONNX operator set.
+    pub opset: i64,
+    /// Inputs, in the model's order.
+    #[schemars(length(max = 64))]
+    pub inputs: Vec<TensorStatus>,
+    /// Outputs, in the model's order.
+    #[schemars(length(max = 64))]
+    pub outputs: Vec<TensorStatus>,
+}
+
+/// Name, type and shape of an input or output.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TensorStatus {
+    /// Name in the graph.
+    pub name: String,
+    /// Open Inference Protocol data type.
+    pub datatype: String,
+    /// Shape; −1 stands for a dynamic dimension.
+    #[schemars(length(max = 16))]
+    pub shape: Vec<i64>,
+}
+
+/// The device that a service runs on.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceleratorStatus {
+    /// Name of the AcceleratorClass.
+    pub class: String,
+    /// Execution provider that holds the graph, as the server itself reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_provider: Option<String>,
+}
+
+/// One revision that exists.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// Hash that names it.
+    pub name: String,
+    /// Its number; the newest has the largest.
+    pub number: i64,
+    /// Image of the model package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_image: Option<String>,
+    /// Servers that it should have.
+    pub replicas: i32,
+    /// Servers that are ready.
+    pub ready_replicas: i32,
+}
