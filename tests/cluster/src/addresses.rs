@@ -39,11 +39,6 @@ impl Addresses {
         Ipv4Addr::new(198, 19, self.slot * 16, fourth)
     }
 
-    /// The network that joins the hub (control plane, registry) and the nodes.
-    pub(crate) fn infrastructure(self) -> Network {
-        Network(self.machine(0, 0), 25)
-    }
-
     /// The control plane's and registry's address as nodes and pods see it.
     pub(crate) fn hub(self) -> Ipv4Addr {
         self.machine(0, 1)

@@ -1,8 +1,21 @@
 //! A whole cluster: a control plane, real nodes, DNS, an image registry and, by choice, metrics and devices.
 
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::control_plane::ControlPlaneOptions;
+use crate::addresses::MAX_NODES;
+use crate::command::direct;
+use crate::control_plane::{ControlPlane, ControlPlaneOptions};
+use crate::instance::Instance;
+use crate::node::{self, NodeSetup};
+use crate::pki::Authority;
+use crate::wait::wait_until;
+use crate::{addons, network, registry, tools};
 
 /// What kind of cluster is wanted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,4 +69,205 @@ pub struct Device {
     pub resource: String,
     /// How many each node has.
     pub count: usize,
+}
+
+/// A running cluster. Dropping it tears it down, unless it was started to stay. Everything that a
+/// [`ControlPlane`] can do, it can do too.
+#[derive(Debug)]
+pub struct Cluster {
+    plane: ControlPlane,
+    nodes: usize,
+}
+
+impl Deref for Cluster {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        &self.plane
+    }
+}
+
+impl Cluster {
+    /// Starts a cluster and returns when its nodes are ready.
+    ///
+    /// # Errors
+    /// When this machine cannot run one (the message says what to do), or a part does not start (the
+    /// message has the end of its log).
+    pub fn start(options: ClusterOptions) -> Result<Self> {
+        if options.nodes > MAX_NODES {
+            bail!("a cluster has at most {MAX_NODES} nodes; use fake nodes for more");
+        }
+        tools::check(&[&tools::CONTROL_PLANE, &tools::NODES])?;
+        let instance = Instance::create(&options)?;
+        let authority = Authority::create(&instance.folder.join("pki"))?;
+        let plane = ControlPlane::boot(instance, &authority)?;
+        registry::start(&plane.instance)?;
+        if options.dns {
+            addons::start_dns(&plane)?;
+        }
+        start_nodes(&plane, &authority, &options)?;
+        if options.metrics {
+            addons::start_metrics(&plane)?;
+        }
+        let cluster = Self {
+            plane,
+            nodes: options.nodes,
+        };
+        cluster.wait_nodes_ready()?;
+        Ok(cluster)
+    }
+
+    /// Uses a cluster that was started to stay, for example by `local-cluster up`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn open(name: &str) -> Result<Self> {
+        let plane = ControlPlane::open(name)?;
+        let nodes = plane.instance.options().nodes;
+        Ok(Self { plane, nodes })
+    }
+
+    /// Leaves the cluster running when this value is dropped and this process ends.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn keep(&self) -> Result<()> {
+        self.plane.instance.keep()
+    }
+
+    /// The network namespace of the first node, where Services and pods are reached.
+    pub fn netns(&self) -> PathBuf {
+        self.node(0).netns()
+    }
+
+    /// A program on the first node: it reaches Services and pods, by address or by name.
+    ///
+    /// # Errors
+    /// When the cluster has no node.
+    pub fn command_in_node(&self, program: &str) -> Result<Command> {
+        self.node(0).command(program)
+    }
+
+    /// The node `index`, counted from 0.
+    pub fn node(&self, index: usize) -> Node<'_> {
+        Node {
+            plane: &self.plane,
+            name: node::name(index),
+        }
+    }
+
+    /// What the names of images in the cluster's registry start with.
+    pub fn registry_host(&self) -> &'static str {
+        registry::HOST
+    }
+
+    /// Pushes an image to the cluster's registry as `repository/name:tag`. The image is an archive's path or
+    /// a name in buildah's storage. Returns its name by digest, as a pod spec wants it.
+    ///
+    /// # Errors
+    /// When there is no such image, or the registry does not take it.
+    pub fn push(&self, image: &str, name: &str) -> Result<String> {
+        registry::push(&self.plane.instance, image, name)
+    }
+
+    /// Makes the images of an archive known to every node, under the names inside the archive.
+    ///
+    /// # Errors
+    /// When a node does not take it.
+    pub fn load_image(&self, archive: &Path) -> Result<()> {
+        (0..self.nodes).try_for_each(|index| node::import(&self.node(index).folder(), archive))
+    }
+
+    /// Waits until every node is ready for pods.
+    ///
+    /// # Errors
+    /// When one is not within a minute and a half, with the end of its kubelet's log.
+    pub fn wait_nodes_ready(&self) -> Result<()> {
+        for index in 0..self.nodes {
+            let node = self.node(index);
+            let kubelet = node.part("kubelet");
+            let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+            wait_until(
+                &format!("{} is ready", node.name),
+                Duration::from_secs(90),
+                || {
+                    self.plane.instance.check_alive(&kubelet)?;
+                    Ok(self.kubectl(&["get", "node", &node.name, "-o", ready])? == "True")
+                },
+            )
+            .with_context(|| self.plane.instance.log_tail(&kubelet))?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts all nodes side by side: most of the time they wait.
+fn start_nodes(plane: &ControlPlane, authority: &Authority, options: &ClusterOptions) -> Result<()> {
+    std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..options.nodes)
+            .map(|index| {
+                scope.spawn(move || {
+                    let setup = NodeSetup::new(&plane.instance, index);
+                    setup.prepare(authority, options.nodes)?;
+                    setup.join(options.device.as_ref())
+                })
+            })
+            .collect();
+        starts.into_iter().try_for_each(|start| match start.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a node's start panicked"),
+        })
+    })
+}
+
+/// One node of a running cluster.
+#[derive(Debug)]
+pub struct Node<'a> {
+    plane: &'a ControlPlane,
+    /// As the API knows it.
+    pub name: String,
+}
+
+impl Node<'_> {
+    /// The name of one of its parts (`kubelet`, `containerd`, `kube-proxy`, `device-plugin`), as
+    /// `ControlPlane::signal` and the like take it.
+    pub fn part(&self, part: &str) -> String {
+        format!("{}/{part}", self.name)
+    }
+
+    /// Stops the kubelet; the node is not ready some 45 s later.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn stop_kubelet(&self) -> Result<()> {
+        self.plane.stop(&self.part("kubelet"))
+    }
+
+    /// Starts the kubelet again.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not start.
+    pub fn start_kubelet(&self) -> Result<()> {
+        self.plane.restart(&self.part("kubelet"))
+    }
+
+    /// A program with the node's network and files: its name server is the cluster's.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn command(&self, program: &str) -> Result<Command> {
+        let words = node::enter(&self.plane.instance, &self.name)?;
+        let mut command = direct(&words[0]);
+        command.args(&words[1..]).arg(program);
+        Ok(command)
+    }
+
+    /// Its network namespace, as a path for `nsenter --net=`.
+    pub fn netns(&self) -> PathBuf {
+        network::path(&self.plane.instance.namespaces().node(&self.name))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.plane.folder().join(&self.name)
+    }
 }

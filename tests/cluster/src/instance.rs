@@ -1,6 +1,7 @@
 //! A cluster that runs: its record, the processes that this process started, its logs, and its end.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -177,6 +178,16 @@ impl Instance {
             bail!("{name} has ended by itself. {}", self.log_tail(name));
         }
         Ok(())
+    }
+
+    /// Waits until a component of the hub listens.
+    pub(crate) fn wait_port(&self, component: &str, port: u16) -> Result<()> {
+        let address = (self.addresses().hub_end(), port).into();
+        wait_until(&format!("{component} answers"), Duration::from_secs(30), || {
+            self.check_alive(component)?;
+            Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+        })
+        .with_context(|| self.log_tail(component))
     }
 
     fn reap(&self) {

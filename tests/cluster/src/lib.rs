@@ -15,23 +15,27 @@
 //! It needs root, some Debian packages (`scripts/packages`) and the programs that `make tools` builds;
 //! what is missing is said in one error.
 
+mod addons;
 mod addresses;
 mod cgroup;
 mod cluster;
 mod command;
 mod control_plane;
 mod fake_nodes;
+mod images;
 mod instance;
 mod kubeconfig;
 mod network;
+mod node;
 mod pki;
 mod process;
+mod registry;
 mod state;
 mod teardown;
 mod tools;
 mod wait;
 
-pub use cluster::{ClusterOptions, Device};
+pub use cluster::{Cluster, ClusterOptions, Device, Node};
 pub use control_plane::{ControlPlane, ControlPlaneOptions, FakeNodes};
 pub use rustix::process::Signal;
 pub use tools::tool;
