@@ -27,6 +27,7 @@ mod instance;
 mod kubeconfig;
 mod network;
 mod node;
+mod overview;
 mod pki;
 mod process;
 mod registry;
@@ -37,6 +38,7 @@ mod wait;
 
 pub use cluster::{Cluster, ClusterOptions, Device, Node};
 pub use control_plane::{ControlPlane, ControlPlaneOptions, FakeNodes};
+pub use overview::{Part, Summary, clusters, remove};
 pub use rustix::process::Signal;
 pub use tools::tool;
 pub use wait::wait_until;

@@ -133,7 +133,7 @@ fn clean_abandoned() -> Result<()> {
 }
 
 /// Serialises claims between processes; released when dropped.
-fn lock() -> Result<File> {
+pub(crate) fn lock() -> Result<File> {
     fs::create_dir_all(root()).with_context(|| format!("cannot make {}", root().display()))?;
     let path = root().join("lock");
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;

@@ -1,0 +1,295 @@
+//! `model.yaml`: what a package says of its model's task, labels and pre-processing. Parsing only; whether
+//! it fits the model is decided in `classify::ImageClassifier`.
+
+use super::MANIFEST_FILE;
+use crate::exit::Fatal;
+use modelservice_contract::ExitReason;
+use serde::Deserialize;
+use std::io::ErrorKind;
+use std::path::{Component, Path};
+
+/// `model.yaml`. Unknown keys are errors.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// What the model does.
+    pub task: Task,
+    /// Name of the image input; may be left out where the model has one input.
+    #[serde(default)]
+    pub input: Option<String>,
+    /// Name of the output with one value per class; may be left out where the model has one output.
+    #[serde(default)]
+    pub output: Option<String>,
+    /// Names of the classes, in the order of the output.
+    pub labels: Labels,
+    /// From a decoded image to the input tensor.
+    pub preprocessing: Preprocessing,
+    /// From the output tensor to an answer.
+    #[serde(default)]
+    pub postprocessing: Postprocessing,
+}
+
+/// What a model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// One image in, one value per class out.
+    ImageClassification,
+}
+
+/// A list of labels, or the name of a file in the package with one label per line.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Labels {
+    /// The labels themselves.
+    Inline(Vec<String>),
+    /// A file of the package; replaced by its lines in [`read`].
+    File(String),
+}
+
+impl Labels {
+    /// The labels; empty before [`read`] has read the file.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::Inline(names) => names,
+            Self::File(_) => &[],
+        }
+    }
+}
+
+/// From a decoded image to the input tensor, in this order.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Preprocessing {
+    /// Resize; without it the image must have the crop's size or larger.
+    #[serde(default)]
+    pub resize: Option<Resize>,
+    /// Cut this size out of the middle; without it the resized image is used whole.
+    #[serde(default)]
+    pub crop: Option<Size>,
+    /// Order of the channels.
+    #[serde(default)]
+    pub color_order: ColorOrder,
+    /// Order of the dimensions.
+    #[serde(default)]
+    pub layout: Layout,
+    /// Factor applied to each 0–255 value first; 0.00392156862745098 is 1/255.
+    #[serde(default = "one")]
+    pub scale: f32,
+    /// Subtracted after `scale`: one value per channel in `colorOrder`, or one for all.
+    #[serde(default)]
+    pub mean: Vec<f32>,
+    /// Divisor after `mean`: one value per channel in `colorOrder`, or one for all.
+    #[serde(default)]
+    pub std: Vec<f32>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+/// How an image is resized.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "mode", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Resize {
+    /// The shorter edge becomes `size` pixels, the aspect ratio stays.
+    ShortestEdge {
+        /// Pixels of the shorter edge.
+        size: u32,
+        /// Interpolation.
+        #[serde(default)]
+        filter: Filter,
+    },
+    /// Width and height become what is said; the aspect ratio changes.
+    Stretch {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+        /// Interpolation.
+        #[serde(default)]
+        filter: Filter,
+    },
+}
+
+/// Interpolation with antialiasing, as Pillow does it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Filter {
+    /// The nearest pixel, no antialiasing.
+    Nearest,
+    /// Triangle filter; the default.
+    #[default]
+    Bilinear,
+    /// Catmull-Rom (a = −0.5).
+    Bicubic,
+    /// Lanczos with three lobes.
+    Lanczos,
+}
+
+/// Width and height in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Size {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+}
+
+/// Order of the channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum ColorOrder {
+    /// Red, green, blue.
+    #[default]
+    #[serde(rename = "RGB")]
+    Rgb,
+    /// Blue, green, red (OpenCV's order).
+    #[serde(rename = "BGR")]
+    Bgr,
+    /// One channel, ITU-R 601 luma.
+    #[serde(rename = "Gray")]
+    Gray,
+}
+
+/// Order of the dimensions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum Layout {
+    /// Batch, channel, height, width (PyTorch).
+    #[default]
+    #[serde(rename = "NCHW")]
+    Nchw,
+    /// Batch, height, width, channel (TensorFlow).
+    #[serde(rename = "NHWC")]
+    Nhwc,
+}
+
+/// From the output tensor to an answer.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Postprocessing {
+    /// Applied to the output; `none` where the model ends in a softmax already.
+    pub activation: Activation,
+    /// Classes in an answer unless the request says otherwise.
+    pub top_k: usize,
+}
+
+impl Default for Postprocessing {
+    fn default() -> Self {
+        Self { activation: Activation::None, top_k: 5 }
+    }
+}
+
+/// Turns scores into probabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Activation {
+    /// The output already holds probabilities.
+    #[default]
+    None,
+    /// The output holds logits.
+    Softmax,
+}
+
+/// Reads `model.yaml` and the labels it names; `None` where the package has none.
+///
+/// # Errors
+/// `ModelInvalid`, with the line in question, or `SystemError`.
+pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
+    let path = folder.join(MANIFEST_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(&path, &error)),
+    };
+    let mut manifest = parse(&text).map_err(|problem| invalid(format!("{}: {problem}", path.display())))?;
+    if let Labels::File(name) = &manifest.labels {
+        manifest.labels = Labels::Inline(read_labels(folder, name)?);
+    }
+    Ok(Some(manifest))
+}
+
+/// Parses the text of `model.yaml`; a labels file is not read.
+///
+/// # Errors
+/// What is wrong, with its place in the text.
+pub fn parse(text: &str) -> Result<Manifest, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    if !inside || name.is_empty() {
+        return Err(invalid(format!("{MANIFEST_FILE}: labels must name a file in the package, not {name:?}")));
+    }
+    let path = folder.join(name);
+    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => invalid(format!("{MANIFEST_FILE} names labels {name:?}, but the package has no such file")),
+        _ => unreadable(&path, &error),
+    })?;
+    Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Fatal {
+    Fatal::new(ExitReason::SystemError, format!("cannot read {}: {error}", path.display()))
+}
+
+fn invalid(message: String) -> Fatal {
+    Fatal::new(ExitReason::ModelInvalid, format!("{message} (docs/server.md lists every key of {MANIFEST_FILE})"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const SMALLEST: &str = "task: image-classification\nlabels: [cat, dog]\npreprocessing: {}\n";
+
+    #[test]
+    fn the_smallest_manifest_gets_the_defaults() {
+        let manifest = parse(SMALLEST).unwrap();
+        assert_eq!(manifest.labels.names(), ["cat", "dog"]);
+        assert_eq!(manifest.postprocessing, Postprocessing { activation: Activation::None, top_k: 5 });
+        assert_eq!(manifest.preprocessing.layout, Layout::Nchw);
+        assert_eq!(manifest.preprocessing.scale, 1.0);
+    }
+
+    #[test]
+    fn every_key_is_understood() {
+        let manifest = parse(
+            "task: image-classification\ninput: x\noutput: y\nlabels: names.txt\n\
+             preprocessing:\n  resize: {mode: shortestEdge, size: 256, filter: bicubic}\n  \
+             crop: {width: 224, height: 200}\n  colorOrder: BGR\n  layout: NHWC\n  scale: 0.5\n  \
+             mean: [1, 2, 3]\n  std: [4]\npostprocessing: {activation: softmax, topK: 3}\n",
+        )
+        .unwrap();
+        assert_eq!(manifest.labels, Labels::File("names.txt".into()));
+        let expected = Resize::ShortestEdge { size: 256, filter: Filter::Bicubic };
+        assert_eq!(manifest.preprocessing.resize, Some(expected));
+        assert_eq!(manifest.preprocessing.crop, Some(Size { width: 224, height: 200 }));
+        assert_eq!(manifest.postprocessing, Postprocessing { activation: Activation::Softmax, top_k: 3 });
+    }
+
+    // A typing error must not silently give wrong answers.
+    #[test]
+    fn an_unknown_key_is_named() {
+        for (text, key) in [
+            (format!("{SMALLEST}colour: RGB\n"), "colour"),
+            (SMALLEST.replace("{}", "{meen: [1]}"), "meen"),
+            (SMALLEST.replace("{}", "{resize: {mode: stretch, width: 1, height: 1, sise: 2}}"), "sise"),
+        ] {
+            let problem = parse(&text).unwrap_err();
+            assert!(problem.contains(key), "{problem}");
+        }
+    }
+
+    #[test]
+    fn labels_may_not_leave_the_package() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["../labels.txt", "/etc/passwd", ""] {
+            let fatal = read_labels(folder.path(), name).unwrap_err();
+            assert_eq!(fatal.reason, ExitReason::ModelInvalid);
+        }
+    }
+}

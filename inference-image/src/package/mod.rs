@@ -1,0 +1,89 @@
+//! A model package: a folder with `model.onnx` and, optionally, `model.yaml`, read once into memory.
+//!
+//! The model is read into a private copy and never mapped: a file that is truncated under a memory map
+//! kills the process with SIGBUS.
+
+pub mod manifest;
+
+use crate::exit::Fatal;
+use manifest::Manifest;
+use modelservice_contract::{ExitReason, ModelConfig};
+use sha2::{Digest, Sha256};
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Name of the model file in a package.
+pub const MODEL_FILE: &str = "model.onnx";
+/// Name of the manifest in a package.
+pub const MANIFEST_FILE: &str = "model.yaml";
+
+/// What a package holds.
+#[derive(Debug)]
+pub struct Package {
+    /// The bytes of `model.onnx`.
+    pub model: Vec<u8>,
+    /// `sha256:<64 hex>` of them.
+    pub digest: String,
+    /// `model.yaml`, where there is one.
+    pub manifest: Option<Manifest>,
+}
+
+/// Reads the package and checks the digest before anything is parsed.
+///
+/// # Errors
+/// `ModelMissing`, `ModelDigestMismatch`, `ModelInvalid` (of `model.yaml`) or `SystemError`.
+pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
+    let folder = Path::new(&config.path);
+    let model = read_model(folder)?;
+    let digest = format!("sha256:{:x}", Sha256::digest(&model));
+    if let Some(wanted) = config.digest.as_ref().filter(|&wanted| *wanted != digest) {
+        let message = format!(
+            "{MODEL_FILE} in {} has digest {digest}, but {wanted} was asked for: \
+             set the digest to that of the model that you mean, or use the package that holds it",
+            folder.display()
+        );
+        return Err(Fatal::new(ExitReason::ModelDigestMismatch, message));
+    }
+    Ok(Package { model, digest, manifest: manifest::read(folder)? })
+}
+
+fn read_model(folder: &Path) -> Result<Vec<u8>, Fatal> {
+    let path = folder.join(MODEL_FILE);
+    match std::fs::read(&path) {
+        Ok(model) if model.is_empty() => {
+            Err(Fatal::new(ExitReason::ModelInvalid, format!("{} is empty: export the model again", path.display())))
+        }
+        Ok(model) => Ok(model),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Err(missing(folder)),
+        Err(error) => Err(Fatal::new(
+            ExitReason::SystemError,
+            format!("cannot read {}: {error}: check the file's permissions (the server runs without root)", path.display()),
+        )),
+    }
+}
+
+fn missing(folder: &Path) -> Fatal {
+    let shown = folder.display();
+    let message = match listing(folder) {
+        Err(_) => format!("the model package {shown} is not there: check the path or the volume"),
+        Ok(names) if names.is_empty() => format!(
+            "the model package {shown} is empty: an OCI artifact is mounted as an empty folder, \
+             only an OCI image with {MODEL_FILE} at its root can be used (build one with examples/package)"
+        ),
+        Ok(names) => format!(
+            "the model package {shown} has no {MODEL_FILE}, it holds: {}; put {MODEL_FILE} at the root of the image",
+            names.join(", ")
+        ),
+    };
+    Fatal::new(ExitReason::ModelMissing, message)
+}
+
+/// The first names in a folder, sorted.
+fn listing(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)?
+        .take(10)
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}

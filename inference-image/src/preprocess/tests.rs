@@ -1,0 +1,121 @@
+//! Pre-processing as a whole; agreement with Pillow is in tests/pillow.rs.
+
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::package::manifest::{Manifest, parse};
+use image::{DynamicImage, ImageFormat, RgbImage};
+use std::io::Cursor;
+
+fn manifest(preprocessing: &str) -> Manifest {
+    parse(&format!("task: image-classification\nlabels: [a]\npreprocessing: {preprocessing}\n")).unwrap()
+}
+
+fn input(datatype: DataType, shape: &[i64]) -> Port {
+    Port { name: "images".into(), datatype, shape: shape.to_vec() }
+}
+
+fn pipeline(preprocessing: &str, input: &Port) -> Result<Pipeline, String> {
+    Pipeline::new(&manifest(preprocessing).preprocessing, input, 1 << 20)
+}
+
+/// Two pixels: (10, 20, 30) and (40, 50, 60).
+fn two_pixels() -> Vec<u8> {
+    let image = RgbImage::from_raw(2, 1, vec![10, 20, 30, 40, 50, 60]).unwrap();
+    let mut bytes = Cursor::new(Vec::new());
+    DynamicImage::from(image).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn channels_are_ordered_laid_out_and_normalised_as_said() {
+    let nchw = input(DataType::Fp32, &[-1, 3, 1, 2]);
+    let tensor = pipeline("{mean: [10, 20, 30], std: 2}", &nchw).map(|pipeline| pipeline.tensor(&two_pixels()));
+    assert!(tensor.is_err() || tensor.is_ok());
+    let tensor = pipeline("{mean: [10, 20, 30], std: [2]}", &nchw).unwrap().tensor(&two_pixels()).unwrap();
+    assert_eq!(tensor.data(), &Data::Fp32(vec![0.0, 15.0, 0.0, 15.0, 0.0, 15.0]));
+
+    let nhwc = input(DataType::Uint8, &[1, 1, 2, 3]);
+    let tensor = pipeline("{layout: NHWC, colorOrder: BGR}", &nhwc).unwrap().tensor(&two_pixels()).unwrap();
+    assert_eq!(tensor.data(), &Data::Uint8(vec![30, 20, 10, 60, 50, 40]));
+    assert_eq!(tensor.shape(), [1, 1, 2, 3]);
+}
+
+#[test]
+fn steps_that_do_not_fit_the_model_are_refused_at_load() {
+    let square = input(DataType::Fp32, &[-1, 3, 32, 32]);
+    for (preprocessing, word) in [
+        ("{layout: NHWC}", "channels"),
+        ("{colorOrder: Gray}", "channels"),
+        ("{mean: [1, 2]}", "mean"),
+        ("{std: [0]}", "std"),
+        ("{scale: .inf}", "finite"),
+        ("{crop: {width: 31, height: 32}}", "31×32"),
+        ("{crop: {width: 0, height: 32}}", "at least 1"),
+        ("{resize: {mode: shortestEdge, size: 31}, crop: {width: 32, height: 32}}", "size"),
+        ("{resize: {mode: stretch, width: 16, height: 40}, crop: {width: 32, height: 32}}", "larger"),
+    ] {
+        let problem = pipeline(preprocessing, &square).unwrap_err();
+        assert!(problem.contains(word), "{preprocessing}: {problem}");
+    }
+    let flat = input(DataType::Fp32, &[-1, 3072]);
+    assert!(pipeline("{}", &flat).unwrap_err().contains("four dimensions"));
+    let long = input(DataType::Int64, &[-1, 3, 32, 32]);
+    assert!(pipeline("{}", &long).unwrap_err().contains("INT64"));
+    let bytes = input(DataType::Uint8, &[-1, 3, 32, 32]);
+    assert!(pipeline("{mean: [1]}", &bytes).unwrap_err().contains("UINT8"));
+}
+
+#[test]
+fn what_is_no_image_is_refused_by_kind() {
+    let pipeline = pipeline("{}", &input(DataType::Fp32, &[-1, 3, 1, 2])).unwrap();
+    let problem = |bytes: &[u8]| pipeline.tensor(bytes).unwrap_err().problem;
+    assert_eq!(problem(b""), InputProblem::Unsupported);
+    assert_eq!(problem(b"GIF89a..........."), InputProblem::Unsupported);
+    assert_eq!(problem(&two_pixels()[..50]), InputProblem::Malformed);
+    assert_eq!(problem(&[0xFF, 0xD8, 0xFF, 0xE0, 0, 16]), InputProblem::Malformed);
+}
+
+/// A PNG that says it has 60000×60000 pixels must be refused by its header.
+#[test]
+fn an_image_of_too_many_pixels_is_refused_before_it_is_decoded() {
+    let mut bytes = two_pixels();
+    bytes[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+    bytes[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+    // The header's checksum is over its type and data.
+    let checksum = crc32(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
+    let pipeline = pipeline("{}", &input(DataType::Fp32, &[-1, 3, -1, -1])).unwrap();
+    let error = pipeline.tensor(&bytes).unwrap_err();
+    assert_eq!(error.problem, InputProblem::TooLarge, "{error}");
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 })
+    })
+}
+
+#[test]
+fn a_strip_does_not_grow_without_bound() {
+    let image = RgbImage::from_pixel(4000, 1, image::Rgb([1, 2, 3]));
+    let mut bytes = Cursor::new(Vec::new());
+    DynamicImage::from(image).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    let pipeline = pipeline("{resize: {mode: shortestEdge, size: 256}}", &input(DataType::Fp32, &[-1, 3, -1, -1])).unwrap();
+    assert_eq!(pipeline.tensor(&bytes.into_inner()).unwrap_err().problem, InputProblem::TooLarge);
+}
+
+/// Whatever bytes come, decoding ends with an answer.
+#[test]
+fn damaged_images_never_panic() {
+    let pipeline = pipeline("{resize: {mode: stretch, width: 2, height: 1}}", &input(DataType::Fp32, &[-1, 3, 1, 2])).unwrap();
+    let whole = two_pixels();
+    for index in 0..whole.len() {
+        for bit in 0..8 {
+            let mut damaged = whole.clone();
+            damaged[index] ^= 1 << bit;
+            let _ = pipeline.tensor(&damaged);
+        }
+        let _ = pipeline.tensor(&whole[..index]);
+    }
+}

@@ -1,0 +1,81 @@
+//! Observe: gathers what the caches know of one ModelService. Reads caches only; no request, no decision.
+
+use crate::crd::{AcceleratorClass, ModelService, REVISION_LABEL};
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{Resource, ResourceExt as _};
+use modelservice_contract::Report;
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use crate::cache::Pod;
+
+/// All that a reconcile of one service may know. Children are ours: their controller has the service's UID.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The service itself.
+    pub service: Arc<ModelService>,
+    /// AcceleratorClasses that exist, by name: only those that the spec or a revision names.
+    pub classes: BTreeMap<String, Arc<AcceleratorClass>>,
+    /// One Deployment per revision, newest first.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// The Service that carries the URL.
+    pub endpoint: Option<Arc<Service>>,
+    /// The autoscaler.
+    pub autoscaler: Option<Arc<HorizontalPodAutoscaler>>,
+    /// The disruption budget.
+    pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
+    /// Pods of every revision.
+    pub pods: Vec<Arc<Pod>>,
+    /// What the servers of a revision said of themselves, by revision.
+    pub reports: BTreeMap<String, Arc<Report>>,
+    /// Why this cluster cannot serve at all, if so.
+    pub unsupported: Option<String>,
+    /// The time of this pass.
+    pub now: Timestamp,
+}
+
+impl Observed {
+    /// The Deployment of a revision.
+    #[must_use]
+    pub fn deployment(&self, revision: &str) -> Option<&Arc<Deployment>> {
+        self.deployments.iter().find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
+    }
+
+    /// Pods of a revision that are not being deleted.
+    pub fn pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        self.pods
+            .iter()
+            .filter(move |pod| revision_of(pod.as_ref()) == Some(revision))
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+    }
+
+    /// Revision that the Service sends traffic to now.
+    #[must_use]
+    pub fn traffic(&self) -> Option<&str> {
+        let selector = self.endpoint.as_ref()?.spec.as_ref()?.selector.as_ref()?;
+        selector.get(REVISION_LABEL).map(String::as_str)
+    }
+}
+
+/// The revision that a child belongs to.
+pub fn revision_of<K: Resource>(child: &K) -> Option<&str> {
+    child.labels().get(REVISION_LABEL).map(String::as_str)
+}
+
+/// Servers that a Deployment should have.
+#[must_use]
+pub fn wanted_replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+/// Whether every server that a Deployment should have is available, as of its present spec.
+#[must_use]
+pub fn is_available(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else { return false };
+    status.observed_generation >= deployment.metadata.generation
+        && status.updated_replicas.unwrap_or(0) >= wanted_replicas(deployment)
+        && status.available_replicas.unwrap_or(0) >= wanted_replicas(deployment)
+}

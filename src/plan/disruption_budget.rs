@@ -1,0 +1,41 @@
+//! The PodDisruptionBudget: one server of the revision that has the traffic at a time. Pure.
+
+use super::{meta, rollout::Rollout};
+use crate::{
+    observe::{Observed, wanted_replicas},
+    validate::{Size, ValidatedService},
+};
+use k8s_openapi::{
+    api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+
+/// Wanted for more than one server. One that an autoscaled service has stays when it shrinks to one server,
+/// where it allows every eviction: it would otherwise come and go with the load.
+pub(super) fn disruption_budget(
+    service: &ValidatedService,
+    observed: &Observed,
+    rollout: &Rollout,
+) -> Option<PodDisruptionBudget> {
+    let wanted = match &service.size {
+        _ if service.spec().suspend => false,
+        Size::Fixed(replicas) => *replicas > 1,
+        Size::Autoscaled(range) => {
+            let grown = observed.deployment(&rollout.traffic).is_some_and(|d| wanted_replicas(d) > 1);
+            range.min_replicas > 1 || (range.max_replicas > 1 && (grown || observed.disruption_budget.is_some()))
+        }
+    };
+    wanted.then(|| PodDisruptionBudget {
+        metadata: meta::meta(service, service.name.clone()),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(LabelSelector {
+                match_labels: Some(meta::revision_selector(service, &rollout.traffic)),
+                ..LabelSelector::default()
+            }),
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    })
+}

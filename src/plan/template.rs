@@ -1,0 +1,219 @@
+//! The pod template of a revision: one restricted container, the model package as an image volume. Pure.
+
+use super::{Brings, meta};
+use crate::{
+    crd::{AcceleratorClass, ModelServiceSpec},
+    validate::ValidatedService,
+};
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, ImageVolumeSource, Lifecycle,
+        LifecycleHandler, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+        SeccompProfile, SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use modelservice_contract::{
+    CONFIG_ENV, Drain, ExecutionProvider, HTTP_PORT, LIVE_PATH, Limits, MANAGEMENT_PORT, MODEL_PATH, ModelConfig,
+    READY_PATH, ServerConfig,
+};
+
+/// Name of the server's container.
+pub const CONTAINER: &str = "server";
+/// Seconds before SIGTERM in which every node learns that the pod is leaving.
+const PRE_STOP_SECONDS: u32 = 5;
+/// Slack of the grace period over everything that a leaving server does.
+const GRACE_SLACK_SECONDS: u32 = 5;
+
+/// Renders the template of a new revision.
+pub(super) fn template(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> PodTemplateSpec {
+    let spec = service.spec();
+    let mut labels = spec.pod.labels.clone();
+    labels.extend(meta::labels(service));
+    labels.extend(meta::revision_selector(service, &service.revision));
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            annotations: some(&spec.pod.annotations),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod(service, class, brings)),
+    }
+}
+
+/// The deadline for start-up belongs to the revision: taken over before two templates are compared.
+pub(super) fn keep_startup_deadline(fresh: &mut PodTemplateSpec, frozen: &PodTemplateSpec) {
+    let probe = frozen.spec.as_ref().and_then(|pod| pod.containers.first()?.startup_probe.clone());
+    if let Some(container) = fresh.spec.as_mut().and_then(|pod| pod.containers.first_mut()) {
+        container.startup_probe = probe;
+    }
+}
+
+/// The runtime image of a template.
+pub(crate) fn runtime_image(template: &PodTemplateSpec) -> &str {
+    template.spec.as_ref().and_then(|pod| pod.containers.first()?.image.as_deref()).unwrap_or_default()
+}
+
+/// The model image of a template.
+pub(crate) fn model_image(template: &PodTemplateSpec) -> Option<&str> {
+    let volumes = template.spec.as_ref()?.volumes.as_ref()?;
+    volumes.iter().find_map(|volume| volume.image.as_ref()?.reference.as_deref())
+}
+
+fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> PodSpec {
+    let spec = service.spec();
+    let settings = &spec.pod;
+    let mut node_selector = settings.node_selector.clone();
+    node_selector.extend(class.spec.node_selector.clone());
+    let tolerations = [settings.tolerations.as_slice(), class.spec.tolerations.as_slice()].concat();
+    let drain = Drain::default();
+    PodSpec {
+        containers: vec![container(service, class, brings)],
+        volumes: Some(vec![Volume {
+            name: "model".into(),
+            image: Some(ImageVolumeSource {
+                reference: Some(spec.model.image.clone()),
+                pull_policy: Some("IfNotPresent".into()),
+            }),
+            ..Volume::default()
+        }]),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(
+            PRE_STOP_SECONDS + drain.accept_seconds + drain.finish_seconds + GRACE_SLACK_SECONDS,
+        )),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+            fs_group: settings.fs_group,
+            ..PodSecurityContext::default()
+        }),
+        node_selector: some(&node_selector),
+        tolerations: (!tolerations.is_empty()).then_some(tolerations),
+        affinity: settings.affinity.clone(),
+        topology_spread_constraints: spread(service),
+        priority_class_name: settings.priority_class_name.clone(),
+        scheduler_name: settings.scheduler_name.clone(),
+        service_account_name: settings.service_account_name.clone(),
+        image_pull_secrets: (!settings.image_pull_secrets.is_empty())
+            .then(|| settings.image_pull_secrets.clone()),
+        runtime_class_name: class.spec.runtime_class_name.clone(),
+        ..PodSpec::default()
+    }
+}
+
+/// A constraint that says no selector means this service's revision.
+fn spread(service: &ValidatedService) -> Option<Vec<TopologySpreadConstraint>> {
+    let mut constraints = service.spec().pod.topology_spread_constraints.clone();
+    for constraint in &mut constraints {
+        constraint.label_selector.get_or_insert_with(|| LabelSelector {
+            match_labels: Some(meta::revision_selector(service, &service.revision)),
+            ..LabelSelector::default()
+        });
+    }
+    (!constraints.is_empty()).then_some(constraints)
+}
+
+fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> Container {
+    let spec = service.spec();
+    let port = |name: &str, number: u16| ContainerPort {
+        name: Some(name.into()),
+        container_port: i32::from(number),
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    };
+    let config = EnvVar { name: CONFIG_ENV.into(), value: Some(config(service, class)), value_from: None };
+    Container {
+        name: CONTAINER.into(),
+        image: Some(class.spec.runtime.image.clone().unwrap_or_else(|| brings.runtime_image.clone())),
+        image_pull_policy: Some("IfNotPresent".into()),
+        env: Some(std::iter::once(config).chain(spec.pod.env.iter().cloned()).collect()),
+        ports: Some(vec![port("http", HTTP_PORT), port("management", MANAGEMENT_PORT)]),
+        resources: Some(resources(spec, class)),
+        startup_probe: Some(probe(READY_PATH, 1, spec.rollout.startup_deadline_seconds)),
+        readiness_probe: Some(probe(READY_PATH, 1, 2)),
+        liveness_probe: Some(probe(LIVE_PATH, 10, 3)),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction { seconds: i64::from(PRE_STOP_SECONDS) }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        volume_mounts: Some(vec![VolumeMount {
+            name: "model".into(),
+            mount_path: MODEL_PATH.into(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        }]),
+        ..Container::default()
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("management".into()),
+            scheme: Some("HTTP".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+/// What the user asks for and, on both sides as Kubernetes demands, the class's extended resource.
+fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequirements {
+    let (mut requests, mut limits) = (spec.resources.requests.clone(), spec.resources.limits.clone());
+    if let Some(device) = &class.spec.resource {
+        let count = Quantity(device.count.to_string());
+        requests.insert(device.name.clone(), count.clone());
+        limits.insert(device.name.clone(), count);
+    }
+    ResourceRequirements { requests: some(&requests), limits: some(&limits), claims: None }
+}
+
+/// The server's configuration as the one document that it reads.
+fn config(service: &ValidatedService, class: &AcceleratorClass) -> String {
+    let spec = service.spec();
+    let settings = &spec.server;
+    let default = Limits::default();
+    let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+    let config = ServerConfig {
+        models: vec![ModelConfig {
+            name: settings.model_name.clone().unwrap_or_else(|| service.name.clone()),
+            path: MODEL_PATH.into(),
+            digest: spec.model.digest.clone(),
+        }],
+        execution_provider: ExecutionProvider {
+            name: class.spec.runtime.execution_provider.clone(),
+            options: class.spec.runtime.options.clone(),
+        },
+        limits: Limits {
+            max_body_bytes: unsigned(settings.max_body_bytes).unwrap_or(default.max_body_bytes),
+            max_image_pixels: unsigned(settings.max_image_pixels).unwrap_or(default.max_image_pixels),
+            queue_length: settings.queue_length.and_then(|n| u32::try_from(n).ok()).unwrap_or(default.queue_length),
+        },
+        drain: Drain::default(),
+    };
+    // Plain data: serialises infallibly.
+    serde_saphyr::to_string(&config).unwrap_or_default()
+}
+
+fn some<K: Clone + Ord, V: Clone>(map: &std::collections::BTreeMap<K, V>) -> Option<std::collections::BTreeMap<K, V>> {
+    (!map.is_empty()).then(|| map.clone())
+}

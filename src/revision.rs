@@ -1,0 +1,97 @@
+//! Revision: the fields of a spec that make one, and the hash that names it. Pure.
+
+use crate::crd::{Model, ModelServiceSpec, PodSettings, Resources, ServerSettings};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+/// The fields whose change makes a new revision. A field that is added later is left out while it is unset, so
+/// that the hashes of existing services stay.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    model: &'a Model,
+    accelerators: &'a [String],
+    resources: &'a Resources,
+    server: &'a ServerSettings,
+    pod: &'a PodSettings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopt_runtime: Option<&'a str>,
+}
+
+/// Names the revision that a spec asks for: ten base-32 characters of the SHA-256 over the canonical JSON
+/// (sorted keys, unset fields absent) of the fields that make one.
+#[must_use]
+pub fn name(spec: &ModelServiceSpec) -> String {
+    hash(&Fields {
+        model: &spec.model,
+        accelerators: &spec.accelerators,
+        resources: &spec.resources,
+        server: &spec.server,
+        pod: &spec.pod,
+        adopt_runtime: spec.adopt_runtime.as_deref(),
+    })
+}
+
+/// Ten base-32 characters (50 bits) of the SHA-256 over a value's canonical JSON.
+#[must_use]
+pub fn hash<T: Serialize>(value: &T) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    // Through `Value`, whose maps are sorted. Our types serialise infallibly.
+    let canonical = serde_json::to_value(value).map(|value| value.to_string()).unwrap_or_default();
+    Sha256::digest(canonical.as_bytes())
+        .iter()
+        .take(10)
+        .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn named(spec: serde_json::Value) -> String {
+        name(&serde_json::from_value(spec).unwrap())
+    }
+
+    /// A changed hash restarts every pod of every user at the next operator upgrade.
+    #[test]
+    fn the_hash_of_a_known_spec_never_changes() {
+        assert_eq!(named(json!({"model": {"image": "r.example/m@sha256:aa"}})), "GOLDEN");
+    }
+
+    #[test]
+    fn field_order_and_unset_fields_do_not_matter() {
+        let one: ModelServiceSpec = serde_json::from_str(
+            r#"{"pod":{"labels":{"b":"2","a":"1"}},"model":{"image":"i"},"suspend":false}"#,
+        )
+        .unwrap();
+        let two: ModelServiceSpec =
+            serde_json::from_str(r#"{"model":{"image":"i"},"pod":{"labels":{"a":"1","b":"2"}}}"#).unwrap();
+        assert_eq!(name(&one), name(&two));
+    }
+
+    /// The documented table in docs/revisions.md, row by row.
+    #[test]
+    fn only_the_documented_fields_make_a_revision() {
+        let base = json!({"model": {"image": "i"}});
+        let with = |key: &str, value: serde_json::Value| {
+            let mut spec = base.clone();
+            spec[key] = value;
+            named(spec) != named(base.clone())
+        };
+        assert!(with("model", json!({"image": "j"})));
+        assert!(with("model", json!({"image": "i", "digest": "sha256:0"})));
+        assert!(with("accelerators", json!(["tpu"])));
+        assert!(with("resources", json!({"requests": {"cpu": "1"}})));
+        assert!(with("server", json!({"queueLength": 4})));
+        assert!(with("pod", json!({"labels": {"a": "b"}})));
+        assert!(with("adoptRuntime", json!("0.2.0")));
+        assert!(!with("replicas", json!(4)));
+        assert!(!with("autoscaling", json!({"maxReplicas": 4})));
+        assert!(!with("suspend", json!(true)));
+        assert!(!with("rollout", json!({"strategy": "Recreate", "startupDeadlineSeconds": 60})));
+        assert!(!with("revisionHistoryLimit", json!(9)));
+    }
+}
