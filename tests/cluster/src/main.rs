@@ -117,19 +117,34 @@ fn run(command: Subcommands) -> Result<ExitCode> {
     match command {
         Subcommands::Up(up) => start(&up)?,
         Subcommands::Down { all: true, .. } => {
-            local_cluster::clusters().iter().try_for_each(|cluster| remove(&cluster.name))?;
+            local_cluster::clusters()
+                .iter()
+                .try_for_each(|cluster| remove(&cluster.name))?;
         }
         Subcommands::Down { cluster, .. } => remove(&cluster.name)?,
         Subcommands::Status { running: Some(name) } => return Ok(running(&name)),
         Subcommands::Status { running: None } => status()?,
         Subcommands::LoadImage { archive, cluster } => Cluster::open(&cluster.name)?.load_image(&archive)?,
-        Subcommands::Push { image, target, cluster } => {
+        Subcommands::Push {
+            image,
+            target,
+            cluster,
+        } => {
             println(&Cluster::open(&cluster.name)?.push(&image, &target)?)?;
         }
         Subcommands::Kubeconfig { cluster } => {
-            println(&Cluster::open(&cluster.name)?.kubeconfig_path().display().to_string())?;
+            println(
+                &Cluster::open(&cluster.name)?
+                    .kubeconfig_path()
+                    .display()
+                    .to_string(),
+            )?;
         }
-        Subcommands::Exec { cluster, node, command } => return execute(&cluster.name, node, &command),
+        Subcommands::Exec {
+            cluster,
+            node,
+            command,
+        } => return execute(&cluster.name, node, &command),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -137,13 +152,19 @@ fn run(command: Subcommands) -> Result<ExitCode> {
 fn start(up: &Up) -> Result<()> {
     let name = &up.cluster.name;
     if let Ok(cluster) = Cluster::open(name) {
-        println(&format!("{name} runs already. KUBECONFIG={}", cluster.kubeconfig_path().display()))?;
+        println(&format!(
+            "{name} runs already. KUBECONFIG={}",
+            cluster.kubeconfig_path().display()
+        ))?;
         return Ok(());
     }
     let started = Instant::now();
     let fake_nodes = (up.fake_nodes > 0).then(|| FakeNodes::new(up.fake_nodes));
     let cluster = Cluster::start(ClusterOptions {
-        control_plane: ControlPlaneOptions { fake_nodes, ..ControlPlaneOptions::named(name) },
+        control_plane: ControlPlaneOptions {
+            fake_nodes,
+            ..ControlPlaneOptions::named(name)
+        },
         nodes: up.nodes,
         device: up.device.as_deref().map(device).transpose()?,
         fast_autoscaling: up.fast_autoscaling,
@@ -151,22 +172,41 @@ fn start(up: &Up) -> Result<()> {
     })?;
     cluster.keep()?;
     let seconds = started.elapsed().as_secs_f32();
-    println(&format!("{name} runs after {seconds:.1} s. KUBECONFIG={}", cluster.kubeconfig_path().display()))
+    println(&format!(
+        "{name} runs after {seconds:.1} s. KUBECONFIG={}",
+        cluster.kubeconfig_path().display()
+    ))
 }
 
 fn device(text: &str) -> Result<Device> {
-    let parsed = text.split_once('=').and_then(|(resource, count)| Some((resource, count.parse().ok()?)));
-    let (resource, count) = parsed.with_context(|| format!("{text:?} is no device; write it like example.com/tpu=2"))?;
-    Ok(Device { resource: resource.to_owned(), count })
+    let parsed = text
+        .split_once('=')
+        .and_then(|(resource, count)| Some((resource, count.parse().ok()?)));
+    let (resource, count) =
+        parsed.with_context(|| format!("{text:?} is no device; write it like example.com/tpu=2"))?;
+    Ok(Device {
+        resource: resource.to_owned(),
+        count,
+    })
 }
 
 fn remove(name: &str) -> Result<()> {
-    println(if local_cluster::remove(name)? { "removed" } else { "there was none" })
+    println(if local_cluster::remove(name)? {
+        "removed"
+    } else {
+        "there was none"
+    })
 }
 
 fn running(name: &str) -> ExitCode {
-    let runs = local_cluster::clusters().iter().any(|cluster| cluster.name == name && cluster.is_running());
-    if runs { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let runs = local_cluster::clusters()
+        .iter()
+        .any(|cluster| cluster.name == name && cluster.is_running());
+    if runs {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn status() -> Result<()> {
@@ -174,11 +214,17 @@ fn status() -> Result<()> {
     if clusters.is_empty() {
         return println("No cluster runs. Start one with `local-cluster up`.");
     }
-    clusters.iter().try_for_each(|cluster| println(&describe(cluster)))
+    clusters
+        .iter()
+        .try_for_each(|cluster| println(&describe(cluster)))
 }
 
 fn describe(cluster: &Summary) -> String {
-    let mut lines = vec![format!("{} (state and logs: {})", cluster.name, cluster.folder.display())];
+    let mut lines = vec![format!(
+        "{} (state and logs: {})",
+        cluster.name,
+        cluster.folder.display()
+    )];
     lines.extend(cluster.parts.iter().map(|part| {
         let state = part.pid.map_or("ENDED".to_owned(), |pid| format!("pid {pid}"));
         format!("  {:<28} {state}", part.name)
@@ -192,7 +238,10 @@ fn execute(name: &str, node: usize, command: &[String]) -> Result<ExitCode> {
         bail!("nodes are counted from 1");
     };
     let status = cluster.node(index).command(program)?.args(arguments).status()?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Unlike `println!`, an error when nobody reads any more, not a panic.

@@ -39,12 +39,18 @@ pub fn clusters() -> Vec<Summary> {
 }
 
 fn summary(name: String) -> Summary {
-    let components = state::read(&name).map(|record| record.components).unwrap_or_default();
+    let components = state::read(&name)
+        .map(|record| record.components)
+        .unwrap_or_default();
     let parts = components.into_iter().map(|component| Part {
         name: component.name,
         pid: component.process.is_alive().then_some(component.process.pid),
     });
-    Summary { folder: state::folder_of(&name), parts: parts.collect(), name }
+    Summary {
+        folder: state::folder_of(&name),
+        parts: parts.collect(),
+        name,
+    }
 }
 
 /// Removes a cluster, whoever started it. False when there was none.
