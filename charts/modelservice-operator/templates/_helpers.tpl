@@ -1,0 +1,98 @@
+{{- define "operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "operator.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "operator.labels" -}}
+{{ include "operator.selectorLabels" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: modelservice-operator
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "operator.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name must name an existing account when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Reference of an image: (list ROOT IMAGE) → repository@digest or repository:tag. */ -}}
+{{- define "operator.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- /* The default AcceleratorClasses, as the list that --accelerator-classes reads; empty without any. */ -}}
+{{- define "operator.acceleratorClasses" -}}
+{{- $classes := list -}}
+{{- if .Values.accelerators.cpu -}}
+{{- $classes = append $classes (dict "name" "cpu" "spec" (dict "sharing" "Shared" "runtime" (dict "executionProvider" "CPUExecutionProvider"))) -}}
+{{- end -}}
+{{- range concat $classes .Values.accelerators.extra }}
+- apiVersion: serving.modelservice.dev/v1alpha1
+  kind: AcceleratorClass
+  metadata:
+    name: {{ .name }}
+  spec:
+    {{- toYaml .spec | nindent 4 }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Rights on what the operator watches and writes in the namespaces that it serves. */ -}}
+{{- define "operator.serviceRules" -}}
+- apiGroups: [serving.modelservice.dev]
+  resources: [modelservices]
+  verbs: [get, list, watch]
+- apiGroups: [serving.modelservice.dev]
+  resources: [modelservices/status]
+  verbs: [patch, update]
+# Children name their ModelService as an owner whose deletion they block; some clusters ask for this right then.
+- apiGroups: [serving.modelservice.dev]
+  resources: [modelservices/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# Why a server is not ready is read from its pod's status: no right on logs is needed.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
