@@ -1,0 +1,284 @@
+//! The chart on a real API server: installed on an empty cluster, upgraded, uninstalled.
+
+use crate::{
+    helm::{CHART, Helm, NAMESPACE, RELEASE, arguments, objects, output, value_sets},
+    read, repository,
+};
+use local_cluster::{ControlPlane, ControlPlaneOptions, wait_until};
+use serde_json::Value;
+use std::{io::Write as _, path::Path, process::Stdio, time::Duration};
+
+const SERVICE: &str = r#"
+apiVersion: serving.modelservice.dev/v1alpha1
+kind: ModelService
+metadata: {name: orchids, namespace: team-a}
+spec:
+  model: {image: "registry.example/models/orchids@sha256:3333333333333333333333333333333333333333333333333333333333333333"}
+"#;
+
+fn plane(name: &str) -> ControlPlane {
+    ControlPlane::start(ControlPlaneOptions::named(name)).expect("start a control plane")
+}
+
+impl Helm {
+    /// Runs Helm against a cluster.
+    fn run(self, plane: &ControlPlane, arguments: &[&str]) -> String {
+        let mut command = self.command(Some(&plane.kubeconfig_path()));
+        output(command.args(arguments)).unwrap_or_else(|error| panic!("{self:?}: {error}"))
+    }
+
+    fn install(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
+        let chart = chart.to_str().unwrap();
+        let arguments = ["install", RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"];
+        self.run(plane, &[&arguments, set].concat())
+    }
+
+    fn upgrade(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
+        let arguments = ["upgrade", RELEASE, chart.to_str().unwrap(), "--namespace", NAMESPACE];
+        self.run(plane, &[&arguments, set].concat())
+    }
+
+    fn uninstall(self, plane: &ControlPlane) -> String {
+        self.run(plane, &["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"])
+    }
+}
+
+/// Something of an object, by JSONPath.
+fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
+    let output = format!("jsonpath={{{path}}}");
+    plane.kubectl(&[&["get"], object, &["--output", &output]].concat()).unwrap()
+}
+
+fn wait_for_the_definitions(plane: &ControlPlane) {
+    let definitions = "crd/modelservices.serving.modelservice.dev";
+    plane.kubectl(&["wait", "--for=condition=Established", definitions, "--timeout=30s"]).unwrap();
+}
+
+/// Dry-runs objects with strict validation; `Err` also for a warning, such as one of Pod Security.
+fn validate(plane: &ControlPlane, manifest: &str, extra: &[&str]) -> Result<String, String> {
+    let mut command = plane.kubectl_command().unwrap();
+    command.args(["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]).args(extra);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() && !errors.contains("Warning") {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(errors)
+    }
+}
+
+/// A newer chart, whose CRD has one more printer column.
+fn newer_chart(folder: &Path) {
+    let copied = std::process::Command::new("cp")
+        .args(["-r"])
+        .arg(repository(CHART))
+        .arg(folder)
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    let path = folder.join("files/crds/modelservices.yaml");
+    let old = std::fs::read_to_string(&path).unwrap();
+    let column = "  - additionalPrinterColumns:\n";
+    let new = old.replace(column, &format!("{column}    - jsonPath: .spec.model.image\n      name: Image\n      priority: 1\n      type: string\n"));
+    assert_ne!(old, new);
+    std::fs::write(path, new).unwrap();
+    let path = folder.join("Chart.yaml");
+    let chart = std::fs::read_to_string(&path).unwrap().replace("version: 0.1.0", "version: 0.2.0");
+    std::fs::write(path, chart).unwrap();
+}
+
+/// An upgrade or an uninstallation that takes the users' models with it is the worst thing a chart can do.
+fn keeps_the_users_services(helm: Helm, name: &str) {
+    let plane = plane(name);
+    let chart = repository(CHART);
+    let installed = helm.install(&plane, &chart, &[]);
+    assert!(installed.contains("kubectl get modelservices"), "{installed}");
+    wait_for_the_definitions(&plane);
+    plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
+    plane.apply(SERVICE).unwrap();
+    let service = ["modelservice", "orchids", "--namespace", "team-a"];
+    let identity = || (get(&plane, &service, ".metadata.uid"), get(&plane, &service, ".metadata.generation"));
+    let before = identity();
+
+    helm.upgrade(&plane, &chart, &["--set", "logLevel=debug"]);
+    let operator = ["deployment", "serving-modelservice-operator", "--namespace", NAMESPACE];
+    assert!(get(&plane, &operator, ".spec.template.spec.containers[0].args").contains("--log-level=debug"));
+    assert_eq!(identity(), before);
+
+    // The same again restarts nothing.
+    let generation = get(&plane, &operator, ".metadata.generation");
+    helm.upgrade(&plane, &chart, &["--set", "logLevel=debug"]);
+    assert_eq!(get(&plane, &operator, ".metadata.generation"), generation);
+
+    // A newer chart brings its newer CRD, which Helm's own `crds` folder would not.
+    let newer = plane.folder().join("newer-chart");
+    newer_chart(&newer);
+    helm.upgrade(&plane, &newer, &[]);
+    let definition = ["crd", "modelservices.serving.modelservice.dev"];
+    let columns = get(&plane, &definition, ".spec.versions[0].additionalPrinterColumns[*].name");
+    assert!(columns.contains("Image"), "{columns}");
+    assert_eq!(identity(), before);
+
+    helm.uninstall(&plane);
+    assert_eq!(identity(), before);
+    for kind in ["deployments,services,configmaps,serviceaccounts,roles,rolebindings", "clusterroles,clusterrolebindings"] {
+        let selector = "app.kubernetes.io/instance=serving";
+        let left = plane.kubectl(&["get", kind, "--namespace", NAMESPACE, "--selector", selector, "--output=name"]).unwrap();
+        assert_eq!(left.trim(), "");
+    }
+
+    // Installed again, the release takes up the definitions that it left.
+    helm.install(&plane, &chart, &[]);
+    assert_eq!(identity(), before);
+    let columns = get(&plane, &definition, ".spec.versions[0].additionalPrinterColumns[*].name");
+    assert!(!columns.contains("Image"), "{columns}");
+
+    // And only who asks for it loses them.
+    helm.upgrade(&plane, &chart, &["--set", "crds.keep=false"]);
+    helm.uninstall(&plane);
+    wait_until("the definitions are gone", Duration::from_secs(30), || {
+        Ok(plane.kubectl(&["get", "crd", "--output=name"])?.trim().is_empty())
+    })
+    .unwrap();
+}
+
+#[test]
+fn helm_3_keeps_the_users_services() {
+    keeps_the_users_services(Helm::Three, "chart-helm3");
+}
+
+#[test]
+fn helm_4_keeps_the_users_services() {
+    keeps_the_users_services(Helm::Four, "chart-helm4");
+}
+
+/// The fields of the Prometheus operator's ServiceMonitor that the chart uses: without a CRD, strict
+/// validation has nothing to validate against.
+const SERVICE_MONITOR: &str = r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: servicemonitors.monitoring.coreos.com}
+spec:
+  group: monitoring.coreos.com
+  scope: Namespaced
+  names: {kind: ServiceMonitor, plural: servicemonitors, singular: servicemonitor}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        properties:
+          spec:
+            type: object
+            required: [selector, endpoints]
+            properties:
+              selector: {type: object, properties: {matchLabels: {type: object, additionalProperties: {type: string}}}}
+              namespaceSelector: {type: object, properties: {any: {type: boolean}, matchNames: {type: array, items: {type: string}}}}
+              endpoints:
+                type: array
+                items:
+                  type: object
+                  properties: {port: {type: string}, path: {type: string}, interval: {type: string}}
+"#;
+
+/// Everything that needs one cluster with the definitions: one control plane for all, as each costs seconds.
+#[test]
+fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
+    let plane = plane("chart-strict");
+    plane.apply(&read("crds/modelservices.yaml")).unwrap();
+    plane.apply(&read("crds/acceleratorclasses.yaml")).unwrap();
+    plane.apply(SERVICE_MONITOR).unwrap();
+    for namespace in [NAMESPACE, "team-a", "team-b"] {
+        plane.kubectl(&["create", "namespace", namespace]).unwrap();
+        // A pod or template that is not restricted is refused or warned of.
+        let labels = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
+        plane.kubectl(&["label", "namespace", namespace, &labels[0], &labels[1]]).unwrap();
+        // Pods are only admitted for accounts that exist.
+        for account in ["serving-modelservice-operator-self-test"] {
+            plane.kubectl(&["--namespace", namespace, "create", "serviceaccount", account]).unwrap();
+        }
+    }
+    plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).unwrap();
+
+    for set in value_sets() {
+        for helm in Helm::BOTH {
+            let rendered = helm.template(&arguments(&set)).unwrap();
+            let accepted = validate(&plane, &rendered, &["--force-conflicts"]).unwrap_or_else(|error| panic!("{helm:?} {set:?}: {error}"));
+            assert_eq!(accepted.lines().count(), objects(&rendered).len(), "{accepted}");
+        }
+    }
+    let plain = read("charts/install.yaml");
+    validate(&plane, &plain, &[]).unwrap_or_else(|error| panic!("charts/install.yaml: {error}"));
+    let examples: Vec<_> = std::fs::read_dir(repository("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        validate(&plane, &std::fs::read_to_string(&example).unwrap(), &["--namespace", "team-a"])
+            .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
+    }
+    for (place, manifest) in crate::docs::manifests() {
+        validate(&plane, &manifest, &["--namespace", "team-a"]).unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
+    }
+    let typo = SERVICE.replace("model:", "modle:");
+    assert!(validate(&plane, &typo, &[]).is_err(), "strict validation lets everything through");
+}
+
+/// Whoever may edit a namespace may serve models in it, and nobody else.
+#[test]
+fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
+    let plane = plane("chart-roles");
+    let set = [
+        "--set", "admissionPolicy.enabled=true",
+        "--set", "admissionPolicy.allowedModelImages={registry.example/models/}",
+    ];
+    Helm::Four.install(&plane, &repository(CHART), &set);
+    wait_for_the_definitions(&plane);
+    plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
+    for role in ["view", "edit", "admin"] {
+        let arguments = ["--namespace", "team-a", "create", "rolebinding", role];
+        plane.kubectl(&[&arguments[..], &[&format!("--clusterrole={role}"), &format!("--user={role}er")]].concat()).unwrap();
+    }
+    let may = |user: &str, verb: &str, what: &str, namespace: &str| {
+        let user = format!("--as={user}");
+        plane.kubectl(&["auth", "can-i", verb, what, "--namespace", namespace, &user]).is_ok_and(|answer| answer.trim() == "yes")
+    };
+    // Roles are aggregated by a controller.
+    wait_until("admin has the rights of edit", Duration::from_secs(30), || Ok(may("adminer", "create", "modelservices", "team-a"))).unwrap();
+    for (user, may_write) in [("viewer", false), ("editer", true), ("adminer", true)] {
+        assert!(may(user, "get", "modelservices", "team-a"), "{user}");
+        assert!(may(user, "get", "modelservices/status", "team-a"), "{user}");
+        for verb in ["create", "patch", "delete"] {
+            assert_eq!(may(user, verb, "modelservices", "team-a"), may_write, "{user} {verb}");
+        }
+        assert_eq!(may(user, "patch", "modelservices/scale", "team-a"), may_write, "{user}");
+        assert!(!may(user, "patch", "modelservices/status", "team-a"), "{user} writes what the operator says");
+        assert!(!may(user, "get", "modelservices", "default"), "{user} reads another namespace");
+    }
+
+    let elsewhere = SERVICE.replace("registry.example/models/", "elsewhere.example/");
+    wait_until("the policy is in force", Duration::from_secs(30), || Ok(validate(&plane, &elsewhere, &[]).is_err())).unwrap();
+    let refusal = validate(&plane, &elsewhere, &[]).unwrap_err();
+    assert!(refusal.contains("must begin with registry.example/models/"), "{refusal}");
+    validate(&plane, SERVICE, &[]).unwrap();
+    // What was admitted before the rule changed can still be labelled.
+    plane.apply(SERVICE).unwrap();
+    let stricter = ["--set", "admissionPolicy.enabled=true", "--set", "admissionPolicy.allowedModelImages={other.example/}"];
+    Helm::Four.upgrade(&plane, &repository(CHART), &stricter);
+    let another = SERVICE.replace("name: orchids", "name: tulips");
+    wait_until("the stricter rule is in force", Duration::from_secs(30), || Ok(validate(&plane, &another, &[]).is_err())).unwrap();
+    plane.kubectl(&["--namespace", "team-a", "label", "modelservice", "orchids", "colour=blue"]).unwrap();
+}
+
+/// What an object of the cluster says, as JSON.
+pub(crate) fn json(plane: &ControlPlane, object: &[&str]) -> Value {
+    let text = plane.kubectl(&[&["get"], object, &["--output=json"]].concat()).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
