@@ -94,13 +94,18 @@ impl<'a> Mount<'a> {
                 let (quota, period) = text.split_once(' ')?;
                 ratio(quota, period)
             }
-            Version::V1 => ratio(&read(folder.join("cpu.cfs_quota_us"))?, &read(folder.join("cpu.cfs_period_us"))?),
+            Version::V1 => ratio(
+                &read(folder.join("cpu.cfs_quota_us"))?,
+                &read(folder.join("cpu.cfs_period_us"))?,
+            ),
         }
     }
 }
 
 fn read(path: PathBuf) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+    std::fs::read_to_string(path)
+        .ok()
+        .map(|text| text.trim().to_owned())
 }
 
 /// `None` for no limit: `max` in version 2, −1 in version 1.
@@ -152,10 +157,19 @@ mod tests {
     #[test]
     fn version_1_reads_quota_and_period() {
         let root = host(&[
-            ("proc/self/cgroup", "5:memory:/other\n4:cpu,cpuacct:/kubepods/pod7\n"),
+            (
+                "proc/self/cgroup",
+                "5:memory:/other\n4:cpu,cpuacct:/kubepods/pod7\n",
+            ),
             ("proc/self/mountinfo", V1),
-            ("sys/fs/cgroup/cpu,cpuacct/kubepods/pod7/cpu.cfs_quota_us", "200000\n"),
-            ("sys/fs/cgroup/cpu,cpuacct/kubepods/pod7/cpu.cfs_period_us", "100000\n"),
+            (
+                "sys/fs/cgroup/cpu,cpuacct/kubepods/pod7/cpu.cfs_quota_us",
+                "200000\n",
+            ),
+            (
+                "sys/fs/cgroup/cpu,cpuacct/kubepods/pod7/cpu.cfs_period_us",
+                "100000\n",
+            ),
             ("sys/fs/cgroup/cpu,cpuacct/kubepods/cpu.cfs_quota_us", "-1\n"),
             ("sys/fs/cgroup/cpu,cpuacct/kubepods/cpu.cfs_period_us", "100000\n"),
         ]);

@@ -20,7 +20,10 @@ pub struct Fatal {
 impl Fatal {
     /// A reason with its message.
     pub fn new(reason: ExitReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// The last words as they are written for the kubelet.
@@ -28,11 +31,17 @@ impl Fatal {
     pub fn termination_message(&self) -> TerminationMessage {
         let mut message = self.message.clone();
         if message.len() > MAX_MESSAGE_BYTES {
-            let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+            let end = (0..=MAX_MESSAGE_BYTES)
+                .rev()
+                .find(|&end| message.is_char_boundary(end))
+                .unwrap_or(0);
             message.truncate(end);
             message.push('…');
         }
-        TerminationMessage { reason: self.reason, message }
+        TerminationMessage {
+            reason: self.reason,
+            message,
+        }
     }
 
     /// Writes the last words to `path`, which the kubelet has made: outside a pod it does not exist and
@@ -61,7 +70,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fatal.write_to(file.path()).unwrap();
         let written = std::fs::read(file.path()).unwrap();
-        assert!(written.len() < 4096, "the kubelet would cut it: {}", written.len());
+        assert!(
+            written.len() < 4096,
+            "the kubelet would cut it: {}",
+            written.len()
+        );
         let read: TerminationMessage = serde_json::from_slice(&written).unwrap();
         assert_eq!(read.reason, ExitReason::ModelInvalid);
     }

@@ -1,2 +1,14 @@
 //! The inference server: loads a model package, answers the Open Inference Protocol and image
 //! classification over HTTP, and leaves without failing a request. Knows nothing of Kubernetes.
+//!
+//! From the bottom up: `tensor` ← `engine` and `preprocess` ← `scheduling` ← `classify` ← `service` ←
+//! `protocol` ← `serve`. Each knows only those to its left.
+
+pub mod cgroup;
+pub mod engine;
+pub mod exit;
+pub mod metrics;
+pub mod package;
+pub mod preprocess;
+pub mod scheduling;
+pub mod tensor;

@@ -273,7 +273,9 @@ impl Tensor {
 /// Number of elements of a shape; `None` if a dimension is negative or the product overflows.
 #[must_use]
 pub fn element_count(shape: &[i64]) -> Option<usize> {
-    shape.iter().try_fold(1_usize, |count, &dimension| count.checked_mul(usize::try_from(dimension).ok()?))
+    shape.iter().try_fold(1_usize, |count, &dimension| {
+        count.checked_mul(usize::try_from(dimension).ok()?)
+    })
 }
 
 #[cfg(test)]
@@ -285,9 +287,14 @@ mod tests {
     fn bytes_survive_the_way_through_every_type() {
         for datatype in DataType::ALL {
             assert_eq!(DataType::parse(datatype.name()), Some(datatype));
-            let bytes: Vec<u8> = (0..datatype.size() * 3).map(|byte| u8::from(byte % 2 == 0)).collect();
+            let bytes: Vec<u8> = (0..datatype.size() * 3)
+                .map(|byte| u8::from(byte % 2 == 0))
+                .collect();
             let data = Data::from_bytes(datatype, &bytes).unwrap();
-            assert_eq!((data.len(), data.datatype(), data.as_bytes()), (3, datatype, bytes.as_slice()));
+            assert_eq!(
+                (data.len(), data.datatype(), data.as_bytes()),
+                (3, datatype, bytes.as_slice())
+            );
         }
     }
 

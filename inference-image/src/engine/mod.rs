@@ -69,7 +69,10 @@ impl Port {
             ));
         }
         let fits = shape.len() == self.shape.len()
-            && shape.iter().zip(&self.shape).all(|(&given, &wanted)| given > 0 && (wanted < 0 || given == wanted));
+            && shape
+                .iter()
+                .zip(&self.shape)
+                .all(|(&given, &wanted)| given > 0 && (wanted < 0 || given == wanted));
         if fits && element_count(shape).is_some() {
             return Ok(());
         }
@@ -97,10 +100,17 @@ mod tests {
 
     #[test]
     fn a_dynamic_dimension_takes_any_size_and_a_fixed_one_only_its_own() {
-        let port = Port { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1, 3] };
+        let port = Port {
+            name: "x".into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1, 3],
+        };
         assert!(port.check(DataType::Fp32, &[7, 3]).is_ok());
         for shape in [&[7, 4][..], &[7], &[7, 3, 1], &[0, 3], &[-1, 3], &[i64::MAX, 3]] {
-            assert!(port.check(DataType::Fp32, shape).unwrap_err().contains("[-1, 3]"), "{shape:?}");
+            assert!(
+                port.check(DataType::Fp32, shape).unwrap_err().contains("[-1, 3]"),
+                "{shape:?}"
+            );
         }
         assert!(port.check(DataType::Fp64, &[7, 3]).unwrap_err().contains("FP32"));
     }

@@ -44,7 +44,11 @@ impl Runtime {
             .map_err(|error| unavailable(&error))?;
         environment.set_log_level(LogLevel::Warning);
         let dispatch = provider::resolve(provider)?;
-        Ok(Self { environment, provider: provider.name.clone(), dispatch })
+        Ok(Self {
+            environment,
+            provider: provider.name.clone(),
+            dispatch,
+        })
     }
 
     /// Version of ONNX Runtime, from its build information.
@@ -71,20 +75,32 @@ impl Runtime {
 
     fn session(&self, model: &[u8]) -> Result<Session, Fatal> {
         let options = |error: &dyn std::fmt::Display| {
-            Fatal::new(ExitReason::RuntimeUnavailable, format!("ONNX Runtime refuses the session's options: {error}"))
+            Fatal::new(
+                ExitReason::RuntimeUnavailable,
+                format!("ONNX Runtime refuses the session's options: {error}"),
+            )
         };
         let builder = Session::builder(&self.environment).map_err(|error| options(&error))?;
         // One core per runner: with more callers than cores, more threads per call only get in each other's way.
         let builder = builder.with_intra_threads(1).map_err(|error| options(&error))?;
         let mut builder = builder.with_inter_threads(1).map_err(|error| options(&error))?;
         if let Some(dispatch) = &self.dispatch {
-            builder = builder.with_disable_cpu_fallback().map_err(|error| options(&error))?;
-            builder = builder.with_execution_providers([dispatch.clone()]).map_err(|error| {
-                let message = format!("{} cannot be used: {error}; is its device on this node?", self.provider);
-                Fatal::new(ExitReason::AcceleratorUnavailable, message)
-            })?;
+            builder = builder
+                .with_disable_cpu_fallback()
+                .map_err(|error| options(&error))?;
+            builder = builder
+                .with_execution_providers([dispatch.clone()])
+                .map_err(|error| {
+                    let message = format!(
+                        "{} cannot be used: {error}; is its device on this node?",
+                        self.provider
+                    );
+                    Fatal::new(ExitReason::AcceleratorUnavailable, message)
+                })?;
         }
-        builder.commit_from_memory(model).map_err(|error| self.explain(&error.to_string()))
+        builder
+            .commit_from_memory(model)
+            .map_err(|error| self.explain(&error.to_string()))
     }
 
     /// ONNX Runtime has one error for everything that can go wrong while a session is made.
@@ -100,19 +116,27 @@ impl Runtime {
         }
         let advice = if problem.contains("opset") || problem.contains("IR version") {
             "export the model with an older opset"
-        } else if problem.contains("External data") || problem.contains("external data") || problem.contains("model_path") {
+        } else if problem.contains("External data")
+            || problem.contains("external data")
+            || problem.contains("model_path")
+        {
             "export the model as one file, without external data"
         } else {
             "check the file with onnx.checker"
         };
         let version = Self::version();
-        Fatal::new(ExitReason::ModelInvalid, format!("ONNX Runtime {version} cannot load the model: {problem}; {advice}"))
+        Fatal::new(
+            ExitReason::ModelInvalid,
+            format!("ONNX Runtime {version} cannot load the model: {problem}; {advice}"),
+        )
     }
 }
 
 /// `git-branch=rel-1.31.0` in the build information.
 fn version_in(info: &str) -> &str {
-    let version = info.split_once("rel-").map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or(rest));
+    let version = info
+        .split_once("rel-")
+        .map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or(rest));
     version.unwrap_or(info)
 }
 
@@ -128,7 +152,11 @@ fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &st
 fn signature(session: &Session) -> Result<Signature, Fatal> {
     let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Result<Vec<Port>, Fatal>>();
     let opset = session.opset_for_domain("").map_or(0, i64::from);
-    Ok(Signature { inputs: ports(session.inputs())?, outputs: ports(session.outputs())?, opset })
+    Ok(Signature {
+        inputs: ports(session.inputs())?,
+        outputs: ports(session.outputs())?,
+        opset,
+    })
 }
 
 fn port(outlet: &Outlet) -> Result<Port, Fatal> {
@@ -140,8 +168,14 @@ fn port(outlet: &Outlet) -> Result<Port, Fatal> {
         );
         Fatal::new(ExitReason::ModelInvalid, message)
     };
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else { return Err(refused()) };
-    Ok(Port { name: outlet.name().to_owned(), datatype: datatype(*ty).ok_or_else(refused)?, shape: shape.to_vec() })
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+        return Err(refused());
+    };
+    Ok(Port {
+        name: outlet.name().to_owned(),
+        datatype: datatype(*ty).ok_or_else(refused)?,
+        shape: shape.to_vec(),
+    })
 }
 
 fn datatype(ty: TensorElementType) -> Option<DataType> {
@@ -178,13 +212,25 @@ impl Engine for OnnxEngine {
     fn run(&mut self, inputs: Vec<Tensor>, outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (port, tensor) in self.signature.inputs.iter().zip(inputs) {
-            values.push((Cow::Borrowed(port.name.as_str()), to_value(tensor).map_err(|error| classify(&error))?));
+            values.push((
+                Cow::Borrowed(port.name.as_str()),
+                to_value(tensor).map_err(|error| classify(&error))?,
+            ));
         }
-        let names: Vec<&str> =
-            outputs.iter().filter_map(|&index| Some(self.signature.outputs.get(index)?.name.as_str())).collect();
-        let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| selector.with(*name));
-        let options = RunOptions::new().map_err(|error| classify(&error))?.with_outputs(selector);
-        let results = self.session.run_with_options(values, &options).map_err(|error| classify(&error))?;
+        let names: Vec<&str> = outputs
+            .iter()
+            .filter_map(|&index| Some(self.signature.outputs.get(index)?.name.as_str()))
+            .collect();
+        let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| {
+            selector.with(*name)
+        });
+        let options = RunOptions::new()
+            .map_err(|error| classify(&error))?
+            .with_outputs(selector);
+        let results = self
+            .session
+            .run_with_options(values, &options)
+            .map_err(|error| classify(&error))?;
         names
             .iter()
             .map(|name| results.get(name).ok_or_else(|| lost(name)).and_then(from_value))
@@ -231,7 +277,8 @@ fn from_value(value: &DynValue) -> Result<Tensor, EngineError> {
         DataType::Fp32 => copy!(Fp32),
         DataType::Fp64 => copy!(Fp64),
     };
-    Tensor::new(shape, data).ok_or_else(|| EngineError::Failed("an output's shape does not fit its data".to_owned()))
+    Tensor::new(shape, data)
+        .ok_or_else(|| EngineError::Failed("an output's shape does not fit its data".to_owned()))
 }
 
 #[cfg(test)]
@@ -240,7 +287,10 @@ mod tests {
 
     #[test]
     fn the_version_is_read_from_the_build_information() {
-        assert_eq!(version_in("ORT Build Info: git-branch=rel-1.31.0, git-commit-id=abc"), "1.31.0");
+        assert_eq!(
+            version_in("ORT Build Info: git-branch=rel-1.31.0, git-commit-id=abc"),
+            "1.31.0"
+        );
         assert_eq!(version_in("something else"), "something else");
     }
 }

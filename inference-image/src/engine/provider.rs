@@ -18,16 +18,25 @@ struct Known {
 
 const fn known<E>() -> Known
 where
-    E: ort::ep::ExecutionProvider + ArbitrarilyConfigurableExecutionProvider + Default + Into<ExecutionProviderDispatch>,
+    E: ort::ep::ExecutionProvider
+        + ArbitrarilyConfigurableExecutionProvider
+        + Default
+        + Into<ExecutionProviderDispatch>,
 {
-    Known { name: E::NAME, available: E::is_available, dispatch: dispatch::<E> }
+    Known {
+        name: E::NAME,
+        available: E::is_available,
+        dispatch: dispatch::<E>,
+    }
 }
 
 fn dispatch<E>(options: &Options) -> ExecutionProviderDispatch
 where
     E: ArbitrarilyConfigurableExecutionProvider + Default + Into<ExecutionProviderDispatch>,
 {
-    let provider = options.iter().fold(E::default(), |provider, (key, value)| provider.with_arbitrary_config(key, value));
+    let provider = options.iter().fold(E::default(), |provider, (key, value)| {
+        provider.with_arbitrary_config(key, value)
+    });
     provider.into().error_on_failure()
 }
 
@@ -51,12 +60,23 @@ const KNOWN: [Known; 9] = [
 /// `AcceleratorUnavailable` if this runtime has no such provider, `ConfigInvalid` for options it cannot take.
 pub(super) fn resolve(provider: &ExecutionProvider) -> Result<Option<ExecutionProviderDispatch>, Fatal> {
     if provider.name == CPU {
-        return if provider.options.is_empty() { Ok(None) } else { Err(options_refused(provider)) };
+        return if provider.options.is_empty() {
+            Ok(None)
+        } else {
+            Err(options_refused(provider))
+        };
     }
-    if provider.options.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
+    if provider
+        .options
+        .iter()
+        .any(|(key, value)| key.contains('\0') || value.contains('\0'))
+    {
         return Err(options_refused(provider));
     }
-    match KNOWN.iter().find(|known| known.name == provider.name && is_available(known)) {
+    match KNOWN
+        .iter()
+        .find(|known| known.name == provider.name && is_available(known))
+    {
         Some(known) => Ok(Some((known.dispatch)(&provider.options))),
         None => Err(unavailable(&provider.name)),
     }
@@ -67,12 +87,19 @@ fn is_available(known: &Known) -> bool {
 }
 
 fn options_refused(provider: &ExecutionProvider) -> Fatal {
-    let message = format!("executionProvider {} does not take the options {:?}", provider.name, provider.options);
+    let message = format!(
+        "executionProvider {} does not take the options {:?}",
+        provider.name, provider.options
+    );
     Fatal::new(ExitReason::ConfigInvalid, message)
 }
 
 fn unavailable(name: &str) -> Fatal {
-    let mut available: Vec<&str> = KNOWN.iter().filter(|known| is_available(known)).map(|known| known.name).collect();
+    let mut available: Vec<&str> = KNOWN
+        .iter()
+        .filter(|known| is_available(known))
+        .map(|known| known.name)
+        .collect();
     available.push(CPU);
     let message = format!(
         "this runtime has no execution provider {name}, it has: {}; \

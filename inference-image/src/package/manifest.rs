@@ -177,7 +177,10 @@ pub struct Postprocessing {
 
 impl Default for Postprocessing {
     fn default() -> Self {
-        Self { activation: Activation::None, top_k: 5 }
+        Self {
+            activation: Activation::None,
+            top_k: 5,
+        }
     }
 }
 
@@ -219,24 +222,36 @@ pub fn parse(text: &str) -> Result<Manifest, String> {
 }
 
 fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
-    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    let inside = Path::new(name)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     if !inside || name.is_empty() {
-        return Err(invalid(format!("{MANIFEST_FILE}: labels must name a file in the package, not {name:?}")));
+        return Err(invalid(format!(
+            "{MANIFEST_FILE}: labels must name a file in the package, not {name:?}"
+        )));
     }
     let path = folder.join(name);
     let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => invalid(format!("{MANIFEST_FILE} names labels {name:?}, but the package has no such file")),
+        ErrorKind::NotFound => invalid(format!(
+            "{MANIFEST_FILE} names labels {name:?}, but the package has no such file"
+        )),
         _ => unreadable(&path, &error),
     })?;
     Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Fatal {
-    Fatal::new(ExitReason::SystemError, format!("cannot read {}: {error}", path.display()))
+    Fatal::new(
+        ExitReason::SystemError,
+        format!("cannot read {}: {error}", path.display()),
+    )
 }
 
 fn invalid(message: String) -> Fatal {
-    Fatal::new(ExitReason::ModelInvalid, format!("{message} (docs/server.md lists every key of {MANIFEST_FILE})"))
+    Fatal::new(
+        ExitReason::ModelInvalid,
+        format!("{message} (docs/server.md lists every key of {MANIFEST_FILE})"),
+    )
 }
 
 #[cfg(test)]
@@ -250,7 +265,13 @@ mod tests {
     fn the_smallest_manifest_gets_the_defaults() {
         let manifest = parse(SMALLEST).unwrap();
         assert_eq!(manifest.labels.names(), ["cat", "dog"]);
-        assert_eq!(manifest.postprocessing, Postprocessing { activation: Activation::None, top_k: 5 });
+        assert_eq!(
+            manifest.postprocessing,
+            Postprocessing {
+                activation: Activation::None,
+                top_k: 5
+            }
+        );
         assert_eq!(manifest.preprocessing.layout, Layout::Nchw);
         assert_eq!(manifest.preprocessing.scale, 1.0);
     }
@@ -265,10 +286,25 @@ mod tests {
         )
         .unwrap();
         assert_eq!(manifest.labels, Labels::File("names.txt".into()));
-        let expected = Resize::ShortestEdge { size: 256, filter: Filter::Bicubic };
+        let expected = Resize::ShortestEdge {
+            size: 256,
+            filter: Filter::Bicubic,
+        };
         assert_eq!(manifest.preprocessing.resize, Some(expected));
-        assert_eq!(manifest.preprocessing.crop, Some(Size { width: 224, height: 200 }));
-        assert_eq!(manifest.postprocessing, Postprocessing { activation: Activation::Softmax, top_k: 3 });
+        assert_eq!(
+            manifest.preprocessing.crop,
+            Some(Size {
+                width: 224,
+                height: 200
+            })
+        );
+        assert_eq!(
+            manifest.postprocessing,
+            Postprocessing {
+                activation: Activation::Softmax,
+                top_k: 3
+            }
+        );
     }
 
     // A typing error must not silently give wrong answers.
@@ -277,7 +313,10 @@ mod tests {
         for (text, key) in [
             (format!("{SMALLEST}colour: RGB\n"), "colour"),
             (SMALLEST.replace("{}", "{meen: [1]}"), "meen"),
-            (SMALLEST.replace("{}", "{resize: {mode: stretch, width: 1, height: 1, sise: 2}}"), "sise"),
+            (
+                SMALLEST.replace("{}", "{resize: {mode: stretch, width: 1, height: 1, sise: 2}}"),
+                "sise",
+            ),
         ] {
             let problem = parse(&text).unwrap_err();
             assert!(problem.contains(key), "{problem}");

@@ -44,20 +44,30 @@ pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
         );
         return Err(Fatal::new(ExitReason::ModelDigestMismatch, message));
     }
-    Ok(Package { model, digest, manifest: manifest::read(folder)? })
+    Ok(Package {
+        model,
+        digest,
+        manifest: manifest::read(folder)?,
+    })
 }
 
 fn read_model(folder: &Path) -> Result<Vec<u8>, Fatal> {
     let path = folder.join(MODEL_FILE);
     match std::fs::read(&path) {
-        Ok(model) if model.is_empty() => {
-            Err(Fatal::new(ExitReason::ModelInvalid, format!("{} is empty: export the model again", path.display())))
-        }
+        Ok(model) if model.is_empty() => Err(Fatal::new(
+            ExitReason::ModelInvalid,
+            format!("{} is empty: export the model again", path.display()),
+        )),
         Ok(model) => Ok(model),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Err(missing(folder)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(missing(folder))
+        }
         Err(error) => Err(Fatal::new(
             ExitReason::SystemError,
-            format!("cannot read {}: {error}: check the file's permissions (the server runs without root)", path.display()),
+            format!(
+                "cannot read {}: {error}: check the file's permissions (the server runs without root)",
+                path.display()
+            ),
         )),
     }
 }

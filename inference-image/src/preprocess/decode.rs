@@ -11,13 +11,24 @@ use std::io::Cursor;
 pub(super) fn decode(bytes: &[u8], order: ColorOrder, max_pixels: u64) -> Result<Pixels, InputError> {
     let format = match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png)) => format,
-        _ => return Err(error(InputProblem::Unsupported, "the body is neither a JPEG nor a PNG image".to_owned())),
+        _ => {
+            return Err(error(
+                InputProblem::Unsupported,
+                "the body is neither a JPEG nor a PNG image".to_owned(),
+            ));
+        }
     };
     if format == ImageFormat::Jpeg && !ends(bytes) {
-        return Err(error(InputProblem::Malformed, "the JPEG image is truncated".to_owned()));
+        return Err(error(
+            InputProblem::Malformed,
+            "the JPEG image is truncated".to_owned(),
+        ));
     }
     let image = read(bytes, format, max_pixels)?;
-    let size = Size { width: image.width(), height: image.height() };
+    let size = Size {
+        width: image.width(),
+        height: image.height(),
+    };
     Ok(match order {
         ColorOrder::Gray => Pixels::new(size, 1, image.into_luma8().into_raw()),
         ColorOrder::Rgb | ColorOrder::Bgr => Pixels::new(size, 3, image.into_rgb8().into_raw()),
@@ -34,7 +45,8 @@ fn read(bytes: &[u8], format: ImageFormat, max_pixels: u64) -> Result<DynamicIma
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > max_pixels {
-        let message = format!("the image has {width}×{height} pixels, this server takes at most {max_pixels} pixels");
+        let message =
+            format!("the image has {width}×{height} pixels, this server takes at most {max_pixels} pixels");
         return Err(error(InputProblem::TooLarge, message));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -55,8 +67,14 @@ fn ends(bytes: &[u8]) -> bool {
 
 fn explain(problem: &ImageError) -> InputError {
     match problem {
-        ImageError::Limits(_) => error(InputProblem::TooLarge, format!("the image is too large: {problem}")),
-        ImageError::Unsupported(_) => error(InputProblem::Unsupported, format!("the image cannot be decoded: {problem}")),
+        ImageError::Limits(_) => error(
+            InputProblem::TooLarge,
+            format!("the image is too large: {problem}"),
+        ),
+        ImageError::Unsupported(_) => error(
+            InputProblem::Unsupported,
+            format!("the image cannot be decoded: {problem}"),
+        ),
         _ => error(InputProblem::Malformed, format!("the image is broken: {problem}")),
     }
 }

@@ -30,7 +30,10 @@ impl Pipeline {
     /// A sentence that says what in `model.yaml` does not fit the model.
     pub fn new(steps: &Preprocessing, input: &Port, max_pixels: u64) -> Result<Self, String> {
         let [_, a, b, c] = input.shape[..] else {
-            return Err(format!("input {:?} has shape {:?}, an image needs four dimensions", input.name, input.shape));
+            return Err(format!(
+                "input {:?} has shape {:?}, an image needs four dimensions",
+                input.name, input.shape
+            ));
         };
         let (channels, height, width) = match steps.layout {
             Layout::Nchw => (a, b, c),
@@ -44,16 +47,32 @@ impl Pipeline {
             ));
         }
         if !matches!(input.datatype, DataType::Fp32 | DataType::Uint8) {
-            return Err(format!("input {:?} is {}, an image can be FP32 or UINT8", input.name, input.datatype.name()));
+            return Err(format!(
+                "input {:?} is {}, an image can be FP32 or UINT8",
+                input.name,
+                input.datatype.name()
+            ));
         }
         let (factor, offset) = normalisation(steps, wanted)?;
-        if input.datatype == DataType::Uint8 && (factor.iter().any(|&f| f != 1.0) || offset.iter().any(|&o| o != 0.0)) {
-            return Err(format!("input {:?} is UINT8, so scale, mean and std must be left out", input.name));
+        if input.datatype == DataType::Uint8
+            && (factor.iter().any(|&f| f != 1.0) || offset.iter().any(|&o| o != 0.0))
+        {
+            return Err(format!(
+                "input {:?} is UINT8, so scale, mean and std must be left out",
+                input.name
+            ));
         }
         let dimension = |size: i64| u32::try_from(size).ok();
         let size = (dimension(width), dimension(height));
         check_size(steps, size)?;
-        Ok(Self { steps: steps.clone(), factor, offset, size, datatype: input.datatype, max_pixels })
+        Ok(Self {
+            steps: steps.clone(),
+            factor,
+            offset,
+            size,
+            datatype: input.datatype,
+            max_pixels,
+        })
     }
 
     /// Decodes an image and makes a batch of one of it.
@@ -70,8 +89,14 @@ impl Pipeline {
         let Size { width, height } = image.size();
         let wanted = (self.size.0.unwrap_or(width), self.size.1.unwrap_or(height));
         if (width, height) != wanted {
-            let message = format!("the model takes images of {}×{}, this one has {width}×{height}", wanted.0, wanted.1);
-            return Err(InputError { problem: InputProblem::Malformed, message });
+            let message = format!(
+                "the model takes images of {}×{}, this one has {width}×{height}",
+                wanted.0, wanted.1
+            );
+            return Err(InputError {
+                problem: InputProblem::Malformed,
+                message,
+            });
         }
         Ok(self.normalise(&image))
     }
@@ -104,7 +129,14 @@ impl Pipeline {
             Layout::Nchw => {
                 let mut arranged = Vec::with_capacity(image.bytes().len());
                 for (to, &from) in order.iter().enumerate() {
-                    arranged.extend(image.bytes().iter().skip(from).step_by(channels).map(|&byte| value(byte, to)));
+                    arranged.extend(
+                        image
+                            .bytes()
+                            .iter()
+                            .skip(from)
+                            .step_by(channels)
+                            .map(|&byte| value(byte, to)),
+                    );
                 }
                 arranged
             }
@@ -130,13 +162,22 @@ fn normalisation(steps: &Preprocessing, channels: usize) -> Result<(Vec<f32>, Ve
         [] => Ok(vec![default; channels]),
         [one] => Ok(vec![*one; channels]),
         all if all.len() == channels => Ok(all.to_vec()),
-        all => Err(format!("preprocessing.{name} has {} values, the image has {channels} channels", all.len())),
+        all => Err(format!(
+            "preprocessing.{name} has {} values, the image has {channels} channels",
+            all.len()
+        )),
     };
-    let (mean, std) = (per_channel("mean", &steps.mean, 0.0)?, per_channel("std", &steps.std, 1.0)?);
+    let (mean, std) = (
+        per_channel("mean", &steps.mean, 0.0)?,
+        per_channel("std", &steps.std, 1.0)?,
+    );
     if std.iter().any(|&std| std == 0.0) {
         return Err("preprocessing.std must not be 0".to_owned());
     }
-    let numbers = [steps.scale].into_iter().chain(mean.iter().copied()).chain(std.iter().copied());
+    let numbers = [steps.scale]
+        .into_iter()
+        .chain(mean.iter().copied())
+        .chain(std.iter().copied());
     if numbers.into_iter().any(|number| !number.is_finite()) {
         return Err("preprocessing.scale, mean and std must be finite numbers".to_owned());
     }
@@ -152,8 +193,14 @@ fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32>)) -> Resu
     let resized = match steps.resize {
         Some(Resize::Stretch { width, height, .. }) => Some(Size { width, height }),
         Some(Resize::ShortestEdge { size, .. }) => {
-            if size == 0 || steps.crop.is_some_and(|crop| crop.width > size || crop.height > size) {
-                return Err("preprocessing.resize.size must be at least the crop's width and height".to_owned());
+            if size == 0
+                || steps
+                    .crop
+                    .is_some_and(|crop| crop.width > size || crop.height > size)
+            {
+                return Err(
+                    "preprocessing.resize.size must be at least the crop's width and height".to_owned(),
+                );
             }
             None
         }
@@ -167,12 +214,17 @@ fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32>)) -> Resu
     {
         return Err("preprocessing.crop is larger than the resized image".to_owned());
     }
-    let Some(made) = steps.crop.or(resized) else { return Ok(()) };
+    let Some(made) = steps.crop.or(resized) else {
+        return Ok(());
+    };
     let fits = |wanted: Option<u32>, made: u32| wanted.is_none_or(|wanted| wanted == made);
     if fits(wanted.0, made.width) && fits(wanted.1, made.height) {
         return Ok(());
     }
-    Err(format!("preprocessing makes images of {}×{}, the model takes {wanted:?}", made.width, made.height))
+    Err(format!(
+        "preprocessing makes images of {}×{}, the model takes {wanted:?}",
+        made.width, made.height
+    ))
 }
 
 #[cfg(test)]

@@ -15,7 +15,11 @@ impl Pixels {
     /// `bytes` must hold width × height × channels values; what is missing is black, what is too much goes.
     pub(super) fn new(size: Size, channels: usize, mut bytes: Vec<u8>) -> Self {
         bytes.resize(size.width as usize * size.height as usize * channels, 0);
-        Self { size, channels, bytes }
+        Self {
+            size,
+            channels,
+            bytes,
+        }
     }
 
     pub(super) const fn size(&self) -> Size {
@@ -38,15 +42,33 @@ impl Pixels {
                 "the image has {}×{} pixels, at least {}×{} are needed",
                 self.size.width, self.size.height, size.width, size.height
             );
-            return Err(InputError { problem: InputProblem::Malformed, message });
+            return Err(InputError {
+                problem: InputProblem::Malformed,
+                message,
+            });
         }
-        let (left, top) = (margin(self.size.width, size.width), margin(self.size.height, size.height));
-        let (stride, row) = (self.size.width as usize * self.channels, size.width as usize * self.channels);
+        let (left, top) = (
+            margin(self.size.width, size.width),
+            margin(self.size.height, size.height),
+        );
+        let (stride, row) = (
+            self.size.width as usize * self.channels,
+            size.width as usize * self.channels,
+        );
         let mut bytes = Vec::with_capacity(row * size.height as usize);
-        for line in self.bytes.chunks_exact(stride).skip(top).take(size.height as usize) {
+        for line in self
+            .bytes
+            .chunks_exact(stride)
+            .skip(top)
+            .take(size.height as usize)
+        {
             bytes.extend_from_slice(&line[left * self.channels..][..row]);
         }
-        Ok(Self { size, channels: self.channels, bytes })
+        Ok(Self {
+            size,
+            channels: self.channels,
+            bytes,
+        })
     }
 }
 
@@ -71,6 +93,9 @@ mod tests {
 
     #[test]
     fn odd_margins_round_half_to_even() {
-        assert_eq!([0, 1, 2, 3, 4, 5, 7].map(|difference| margin(10 + difference, 10)), [0, 0, 1, 2, 2, 2, 4]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 7].map(|difference| margin(10 + difference, 10)),
+            [0, 0, 1, 2, 2, 2, 4]
+        );
     }
 }

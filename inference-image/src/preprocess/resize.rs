@@ -9,7 +9,17 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 pub(super) fn resize(image: Pixels, how: Option<&Resize>, max_pixels: u64) -> Result<Pixels, InputError> {
     let (size, filter) = match how {
         None => return Ok(image),
-        Some(Resize::Stretch { width, height, filter }) => (Size { width: *width, height: *height }, *filter),
+        Some(Resize::Stretch {
+            width,
+            height,
+            filter,
+        }) => (
+            Size {
+                width: *width,
+                height: *height,
+            },
+            *filter,
+        ),
         Some(Resize::ShortestEdge { size, filter }) => (shortest_edge(image.size(), *size), *filter),
     };
     if size == image.size() {
@@ -18,9 +28,13 @@ pub(super) fn resize(image: Pixels, how: Option<&Resize>, max_pixels: u64) -> Re
     // A strip of one pixel's height would grow to a huge picture.
     if u64::from(size.width) * u64::from(size.height) > max_pixels {
         let Size { width, height } = image.size();
-        return Err(problem(InputProblem::TooLarge, format!("the image is too narrow to be resized: {width}×{height}")));
+        return Err(problem(
+            InputProblem::TooLarge,
+            format!("the image is too narrow to be resized: {width}×{height}"),
+        ));
     }
-    scale(&image, size, filter).map_err(|error| problem(InputProblem::Malformed, format!("cannot resize: {error}")))
+    scale(&image, size, filter)
+        .map_err(|error| problem(InputProblem::Malformed, format!("cannot resize: {error}")))
 }
 
 /// The shorter edge becomes `edge`; the longer is cut to whole pixels, as torchvision does.
@@ -29,14 +43,24 @@ fn shortest_edge(Size { width, height }: Size, edge: u32) -> Size {
         u32::try_from(u64::from(edge) * u64::from(long) / u64::from(short.max(1))).unwrap_or(u32::MAX)
     };
     if width <= height {
-        Size { width: edge, height: long(height, width) }
+        Size {
+            width: edge,
+            height: long(height, width),
+        }
     } else {
-        Size { width: long(width, height), height: edge }
+        Size {
+            width: long(width, height),
+            height: edge,
+        }
     }
 }
 
 fn scale(image: &Pixels, size: Size, filter: Filter) -> Result<Pixels, Box<dyn std::error::Error>> {
-    let pixel = if image.channels() == 1 { PixelType::U8 } else { PixelType::U8x3 };
+    let pixel = if image.channels() == 1 {
+        PixelType::U8
+    } else {
+        PixelType::U8x3
+    };
     let source = ImageRef::new(image.size().width, image.size().height, image.bytes(), pixel)?;
     let mut target = Image::new(size.width, size.height, pixel);
     let algorithm = match filter {

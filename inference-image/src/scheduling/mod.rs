@@ -89,6 +89,14 @@ impl Job {
         outputs: Vec<usize>,
     ) -> (Self, oneshot::Receiver<Result<Completed, JobError>>) {
         let (reply, receiver) = oneshot::channel();
-        (Self { prepare, outputs, submitted: Instant::now(), reply }, receiver)
+        (
+            Self {
+                prepare,
+                outputs,
+                submitted: Instant::now(),
+                reply,
+            },
+            receiver,
+        )
     }
 }

@@ -40,7 +40,12 @@ struct State {
 
 impl Queue {
     pub(super) fn new(capacity: usize, runners: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Condvar::new(), capacity, runners }
+        Self {
+            state: Mutex::default(),
+            arrived: Condvar::new(),
+            capacity,
+            runners,
+        }
     }
 
     // Nothing panics while it holds the lock; if it did, the queue's state would still be whole.
@@ -58,7 +63,9 @@ impl Queue {
             state.jobs.retain(|job| !job.reply.is_closed());
         }
         if state.jobs.len() >= places {
-            return Err(Rejected::Full { retry_after: self.retry_after(&state) });
+            return Err(Rejected::Full {
+                retry_after: self.retry_after(&state),
+            });
         }
         state.jobs.push_back(job);
         drop(state);
@@ -68,7 +75,9 @@ impl Queue {
 
     fn retry_after(&self, state: &State) -> Duration {
         let rounds = state.jobs.len().div_ceil(self.runners.max(1));
-        let wait = state.service.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+        let wait = state
+            .service
+            .saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         Duration::from_secs(wait.as_secs_f64().ceil() as u64).clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
@@ -93,7 +102,11 @@ impl Queue {
     /// Tells how long a job took its runner.
     pub(super) fn served(&self, took: Duration) {
         let mut state = self.lock();
-        state.service = if state.service.is_zero() { took } else { (state.service * 7 + took) / 8 };
+        state.service = if state.service.is_zero() {
+            took
+        } else {
+            (state.service * 7 + took) / 8
+        };
     }
 
     /// Refuses new jobs; runners end when those that wait are done.
@@ -131,7 +144,12 @@ mod tests {
             .collect();
         queue.served(Duration::from_millis(1700));
         let rejected = queue.submit(job().0).unwrap_err();
-        assert_eq!(rejected, Rejected::Full { retry_after: Duration::from_secs(4) });
+        assert_eq!(
+            rejected,
+            Rejected::Full {
+                retry_after: Duration::from_secs(4)
+            }
+        );
         drop(kept);
     }
 

@@ -20,18 +20,27 @@ impl Runners {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(engines: Vec<Box<dyn Engine>>, capacity: usize, metrics: &ModelMetrics) -> std::io::Result<Self> {
+    pub fn start(
+        engines: Vec<Box<dyn Engine>>,
+        capacity: usize,
+        metrics: &ModelMetrics,
+    ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(capacity, engines.len()));
-        let mut runners = Self { queue: Arc::clone(&queue), threads: Vec::with_capacity(engines.len()) };
+        let mut runners = Self {
+            queue: Arc::clone(&queue),
+            threads: Vec::with_capacity(engines.len()),
+        };
         for (index, mut engine) in engines.into_iter().enumerate() {
             let (queue, metrics) = (Arc::clone(&queue), metrics.clone());
-            let thread = std::thread::Builder::new().name(format!("runner-{index}")).spawn(move || {
-                while let Some(job) = queue.next() {
-                    let started = Instant::now();
-                    run(job, engine.as_mut(), &metrics);
-                    queue.served(started.elapsed());
-                }
-            });
+            let thread = std::thread::Builder::new()
+                .name(format!("runner-{index}"))
+                .spawn(move || {
+                    while let Some(job) = queue.next() {
+                        let started = Instant::now();
+                        run(job, engine.as_mut(), &metrics);
+                        queue.served(started.elapsed());
+                    }
+                });
             runners.threads.push(thread?);
         }
         Ok(runners)
@@ -63,7 +72,12 @@ impl Drop for Runners {
 }
 
 fn run(job: Job, engine: &mut dyn Engine, metrics: &ModelMetrics) {
-    let Job { prepare, outputs, submitted, reply } = job;
+    let Job {
+        prepare,
+        outputs,
+        submitted,
+        reply,
+    } = job;
     let queue = submitted.elapsed();
     metrics.queue_wait.observe(queue.as_secs_f64());
     // A panic is a bug, and a 500 for this request alone.
@@ -71,11 +85,19 @@ fn run(job: Job, engine: &mut dyn Engine, metrics: &ModelMetrics) {
         let started = Instant::now();
         let inputs = prepare()?;
         let prepare = started.elapsed();
+        metrics.preprocessing.observe(prepare.as_secs_f64());
         let started = Instant::now();
         let outputs = engine.run(inputs, &outputs)?;
         let inference = started.elapsed();
         metrics.inference.observe(inference.as_secs_f64());
-        Ok(Completed { outputs, timing: Timing { queue, prepare, inference } })
+        Ok(Completed {
+            outputs,
+            timing: Timing {
+                queue,
+                prepare,
+                inference,
+            },
+        })
     }));
     let result = result.unwrap_or(Err(JobError::Lost("an internal error; see the server's log")));
     // The client may have left while the job ran.
@@ -103,8 +125,14 @@ mod tests {
     }
 
     fn runners(count: usize) -> Runners {
-        let signature = Signature { inputs: Vec::new(), outputs: Vec::new(), opset: 1 };
-        let engines = (0..count).map(|_| Box::new(Echo(signature.clone())) as Box<dyn Engine>).collect();
+        let signature = Signature {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            opset: 1,
+        };
+        let engines = (0..count)
+            .map(|_| Box::new(Echo(signature.clone())) as Box<dyn Engine>)
+            .collect();
         Runners::start(engines, 8, &ModelMetrics::default()).unwrap()
     }
 
