@@ -22,8 +22,11 @@ const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
-const LEASES: &[(&str, &str, &[&str])] =
-    &[("coordination.k8s.io", "leases", &["get", "create", "update", "patch"])];
+/// Any other Lease of the namespace is none of its business.
+const LEASES: &[(&str, &str, &[&str])] = &[
+    ("coordination.k8s.io", "leases", &["create"]),
+    ("coordination.k8s.io", "leases named serving-modelservice-operator", &["get", "update", "patch"]),
+];
 
 const CLASSES: (&str, &str) = ("serving.modelservice.dev", "acceleratorclasses");
 
@@ -55,10 +58,12 @@ fn rights_of(objects: &[Value], account: &str) -> BTreeSet<Right> {
         for rule in role["rules"].as_array().unwrap() {
             let texts = |key: &str| rule[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect::<Vec<_>>();
             assert!(rule.get("nonResourceURLs").is_none());
+            let names = rule.get("resourceNames").map(|names| format!(" named {}", names[0].as_str().unwrap()));
             for group in texts("apiGroups") {
                 for resource in texts("resources") {
+                    let resource = format!("{resource}{}", names.clone().unwrap_or_default());
                     for verb in texts("verbs") {
-                        found.insert((place.into(), group.into(), resource.into(), verb.into()));
+                        found.insert((place.into(), group.into(), resource.clone(), verb.into()));
                     }
                 }
             }

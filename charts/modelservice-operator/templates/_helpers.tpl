@@ -37,6 +37,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Name of cluster-wide objects: several teams may each have an operator for their own namespaces. */ -}}
+{{- define "operator.clusterName" -}}
+{{- include "operator.fullname" . -}}
+{{- if .Values.watchNamespaces -}}-{{ .Release.Namespace }}{{- end -}}
+{{- end -}}
+
 {{- /* Reference of an image: (list ROOT IMAGE) → repository@digest or repository:tag. */ -}}
 {{- define "operator.image" -}}
 {{- $root := index . 0 -}}
