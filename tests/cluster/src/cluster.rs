@@ -97,7 +97,7 @@ impl Cluster {
         if options.nodes > MAX_NODES {
             bail!("a cluster has at most {MAX_NODES} nodes; use fake nodes for more");
         }
-        tools::check(&[&tools::CONTROL_PLANE, &tools::NODES])?;
+        tools::check(&needs(&options))?;
         let instance = Instance::create(&options)?;
         let authority = Authority::create(&instance.folder.join("pki"))?;
         let plane = ControlPlane::boot(instance, &authority)?;
@@ -161,6 +161,11 @@ impl Cluster {
         registry::HOST
     }
 
+    /// Where this machine reaches the same registry, for other clients than [`Cluster::push`]: plain HTTP.
+    pub fn registry_address(&self) -> String {
+        registry::address(self.plane.instance.addresses())
+    }
+
     /// Pushes an image to the cluster's registry as `repository/name:tag`. The image is an archive's path or
     /// a name in buildah's storage. Returns its name by digest, as a pod spec wants it.
     ///
@@ -199,6 +204,20 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn needs(options: &ClusterOptions) -> Vec<&'static tools::Needs> {
+    let mut needs = vec![&tools::CONTROL_PLANE, &tools::NODES];
+    needs.extend(options.metrics.then_some(&tools::METRICS));
+    needs.extend(options.device.as_ref().map(|_| &tools::DEVICE));
+    needs.extend(
+        options
+            .control_plane
+            .fake_nodes
+            .as_ref()
+            .map(|_| &tools::FAKE_NODES),
+    );
+    needs
 }
 
 /// Starts all nodes side by side: most of the time they wait.

@@ -94,7 +94,8 @@ impl ControlPlane {
     /// When this machine cannot run one (the message says what to do), or a part does not start (the
     /// message has the end of its log).
     pub fn start(options: ControlPlaneOptions) -> Result<Self> {
-        tools::check(&[&tools::CONTROL_PLANE])?;
+        let fake = options.fake_nodes.as_ref().map(|_| &tools::FAKE_NODES);
+        tools::check(&[&[&tools::CONTROL_PLANE], fake.as_slice()].concat())?;
         let options = ClusterOptions {
             nodes: 0,
             ..ClusterOptions::of_control_plane(options)
@@ -268,6 +269,14 @@ impl ControlPlane {
     /// Where a part's log is.
     pub fn log_path(&self, component: &str) -> PathBuf {
         self.instance.log(component)
+    }
+
+    /// Copies the parts' logs to where they outlive the cluster, and returns that folder.
+    ///
+    /// # Errors
+    /// When they cannot be copied.
+    pub fn save_logs(&self) -> Result<PathBuf> {
+        self.instance.save_logs()
     }
 
     /// What of it is left on this machine, in words: empty after a tear-down. For tests, which drop it first.

@@ -6,14 +6,12 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::control_plane::{ControlPlane, FakeNodes};
-use crate::tools;
 
 /// Marks the nodes that kwok plays, so that real nodes beside them are left alone.
 const ANNOTATION: &str = "kwok.x-k8s.io/node";
 
 /// Starts kwok and makes the nodes.
 pub(crate) fn start(plane: &ControlPlane, nodes: &FakeNodes) -> Result<()> {
-    tools::tool("kwok")?;
     let folder = plane.folder();
     let stages = folder.join("kwok-stages.yaml");
     fs::write(&stages, include_str!("../manifests/kwok-stages.yaml"))?;

@@ -42,14 +42,22 @@ pub(crate) fn start(instance: &Instance) -> Result<()> {
     instance.wait_port("registry", PORT)
 }
 
-/// Tells a node's containerd where the registry is.
+/// Where this machine reaches the registry. Nodes know it by this name too.
+pub(crate) fn address(addresses: Addresses) -> String {
+    format!("{}:{PORT}", addresses.hub_end())
+}
+
+/// Tells a node's containerd where the registry is, and that it has no certificate.
 pub(crate) fn tell_containerd(folder: &Path, addresses: Addresses) -> Result<()> {
     let url = format!("http://{}:{PORT}", addresses.hub());
-    let folder = folder.join(HOST);
-    fs::create_dir_all(&folder)?;
     let text = format!("server = \"{url}\"\n[host.\"{url}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-    fs::write(folder.join("hosts.toml"), text)
-        .with_context(|| format!("cannot write to {}", folder.display()))
+    for name in [HOST.to_owned(), address(addresses)] {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("hosts.toml"), &text)
+            .with_context(|| format!("cannot write to {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Pushes an image of buildah's storage, or an archive, and returns its name by digest as nodes see it.
@@ -65,7 +73,7 @@ pub(crate) fn push(instance: &Instance, image: &str, name: &str) -> Result<Strin
     let digest_file = instance
         .folder
         .join(format!("pushed-{}", name.replace(['/', ':'], "-")));
-    let target = format!("docker://{}:{PORT}/{name}", instance.addresses().hub_end());
+    let target = format!("docker://{}/{name}", address(instance.addresses()));
     let mut push = direct("buildah");
     push.args(["push", "--quiet", "--tls-verify=false", "--digestfile"])
         .arg(&digest_file);

@@ -40,6 +40,12 @@ pub(crate) struct Needs {
     pub(crate) tools: &'static [&'static str],
 }
 
+impl Needs {
+    const fn tool(tools: &'static [&'static str]) -> Self {
+        Self { programs: &[], tools }
+    }
+}
+
 pub(crate) const CONTROL_PLANE: Needs = Needs {
     programs: &[
         ("ip", "iproute2"),
@@ -79,6 +85,11 @@ pub(crate) const NODES: Needs = Needs {
         "coredns",
     ],
 };
+
+/// What the options of a cluster need beyond its level.
+pub(crate) const METRICS: Needs = Needs::tool(&["metrics-server"]);
+pub(crate) const DEVICE: Needs = Needs::tool(&["device-plugin"]);
+pub(crate) const FAKE_NODES: Needs = Needs::tool(&["kwok"]);
 
 /// Checks all of `needs` at once, so that one message lists everything that is missing.
 pub(crate) fn check(needs: &[&Needs]) -> Result<()> {
