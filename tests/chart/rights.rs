@@ -11,21 +11,21 @@ const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// What the operator does in the namespaces that it serves.
 const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
-    ("serving.modelservice.dev", "modelservices", &["get", "list", "watch"]),
-    ("serving.modelservice.dev", "modelservices/status", &["patch", "update"]),
+    ("serving.modelservice.dev", "modelservices", &["list", "watch"]),
+    ("serving.modelservice.dev", "modelservices/status", &["patch"]),
     ("serving.modelservice.dev", "modelservices/finalizers", &["update"]),
     ("apps", "deployments", CHILD),
     ("", "services", CHILD),
     ("autoscaling", "horizontalpodautoscalers", CHILD),
     ("policy", "poddisruptionbudgets", CHILD),
-    ("", "pods", &["get", "list", "watch"]),
+    ("", "pods", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
 /// Any other Lease of the namespace is none of its business.
 const LEASES: &[(&str, &str, &[&str])] = &[
     ("coordination.k8s.io", "leases", &["create"]),
-    ("coordination.k8s.io", "leases named serving-modelservice-operator", &["get", "update", "patch"]),
+    ("coordination.k8s.io", "leases named serving-modelservice-operator", &["get", "update"]),
 ];
 
 const CLASSES: (&str, &str) = ("serving.modelservice.dev", "acceleratorclasses");
@@ -83,7 +83,7 @@ const ACCOUNT: &str = "serving-modelservice-operator";
 fn cluster_wide_rights_are_the_least_set() {
     let wanted: BTreeSet<Right> = [
         rights("*", IN_SERVED_NAMESPACES),
-        rights("*", &[(CLASSES.0, CLASSES.1, &["get", "list", "watch", "create"])]),
+        rights("*", &[(CLASSES.0, CLASSES.1, &["list", "watch", "create"])]),
         rights(NAMESPACE, LEASES),
     ]
     .into_iter()
@@ -96,7 +96,7 @@ fn cluster_wide_rights_are_the_least_set() {
 fn namespaced_rights_are_the_least_set_and_one_cluster_role_reads_classes() {
     let both = || rights("team-a", IN_SERVED_NAMESPACES).into_iter().chain(rights("team-b", IN_SERVED_NAMESPACES));
     let own = rights(NAMESPACE, LEASES);
-    let reads = rights("*", &[(CLASSES.0, CLASSES.1, &["get", "list", "watch"])]);
+    let reads = rights("*", &[(CLASSES.0, CLASSES.1, &["list", "watch"])]);
 
     let namespaced = rendered(&["--set", "watchNamespaces={team-a,team-b}"]);
     let wanted: BTreeSet<Right> = both().chain(own.clone()).chain(reads).collect();

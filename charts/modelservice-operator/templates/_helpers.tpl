@@ -74,10 +74,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "operator.serviceRules" -}}
 - apiGroups: [serving.modelservice.dev]
   resources: [modelservices]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [serving.modelservice.dev]
   resources: [modelservices/status]
-  verbs: [patch, update]
+  verbs: [patch]
 # Children name their ModelService as an owner whose deletion they block; some clusters ask for this right then.
 - apiGroups: [serving.modelservice.dev]
   resources: [modelservices/finalizers]
@@ -97,7 +97,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 # Why a server is not ready is read from its pod's status: no right on logs is needed.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -1,0 +1,92 @@
+//! What GitOps tools make of a status: Flux through kstatus itself, Argo CD through the script in our docs.
+
+use crate::{docs, repository};
+use serde_json::{Value, json};
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+/// Runs a tool that reads an object and prints JSON.
+fn judge(tool: &str, arguments: &[&str], object: &Value) -> Value {
+    let mut child = Command::new(local_cluster::tool(tool).unwrap())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{tool} cannot judge {object}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What Flux, kpt and every other user of kstatus sees.
+pub(crate) fn kstatus(object: &Value) -> Value {
+    judge("kstatus", &[], object)
+}
+
+/// What Argo CD sees with the script of docs/gitops.md.
+pub(crate) fn argo_cd(object: &Value) -> Value {
+    let scripts = docs::blocks("docs/gitops.md", "lua");
+    assert_eq!(scripts.len(), 1, "docs/gitops.md must have one Lua script");
+    let folder = repository("target/argocd");
+    std::fs::create_dir_all(&folder).unwrap();
+    // Tests run side by side: each writes the same text, none may see half of it.
+    let script = tempfile::Builder::new().suffix(".lua").tempfile_in(folder).unwrap();
+    std::fs::write(script.path(), &scripts[0].1).unwrap();
+    judge("argocd-health", &[script.path().to_str().unwrap()], object)
+}
+
+fn service(generation: i64, observed: Option<i64>, conditions: &[(&str, &str, &str)]) -> Value {
+    let conditions: Vec<Value> = conditions
+        .iter()
+        .map(|(type_, status, reason)| {
+            json!({
+                "type": type_, "status": status, "reason": reason, "message": format!("{reason} it is"),
+                "observedGeneration": observed, "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        })
+        .collect();
+    let mut service = json!({
+        "apiVersion": "serving.modelservice.dev/v1alpha1",
+        "kind": "ModelService",
+        "metadata": {"name": "orchids", "namespace": "team-a", "generation": generation},
+        "spec": {"model": {"image": "registry.example/m@sha256:00"}},
+    });
+    if let Some(observed) = observed {
+        service["status"] = json!({"observedGeneration": observed, "conditions": conditions});
+    }
+    service
+}
+
+/// A pipeline that waits for the wrong thing deploys a broken model, or hangs.
+#[test]
+fn both_tools_judge_every_kind_of_status_alike() {
+    let serving = [("Ready", "True", "Serving"), ("Available", "True", "Serving")];
+    let starting = [("Ready", "False", "Progressing"), ("Available", "False", "Progressing"), ("Reconciling", "True", "Progressing")];
+    let broken = [("Ready", "False", "ModelInvalid"), ("Available", "True", "Serving"), ("Stalled", "True", "ModelInvalid")];
+    let waiting = [("Ready", "False", "Unschedulable"), ("Available", "False", "Unschedulable"), ("Reconciling", "True", "Unschedulable")];
+    let suspended = [("Ready", "True", "Suspended"), ("Available", "False", "Suspended")];
+    let updatable = [("Ready", "True", "Serving"), ("Available", "True", "Serving"), ("RuntimeUpdateAvailable", "True", "RuntimeUpdate")];
+    let table = [
+        ("never seen by the operator", service(1, None, &[]), "Current", "Progressing"),
+        ("starting", service(1, Some(1), &starting), "InProgress", "Progressing"),
+        ("serving", service(1, Some(1), &serving), "Current", "Healthy"),
+        ("changed, not seen yet", service(2, Some(1), &serving), "InProgress", "Progressing"),
+        ("a broken revision beside a working one", service(2, Some(2), &broken), "Failed", "Degraded"),
+        ("no node", service(1, Some(1), &waiting), "InProgress", "Progressing"),
+        ("suspended", service(1, Some(1), &suspended), "Current", "Suspended"),
+        ("a newer runtime to be had", service(1, Some(1), &updatable), "Current", "Healthy"),
+    ];
+    for (what, object, flux, argo) in table {
+        assert_eq!(kstatus(&object)["status"], flux, "{what}: {}", kstatus(&object));
+        assert_eq!(argo_cd(&object)["status"], argo, "{what}: {}", argo_cd(&object));
+    }
+    let mut going = service(1, Some(1), &serving);
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    assert_eq!(kstatus(&going)["status"], "Terminating");
+    assert_eq!(argo_cd(&going)["status"], "Progressing");
+    let message = argo_cd(&service(2, Some(2), &broken))["message"].clone();
+    assert_eq!(message, "ModelInvalid: ModelInvalid it is", "the cause is shown where people look");
+}
