@@ -1,3 +1,25 @@
 //! The ModelService operator: reconciles `ModelService` resources into autoscaled Deployments.
 
+pub mod apply;
+pub mod assess;
+pub mod cache;
+pub mod cli;
+pub mod client;
+pub mod context;
+pub mod controller;
 pub mod crd;
+pub mod defaults;
+pub mod events;
+pub mod http;
+pub mod leadership;
+pub mod metrics;
+pub mod observe;
+pub mod operator;
+pub mod plan;
+pub mod problem;
+pub mod reports;
+pub mod revision;
+pub mod self_test;
+pub mod startup;
+pub mod telemetry;
+pub mod validate;

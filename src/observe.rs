@@ -1,6 +1,10 @@
 //! Observe: gathers what the caches know of one ModelService. Reads caches only; no request, no decision.
 
-use crate::crd::{AcceleratorClass, ModelService, REVISION_LABEL};
+use crate::{
+    context::ControllerContext,
+    crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService, REVISION_LABEL},
+    plan::{is_ours, number},
+};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
@@ -41,7 +45,9 @@ impl Observed {
     /// The Deployment of a revision.
     #[must_use]
     pub fn deployment(&self, revision: &str) -> Option<&Arc<Deployment>> {
-        self.deployments.iter().find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
+        self.deployments
+            .iter()
+            .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
     }
 
     /// Pods of a revision that are not being deleted.
@@ -60,6 +66,42 @@ impl Observed {
     }
 }
 
+/// Gathers what the caches know of a service.
+#[must_use]
+pub fn observe(context: &ControllerContext, service: Arc<ModelService>) -> Observed {
+    let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+    let caches = &context.caches;
+    let mut deployments = caches.deployments.of(&namespace, &name);
+    deployments.retain(|deployment| is_ours(deployment.as_ref(), &service));
+    deployments.sort_by_key(|deployment| (std::cmp::Reverse(number(deployment)), deployment.name_any()));
+    let named = deployments
+        .iter()
+        .filter_map(|deployment| deployment.annotations().get(CLASS_ANNOTATION));
+    let classes = service.spec.accelerators.iter().chain(named);
+    let classes = classes
+        .filter_map(|name| Some((name.clone(), context.classes.get(name)?)))
+        .collect();
+    Observed {
+        classes,
+        endpoint: ours(caches.endpoints.of(&namespace, &name), &service),
+        autoscaler: ours(caches.autoscalers.of(&namespace, &name), &service),
+        disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
+        pods: caches.pods.of(&namespace, &name),
+        reports: context.reports.of(&service),
+        unsupported: context.support.problem(),
+        now: Timestamp::now(),
+        deployments,
+        service,
+    }
+}
+
+/// The child that has the service's name, if it is this very service's.
+fn ours<K: Resource>(children: Vec<Arc<K>>, service: &ModelService) -> Option<Arc<K>> {
+    children
+        .into_iter()
+        .find(|child| child.meta().name == service.metadata.name && is_ours(child.as_ref(), service))
+}
+
 /// The revision that a child belongs to.
 pub fn revision_of<K: Resource>(child: &K) -> Option<&str> {
     child.labels().get(REVISION_LABEL).map(String::as_str)
@@ -68,13 +110,15 @@ pub fn revision_of<K: Resource>(child: &K) -> Option<&str> {
 /// Servers that a Deployment should have.
 #[must_use]
 pub fn wanted_replicas(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    deployment.spec.replicas.unwrap_or(1)
 }
 
 /// Whether every server that a Deployment should have is available, as of its present spec.
 #[must_use]
 pub fn is_available(deployment: &Deployment) -> bool {
-    let Some(status) = &deployment.status else { return false };
+    let Some(status) = &deployment.status else {
+        return false;
+    };
     status.observed_generation >= deployment.metadata.generation
         && status.updated_replicas.unwrap_or(0) >= wanted_replicas(deployment)
         && status.available_replicas.unwrap_or(0) >= wanted_replicas(deployment)

@@ -52,9 +52,9 @@ impl Size {
     pub fn scale(&self, start: i32) -> Scale {
         match self {
             Self::Fixed(replicas) => Scale::Fixed(*replicas),
-            Self::Autoscaled(range) => {
-                Scale::Autoscaled { start: start.min(range.max_replicas).max(range.min_replicas) }
-            }
+            Self::Autoscaled(range) => Scale::Autoscaled {
+                start: start.min(range.max_replicas).max(range.min_replicas),
+            },
         }
     }
 
@@ -77,13 +77,17 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     let spec = &observed.service.spec;
     let size = match (&spec.replicas, &spec.autoscaling) {
         (Some(_), Some(_)) => {
-            return Err(Problem::InvalidSpec("set either spec.replicas or spec.autoscaling, not both".into()));
+            return Err(Problem::InvalidSpec(
+                "set either spec.replicas or spec.autoscaling, not both".into(),
+            ));
         }
         (None, Some(range)) => Size::Autoscaled(range.clone()),
         (replicas, None) => Size::Fixed(replicas.unwrap_or(1)),
     };
     let [class_name] = spec.accelerators.as_slice() else {
-        return Err(Problem::InvalidSpec("spec.accelerators must name exactly one AcceleratorClass".into()));
+        return Err(Problem::InvalidSpec(
+            "spec.accelerators must name exactly one AcceleratorClass".into(),
+        ));
     };
     let revision = revision::name(spec);
     let class = observed.classes.get(class_name).cloned();

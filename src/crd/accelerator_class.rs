@@ -21,7 +21,11 @@ use std::collections::BTreeMap;
     derive = "PartialEq",
     doc = "A kind of device (CPU, GPU, TPU or NPU): how it is requested on this cluster and which runtime image and execution provider drive it.",
     printcolumn(name = "Resource", type_ = "string", json_path = ".spec.resource.name"),
-    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.runtime.executionProvider"),
+    printcolumn(
+        name = "Provider",
+        type_ = "string",
+        json_path = ".spec.runtime.executionProvider"
+    ),
     printcolumn(name = "Sharing", type_ = "string", json_path = ".spec.sharing"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -74,7 +78,10 @@ pub struct Runtime {
     pub image: Option<String>,
     /// ONNX Runtime execution provider that must hold the whole graph; a server without it never becomes ready.
     #[serde(default = "cpu_provider")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9]+ExecutionProvider$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9]+ExecutionProvider$")
+    )]
     pub execution_provider: String,
     /// Options handed to the execution provider as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -84,7 +91,11 @@ pub struct Runtime {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { image: None, execution_provider: cpu_provider(), options: BTreeMap::new() }
+        Self {
+            image: None,
+            execution_provider: cpu_provider(),
+            options: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The API: `ModelService` and `AcceleratorClass` (v1alpha1), and the YAML made from them. Types only: no I/O.
 
+// The derive for validation rules makes a second, private type of the same visibility.
+#![allow(unreachable_pub)]
+
 mod accelerator_class;
 mod model_service;
 mod names;
@@ -24,12 +27,20 @@ use kube::CustomResourceExt as _;
 /// Both definitions, in the order in which they are to be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![AcceleratorClass::crd(), ModelService::crd()].into_iter().map(finish).collect()
+    vec![AcceleratorClass::crd(), ModelService::crd()]
+        .into_iter()
+        .map(finish)
+        .collect()
 }
 
 /// What the derive cannot say: documentation of the generated top level and trimming of what only repeats.
 fn finish(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
-    definition.metadata.labels =
-        Some([("app.kubernetes.io/part-of".to_owned(), "modelservice-operator".to_owned())].into());
+    definition.metadata.labels = Some(
+        [(
+            "app.kubernetes.io/part-of".to_owned(),
+            "modelservice-operator".to_owned(),
+        )]
+        .into(),
+    );
     definition
 }

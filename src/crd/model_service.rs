@@ -135,7 +135,9 @@ pub struct ScaleTarget {
 
 impl Default for ScaleTarget {
     fn default() -> Self {
-        Self { cpu_utilization: default_cpu_utilization() }
+        Self {
+            cpu_utilization: default_cpu_utilization(),
+        }
     }
 }
 
@@ -160,7 +162,10 @@ impl Default for Resources {
                 .map(|(name, value)| (name.to_owned(), Quantity(value.to_owned())))
                 .into()
         };
-        Self { requests: set("500m", "256Mi"), limits: set("1", "1Gi") }
+        Self {
+            requests: set("500m", "256Mi"),
+            limits: set("1", "1Gi"),
+        }
     }
 }
 
@@ -170,7 +175,10 @@ impl Default for Resources {
 pub struct ServerSettings {
     /// Name of the model in request paths (`/v2/models/{name}`); the ModelService's name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$")
+    )]
     pub model_name: Option<String>,
     /// Largest request body in bytes (default 67108864).
     #[serde(default, skip_serializing_if = "Option::is_none")]

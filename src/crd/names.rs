@@ -18,6 +18,8 @@ pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
 pub const TEMPLATE_ANNOTATION: &str = "serving.modelservice.dev/pod-template";
 /// On every child: hash of what was applied last, so that a field that is no longer wanted is noticed.
 pub const APPLIED_ANNOTATION: &str = "serving.modelservice.dev/applied";
+/// `"fixed"` on a Deployment while we own its `spec.replicas`; absent while the autoscaler does.
+pub const REPLICAS_ANNOTATION: &str = "serving.modelservice.dev/replicas";
 /// On a Deployment: number of the revision, rising by one with each new revision.
 pub const REVISION_NUMBER_ANNOTATION: &str = "serving.modelservice.dev/revision-number";
 /// On the Service: when traffic moved to the present revision (RFC 3339), which dates the old one's drain.

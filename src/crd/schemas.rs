@@ -30,7 +30,10 @@ pub(super) fn env(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = list::<v1::EnvVar>(generator, 64);
     schema.insert("x-kubernetes-list-type".into(), "map".into());
     schema.insert("x-kubernetes-list-map-keys".into(), serde_json::json!(["name"]));
-    if let Some(name) = schema.pointer_mut("/items/properties/name").and_then(Value::as_object_mut) {
+    if let Some(name) = schema
+        .pointer_mut("/items/properties/name")
+        .and_then(Value::as_object_mut)
+    {
         name.insert("maxLength".into(), 256.into());
     }
     schema
@@ -62,8 +65,7 @@ pub(super) fn strings(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema =
-        list::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>(generator, 32);
+    let mut schema = list::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>(generator, 32);
     schema.insert("x-kubernetes-list-type".into(), "map".into());
     schema.insert("x-kubernetes-list-map-keys".into(), serde_json::json!(["type"]));
     schema
@@ -93,7 +95,10 @@ fn strip(schema: &mut Map<String, Value>) {
     for (key, value) in schema {
         match (key.as_str(), value) {
             ("properties", Value::Object(properties)) => {
-                properties.values_mut().filter_map(Value::as_object_mut).for_each(strip);
+                properties
+                    .values_mut()
+                    .filter_map(Value::as_object_mut)
+                    .for_each(strip);
             }
             ("default" | "enum", _) => {}
             (_, Value::Object(object)) => strip(object),

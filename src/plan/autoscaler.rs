@@ -3,19 +3,21 @@
 use super::{meta, rollout::Rollout};
 use crate::validate::{Size, ValidatedService};
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
-    ResourceMetricSource,
+    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec,
+    MetricTarget, ResourceMetricSource,
 };
 
 /// None for a fixed size, and while suspended: an autoscaler would only complain about a Deployment at zero.
 pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Option<HorizontalPodAutoscaler> {
-    let Size::Autoscaled(range) = &service.size else { return None };
+    let Size::Autoscaled(range) = &service.size else {
+        return None;
+    };
     if service.spec().suspend {
         return None;
     }
     Some(HorizontalPodAutoscaler {
         metadata: meta::meta(service, service.name.clone()),
-        spec: Some(HorizontalPodAutoscalerSpec {
+        spec: HorizontalPodAutoscalerSpec {
             scale_target_ref: CrossVersionObjectReference {
                 api_version: Some("apps/v1".into()),
                 kind: "Deployment".into(),
@@ -36,7 +38,7 @@ pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Optio
                 ..MetricSpec::default()
             }]),
             behavior: range.behavior.clone(),
-        }),
+        },
         status: None,
     })
 }

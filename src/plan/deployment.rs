@@ -2,7 +2,10 @@
 
 use super::{Brings, meta, template};
 use crate::{
-    crd::{CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION, TEMPLATE_ANNOTATION},
+    crd::{
+        CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION,
+        TEMPLATE_ANNOTATION,
+    },
     observe::{Observed, revision_of},
     validate::ValidatedService,
 };
@@ -22,11 +25,20 @@ pub(super) fn target(service: &ValidatedService, observed: &Observed, brings: &B
         return existing(service, live);
     }
     // `validate` lets nothing pass that has neither a Deployment nor a class.
-    let class = service.class.as_deref().cloned().unwrap_or_else(|| crate::crd::AcceleratorClass::new("", Default::default()));
+    let class = service
+        .class
+        .as_deref()
+        .cloned()
+        .unwrap_or_else(|| crate::crd::AcceleratorClass::new("", Default::default()));
     let template = template::template(service, &class, brings);
     let number = observed.deployments.iter().map(|d| number(d)).max().unwrap_or(0) + 1;
     let annotations = [
-        (TEMPLATE_ANNOTATION, serde_json::to_value(&template).map(|value| value.to_string()).unwrap_or_default()),
+        (
+            TEMPLATE_ANNOTATION,
+            serde_json::to_value(&template)
+                .map(|value| value.to_string())
+                .unwrap_or_default(),
+        ),
         (REVISION_NUMBER_ANNOTATION, number.to_string()),
         (CLASS_ANNOTATION, class.name_any()),
         (RUNTIME_VERSION_ANNOTATION, brings.runtime_version.clone()),
@@ -40,13 +52,20 @@ pub(super) fn target(service: &ValidatedService, observed: &Observed, brings: &B
 pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deployment {
     let revision = revision_of(live).unwrap_or_default();
     let template = frozen_template(live).unwrap_or_default();
-    let mut annotations: BTreeMap<String, String> =
-        [CLASS_ANNOTATION, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION]
-            .into_iter()
-            .filter_map(|key| Some((key.to_owned(), live.annotations().get(key)?.clone())))
-            .collect();
+    let mut annotations: BTreeMap<String, String> = [
+        CLASS_ANNOTATION,
+        REVISION_NUMBER_ANNOTATION,
+        RUNTIME_VERSION_ANNOTATION,
+    ]
+    .into_iter()
+    .filter_map(|key| Some((key.to_owned(), live.annotations().get(key)?.clone())))
+    .collect();
     let frozen = live.annotations().get(TEMPLATE_ANNOTATION).cloned();
-    let frozen = frozen.or_else(|| serde_json::to_value(&template).ok().map(|value| value.to_string()));
+    let frozen = frozen.or_else(|| {
+        serde_json::to_value(&template)
+            .ok()
+            .map(|value| value.to_string())
+    });
     annotations.extend(frozen.map(|frozen| (TEMPLATE_ANNOTATION.to_owned(), frozen)));
     deployment(service, revision, annotations, template)
 }
@@ -56,12 +75,16 @@ pub(super) fn frozen_template(live: &Deployment) -> Option<PodTemplateSpec> {
     live.annotations()
         .get(TEMPLATE_ANNOTATION)
         .and_then(|json| serde_json::from_str(json).ok())
-        .or_else(|| live.spec.as_ref().map(|spec| spec.template.clone()))
+        .or_else(|| Some(live.spec.template.clone()))
 }
 
 /// A revision's number; the newest has the largest.
 pub(crate) fn number(deployment: &Deployment) -> i64 {
-    deployment.annotations().get(REVISION_NUMBER_ANNOTATION).and_then(|n| n.parse().ok()).unwrap_or(0)
+    deployment
+        .annotations()
+        .get(REVISION_NUMBER_ANNOTATION)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 fn deployment(
@@ -72,10 +95,13 @@ fn deployment(
 ) -> Deployment {
     let mut metadata = meta::meta(service, meta::deployment_name(service, revision));
     metadata.annotations = Some(annotations);
-    metadata.labels.get_or_insert_default().insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    metadata
+        .labels
+        .get_or_insert_default()
+        .insert(REVISION_LABEL.to_owned(), revision.to_owned());
     Deployment {
         metadata,
-        spec: Some(DeploymentSpec {
+        spec: DeploymentSpec {
             selector: LabelSelector {
                 match_labels: Some(meta::revision_selector(service, revision)),
                 ..LabelSelector::default()
@@ -93,7 +119,7 @@ fn deployment(
                 }),
             }),
             ..DeploymentSpec::default()
-        }),
+        },
         status: None,
     }
 }

@@ -21,8 +21,11 @@ pub(super) fn disruption_budget(
         _ if service.spec().suspend => false,
         Size::Fixed(replicas) => *replicas > 1,
         Size::Autoscaled(range) => {
-            let grown = observed.deployment(&rollout.traffic).is_some_and(|d| wanted_replicas(d) > 1);
-            range.min_replicas > 1 || (range.max_replicas > 1 && (grown || observed.disruption_budget.is_some()))
+            let grown = observed
+                .deployment(&rollout.traffic)
+                .is_some_and(|d| wanted_replicas(d) > 1);
+            range.min_replicas > 1
+                || (range.max_replicas > 1 && (grown || observed.disruption_budget.is_some()))
         }
     };
     wanted.then(|| PodDisruptionBudget {

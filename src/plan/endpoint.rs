@@ -9,8 +9,9 @@ use k8s_openapi::{
 
 pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service {
     let mut metadata = meta::meta(service, service.name.clone());
-    metadata.annotations =
-        rollout.switched_at.map(|at| [(SWITCHED_ANNOTATION.to_owned(), at.to_string())].into());
+    metadata.annotations = rollout
+        .switched_at
+        .map(|at| [(SWITCHED_ANNOTATION.to_owned(), at.to_string())].into());
     Service {
         metadata,
         spec: Some(ServiceSpec {

@@ -8,6 +8,9 @@ mod meta;
 pub mod rollout;
 mod template;
 
+pub(crate) use deployment::number;
+pub(crate) use template::{model_image, runtime_image};
+
 use crate::{
     crd::{ModelService, RUNTIME_VERSION_ANNOTATION},
     observe::{Observed, revision_of, wanted_replicas},
@@ -62,12 +65,19 @@ pub struct PlannedRevision {
 #[must_use]
 pub fn plan(service: &ValidatedService, observed: &Observed, brings: &Brings) -> Plan {
     let spec = service.spec();
-    let rollout =
-        rollout::decide(&service.revision, &service.size, spec.suspend, spec.rollout.strategy, observed);
+    let rollout = rollout::decide(
+        &service.revision,
+        &service.size,
+        spec.suspend,
+        spec.rollout.strategy,
+        observed,
+    );
     let retired = retired(observed, &rollout, spec.revision_history_limit);
     let stays = |deployment: &&Arc<Deployment>| {
         revision_of(deployment.as_ref()) != Some(&rollout.target)
-            && !retired.iter().any(|gone| gone.name_any() == deployment.name_any())
+            && !retired
+                .iter()
+                .any(|gone| gone.name_any() == deployment.name_any())
     };
     let target = deployment::target(service, observed, brings);
     let others = observed
@@ -117,13 +127,22 @@ fn runtime_update(service: &ValidatedService, observed: &Observed, brings: &Brin
         return None;
     }
     let (was, is) = (template::runtime_image(&frozen), template::runtime_image(&fresh));
-    let made_by = live.annotations().get(RUNTIME_VERSION_ANNOTATION).map_or("an unknown version", |v| v);
+    let made_by = live
+        .annotations()
+        .get(RUNTIME_VERSION_ANNOTATION)
+        .map_or("an unknown version", |v| v);
     let what = if was == is {
-        format!("the pod template made by {made_by} differs from that of {}", brings.runtime_version)
+        format!(
+            "the pod template made by {made_by} differs from that of {}",
+            brings.runtime_version
+        )
     } else {
         format!("this revision runs {was}, a new one would run {is}")
     };
-    Some(format!("{what}; set spec.adoptRuntime to \"{}\" to move to it", brings.runtime_version))
+    Some(format!(
+        "{what}; set spec.adoptRuntime to \"{}\" to move to it",
+        brings.runtime_version
+    ))
 }
 
 /// Whether a child belongs to this very object, not to a namesake that was deleted.

@@ -61,10 +61,20 @@ impl Rollout {
 
 /// Decides which revision has the traffic and how large each one is.
 #[must_use]
-pub fn decide(target: &str, size: &Size, suspend: bool, strategy: RolloutStrategy, observed: &Observed) -> Rollout {
+pub fn decide(
+    target: &str,
+    size: &Size,
+    suspend: bool,
+    strategy: RolloutStrategy,
+    observed: &Observed,
+) -> Rollout {
     let active = active(observed, target);
-    let mut scales: BTreeMap<String, Scale> =
-        observed.deployments.iter().filter_map(|d| revision_of(d.as_ref())).map(|r| (r.to_owned(), Scale::Fixed(0))).collect();
+    let mut scales: BTreeMap<String, Scale> = observed
+        .deployments
+        .iter()
+        .filter_map(|d| revision_of(d.as_ref()))
+        .map(|r| (r.to_owned(), Scale::Fixed(0)))
+        .collect();
     let switched_at = switched_at(observed);
     let mut rollout = Rollout {
         target: target.to_owned(),
@@ -81,9 +91,15 @@ pub fn decide(target: &str, size: &Size, suspend: bool, strategy: RolloutStrateg
     let moves = active != target
         && match strategy {
             RolloutStrategy::BlueGreen => {
-                size.is_zero() || observed.deployment(target).is_some_and(|d| wanted_replicas(d) > 0 && is_available(d))
+                size.is_zero()
+                    || observed
+                        .deployment(target)
+                        .is_some_and(|d| wanted_replicas(d) > 0 && is_available(d))
             }
-            RolloutStrategy::Recreate => !observed.pods.iter().any(|pod| revision_of(pod.as_ref()) == Some(active)),
+            RolloutStrategy::Recreate => !observed
+                .pods
+                .iter()
+                .any(|pod| revision_of(pod.as_ref()) == Some(active)),
         };
     if moves {
         target.clone_into(&mut rollout.traffic);
@@ -96,8 +112,14 @@ pub fn decide(target: &str, size: &Size, suspend: bool, strategy: RolloutStrateg
         _ => 0,
     };
     if rollout.is_settled() {
-        let held = rollout.switched_at.map(|at| at + DRAIN_HOLD).filter(|until| *until > observed.now);
-        let busy = observed.deployments.iter().any(|d| revision_of(d.as_ref()) != Some(target) && wanted_replicas(d) > 0);
+        let held = rollout
+            .switched_at
+            .map(|at| at + DRAIN_HOLD)
+            .filter(|until| *until > observed.now);
+        let busy = observed
+            .deployments
+            .iter()
+            .any(|d| revision_of(d.as_ref()) != Some(target) && wanted_replicas(d) > 0);
         if let (Some(until), true) = (held, busy) {
             scales.values_mut().for_each(|scale| *scale = Scale::Kept);
             rollout.look_again = Some(until.duration_since(observed.now) + SignedDuration::from_millis(100));
@@ -122,7 +144,10 @@ pub fn decide(target: &str, size: &Size, suspend: bool, strategy: RolloutStrateg
 /// The revision that has the traffic. A Service that was lost or points nowhere is answered by the newest
 /// revision that works; with none, by the target.
 fn active<'a>(observed: &'a Observed, target: &'a str) -> &'a str {
-    if let Some(revision) = observed.traffic().filter(|revision| observed.deployment(revision).is_some()) {
+    if let Some(revision) = observed
+        .traffic()
+        .filter(|revision| observed.deployment(revision).is_some())
+    {
         return revision;
     }
     observed
@@ -134,5 +159,11 @@ fn active<'a>(observed: &'a Observed, target: &'a str) -> &'a str {
 }
 
 fn switched_at(observed: &Observed) -> Option<Timestamp> {
-    observed.endpoint.as_ref()?.annotations().get(SWITCHED_ANNOTATION)?.parse().ok()
+    observed
+        .endpoint
+        .as_ref()?
+        .annotations()
+        .get(SWITCHED_ANNOTATION)?
+        .parse()
+        .ok()
 }

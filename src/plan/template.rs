@@ -18,19 +18,23 @@ use k8s_openapi::{
     },
 };
 use modelservice_contract::{
-    CONFIG_ENV, Drain, ExecutionProvider, HTTP_PORT, LIVE_PATH, Limits, MANAGEMENT_PORT, MODEL_PATH, ModelConfig,
-    READY_PATH, ServerConfig,
+    CONFIG_ENV, Drain, ExecutionProvider, HTTP_PORT, LIVE_PATH, Limits, MANAGEMENT_PORT, MODEL_PATH,
+    ModelConfig, READY_PATH, ServerConfig,
 };
 
 /// Name of the server's container.
-pub const CONTAINER: &str = "server";
+const CONTAINER: &str = "server";
 /// Seconds before SIGTERM in which every node learns that the pod is leaving.
 const PRE_STOP_SECONDS: u32 = 5;
 /// Slack of the grace period over everything that a leaving server does.
 const GRACE_SLACK_SECONDS: u32 = 5;
 
 /// Renders the template of a new revision.
-pub(super) fn template(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> PodTemplateSpec {
+pub(super) fn template(
+    service: &ValidatedService,
+    class: &AcceleratorClass,
+    brings: &Brings,
+) -> PodTemplateSpec {
     let spec = service.spec();
     let mut labels = spec.pod.labels.clone();
     labels.extend(meta::labels(service));
@@ -47,7 +51,10 @@ pub(super) fn template(service: &ValidatedService, class: &AcceleratorClass, bri
 
 /// The deadline for start-up belongs to the revision: taken over before two templates are compared.
 pub(super) fn keep_startup_deadline(fresh: &mut PodTemplateSpec, frozen: &PodTemplateSpec) {
-    let probe = frozen.spec.as_ref().and_then(|pod| pod.containers.first()?.startup_probe.clone());
+    let probe = frozen
+        .spec
+        .as_ref()
+        .and_then(|pod| pod.containers.first()?.startup_probe.clone());
     if let Some(container) = fresh.spec.as_mut().and_then(|pod| pod.containers.first_mut()) {
         container.startup_probe = probe;
     }
@@ -55,13 +62,19 @@ pub(super) fn keep_startup_deadline(fresh: &mut PodTemplateSpec, frozen: &PodTem
 
 /// The runtime image of a template.
 pub(crate) fn runtime_image(template: &PodTemplateSpec) -> &str {
-    template.spec.as_ref().and_then(|pod| pod.containers.first()?.image.as_deref()).unwrap_or_default()
+    template
+        .spec
+        .as_ref()
+        .and_then(|pod| pod.containers.first()?.image.as_deref())
+        .unwrap_or_default()
 }
 
 /// The model image of a template.
 pub(crate) fn model_image(template: &PodTemplateSpec) -> Option<&str> {
     let volumes = template.spec.as_ref()?.volumes.as_ref()?;
-    volumes.iter().find_map(|volume| volume.image.as_ref()?.reference.as_deref())
+    volumes
+        .iter()
+        .find_map(|volume| volume.image.as_ref()?.reference.as_deref())
 }
 
 fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> PodSpec {
@@ -88,7 +101,10 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) ->
         )),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                localhost_profile: None,
+            }),
             fs_group: settings.fs_group,
             ..PodSecurityContext::default()
         }),
@@ -126,12 +142,27 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
         protocol: Some("TCP".into()),
         ..ContainerPort::default()
     };
-    let config = EnvVar { name: CONFIG_ENV.into(), value: Some(config(service, class)), value_from: None };
+    let config = EnvVar {
+        name: CONFIG_ENV.into(),
+        value: Some(config(service, class)),
+        value_from: None,
+    };
     Container {
         name: CONTAINER.into(),
-        image: Some(class.spec.runtime.image.clone().unwrap_or_else(|| brings.runtime_image.clone())),
+        image: Some(
+            class
+                .spec
+                .runtime
+                .image
+                .clone()
+                .unwrap_or_else(|| brings.runtime_image.clone()),
+        ),
         image_pull_policy: Some("IfNotPresent".into()),
-        env: Some(std::iter::once(config).chain(spec.pod.env.iter().cloned()).collect()),
+        env: Some(
+            std::iter::once(config)
+                .chain(spec.pod.env.iter().cloned())
+                .collect(),
+        ),
         ports: Some(vec![port("http", HTTP_PORT), port("management", MANAGEMENT_PORT)]),
         resources: Some(resources(spec, class)),
         startup_probe: Some(probe(READY_PATH, 1, spec.rollout.startup_deadline_seconds)),
@@ -139,7 +170,9 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
         liveness_probe: Some(probe(LIVE_PATH, 10, 3)),
         lifecycle: Some(Lifecycle {
             pre_stop: Some(LifecycleHandler {
-                sleep: Some(SleepAction { seconds: i64::from(PRE_STOP_SECONDS) }),
+                sleep: Some(SleepAction {
+                    seconds: i64::from(PRE_STOP_SECONDS),
+                }),
                 ..LifecycleHandler::default()
             }),
             ..Lifecycle::default()
@@ -147,7 +180,10 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: None,
+            }),
             ..SecurityContext::default()
         }),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
@@ -184,7 +220,11 @@ fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequi
         requests.insert(device.name.clone(), count.clone());
         limits.insert(device.name.clone(), count);
     }
-    ResourceRequirements { requests: some(&requests), limits: some(&limits), claims: None }
+    ResourceRequirements {
+        requests: some(&requests),
+        limits: some(&limits),
+        claims: None,
+    }
 }
 
 /// The server's configuration as the one document that it reads.
@@ -195,7 +235,10 @@ fn config(service: &ValidatedService, class: &AcceleratorClass) -> String {
     let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
     let config = ServerConfig {
         models: vec![ModelConfig {
-            name: settings.model_name.clone().unwrap_or_else(|| service.name.clone()),
+            name: settings
+                .model_name
+                .clone()
+                .unwrap_or_else(|| service.name.clone()),
             path: MODEL_PATH.into(),
             digest: spec.model.digest.clone(),
         }],
@@ -206,7 +249,10 @@ fn config(service: &ValidatedService, class: &AcceleratorClass) -> String {
         limits: Limits {
             max_body_bytes: unsigned(settings.max_body_bytes).unwrap_or(default.max_body_bytes),
             max_image_pixels: unsigned(settings.max_image_pixels).unwrap_or(default.max_image_pixels),
-            queue_length: settings.queue_length.and_then(|n| u32::try_from(n).ok()).unwrap_or(default.queue_length),
+            queue_length: settings
+                .queue_length
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(default.queue_length),
         },
         drain: Drain::default(),
     };
@@ -214,6 +260,8 @@ fn config(service: &ValidatedService, class: &AcceleratorClass) -> String {
     serde_saphyr::to_string(&config).unwrap_or_default()
 }
 
-fn some<K: Clone + Ord, V: Clone>(map: &std::collections::BTreeMap<K, V>) -> Option<std::collections::BTreeMap<K, V>> {
+fn some<K: Clone + Ord, V: Clone>(
+    map: &std::collections::BTreeMap<K, V>,
+) -> Option<std::collections::BTreeMap<K, V>> {
     (!map.is_empty()).then(|| map.clone())
 }

@@ -1,0 +1,354 @@
+//! Apply: makes the cluster what the plan says, by server-side apply of what differs. Touches only objects
+//! whose controller has the service's UID.
+//!
+//! The order, and what another one would break:
+//! 1. An autoscaler that is not wanted goes first: it would scale a Deployment that is fixed next.
+//! 2. Deployments, the target first: the Service must not select a revision that does not exist.
+//! 3. The Service, then the autoscaler: traffic moves before the old revision stops being sized by load.
+//! 4. The disruption budget, which counts pods of the revision that has the traffic by now.
+//! 5. What is no longer wanted: nothing refers to it any more.
+
+mod difference;
+mod scale;
+
+use crate::{
+    cache::Children,
+    context::ControllerContext,
+    crd::{APPLIED_ANNOTATION, FIELD_MANAGER, ModelService},
+    observe::Observed,
+    plan::{Plan, is_ours, rollout::Rollout},
+    problem::Problem,
+    revision,
+    validate::ValidatedService,
+};
+pub use difference::first_difference;
+use k8s_openapi::api::{
+    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// What the cluster is like after apply: all that a status may be computed from.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// Where the rollout stands; absent when there was no plan.
+    pub rollout: Option<Rollout>,
+    /// What could not be done.
+    pub problem: Option<Problem>,
+    /// What a new revision would run with, where that differs.
+    pub runtime_update: Option<String>,
+    /// Deployments as they are now, newest revision first.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// Whether the Service exists.
+    pub has_endpoint: bool,
+}
+
+impl Applied {
+    /// Nothing was applied: the spec cannot be met. What there is stays as it is.
+    #[must_use]
+    pub fn refused(problem: Problem, observed: &Observed) -> Self {
+        Self {
+            problem: Some(problem),
+            deployments: observed.deployments.clone(),
+            has_endpoint: observed.endpoint.is_some(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Objects of which the API server's answer differs from what was applied, by UID: hashes of what was wanted
+/// and of what it became. Something normalises or reverts our fields; applying again would be a hot loop.
+pub type Unequal = Mutex<HashMap<String, (String, String)>>;
+
+/// Makes the cluster what the plan says.
+pub async fn apply(
+    context: &ControllerContext,
+    service: &ValidatedService,
+    observed: &Observed,
+    plan: Plan,
+) -> Applied {
+    let Plan {
+        revisions,
+        endpoint,
+        autoscaler,
+        disruption_budget,
+        retired,
+        rollout,
+        runtime_update,
+    } = plan;
+    let caches = &context.caches;
+    let mut applied = Applied {
+        rollout: Some(rollout),
+        runtime_update,
+        deployments: observed.deployments.clone(),
+        has_endpoint: observed.endpoint.is_some(),
+        problem: None,
+    };
+    let applier = Applier {
+        context,
+        client: context.client.clone(),
+        service,
+    };
+    let outcome = async {
+        if autoscaler.is_none() {
+            applier
+                .prune(&caches.autoscalers, observed.autoscaler.as_ref())
+                .await?;
+        }
+        for planned in revisions {
+            let deployment = applier.deployment(planned, observed).await?;
+            applied.replace(deployment);
+        }
+        applier
+            .ensure(&caches.endpoints, endpoint, observed.endpoint.as_ref())
+            .await?;
+        applied.has_endpoint = true;
+        if let Some(autoscaler) = autoscaler {
+            applier
+                .ensure(&caches.autoscalers, autoscaler, observed.autoscaler.as_ref())
+                .await?;
+        }
+        match disruption_budget {
+            Some(budget) => {
+                applier
+                    .ensure(
+                        &caches.disruption_budgets,
+                        budget,
+                        observed.disruption_budget.as_ref(),
+                    )
+                    .await?;
+            }
+            None => {
+                applier
+                    .prune(&caches.disruption_budgets, observed.disruption_budget.as_ref())
+                    .await?
+            }
+        }
+        for deployment in retired {
+            applier.prune(&caches.deployments, Some(&deployment)).await?;
+            applied
+                .deployments
+                .retain(|known| known.metadata.uid != deployment.metadata.uid);
+        }
+        Ok(())
+    };
+    let outcome: Result<(), Problem> = outcome.await;
+    applied.problem = outcome.err();
+    applied
+}
+
+impl Applied {
+    fn replace(&mut self, deployment: Arc<Deployment>) {
+        match self
+            .deployments
+            .iter_mut()
+            .find(|known| known.metadata.name == deployment.metadata.name)
+        {
+            Some(known) => *known = deployment,
+            None => self.deployments.insert(0, deployment),
+        }
+    }
+}
+
+/// Kinds of children.
+trait Child:
+    Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl Child for Deployment {}
+impl Child for Service {}
+impl Child for HorizontalPodAutoscaler {}
+impl Child for PodDisruptionBudget {}
+
+struct Applier<'a> {
+    context: &'a ControllerContext,
+    client: Client,
+    service: &'a ValidatedService,
+}
+
+impl Applier<'_> {
+    fn api<K: Child>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.service.namespace)
+    }
+
+    /// Applies `wanted` where `live` differs from it; returns the object as it is then.
+    async fn ensure<K: Child>(
+        &self,
+        cache: &Children<K>,
+        wanted: K,
+        live: Option<&Arc<K>>,
+    ) -> Result<Arc<K>, Problem> {
+        let mut wanted = to_value("encode", &K::kind(&()), &wanted)?;
+        let hash = revision::hash(&wanted);
+        if let Some(live) = live
+            && !self.differs(&wanted, &hash, live)?
+        {
+            return Ok(live.clone());
+        }
+        let uid = match live {
+            Some(live) => live.uid(),
+            None => self.unseen::<K>(&wanted["metadata"]["name"]).await?,
+        };
+        let metadata = &mut wanted["metadata"];
+        metadata["annotations"][APPLIED_ANNOTATION] = hash.clone().into();
+        if let Some(uid) = uid {
+            // So that an object that was deleted and made anew by another since we looked is not touched.
+            metadata["uid"] = uid.into();
+        }
+        let answer: Arc<K> = self.patch(FIELD_MANAGER, &wanted).await?;
+        self.remember_unequal(&wanted, &hash, answer.as_ref())?;
+        cache.put(answer.clone());
+        Ok(answer)
+    }
+
+    /// Whether `live` lacks something of `wanted`, or has something that was wanted once.
+    fn differs<K: Child>(&self, wanted: &Value, hash: &str, live: &Arc<K>) -> Result<bool, Problem> {
+        let applied = live.annotations().get(APPLIED_ANNOTATION).map(String::as_str) == Some(hash);
+        let value = to_value("encode", &K::kind(&()), live.as_ref())?;
+        let path = first_difference(wanted, &value);
+        if applied && path.is_none() {
+            return Ok(false);
+        }
+        let unequal = self
+            .context
+            .unequal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = live.metadata_uid().and_then(|uid| unequal.get(&uid));
+        if known.is_some_and(|(wanted, became)| wanted == hash && *became == revision::hash(&value["spec"])) {
+            return Ok(false);
+        }
+        tracing::debug!(kind = %K::kind(&()), name = %live.name_any(), path, "differs");
+        Ok(true)
+    }
+
+    fn remember_unequal<K: Child>(&self, wanted: &Value, hash: &str, answer: &K) -> Result<(), Problem> {
+        let value = to_value("encode", &K::kind(&()), answer)?;
+        let uid = answer.uid().unwrap_or_default();
+        let mut unequal = self
+            .context
+            .unequal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match first_difference(wanted, &value) {
+            Some(path) => {
+                tracing::warn!(kind = %K::kind(&()), name = %answer.name_any(), path, "the API server changed an applied field");
+                unequal.insert(uid, (hash.to_owned(), revision::hash(&value["spec"])));
+            }
+            None => {
+                unequal.remove(&uid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for an object that the caches do not show. Some UID: it is ours, only its label was lost.
+    async fn unseen<K: Child>(&self, name: &Value) -> Result<Option<String>, Problem> {
+        let (kind, name) = (K::kind(&()), name.as_str().unwrap_or_default());
+        let found = self.api::<K>().get_metadata_opt(name).await;
+        let Some(found) = found.map_err(|error| Problem::of_request("get", &kind, &error))? else {
+            return Ok(None);
+        };
+        if is_ours(&found, &self.service.source) {
+            return Ok(found.metadata.uid);
+        }
+        Err(foreign(&found, &kind, name, &self.service.name))
+    }
+
+    async fn patch<K: Child>(&self, manager: &str, body: &Value) -> Result<Arc<K>, Problem> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let parameters = PatchParams::apply(manager).force();
+        let answer = self
+            .api::<K>()
+            .patch(name, &parameters, &Patch::Apply(body))
+            .await;
+        let mut answer = answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error))?;
+        crate::cache::strip(&mut answer);
+        Ok(Arc::new(answer))
+    }
+
+    /// Deletes a child, if it is still the one that was observed.
+    async fn prune<K: Child>(&self, cache: &Children<K>, live: Option<&Arc<K>>) -> Result<(), Problem> {
+        let Some(live) = live else { return Ok(()) };
+        if live.meta().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let only = Preconditions {
+            uid: live.uid(),
+            resource_version: None,
+        };
+        let parameters = DeleteParams {
+            preconditions: Some(only),
+            ..DeleteParams::background()
+        };
+        match self.api::<K>().delete(&live.name_any(), &parameters).await {
+            Ok(_) => {}
+            // Gone already, or replaced by an object that is not ours.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => return Err(Problem::of_request("delete", &K::kind(&()), &error)),
+        }
+        cache.forget(live);
+        Ok(())
+    }
+}
+
+trait Uid {
+    fn metadata_uid(&self) -> Option<String>;
+}
+
+impl<K: Child> Uid for Arc<K> {
+    fn metadata_uid(&self) -> Option<String> {
+        self.meta().uid.clone()
+    }
+}
+
+fn to_value<K: Serialize>(verb: &'static str, kind: &str, object: &K) -> Result<Value, Problem> {
+    serde_json::to_value(object).map_err(|error| Problem::Api {
+        verb,
+        kind: kind.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// Says whose an object is that has the name of a child.
+fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &str) -> Problem {
+    let controller = found
+        .meta()
+        .owner_references
+        .iter()
+        .flatten()
+        .find(|owner| owner.controller == Some(true));
+    let (kind, name) = (kind.to_owned(), name.to_owned());
+    match controller {
+        Some(owner) if owner.kind == ModelService::kind(&()) && owner.name == service => {
+            Problem::WaitingForDeletion { kind, name }
+        }
+        Some(owner) => Problem::NameConflict {
+            kind,
+            name,
+            owner: format!("{} \"{}\"", owner.kind, owner.name),
+        },
+        None => Problem::NameConflict {
+            kind,
+            name,
+            owner: "somebody else (it has no controller)".to_owned(),
+        },
+    }
+}

@@ -1,0 +1,99 @@
+//! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable. Pure.
+
+use super::reason::Reason;
+use crate::{apply::Applied, crd::ModelServiceStatus, observe::Observed};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+/// Whether what the spec says is so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is.
+    Ready(Reason, String),
+    /// Not yet.
+    Progressing(String),
+    /// Something is in the way.
+    Failed {
+        /// What.
+        reason: &'static str,
+        /// The same for a person.
+        message: String,
+        /// Whether only a change by somebody can help.
+        stalled: bool,
+    },
+}
+
+/// All conditions. `lastTransitionTime` moves only when a condition's status flips.
+pub(super) fn conditions(
+    observed: &Observed,
+    applied: &Applied,
+    previous: &ModelServiceStatus,
+    verdict: Verdict,
+    available: i32,
+) -> Vec<Condition> {
+    let make = |type_: &str, status: bool, reason: &str, message: String| {
+        let status = if status { "True" } else { "False" };
+        let since = previous
+            .conditions
+            .iter()
+            .find(|known| known.type_ == type_ && known.status == status)
+            .map_or(Time(whole_seconds(observed.now)), |known| {
+                known.last_transition_time.clone()
+            });
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            observed_generation: observed.service.metadata.generation,
+            last_transition_time: since,
+        }
+    };
+    let (ready, reason, message, stalled) = match verdict {
+        Verdict::Ready(reason, message) => (true, reason.as_str(), message, false),
+        Verdict::Progressing(message) => (false, Reason::Progressing.as_str(), message, false),
+        Verdict::Failed {
+            reason,
+            message,
+            stalled,
+        } => (false, reason, message, stalled),
+    };
+    let mut all = vec![make("Ready", ready, reason, message.clone())];
+    all.push(if available > 0 {
+        make(
+            "Available",
+            true,
+            Reason::Serving.as_str(),
+            "requests are answered".to_owned(),
+        )
+    } else if ready {
+        make("Available", false, reason, message.clone())
+    } else {
+        make(
+            "Available",
+            false,
+            reason,
+            "no server answers requests".to_owned(),
+        )
+    });
+    if !ready {
+        let type_ = if stalled { "Stalled" } else { "Reconciling" };
+        all.push(make(type_, true, reason, message));
+    }
+    if let Some(update) = &applied.runtime_update {
+        all.push(make(
+            "RuntimeUpdateAvailable",
+            true,
+            Reason::RuntimeUpdate.as_str(),
+            update.clone(),
+        ));
+    }
+    all
+}
+
+/// A condition's time has no fraction; with one it would differ from what comes back.
+fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

@@ -1,0 +1,272 @@
+//! Assess: the status of a service, from what was observed and applied. Pure; `now` is passed in.
+//!
+//! `Available=True`: requests sent now are answered. `Ready=True`: they are answered by what the current spec
+//! says. `Reconciling` and `Stalled` are present only while True (kstatus). The message of `Progressing` says
+//! nothing that changes from pass to pass, so that a rollout costs few status writes.
+
+pub mod cause;
+mod conditions;
+pub mod reason;
+
+use crate::{
+    apply::Applied,
+    crd::{
+        AcceleratorStatus, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
+        SERVICE_LABEL, Sharing, Signature, TensorStatus,
+    },
+    observe::{Observed, is_available, revision_of, wanted_replicas},
+    plan::{model_image, rollout::Rollout},
+};
+use conditions::{Verdict, conditions};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt as _;
+use modelservice_contract::{ModelReport, TensorSpec};
+use reason::Reason;
+use std::sync::Arc;
+
+/// Computes the whole status.
+#[must_use]
+pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
+    let service = &observed.service;
+    let previous = service.status.clone().unwrap_or_default();
+    let traffic = applied
+        .rollout
+        .as_ref()
+        .map(|rollout| rollout.traffic.clone())
+        .or_else(|| observed.traffic().map(str::to_owned));
+    let serving = traffic
+        .as_deref()
+        .and_then(|revision| deployment(applied, revision));
+    let namespace = service.namespace().unwrap_or_default();
+    ModelServiceStatus {
+        observed_generation: service.metadata.generation,
+        conditions: conditions(
+            observed,
+            applied,
+            &previous,
+            verdict(observed, applied),
+            available(applied, serving),
+        ),
+        url: applied
+            .has_endpoint
+            .then(|| format!("http://{}.{namespace}.svc", service.name_any())),
+        replicas: count(serving, |status| status.replicas),
+        ready_replicas: count(serving, |status| status.ready_replicas),
+        selector: traffic.as_ref().map(|revision| {
+            format!(
+                "{SERVICE_LABEL}={},{REVISION_LABEL}={revision}",
+                service.name_any()
+            )
+        }),
+        model: traffic
+            .as_deref()
+            .and_then(|revision| model(observed, &previous, revision)),
+        accelerator: serving.and_then(|deployment| accelerator(observed, &previous, deployment)),
+        target_revision: applied
+            .rollout
+            .as_ref()
+            .map(|rollout| rollout.target.clone())
+            .or(previous.target_revision),
+        current_revision: traffic,
+        revisions: applied
+            .deployments
+            .iter()
+            .filter_map(|deployment| revision(deployment))
+            .collect(),
+    }
+}
+
+/// Whether requests sent now are answered, and by how many servers.
+fn available(applied: &Applied, serving: Option<&Arc<Deployment>>) -> i32 {
+    if applied.has_endpoint {
+        count(serving, |status| status.available_replicas)
+    } else {
+        0
+    }
+}
+
+/// Whether what the spec says is so.
+fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
+    if let Some(problem) = &applied.problem {
+        return Verdict::Failed {
+            reason: problem.reason(),
+            message: problem.to_string(),
+            stalled: !problem.is_transient(),
+        };
+    }
+    let Some(rollout) = &applied.rollout else {
+        return Verdict::Progressing("waiting for the first plan".to_owned());
+    };
+    let spec = &observed.service.spec;
+    let none_left = applied
+        .deployments
+        .iter()
+        .all(|d| count(Some(d), |status| status.replicas) == 0);
+    if spec.suspend || spec.replicas == Some(0) {
+        let (reason, message) = if spec.suspend {
+            (
+                Reason::Suspended,
+                "suspended: no server runs, requests are not answered; remove spec.suspend to resume",
+            )
+        } else {
+            (
+                Reason::ScaledToZero,
+                "spec.replicas is 0: no server runs, requests are not answered",
+            )
+        };
+        return if none_left {
+            Verdict::Ready(reason, message.to_owned())
+        } else {
+            Verdict::Progressing("servers are ending".to_owned())
+        };
+    }
+    let Some(target) = deployment(applied, &rollout.target) else {
+        return Verdict::Progressing("the revision is being made".to_owned());
+    };
+    if rollout.is_settled() && serves(observed, target) {
+        return Verdict::Ready(
+            Reason::Serving,
+            format!("revision {} answers requests", rollout.target),
+        );
+    }
+    unready(observed, rollout, target)
+}
+
+fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdict {
+    let kept = if rollout.is_settled() {
+        String::new()
+    } else {
+        format!("; revision {} keeps serving", rollout.traffic)
+    };
+    match cause::find(observed, &rollout.target, target, is_exclusive(observed, target)) {
+        Some(cause) => Verdict::Failed {
+            reason: cause.reason.as_str(),
+            message: format!("revision {}: {}{kept}", rollout.target, cause.message),
+            stalled: cause.stalled,
+        },
+        None => Verdict::Progressing(format!(
+            "servers of revision {} are starting{kept}",
+            rollout.target
+        )),
+    }
+}
+
+/// Whether as many servers are available as the spec asks for: the size, or the least of a range.
+fn serves(observed: &Observed, target: &Deployment) -> bool {
+    let Some(range) = &observed.service.spec.autoscaling else {
+        return wanted_replicas(target) > 0 && is_available(target);
+    };
+    let current = target
+        .status
+        .as_ref()
+        .is_some_and(|s| s.observed_generation >= target.metadata.generation);
+    current
+        && target
+            .status
+            .as_ref()
+            .and_then(|status| status.available_replicas)
+            .unwrap_or(0)
+            >= range.min_replicas
+}
+
+fn is_exclusive(observed: &Observed, deployment: &Deployment) -> bool {
+    let class = deployment.annotations().get(CLASS_ANNOTATION);
+    class
+        .and_then(|name| observed.classes.get(name))
+        .is_some_and(|class| class.spec.sharing == Sharing::Exclusive)
+}
+
+fn deployment<'a>(applied: &'a Applied, revision: &str) -> Option<&'a Arc<Deployment>> {
+    applied
+        .deployments
+        .iter()
+        .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
+}
+
+fn count(
+    deployment: Option<&Arc<Deployment>>,
+    field: impl Fn(&k8s_openapi::api::apps::v1::DeploymentStatus) -> Option<i32>,
+) -> i32 {
+    deployment
+        .and_then(|deployment| field(deployment.status.as_ref()?))
+        .unwrap_or(0)
+}
+
+/// What the revision's server reported, now or before.
+fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> Option<ModelStatus> {
+    let Some(report) = observed
+        .reports
+        .get(revision)
+        .and_then(|report| report.models.first())
+    else {
+        return previous.model.clone().filter(|model| model.revision == revision);
+    };
+    let ModelReport {
+        name: _,
+        digest,
+        opset,
+        inputs,
+        outputs,
+    } = report.clone();
+    let tensors = |specs: Vec<TensorSpec>| {
+        specs
+            .into_iter()
+            .map(
+                |TensorSpec {
+                     name,
+                     datatype,
+                     shape,
+                 }| TensorStatus {
+                    name,
+                    datatype,
+                    shape,
+                },
+            )
+            .collect()
+    };
+    let signature = Signature {
+        opset,
+        inputs: tensors(inputs),
+        outputs: tensors(outputs),
+    };
+    Some(ModelStatus {
+        revision: revision.to_owned(),
+        digest,
+        signature,
+    })
+}
+
+fn accelerator(
+    observed: &Observed,
+    previous: &ModelServiceStatus,
+    serving: &Deployment,
+) -> Option<AcceleratorStatus> {
+    let class = serving.annotations().get(CLASS_ANNOTATION)?.clone();
+    let revision = revision_of(serving)?;
+    let reported = observed
+        .reports
+        .get(revision)
+        .map(|report| report.execution_provider.clone());
+    let known = || {
+        let same = previous.current_revision.as_deref() == Some(revision);
+        previous
+            .accelerator
+            .clone()
+            .filter(|_| same)
+            .and_then(|accelerator| accelerator.execution_provider)
+    };
+    Some(AcceleratorStatus {
+        class,
+        execution_provider: reported.or_else(known),
+    })
+}
+
+fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
+    Some(RevisionStatus {
+        name: revision_of(deployment.as_ref())?.to_owned(),
+        number: crate::plan::number(deployment),
+        model_image: model_image(&deployment.spec.template).map(str::to_owned),
+        replicas: wanted_replicas(deployment),
+        ready_replicas: count(Some(deployment), |status| status.ready_replicas),
+    })
+}

@@ -1,0 +1,87 @@
+//! The operator's client of the API server: counts requests, and refuses writes once another replica could
+//! hold the lease.
+
+use crate::{leadership::Permission, metrics::Metrics};
+use futures::future::BoxFuture;
+use hyper::{Method, Request, Response};
+use kube::{Client, Config, client::ClientBuilder};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tower::{BoxError, Layer, Service};
+
+/// A client whose writes need `permission`.
+///
+/// # Errors
+/// When the configuration's certificates cannot be read.
+pub fn build(config: Config, permission: Permission, metrics: Arc<Metrics>) -> kube::Result<Client> {
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&Guard { permission, metrics })
+        .build())
+}
+
+/// A write was refused by ourselves.
+#[derive(Debug, thiserror::Error)]
+#[error("this replica does not hold the lease (any more): nothing is written")]
+pub struct NotLeading;
+
+#[derive(Clone)]
+struct Guard {
+    permission: Permission,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Guarded {
+            inner,
+            guard: self.clone(),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Guarded<S> {
+    inner: S,
+    guard: Guard,
+}
+
+impl<S, I, O> Service<Request<I>> for Guarded<S>
+where
+    S: Service<Request<I>, Response = Response<O>>,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    O: 'static,
+{
+    type Response = Response<O>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<O>, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<I>) -> Self::Future {
+        let method = request.method().clone();
+        if !is_read(&method) && !self.guard.permission.holds() {
+            return Box::pin(async { Err(NotLeading.into()) });
+        }
+        let metrics = self.guard.metrics.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await.map_err(Into::into);
+            metrics.requested(
+                method.as_str(),
+                answer.as_ref().map_or(0, |answer| answer.status().as_u16()),
+            );
+            answer
+        })
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}

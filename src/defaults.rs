@@ -1,0 +1,79 @@
+//! Defaults: AcceleratorClasses that the operator brings. Made where absent, never over an edit.
+
+use crate::crd::AcceleratorClass;
+use anyhow::{Context as _, bail};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ListParams, PostParams},
+};
+use std::{collections::HashSet, path::Path};
+
+/// Reads the file's YAML list; without a file, the class `cpu`.
+///
+/// # Errors
+/// When the file cannot be read, is no list of AcceleratorClasses, or names one twice.
+pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<AcceleratorClass>> {
+    let Some(file) = file else {
+        return Ok(vec![AcceleratorClass::new(
+            "cpu",
+            crate::crd::AcceleratorClassSpec::default(),
+        )]);
+    };
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the AcceleratorClasses in {shown}"))?;
+    let classes: Vec<AcceleratorClass> = serde_saphyr::from_str(&text)
+        .with_context(|| format!("{shown} is no YAML list of AcceleratorClasses"))?;
+    let mut names = HashSet::new();
+    if let Some(twice) = classes.iter().find(|class| !names.insert(class.name_any())) {
+        bail!("{shown} names AcceleratorClass {:?} twice", twice.name_any());
+    }
+    Ok(classes)
+}
+
+/// Whether this operator may read AcceleratorClasses; with namespaced rights only it may not.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn may_read(client: &Client) -> kube::Result<bool> {
+    let api: Api<AcceleratorClass> = Api::all(client.clone());
+    match api.list_metadata(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the classes that do not exist.
+///
+/// # Errors
+/// When the API server refuses one.
+pub async fn create_missing(client: &Client, classes: &[AcceleratorClass]) -> anyhow::Result<()> {
+    let api: Api<AcceleratorClass> = Api::all(client.clone());
+    let existing = api.list_metadata(&ListParams::default()).await?;
+    let existing: HashSet<String> = existing.items.iter().map(|class| class.name_any()).collect();
+    for class in classes
+        .iter()
+        .filter(|class| !existing.contains(&class.name_any()))
+    {
+        let parameters = PostParams {
+            field_manager: Some(crate::crd::FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        match api.create(&parameters, class).await {
+            Ok(_) => tracing::info!(class = class.name_any(), "made the AcceleratorClass"),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                tracing::warn!(
+                    class = class.name_any(),
+                    message = status.message,
+                    "may not make the AcceleratorClass; apply it yourself"
+                );
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("making AcceleratorClass {:?}", class.name_any()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Events: tells of a service's transitions, once each, after the status that they announce was written.
+
+use crate::{
+    assess::reason::Reason,
+    crd::{ModelService, ModelServiceStatus},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Client, Resource as _,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+/// The API's limit for a note is 1 kB.
+const MAX_NOTE: usize = 1000;
+
+/// Publishes events.
+pub struct Events(Recorder);
+
+impl Events {
+    /// Publishes through `client`, in the operator's name.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        let instance = std::env::var("HOSTNAME").ok();
+        let reporter = Reporter {
+            controller: crate::crd::FIELD_MANAGER.to_owned(),
+            instance,
+        };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Publishes what changed from one status to the next. A failure is logged: an event is a courtesy.
+    pub async fn tell(
+        &self,
+        service: &ModelService,
+        before: Option<&ModelServiceStatus>,
+        after: &ModelServiceStatus,
+    ) {
+        let Some(event) = transition(before, after) else {
+            return;
+        };
+        if let Err(error) = self.0.publish(&event, &service.object_ref(&())).await {
+            tracing::warn!(%error, reason = event.reason, "could not publish the event");
+        }
+    }
+}
+
+/// An event where `Ready` took another status or reason, other than on its way there.
+fn transition(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Option<Event> {
+    let (before, after) = (before.and_then(ready), ready(after)?);
+    let same = before.is_some_and(|before| before.status == after.status && before.reason == after.reason);
+    if same || after.reason == Reason::Progressing.as_str() {
+        return None;
+    }
+    let type_ = if after.status == "True" {
+        EventType::Normal
+    } else {
+        EventType::Warning
+    };
+    let end = after
+        .message
+        .char_indices()
+        .map(|(at, _)| at)
+        .take_while(|at| *at < MAX_NOTE)
+        .last()
+        .unwrap_or(0);
+    let note = if after.message.len() > MAX_NOTE {
+        after.message[..end].to_owned()
+    } else {
+        after.message.clone()
+    };
+    Some(Event {
+        type_,
+        reason: after.reason.clone(),
+        note: Some(note),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    })
+}
+
+fn ready(status: &ModelServiceStatus) -> Option<&Condition> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+}

@@ -1,0 +1,247 @@
+//! Leadership: one of several replicas works, by a `coordination.k8s.io/v1` Lease.
+//!
+//! kube-runtime has no election, and the crates that have one only say whether the lease is held: a replica
+//! that was stopped and goes on would still finish a write that it had begun to prepare. So a permission with a
+//! deadline is checked at every write. It ends after two thirds of the lease's duration since the last renewal
+//! was *sent*; another replica takes the lease after the whole of it since the last change that it *saw*, on
+//! its own clock. No two clocks are compared. The clock counts while the machine sleeps (CLOCK_BOOTTIME).
+
+use anyhow::Context as _;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use rustix::time::{ClockId, clock_gettime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Whether writes may be sent now.
+#[derive(Clone, Debug)]
+pub struct Permission(Arc<AtomicU64>);
+
+impl Permission {
+    /// For a replica that is alone.
+    #[must_use]
+    pub fn always() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+
+    /// Not before the lease is held.
+    #[must_use]
+    pub fn none_yet() -> Self {
+        Self(Arc::new(AtomicU64::new(0)))
+    }
+
+    /// Whether it holds now.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        now() < Duration::from_millis(self.0.load(Ordering::Acquire))
+    }
+
+    fn extend_to(&self, deadline: Duration) {
+        self.0.store(
+            u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            Ordering::Release,
+        );
+    }
+
+    /// Until it ends: at once if it does not hold, never if it always does.
+    async fn ended(&self) {
+        loop {
+            let deadline = Duration::from_millis(self.0.load(Ordering::Acquire));
+            let Some(left) = deadline.checked_sub(now()).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+}
+
+/// Time since boot, sleep included.
+fn now() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// A candidate for the lease.
+pub struct Candidate {
+    leases: Api<Lease>,
+    name: String,
+    identity: String,
+    duration: Duration,
+    permission: Permission,
+    /// What the lease was like when it last changed, and when that was seen.
+    seen: Option<(String, Duration)>,
+}
+
+impl Candidate {
+    /// `client` must not need the permission itself.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        duration: Duration,
+        permission: Permission,
+    ) -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "modelservice-operator".to_owned());
+        Self {
+            leases: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            // A restarted container has its predecessor's host name and must not take over its lease unseen.
+            identity: format!("{host}_{:016x}", fastrand::u64(..)),
+            duration,
+            permission,
+            seen: None,
+        }
+    }
+
+    /// Waits until the lease is held.
+    pub async fn acquire(&mut self) {
+        loop {
+            match self.attempt().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "could not try for the lease"),
+            }
+            // Candidates that started together must not stay in step.
+            tokio::time::sleep(self.duration.div_f64(7.5).mul_f64(0.8 + fastrand::f64() * 0.4)).await;
+        }
+    }
+
+    /// Renews the lease until that fails for too long; returns when the permission has ended.
+    pub async fn hold(&mut self) {
+        let pause = self.duration / 6;
+        loop {
+            tokio::time::sleep(pause).await;
+            let permission = self.permission.clone();
+            tokio::select! {
+                biased;
+                () = permission.ended() => return,
+                attempt = self.attempt() => match attempt {
+                    Ok(true) => {}
+                    // Another has it: nothing is left to wait for.
+                    Ok(false) => return permission.extend_to(Duration::ZERO),
+                    Err(error) => tracing::warn!(error = format!("{error:#}"), "could not renew the lease; trying again"),
+                },
+            }
+        }
+    }
+
+    /// Gives the lease up, so that another replica need not wait for it to expire.
+    ///
+    /// # Errors
+    /// When the API server does not take it.
+    pub async fn release(&mut self) -> anyhow::Result<()> {
+        self.permission.extend_to(Duration::ZERO);
+        let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
+            return Ok(());
+        };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
+            return Ok(());
+        }
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
+        self.leases
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await
+            .context("giving up the lease")?;
+        Ok(())
+    }
+
+    /// Tries once to take or renew the lease; whether it is held then.
+    async fn attempt(&mut self) -> anyhow::Result<bool> {
+        let sent = now();
+        let taken = tokio::time::timeout(self.duration / 3, self.take())
+            .await
+            .context("no answer in time")??;
+        if taken {
+            self.permission.extend_to(sent + self.duration * 2 / 3);
+        }
+        Ok(taken)
+    }
+
+    async fn take(&mut self) -> anyhow::Result<bool> {
+        let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(self.renewed(&LeaseSpec::default())),
+            };
+            return settled(self.leases.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.take().unwrap_or_default();
+        let is_ours = spec.holder_identity.as_deref() == Some(&self.identity);
+        if !is_ours && !self.is_free(&lease, &spec) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.renewed(&spec));
+        // The resource version of what was read goes along: of two candidates only one succeeds.
+        settled(
+            self.leases
+                .replace(&self.name, &PostParams::default(), &lease)
+                .await,
+        )
+    }
+
+    /// Nobody holds it, or whoever does has not renewed it for its whole duration while we looked.
+    fn is_free(&mut self, lease: &Lease, spec: &LeaseSpec) -> bool {
+        if spec.holder_identity.as_deref().is_none_or(str::is_empty) {
+            return true;
+        }
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let theirs = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map(Duration::from_secs);
+        match &self.seen {
+            Some((known, since)) if *known == version => now() >= *since + theirs.unwrap_or(self.duration),
+            _ => {
+                self.seen = Some((version, now()));
+                false
+            }
+        }
+    }
+
+    fn renewed(&self, spec: &LeaseSpec) -> LeaseSpec {
+        let time = Some(MicroTime(Timestamp::now()));
+        let is_ours = spec.holder_identity.as_deref() == Some(&self.identity);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+            acquire_time: if is_ours {
+                spec.acquire_time.clone()
+            } else {
+                time.clone()
+            },
+            lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(!is_ours)),
+            renew_time: time,
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+/// Somebody else was faster: no error.
+fn settled(answer: kube::Result<Lease>) -> anyhow::Result<bool> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

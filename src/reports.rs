@@ -1,0 +1,139 @@
+//! Reports: asks a ready server of the revision that has the traffic what it serves, in the background. A
+//! server that cannot be asked delays nothing: its service is Ready without `status.model`.
+
+use crate::{
+    cache::Pod,
+    crd::{ModelService, ModelServiceStatus},
+    observe::Observed,
+};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
+use modelservice_contract::{MANAGEMENT_PORT, REPORT_PATH, Report};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, mpsc::UnboundedSender},
+};
+
+/// Waits before each attempt.
+const ATTEMPTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10)];
+/// For one attempt.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Servers asked at the same time.
+const PARALLEL: usize = 8;
+/// Largest report that is read, in bytes.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// What servers said of themselves and the status does not say yet.
+pub struct Reports {
+    known: Arc<Mutex<HashMap<String, BTreeMap<String, Arc<Report>>>>>,
+    asked: Mutex<HashSet<String>>,
+    permits: Arc<Semaphore>,
+    wake: UnboundedSender<ObjectRef<ModelService>>,
+}
+
+impl Reports {
+    /// Each report that arrives sends its service to `wake`.
+    #[must_use]
+    pub fn new(wake: UnboundedSender<ObjectRef<ModelService>>) -> Self {
+        Self {
+            known: Arc::default(),
+            asked: Mutex::default(),
+            permits: Arc::new(Semaphore::new(PARALLEL)),
+            wake,
+        }
+    }
+
+    /// Reports of a service's revisions.
+    #[must_use]
+    pub fn of(&self, service: &ModelService) -> BTreeMap<String, Arc<Report>> {
+        lock(&self.known)
+            .get(service.metadata.uid.as_deref().unwrap_or_default())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Asks a server where the status does not know what the revision that has the traffic serves; forgets
+    /// the reports once it does.
+    pub fn ask(&self, observed: &Observed, status: &ModelServiceStatus) {
+        let Some(revision) = status.current_revision.as_deref() else {
+            return;
+        };
+        let uid = observed.service.uid().unwrap_or_default();
+        if status
+            .model
+            .as_ref()
+            .is_some_and(|model| model.revision == revision)
+        {
+            lock(&self.known).remove(&uid);
+            return;
+        }
+        let Some(pod) = observed.pods_of(revision).find(|pod| pod.is_ready()) else {
+            return;
+        };
+        let Some(address) = address(pod) else { return };
+        if !lock(&self.asked).insert(pod.uid().unwrap_or_default()) {
+            return;
+        }
+        let (known, permits, wake) = (self.known.clone(), self.permits.clone(), self.wake.clone());
+        let (revision, service) = (
+            revision.to_owned(),
+            ObjectRef::from_obj(observed.service.as_ref()),
+        );
+        tokio::spawn(async move {
+            for wait in ATTEMPTS {
+                tokio::time::sleep(wait).await;
+                let Ok(_permit) = permits.acquire().await else {
+                    return;
+                };
+                match tokio::time::timeout(TIMEOUT, fetch(address)).await {
+                    Ok(Ok(report)) => {
+                        lock(&known)
+                            .entry(uid)
+                            .or_default()
+                            .insert(revision, Arc::new(report));
+                        // Fails only when the operator is shutting down.
+                        let _ = wake.send(service);
+                        return;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%service, %address, %error, "no report"),
+                    Err(_) => tracing::debug!(%service, %address, "no report in time"),
+                }
+            }
+        });
+    }
+}
+
+fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.pod_ip.as_deref()?.parse().ok()
+}
+
+async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect((address, MANAGEMENT_PORT)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Its error is the request's too.
+    tokio::spawn(connection);
+    let request = hyper::Request::get(REPORT_PATH)
+        .header("host", "server")
+        .body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        return Err(format!("the server answered {}", response.status()).into());
+    }
+    let body = Limited::new(response.into_body(), MAX_BYTES)
+        .collect()
+        .await?
+        .to_bytes();
+    Ok(serde_json::from_slice(&body)?)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

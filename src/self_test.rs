@@ -1,0 +1,134 @@
+//! Self-test: from a ModelService to an answer, as `helm test` runs it in the cluster.
+
+use crate::{
+    cli::duration,
+    crd::{FIELD_MANAGER, Model, ModelService, ModelServiceSpec, TensorStatus},
+};
+use anyhow::{Context as _, bail};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::wait::await_condition,
+};
+use serde_json::{Value, json};
+use std::{io::Write as _, time::Duration};
+
+/// What is tried.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// Image of a small model package, by digest
+    #[arg(long)]
+    model_image: String,
+    /// Where the ModelService is made
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    self_test_namespace: String,
+    /// Its name
+    #[arg(long, default_value = "modelservice-self-test")]
+    name: String,
+    /// How long it may take to be Ready
+    #[arg(long, default_value = "3m", value_parser = duration)]
+    timeout: Duration,
+}
+
+/// Applies a ModelService, waits until it is Ready, sends one request and deletes it in any case.
+///
+/// # Errors
+/// When it is not Ready in time (with what its status says), or does not answer.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let client = Client::try_default()
+        .await
+        .context("no cluster: run in a pod, or set KUBECONFIG")?;
+    let services: Api<ModelService> = Api::namespaced(client, &settings.self_test_namespace);
+    let outcome = attempt(&services, &settings).await;
+    services
+        .delete(&settings.name, &DeleteParams::background())
+        .await
+        .context("deleting the ModelService")?;
+    outcome
+}
+
+async fn attempt(services: &Api<ModelService>, settings: &Settings) -> anyhow::Result<()> {
+    let name = &settings.name;
+    let spec: ModelServiceSpec = serde_json::from_value(json!({
+        "model": Model { image: settings.model_image.clone(), digest: None },
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
+    }))?;
+    let service = ModelService::new(name, spec);
+    services
+        .patch(
+            name,
+            &PatchParams::apply(&format!("{FIELD_MANAGER}-self-test")).force(),
+            &Patch::Apply(&service),
+        )
+        .await
+        .with_context(|| format!("applying ModelService {name:?}"))?;
+    say(&format!("applied ModelService {name}"))?;
+    let ready = await_condition(services.clone(), name, |service: Option<&ModelService>| {
+        service.is_some_and(|service| is_ready(service) && model(service).is_some())
+    });
+    if tokio::time::timeout(settings.timeout, ready).await.is_err() {
+        let status = services.get_opt(name).await?.and_then(|service| service.status);
+        bail!(
+            "not Ready after {:?}; its status: {}",
+            settings.timeout,
+            serde_json::to_string_pretty(&status)?
+        );
+    }
+    let service = services.get(name).await?;
+    say("it is Ready")?;
+    let inputs: Vec<Value> = model(&service).into_iter().flatten().map(zeros).collect();
+    let host = format!("{name}.{}.svc", settings.self_test_namespace);
+    let answer = infer(&host, name, &json!({"inputs": inputs})).await?;
+    say(&format!(
+        "it answered: {}",
+        answer.chars().take(300).collect::<String>()
+    ))
+}
+
+fn is_ready(service: &ModelService) -> bool {
+    let Some(status) = &service.status else {
+        return false;
+    };
+    status.observed_generation == service.metadata.generation
+        && status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn model(service: &ModelService) -> Option<&Vec<TensorStatus>> {
+    Some(&service.status.as_ref()?.model.as_ref()?.signature.inputs)
+}
+
+fn zeros(input: &TensorStatus) -> Value {
+    let shape: Vec<i64> = input.shape.iter().map(|size| (*size).max(1)).collect();
+    let count = usize::try_from(shape.iter().product::<i64>()).unwrap_or(0);
+    json!({"name": input.name, "datatype": input.datatype, "shape": shape, "data": vec![0; count]})
+}
+
+async fn infer(host: &str, model: &str, body: &Value) -> anyhow::Result<String> {
+    let stream = tokio::net::TcpStream::connect((host, 80))
+        .await
+        .with_context(|| format!("connecting to {host}"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Its error is the request's too.
+    tokio::spawn(connection);
+    let request = hyper::Request::post(format!("/v2/models/{model}/infer"))
+        .header("host", host)
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.to_string())))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();
+    if !status.is_success() {
+        bail!("the server answered {status}: {text}");
+    }
+    Ok(text)
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}

@@ -1,0 +1,120 @@
+//! Start-up: is this a cluster that can serve models? Asked once, and again while the answer is no.
+
+use crate::crd::ModelService;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api, Client,
+    api::{ListParams, PostParams},
+    core::PartialObjectMeta,
+};
+use serde_json::json;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Between two looks at a cluster that cannot serve models, or does not have the CRDs.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Why this cluster cannot serve models, if so.
+#[derive(Debug, Default)]
+pub struct ClusterSupport(Mutex<Option<String>>);
+
+impl ClusterSupport {
+    /// What is missing and what to do.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the cluster; whether the answer differs from the last one.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<bool> {
+        let problem = problem(client, namespace).await?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *known != problem;
+        *known = problem;
+        Ok(changed)
+    }
+}
+
+/// A server without image volumes drops the unknown field, and then misses a volume source.
+async fn problem(client: &Client, namespace: &str) -> kube::Result<Option<String>> {
+    let version = client.apiserver_version().await?.git_version;
+    let probe: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "modelservice-operator-image-volume-probe"},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"probe": "image-volume"}},
+            "template": {
+                "metadata": {"labels": {"probe": "image-volume"}},
+                "spec": {
+                    "containers": [{"name": "probe", "image": "probe"}],
+                    "volumes": [{"name": "model", "image": {"reference": "probe"}}],
+                },
+            },
+        },
+    }))
+    .map_err(kube::Error::SerdeError)?;
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    match Api::<Deployment>::namespaced(client.clone(), namespace)
+        .create(&dry_run, &probe)
+        .await
+    {
+        Ok(answer) if has_image_volume(&answer) => Ok(None),
+        // A policy or quota says nothing about image volumes.
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => {
+            tracing::warn!(
+                message = status.message,
+                "could not try whether image volumes are supported; going on"
+            );
+            Ok(None)
+        }
+        Ok(_) => Ok(Some(unsupported(&version))),
+        Err(kube::Error::Api(status)) if status.code == 422 => Ok(Some(unsupported(&version))),
+        Err(error) => Err(error),
+    }
+}
+
+fn has_image_volume(deployment: &Deployment) -> bool {
+    let volumes = deployment
+        .spec
+        .template
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_ref());
+    volumes.is_some_and(|volumes| volumes.iter().any(|volume| volume.image.is_some()))
+}
+
+fn unsupported(version: &str) -> String {
+    format!(
+        "this cluster ({version}) has no image volumes, by which models are mounted: use Kubernetes 1.35 or newer, or turn on the feature gate ImageVolume of the API server and the kubelets (1.33 and 1.34)"
+    )
+}
+
+/// Whether the CRDs are there and may be read.
+///
+/// # Errors
+/// What is missing and what to do.
+pub async fn check_definitions(client: &Client, namespaces: &[String]) -> Result<(), String> {
+    let api: Api<PartialObjectMeta<ModelService>> = match namespaces.first() {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    match api.list_metadata(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Err(
+            "the CRDs are missing: install the chart with crds.enabled=true, or `modelservice-operator crds | kubectl apply --server-side -f -`"
+                .to_owned(),
+        ),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            Err(format!("the operator may not list ModelServices: {}; bind the chart's roles to its service account", status.message))
+        }
+        Err(error) => Err(format!("the API server cannot be asked: {error}")),
+    }
+}
