@@ -13,7 +13,7 @@ import (
 
 func run() error {
 	object := &unstructured.Unstructured{}
-	if err := json.NewDecoder(os.Stdin).Decode(&object.Object); err != nil {
+	if err := json.NewDecoder(os.Stdin).Decode(object); err != nil {
 		return fmt.Errorf("the standard input must hold one object as JSON: %w", err)
 	}
 	result, err := status.Compute(object)
