@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
     kind = "AcceleratorClass",
     plural = "acceleratorclasses",
     shortname = "accel",
-    category = "modelservice",
+    category = "modelserving",
     derive = "PartialEq",
     doc = "A kind of device (CPU, GPU, TPU or NPU): how it is requested on this cluster and which runtime image and execution provider drive it.",
     printcolumn(name = "Resource", type_ = "string", json_path = ".spec.resource.name"),

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
     plural = "modelservices",
     namespaced,
     shortname = "msvc",
-    category = "modelservice",
+    category = "modelserving",
     status = "ModelServiceStatus",
     derive = "PartialEq",
     doc = "A CNN or other ONNX model, served over HTTP by a revisioned, optionally autoscaled set of inference servers.",
