@@ -5,6 +5,7 @@
 //! `protocol` ← `serve`. Each knows only those to its left.
 
 pub mod cgroup;
+pub mod classify;
 pub mod config;
 pub mod engine;
 pub mod exit;

@@ -5,7 +5,7 @@ mod pixels;
 mod resize;
 
 use crate::engine::Port;
-use crate::package::manifest::{ColorOrder, Layout, Preprocessing, Size};
+use crate::package::manifest::{ColorOrder, Layout, Preprocessing, Resize, Size};
 use crate::scheduling::{InputError, InputProblem};
 use crate::tensor::{Data, DataType, Tensor};
 
@@ -101,6 +101,19 @@ impl Pipeline {
         Ok(self.normalise(&image))
     }
 
+    /// A black image of the size that the model takes; `None` where it takes any.
+    #[must_use]
+    pub fn blank(&self) -> Option<Tensor> {
+        let made = self.steps.crop.or(match self.steps.resize {
+            Some(Resize::Stretch { width, height, .. }) => Some(Size { width, height }),
+            _ => None,
+        });
+        let width = self.size.0.or(made.map(|size| size.width))?;
+        let height = self.size.1.or(made.map(|size| size.height))?;
+        let black = pixels::Pixels::new(Size { width, height }, channel_count(self.steps.color_order), Vec::new());
+        Some(self.normalise(&black))
+    }
+
     fn normalise(&self, image: &pixels::Pixels) -> Tensor {
         let channels = image.channels();
         let Size { width, height } = image.size();
@@ -188,7 +201,6 @@ fn normalisation(steps: &Preprocessing, channels: usize) -> Result<(Vec<f32>, Ve
 
 /// The size that comes out of the steps must be the size that goes into the model.
 fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32>)) -> Result<(), String> {
-    use crate::package::manifest::Resize;
     let zero = |size: &Size| size.width == 0 || size.height == 0;
     let resized = match steps.resize {
         Some(Resize::Stretch { width, height, .. }) => Some(Size { width, height }),
