@@ -1,0 +1,85 @@
+//! End to end: the operator, installed by its chart, on a real two-node cluster with real kubelets.
+//!
+//! The cluster is started by the first test that runs and removed after the last. Tests whose services mostly
+//! wait run side by side; those that count every request of a load run one after the other.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod devices;
+mod failures;
+mod fixture;
+mod load;
+mod onnx;
+mod serving;
+mod traffic;
+
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result};
+use futures::future::BoxFuture;
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+
+use fixture::Fixture;
+
+/// A test: a sentence about behaviour, and the code that finds out.
+pub(crate) type Test = (&'static str, for<'a> fn(&'a Fixture) -> BoxFuture<'a, Result<()>>);
+
+type Shared = Arc<OnceLock<Result<Fixture, String>>>;
+
+/// How many tests run side by side that mostly wait for a kubelet.
+const SIDE_BY_SIDE: usize = 6;
+
+fn main() -> ExitCode {
+    let shared = Shared::default();
+    let side_by_side = [serving::TESTS, failures::TESTS, devices::TESTS].concat();
+    let conclusions = [
+        run(&shared, &side_by_side, SIDE_BY_SIDE),
+        run(&shared, traffic::TESTS, 1),
+    ];
+    let failed = conclusions.iter().any(Conclusion::has_failed);
+    let ended = Arc::into_inner(shared)
+        .and_then(OnceLock::into_inner)
+        .map_or(Ok(()), |fixture| end(fixture, failed));
+    if let Err(error) = &ended {
+        eprintln!("e2e: {error:#}");
+    }
+    if failed || ended.is_err() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn run(shared: &Shared, tests: &[Test], threads: usize) -> Conclusion {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(threads);
+    let trials = tests.iter().map(|(name, test)| {
+        let (shared, test) = (Arc::clone(shared), *test);
+        Trial::test(*name, move || {
+            let fixture = shared.get_or_init(|| Fixture::start().map_err(|error| format!("{error:?}")));
+            let fixture = fixture
+                .as_ref()
+                .map_err(|error| Failed::from(format!("no cluster to test on: {error}")))?;
+            fixture
+                .block_on(test(fixture))
+                .map_err(|error| Failed::from(format!("{error:?}")))
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect())
+}
+
+/// Removes the cluster and looks whether anything is left of it.
+fn end(fixture: Result<Fixture, String>, failed: bool) -> Result<()> {
+    let Ok(fixture) = fixture else { return Ok(()) };
+    if failed {
+        eprintln!(
+            "e2e: logs of the cluster's parts: {}",
+            fixture.cluster.save_logs()?.display()
+        );
+    }
+    let leftovers = fixture.cluster.leftovers_check();
+    drop(fixture);
+    let left = leftovers().context("cannot look for leftovers")?;
+    anyhow::ensure!(left.is_empty(), "left on this machine: {left:?}");
+    Ok(())
+}

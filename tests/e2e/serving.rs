@@ -1,0 +1,156 @@
+//! What a user of a model gets: answers, sizes, suspension, deletion.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+
+use crate::Test;
+use crate::fixture::{Fixture, condition, photo, service};
+
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "serving::a_photograph_is_classified_under_restricted_pod_security_and_deletion_leaves_nothing",
+        |fixture| Box::pin(photographs(fixture)),
+    ),
+    (
+        "serving::kubectl_scale_and_suspend_change_the_size_and_nothing_else",
+        |fixture| Box::pin(sizes(fixture)),
+    ),
+];
+
+// The whole point: if this fails, nobody can use the product.
+async fn photographs(fixture: &Fixture) -> Result<()> {
+    let team = fixture
+        .team(
+            "team-photos",
+            &[("pod-security.kubernetes.io/enforce", "restricted")],
+        )
+        .await?;
+    let served = team.serve(&service("photos", &fixture.models.photos)).await?;
+    let status = served.status.context("no status")?;
+    let url = status.url.context("no URL")?;
+    for (file, expected) in [
+        ("coffee.jpg", &["espresso"][..]),
+        ("cat.jpg", &["tabby", "tiger cat", "Egyptian cat"]),
+    ] {
+        let answer = classify(fixture, &url, file)?;
+        ensure!(
+            expected.iter().any(|label| answer.contains(label)),
+            "{file}: none of {expected:?} in {answer}"
+        );
+    }
+
+    let model = team.wait("photos", "the signature is published", |service| {
+        service
+            .status
+            .as_ref()
+            .is_some_and(|status| status.model.is_some())
+    });
+    let model = model
+        .await?
+        .status
+        .and_then(|status| status.model)
+        .context("no model")?;
+    ensure!(
+        model.digest.starts_with("sha256:") && model.signature.opset == 17,
+        "{model:?}"
+    );
+    ensure!(
+        model.signature.inputs.len() == 1 && model.signature.outputs.len() == 1,
+        "{model:?}"
+    );
+    team.delete("photos").await
+}
+
+fn classify(fixture: &Fixture, url: &str, file: &str) -> Result<String> {
+    let output = fixture
+        .cluster
+        .command_in_node("curl")?
+        .args([
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--max-time",
+            "30",
+            "-H",
+            "Content-Type: image/jpeg",
+        ])
+        .arg("--data-binary")
+        .arg(format!("@{}", photo(file).display()))
+        .arg(format!("{url}/v2/models/photos:classify"))
+        .output()?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    ensure!(output.status.success(), "{file}: {said}");
+    Ok(said)
+}
+
+// An owner turns these two knobs daily; a restart of the servers that stay would be an outage.
+async fn sizes(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-sizes", &[]).await?;
+    let served = team.serve(&service("adder", &fixture.models.plus_one)).await?;
+    let revision = served
+        .status
+        .and_then(|status| status.current_revision)
+        .context("no revision")?;
+    let first = team.pods("adder").await?;
+
+    fixture.cluster.kubectl(&[
+        "-n",
+        &team.namespace,
+        "scale",
+        "modelservice/adder",
+        "--replicas=2",
+    ])?;
+    team.wait("adder", "two servers are ready", |service| {
+        service
+            .status
+            .as_ref()
+            .is_some_and(|status| status.ready_replicas == 2)
+    })
+    .await?;
+    let names: Vec<_> = team
+        .pods("adder")
+        .await?
+        .into_iter()
+        .filter_map(|pod| pod.metadata.name)
+        .collect();
+    ensure!(
+        first.iter().all(|pod| pod
+            .metadata
+            .name
+            .as_ref()
+            .is_some_and(|name| names.contains(name))),
+        "{names:?}"
+    );
+
+    let mut suspended = service("adder", &fixture.models.plus_one);
+    suspended.spec.suspend = true;
+    team.apply(&suspended).await?;
+    team.wait("adder", "Suspended", |service| {
+        condition(service, "Ready")
+            .is_some_and(|(status, reason, _)| status == "True" && reason == "Suspended")
+    })
+    .await?;
+    ensure!(
+        team.pods("adder").await?.is_empty(),
+        "servers of a suspended service run"
+    );
+    team.api::<Service>()
+        .get("adder")
+        .await
+        .context("the Service is to stay")?;
+
+    suspended.spec.suspend = false;
+    let resumed = team.serve(&suspended).await?;
+    ensure!(
+        resumed.status.and_then(|status| status.current_revision) == Some(revision.clone()),
+        "another revision"
+    );
+    let deployments = team.api::<Deployment>().list(&Default::default()).await?.items;
+    ensure!(
+        deployments.len() == 1,
+        "{} Deployments for one revision",
+        deployments.len()
+    );
+    team.delete("adder").await
+}
