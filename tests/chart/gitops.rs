@@ -1,10 +1,12 @@
 //! What GitOps tools make of a status: Flux through kstatus itself, Argo CD through the script in our docs.
 
-use crate::{docs, repository};
+use crate::docs;
 use serde_json::{Value, json};
 use std::{
     io::Write as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 /// Runs a tool that reads an object and prints JSON.
@@ -28,14 +30,15 @@ pub(crate) fn kstatus(object: &Value) -> Value {
 
 /// What Argo CD sees with the script of docs/gitops.md.
 pub(crate) fn argo_cd(object: &Value) -> Value {
-    let scripts = docs::blocks("docs/gitops.md", "lua");
-    assert_eq!(scripts.len(), 1, "docs/gitops.md must have one Lua script");
-    let folder = repository("target/argocd");
-    std::fs::create_dir_all(&folder).unwrap();
-    // Tests run side by side: each writes the same text, none may see half of it.
-    let script = tempfile::Builder::new().suffix(".lua").tempfile_in(folder).unwrap();
-    std::fs::write(script.path(), &scripts[0].1).unwrap();
-    judge("argocd-health", &[script.path().to_str().unwrap()], object)
+    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
+    let script = SCRIPT.get_or_init(|| {
+        let scripts = docs::blocks("docs/gitops.md", "lua");
+        assert_eq!(scripts.len(), 1, "docs/gitops.md must have one Lua script");
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("argocd-health.lua");
+        std::fs::write(&path, &scripts[0].1).unwrap();
+        path
+    });
+    judge("argocd-health", &[script.to_str().unwrap()], object)
 }
 
 fn service(generation: i64, observed: Option<i64>, conditions: &[(&str, &str, &str)]) -> Value {

@@ -25,7 +25,7 @@ impl Helm {
             Self::Three => "helm3",
             Self::Four => "helm",
         };
-        let home = repository("target/helm").join(name);
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let mut command = Command::new(local_cluster::tool(name).unwrap());
         command
             .env_clear()

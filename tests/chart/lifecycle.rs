@@ -5,7 +5,6 @@ use crate::{
     read, repository,
 };
 use local_cluster::{ControlPlane, ControlPlaneOptions, wait_until};
-use serde_json::Value;
 use std::{io::Write as _, path::Path, process::Stdio, time::Duration};
 
 const SERVICE: &str = r#"
@@ -227,6 +226,22 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     for (place, manifest) in crate::docs::manifests() {
         validate(&plane, &manifest, &["--namespace", "team-a"]).unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
     }
+    // What people type: `modelservice` must not also be the name of a category.
+    plane.apply(SERVICE).unwrap();
+    for name in ["modelservice", "modelservices", "msvc"] {
+        let found = plane.kubectl(&["--namespace", "team-a", "get", name, "orchids", "--output=name"]).unwrap();
+        assert_eq!(found.trim(), "modelservice.serving.modelservice.dev/orchids");
+    }
+    let both = plane.kubectl(&["--namespace", "team-a", "get", "modelserving", "--output=name"]).unwrap();
+    assert!(both.contains("orchids"), "{both}");
+
+    // docs/autoscaling.md quotes what `kubectl scale` says of an autoscaled service.
+    plane.apply(&SERVICE.replace("spec:\n", "spec:\n  autoscaling: {maxReplicas: 3}\n")).unwrap();
+    let scale = ["--namespace", "team-a", "scale", "modelservice", "orchids", "--replicas=2"];
+    let refusal = plane.kubectl(&scale).expect_err("an autoscaled service was scaled").to_string();
+    let said = refusal.split_once("): ").unwrap().1.lines().next().unwrap().replace("orchids", "photos");
+    assert!(read("docs/autoscaling.md").lines().any(|line| line == said), "docs/autoscaling.md does not quote: {said}");
+
     let typo = SERVICE.replace("model:", "modle:");
     assert!(validate(&plane, &typo, &[]).is_err(), "strict validation lets everything through");
 }
@@ -246,21 +261,24 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
         let arguments = ["--namespace", "team-a", "create", "rolebinding", role];
         plane.kubectl(&[&arguments[..], &[&format!("--clusterrole={role}"), &format!("--user={role}er")]].concat()).unwrap();
     }
-    let may = |user: &str, verb: &str, what: &str, namespace: &str| {
-        let user = format!("--as={user}");
-        plane.kubectl(&["auth", "can-i", verb, what, "--namespace", namespace, &user]).is_ok_and(|answer| answer.trim() == "yes")
+    let may_sub = |user: &str, verb: &str, subresource: &str, namespace: &str| {
+        let (user, subresource) = (format!("--as={user}"), format!("--subresource={subresource}"));
+        let arguments = ["auth", "can-i", verb, "modelservices", "--namespace", namespace, &user, &subresource];
+        // It exits with 1 for no.
+        plane.kubectl(&arguments).is_ok_and(|answer| answer.trim() == "yes")
     };
+    let may = |user: &str, verb: &str, namespace: &str| may_sub(user, verb, "", namespace);
     // Roles are aggregated by a controller.
-    wait_until("admin has the rights of edit", Duration::from_secs(30), || Ok(may("adminer", "create", "modelservices", "team-a"))).unwrap();
+    wait_until("admin has the rights of edit", Duration::from_secs(30), || Ok(may("adminer", "create", "team-a"))).unwrap();
     for (user, may_write) in [("viewer", false), ("editer", true), ("adminer", true)] {
-        assert!(may(user, "get", "modelservices", "team-a"), "{user}");
-        assert!(may(user, "get", "modelservices/status", "team-a"), "{user}");
+        assert!(may(user, "get", "team-a"), "{user}");
+        assert!(may_sub(user, "get", "status", "team-a"), "{user}");
         for verb in ["create", "patch", "delete"] {
-            assert_eq!(may(user, verb, "modelservices", "team-a"), may_write, "{user} {verb}");
+            assert_eq!(may(user, verb, "team-a"), may_write, "{user} {verb}");
         }
-        assert_eq!(may(user, "patch", "modelservices/scale", "team-a"), may_write, "{user}");
-        assert!(!may(user, "patch", "modelservices/status", "team-a"), "{user} writes what the operator says");
-        assert!(!may(user, "get", "modelservices", "default"), "{user} reads another namespace");
+        assert_eq!(may_sub(user, "patch", "scale", "team-a"), may_write, "{user}");
+        assert!(!may_sub(user, "patch", "status", "team-a"), "{user} writes what the operator says");
+        assert!(!may(user, "get", "default"), "{user} reads another namespace");
     }
 
     let elsewhere = SERVICE.replace("registry.example/models/", "elsewhere.example/");
@@ -275,10 +293,4 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
     let another = SERVICE.replace("name: orchids", "name: tulips");
     wait_until("the stricter rule is in force", Duration::from_secs(30), || Ok(validate(&plane, &another, &[]).is_err())).unwrap();
     plane.kubectl(&["--namespace", "team-a", "label", "modelservice", "orchids", "colour=blue"]).unwrap();
-}
-
-/// What an object of the cluster says, as JSON.
-pub(crate) fn json(plane: &ControlPlane, object: &[&str]) -> Value {
-    let text = plane.kubectl(&[&["get"], object, &["--output=json"]].concat()).unwrap();
-    serde_json::from_str(&text).unwrap()
 }
