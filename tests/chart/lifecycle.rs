@@ -26,13 +26,13 @@ impl Helm {
         output(command.args(arguments)).unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
 
-    fn install(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
+    pub(crate) fn install(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
         let chart = chart.to_str().unwrap();
         let arguments = ["install", RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"];
         self.run(plane, &[&arguments, set].concat())
     }
 
-    fn upgrade(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
+    pub(crate) fn upgrade(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
         let arguments = ["upgrade", RELEASE, chart.to_str().unwrap(), "--namespace", NAMESPACE];
         self.run(plane, &[&arguments, set].concat())
     }
@@ -43,7 +43,7 @@ impl Helm {
 }
 
 /// Something of an object, by JSONPath.
-fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
+pub(crate) fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
     let output = format!("jsonpath={{{path}}}");
     plane.kubectl(&[&["get"], object, &["--output", &output]].concat()).unwrap()
 }

@@ -5,6 +5,7 @@ mod docs;
 mod gitops;
 mod helm;
 mod lifecycle;
+mod operator;
 mod rendered;
 mod rights;
 mod values;
