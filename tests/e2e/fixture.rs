@@ -56,8 +56,10 @@ impl Fixture {
     /// Builds what is missing, starts the cluster and installs the operator.
     pub(crate) fn start() -> Result<Self> {
         for script in ["scripts/images", "examples/prepare"] {
+            eprintln!("e2e: {script}");
             run(Command::new(repository().join(script)).current_dir(repository()))?;
         }
+        eprintln!("e2e: starting the cluster");
         let cluster = Cluster::start(ClusterOptions {
             nodes: 2,
             fast_autoscaling: true,
@@ -361,11 +363,18 @@ pub(crate) fn photo(name: &str) -> PathBuf {
     repository().join(".cache/examples/photos").join(name)
 }
 
+/// Runs a program; what it says is only shown when it fails.
 fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
+    let output = command
+        .output()
         .with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed: {status}");
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(
+        output.status.success(),
+        "{command:?} failed: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&said)
+    );
     Ok(())
 }
 
@@ -409,7 +418,7 @@ fn push_folder(cluster: &Cluster, name: &str, folder: &Path) -> Result<String> {
     build
         .arg(repository().join("examples/package/Containerfile"))
         .arg(folder);
-    run(build.stdout(std::process::Stdio::null()))?;
+    run(&mut build)?;
     cluster.push(&image, &format!("models/{name}:1"))
 }
 
