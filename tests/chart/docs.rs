@@ -4,8 +4,13 @@
 mod api_reference;
 
 use crate::{read, repository};
-use modelservice_operator::{assess::reason::Reason, crd::ModelServiceSpec, metrics::{Metrics, Step}, revision};
 use kube::runtime::reflector::ObjectRef;
+use modelservice_operator::{
+    assess::reason::Reason,
+    crd::ModelServiceSpec,
+    metrics::{Metrics, Step},
+    revision,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -36,7 +41,11 @@ pub(crate) fn blocks(page: &str, language: &str) -> Vec<(String, String)> {
             None => {
                 if let Some(fence) = line.trim().strip_prefix("```") {
                     // Blocks of other languages are read too, so that their end does not look like a beginning.
-                    let place = if fence == language { format!("{page}:{}", number + 1) } else { String::new() };
+                    let place = if fence == language {
+                        format!("{page}:{}", number + 1)
+                    } else {
+                        String::new()
+                    };
                     open = Some((place, String::new()));
                 }
             }
@@ -49,8 +58,13 @@ pub(crate) fn blocks(page: &str, language: &str) -> Vec<(String, String)> {
 /// Manifests in the documentation that a control plane with our definitions can judge.
 pub(crate) fn manifests() -> Vec<(String, String)> {
     // Their definitions belong to other projects and are not installed in the test's cluster.
-    const ELSEWHERE: [&str; 5] =
-        ["argoproj.io/", "toolkit.fluxcd.io/", "monitoring.coreos.com/", "gateway.networking.k8s.io/", "kustomize.config.k8s.io/"];
+    const ELSEWHERE: [&str; 5] = [
+        "argoproj.io/",
+        "toolkit.fluxcd.io/",
+        "monitoring.coreos.com/",
+        "gateway.networking.k8s.io/",
+        "kustomize.config.k8s.io/",
+    ];
     let all: Vec<(String, String)> = pages().iter().flat_map(|page| blocks(page, "yaml")).collect();
     let manifests: Vec<(String, String)> = all
         .into_iter()
@@ -63,19 +77,32 @@ pub(crate) fn manifests() -> Vec<(String, String)> {
 
 #[test]
 fn the_api_reference_is_what_the_definitions_say() {
-    let wanted = api_reference::render(&[read("crds/modelservices.yaml"), read("crds/acceleratorclasses.yaml")]);
+    let wanted = api_reference::render(&[
+        read("crds/modelservices.yaml"),
+        read("crds/acceleratorclasses.yaml"),
+    ]);
     if std::env::var_os("UPDATE_GENERATED").is_some() {
         std::fs::write(repository("docs/api.md"), &wanted).unwrap();
     }
-    assert!(read("docs/api.md") == wanted, "docs/api.md is stale: run `UPDATE_GENERATED=1 cargo test --test chart`");
+    assert!(
+        read("docs/api.md") == wanted,
+        "docs/api.md is stale: run `UPDATE_GENERATED=1 cargo test --test chart`"
+    );
 }
 
 /// A page that the summary lacks is found by nobody.
 #[test]
 fn every_page_is_in_the_summary() {
     let summary = read("docs/SUMMARY.md");
-    for page in pages().iter().filter_map(|page| page.strip_prefix("docs/")).filter(|page| *page != "SUMMARY.md") {
-        assert!(summary.contains(&format!("({page})")), "docs/SUMMARY.md lacks {page}");
+    for page in pages()
+        .iter()
+        .filter_map(|page| page.strip_prefix("docs/"))
+        .filter(|page| *page != "SUMMARY.md")
+    {
+        assert!(
+            summary.contains(&format!("({page})")),
+            "docs/SUMMARY.md lacks {page}"
+        );
     }
 }
 
@@ -89,11 +116,21 @@ fn every_link_inside_the_repository_leads_somewhere() {
                 continue;
             }
             let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
-            let target = if path.is_empty() { page.clone() } else { format!("{folder}/{path}").trim_start_matches('/').to_owned() };
-            assert!(repository(&target).exists(), "{page} links to {link}, which does not exist");
+            let target = if path.is_empty() {
+                page.clone()
+            } else {
+                format!("{folder}/{path}").trim_start_matches('/').to_owned()
+            };
+            assert!(
+                repository(&target).exists(),
+                "{page} links to {link}, which does not exist"
+            );
             if !anchor.is_empty() {
                 let anchors = anchors(&read(&target));
-                assert!(anchors.contains(anchor), "{page} links to {link}; {target} has {anchors:?}");
+                assert!(
+                    anchors.contains(anchor),
+                    "{page} links to {link}; {target} has {anchors:?}"
+                );
             }
             checked += 1;
         }
@@ -114,7 +151,10 @@ fn links(text: &str) -> Vec<String> {
         .collect();
     let prose = prose.join("\n");
     let parts = prose.split("](").skip(1);
-    parts.filter_map(|part| part.split_once(')')).map(|(target, _)| target.to_owned()).collect()
+    parts
+        .filter_map(|part| part.split_once(')'))
+        .map(|(target, _)| target.to_owned())
+        .collect()
 }
 
 /// Anchors of headings, as GitHub and mdBook make them.
@@ -123,7 +163,10 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings
         .map(|line| {
             let kept = line.trim_start_matches('#').trim().to_lowercase();
-            kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
+            kept.chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                .collect::<String>()
+                .replace(' ', "-")
         })
         .collect()
 }
@@ -133,7 +176,12 @@ fn rows(page: &str) -> Vec<Vec<String>> {
     let text = read(page);
     text.lines()
         .filter(|line| line.starts_with('|') && !line.starts_with("|-") && !line.starts_with("| -"))
-        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect())
+        .map(|line| {
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().replace('`', ""))
+                .collect()
+        })
         .collect()
 }
 
@@ -141,23 +189,36 @@ fn rows(page: &str) -> Vec<Vec<String>> {
 #[test]
 fn every_reason_has_a_row_in_troubleshooting() {
     let rows = rows("docs/troubleshooting.md");
-    let mut reasons: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+    let mut reasons: BTreeSet<String> = Reason::ALL
+        .iter()
+        .map(|reason| reason.as_str().to_owned())
+        .collect();
     let source = read("src/problem.rs");
     let problems: Vec<&str> = source
         .lines()
         .filter(|line| line.trim_start().starts_with("Self::"))
         .filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","))
         .collect();
-    assert!(problems.contains(&"NameConflict"), "src/problem.rs is written differently now: {problems:?}");
+    assert!(
+        problems.contains(&"NameConflict"),
+        "src/problem.rs is written differently now: {problems:?}"
+    );
     reasons.extend(problems.into_iter().map(str::to_owned));
     for reason in &reasons {
         let row = rows.iter().find(|row| row[0] == *reason);
         let row = row.unwrap_or_else(|| panic!("docs/troubleshooting.md has no row for {reason}"));
-        assert!(row.len() >= 3 && row.iter().all(|cell| !cell.is_empty()), "{row:?}");
+        assert!(
+            row.len() >= 3 && row.iter().all(|cell| !cell.is_empty()),
+            "{row:?}"
+        );
     }
     let documented = rows.iter().filter(|row| row.len() == 4 && row[0] != "Reason");
     for row in documented {
-        assert!(reasons.contains(&row[0]), "docs/troubleshooting.md explains {}, which the code does not say", row[0]);
+        assert!(
+            reasons.contains(&row[0]),
+            "docs/troubleshooting.md explains {}, which the code does not say",
+            row[0]
+        );
     }
 }
 
@@ -168,7 +229,10 @@ fn the_table_of_revisions_says_what_the_hash_does() {
     let base = json!({"model": {"image": "i"}});
     let samples: &[(&str, Value)] = &[
         ("spec.model.image", json!({"model": {"image": "j"}})),
-        ("spec.model.digest", json!({"model": {"image": "i", "digest": "sha256:0"}})),
+        (
+            "spec.model.digest",
+            json!({"model": {"image": "i", "digest": "sha256:0"}}),
+        ),
         ("spec.accelerators", json!({"accelerators": ["tpu"]})),
         ("spec.resources", json!({"resources": {"requests": {"cpu": "3"}}})),
         ("spec.server", json!({"server": {"queueLength": 3}})),
@@ -177,24 +241,45 @@ fn the_table_of_revisions_says_what_the_hash_does() {
         ("spec.replicas", json!({"replicas": 3})),
         ("spec.autoscaling", json!({"autoscaling": {"maxReplicas": 3}})),
         ("spec.suspend", json!({"suspend": true})),
-        ("spec.rollout.strategy", json!({"rollout": {"strategy": "Recreate"}})),
-        ("spec.rollout.startupDeadlineSeconds", json!({"rollout": {"startupDeadlineSeconds": 33}})),
-        ("spec.rollout.progressDeadlineSeconds", json!({"rollout": {"progressDeadlineSeconds": 33}})),
+        (
+            "spec.rollout.strategy",
+            json!({"rollout": {"strategy": "Recreate"}}),
+        ),
+        (
+            "spec.rollout.startupDeadlineSeconds",
+            json!({"rollout": {"startupDeadlineSeconds": 33}}),
+        ),
+        (
+            "spec.rollout.progressDeadlineSeconds",
+            json!({"rollout": {"progressDeadlineSeconds": 33}}),
+        ),
         ("spec.revisionHistoryLimit", json!({"revisionHistoryLimit": 1})),
     ];
-    let named = |spec: &Value| revision::name(&serde_json::from_value::<ModelServiceSpec>(spec.clone()).unwrap());
+    let named =
+        |spec: &Value| revision::name(&serde_json::from_value::<ModelServiceSpec>(spec.clone()).unwrap());
     for (field, change) in samples {
-        let row = rows.iter().find(|row| row[0] == *field).unwrap_or_else(|| panic!("docs/revisions.md lacks {field}"));
+        let row = rows
+            .iter()
+            .find(|row| row[0] == *field)
+            .unwrap_or_else(|| panic!("docs/revisions.md lacks {field}"));
         let mut spec = base.clone();
-        spec.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        spec.as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
         let is_new = named(&spec) != named(&base);
         assert_eq!(row[1].starts_with("new revision"), is_new, "{field}: {}", row[1]);
     }
     let definition: Value = serde_saphyr::from_str(&read("crds/modelservices.yaml")).unwrap();
-    let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    let spec =
+        &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     for field in spec.as_object().unwrap().keys() {
         let path = format!("spec.{field}");
-        assert!(samples.iter().any(|(sample, _)| *sample == path || sample.starts_with(&format!("{path}."))), "{path} is not in the table");
+        assert!(
+            samples
+                .iter()
+                .any(|(sample, _)| *sample == path || sample.starts_with(&format!("{path}."))),
+            "{path} is not in the table"
+        );
     }
 }
 
@@ -204,10 +289,15 @@ fn every_metric_of_the_operator_is_documented() {
     let page = read("docs/metrics.md");
     let metrics = Metrics::default();
     // A family without a value is not written.
-    metrics.reconcile_started(&ObjectRef::new("orchids")).step(Step::Plan, || ());
+    metrics
+        .reconcile_started(&ObjectRef::new("orchids"))
+        .step(Step::Plan, || ());
     metrics.requested("GET", 200);
     let text = metrics.text();
-    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
     assert!(names.len() >= 7, "{text}");
     for name in names {
         assert!(page.contains(name), "docs/metrics.md lacks {name}");
@@ -220,6 +310,9 @@ fn the_readme_is_short_and_begins_with_the_two_commands() {
     assert!(readme.lines().count() <= 200);
     let top: Vec<&str> = readme.lines().take(25).collect();
     for command in ["make quickstart", "make test"] {
-        assert!(top.iter().any(|line| line.contains(command)), "{command} is not at the top");
+        assert!(
+            top.iter().any(|line| line.contains(command)),
+            "{command} is not at the top"
+        );
     }
 }

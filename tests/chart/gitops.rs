@@ -17,7 +17,12 @@ fn judge(tool: &str, arguments: &[&str], object: &Value) -> Value {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(object.to_string().as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{tool} cannot judge {object}");
     serde_json::from_slice(&output.stdout).unwrap()
@@ -67,20 +72,74 @@ fn service(generation: i64, observed: Option<i64>, conditions: &[(&str, &str, &s
 #[test]
 fn both_tools_judge_every_kind_of_status_alike() {
     let serving = [("Ready", "True", "Serving"), ("Available", "True", "Serving")];
-    let starting = [("Ready", "False", "Progressing"), ("Available", "False", "Progressing"), ("Reconciling", "True", "Progressing")];
-    let broken = [("Ready", "False", "ModelInvalid"), ("Available", "True", "Serving"), ("Stalled", "True", "ModelInvalid")];
-    let waiting = [("Ready", "False", "Unschedulable"), ("Available", "False", "Unschedulable"), ("Reconciling", "True", "Unschedulable")];
-    let suspended = [("Ready", "True", "Suspended"), ("Available", "False", "Suspended")];
-    let updatable = [("Ready", "True", "Serving"), ("Available", "True", "Serving"), ("RuntimeUpdateAvailable", "True", "RuntimeUpdate")];
+    let starting = [
+        ("Ready", "False", "Progressing"),
+        ("Available", "False", "Progressing"),
+        ("Reconciling", "True", "Progressing"),
+    ];
+    let broken = [
+        ("Ready", "False", "ModelInvalid"),
+        ("Available", "True", "Serving"),
+        ("Stalled", "True", "ModelInvalid"),
+    ];
+    let waiting = [
+        ("Ready", "False", "Unschedulable"),
+        ("Available", "False", "Unschedulable"),
+        ("Reconciling", "True", "Unschedulable"),
+    ];
+    let suspended = [
+        ("Ready", "True", "Suspended"),
+        ("Available", "False", "Suspended"),
+    ];
+    let updatable = [
+        ("Ready", "True", "Serving"),
+        ("Available", "True", "Serving"),
+        ("RuntimeUpdateAvailable", "True", "RuntimeUpdate"),
+    ];
     let table = [
-        ("never seen by the operator", service(1, None, &[]), "Current", "Progressing"),
-        ("starting", service(1, Some(1), &starting), "InProgress", "Progressing"),
+        (
+            "never seen by the operator",
+            service(1, None, &[]),
+            "Current",
+            "Progressing",
+        ),
+        (
+            "starting",
+            service(1, Some(1), &starting),
+            "InProgress",
+            "Progressing",
+        ),
         ("serving", service(1, Some(1), &serving), "Current", "Healthy"),
-        ("changed, not seen yet", service(2, Some(1), &serving), "InProgress", "Progressing"),
-        ("a broken revision beside a working one", service(2, Some(2), &broken), "Failed", "Degraded"),
-        ("no node", service(1, Some(1), &waiting), "InProgress", "Progressing"),
-        ("suspended", service(1, Some(1), &suspended), "Current", "Suspended"),
-        ("a newer runtime to be had", service(1, Some(1), &updatable), "Current", "Healthy"),
+        (
+            "changed, not seen yet",
+            service(2, Some(1), &serving),
+            "InProgress",
+            "Progressing",
+        ),
+        (
+            "a broken revision beside a working one",
+            service(2, Some(2), &broken),
+            "Failed",
+            "Degraded",
+        ),
+        (
+            "no node",
+            service(1, Some(1), &waiting),
+            "InProgress",
+            "Progressing",
+        ),
+        (
+            "suspended",
+            service(1, Some(1), &suspended),
+            "Current",
+            "Suspended",
+        ),
+        (
+            "a newer runtime to be had",
+            service(1, Some(1), &updatable),
+            "Current",
+            "Healthy",
+        ),
     ];
     for (what, object, flux, argo) in table {
         assert_eq!(kstatus(&object)["status"], flux, "{what}: {}", kstatus(&object));
@@ -91,5 +150,8 @@ fn both_tools_judge_every_kind_of_status_alike() {
     assert_eq!(kstatus(&going)["status"], "Terminating");
     assert_eq!(argo_cd(&going)["status"], "Progressing");
     let message = argo_cd(&service(2, Some(2), &broken))["message"].clone();
-    assert_eq!(message, "ModelInvalid: ModelInvalid it is", "the cause is shown where people look");
+    assert_eq!(
+        message, "ModelInvalid: ModelInvalid it is",
+        "the cause is shown where people look"
+    );
 }

@@ -42,7 +42,15 @@ impl Helm {
     /// With what Helm said.
     pub(crate) fn template(self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command(None);
-        command.args(["template", RELEASE, CHART, "--namespace", NAMESPACE, "--kube-version", "1.37.0"]);
+        command.args([
+            "template",
+            RELEASE,
+            CHART,
+            "--namespace",
+            NAMESPACE,
+            "--kube-version",
+            "1.37.0",
+        ]);
         output(command.args(arguments))
     }
 }
@@ -69,13 +77,26 @@ pub(crate) fn arguments(set: &[String]) -> Vec<&str> {
 pub(crate) fn objects(rendered: &str) -> Vec<Value> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(rendered).unwrap_or_else(|error| panic!("{error}\n{rendered}"));
-    documents.into_iter().filter(|document| !document.is_null()).collect()
+    documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect()
 }
 
 /// `Kind namespace/name` of an object.
 pub(crate) fn reference(object: &Value) -> String {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-    format!("{} {}/{}", text("/kind"), text("/metadata/namespace"), text("/metadata/name"))
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    format!(
+        "{} {}/{}",
+        text("/kind"),
+        text("/metadata/namespace"),
+        text("/metadata/name")
+    )
 }
 
 /// Objects of a kind.
@@ -85,8 +106,13 @@ pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<
 
 /// Runs a command; its standard output, or everything that it said.
 pub(crate) fn output(command: &mut Command) -> Result<String, String> {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     if output.status.success() {
         Ok(out.into_owned())
     } else {

@@ -28,12 +28,25 @@ impl Helm {
 
     pub(crate) fn install(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
         let chart = chart.to_str().unwrap();
-        let arguments = ["install", RELEASE, chart, "--namespace", NAMESPACE, "--create-namespace"];
+        let arguments = [
+            "install",
+            RELEASE,
+            chart,
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+        ];
         self.run(plane, &[&arguments, set].concat())
     }
 
     pub(crate) fn upgrade(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
-        let arguments = ["upgrade", RELEASE, chart.to_str().unwrap(), "--namespace", NAMESPACE];
+        let arguments = [
+            "upgrade",
+            RELEASE,
+            chart.to_str().unwrap(),
+            "--namespace",
+            NAMESPACE,
+        ];
         self.run(plane, &[&arguments, set].concat())
     }
 
@@ -45,20 +58,48 @@ impl Helm {
 /// Something of an object, by JSONPath.
 pub(crate) fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
     let output = format!("jsonpath={{{path}}}");
-    plane.kubectl(&[&["get"], object, &["--output", &output]].concat()).unwrap()
+    plane
+        .kubectl(&[&["get"], object, &["--output", &output]].concat())
+        .unwrap()
 }
 
 fn wait_for_the_definitions(plane: &ControlPlane) {
     let definitions = "crd/modelservices.serving.modelservice.dev";
-    plane.kubectl(&["wait", "--for=condition=Established", definitions, "--timeout=30s"]).unwrap();
+    plane
+        .kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            definitions,
+            "--timeout=30s",
+        ])
+        .unwrap();
 }
 
 /// Dry-runs objects with strict validation; `Err` also for a warning, such as one of Pod Security.
 fn validate(plane: &ControlPlane, manifest: &str, extra: &[&str]) -> Result<String, String> {
     let mut command = plane.kubectl_command().unwrap();
-    command.args(["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]).args(extra);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(manifest.as_bytes()).unwrap();
+    command
+        .args([
+            "apply",
+            "--server-side",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+        ])
+        .args(extra);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(manifest.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() && !errors.contains("Warning") {
@@ -84,7 +125,9 @@ fn newer_chart(folder: &Path) {
     assert_ne!(old, new);
     std::fs::write(path, new).unwrap();
     let path = folder.join("Chart.yaml");
-    let chart = std::fs::read_to_string(&path).unwrap().replace("version: 0.1.0", "version: 0.2.0");
+    let chart = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("version: 0.1.0", "version: 0.2.0");
     std::fs::write(path, chart).unwrap();
 }
 
@@ -98,11 +141,21 @@ fn keeps_the_users_services(helm: Helm, name: &str) {
     plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
     plane.apply(SERVICE).unwrap();
     let service = ["modelservice", "orchids", "--namespace", "team-a"];
-    let identity = || (get(&plane, &service, ".metadata.uid"), get(&plane, &service, ".metadata.generation"));
+    let identity = || {
+        (
+            get(&plane, &service, ".metadata.uid"),
+            get(&plane, &service, ".metadata.generation"),
+        )
+    };
     let before = identity();
 
     helm.upgrade(&plane, &chart, &["--set", "logLevel=debug"]);
-    let operator = ["deployment", "serving-modelservice-operator", "--namespace", NAMESPACE];
+    let operator = [
+        "deployment",
+        "serving-modelservice-operator",
+        "--namespace",
+        NAMESPACE,
+    ];
     assert!(get(&plane, &operator, ".spec.template.spec.containers[0].args").contains("--log-level=debug"));
     assert_eq!(identity(), before);
 
@@ -116,22 +169,43 @@ fn keeps_the_users_services(helm: Helm, name: &str) {
     newer_chart(&newer);
     helm.upgrade(&plane, &newer, &[]);
     let definition = ["crd", "modelservices.serving.modelservice.dev"];
-    let columns = get(&plane, &definition, ".spec.versions[0].additionalPrinterColumns[*].name");
+    let columns = get(
+        &plane,
+        &definition,
+        ".spec.versions[0].additionalPrinterColumns[*].name",
+    );
     assert!(columns.contains("Image"), "{columns}");
     assert_eq!(identity(), before);
 
     helm.uninstall(&plane);
     assert_eq!(identity(), before);
-    for kind in ["deployments,services,configmaps,serviceaccounts,roles,rolebindings", "clusterroles,clusterrolebindings"] {
+    for kind in [
+        "deployments,services,configmaps,serviceaccounts,roles,rolebindings",
+        "clusterroles,clusterrolebindings",
+    ] {
         let selector = "app.kubernetes.io/instance=serving";
-        let left = plane.kubectl(&["get", kind, "--namespace", NAMESPACE, "--selector", selector, "--output=name"]).unwrap();
+        let left = plane
+            .kubectl(&[
+                "get",
+                kind,
+                "--namespace",
+                NAMESPACE,
+                "--selector",
+                selector,
+                "--output=name",
+            ])
+            .unwrap();
         assert_eq!(left.trim(), "");
     }
 
     // Installed again, the release takes up the definitions that it left.
     helm.install(&plane, &chart, &[]);
     assert_eq!(identity(), before);
-    let columns = get(&plane, &definition, ".spec.versions[0].additionalPrinterColumns[*].name");
+    let columns = get(
+        &plane,
+        &definition,
+        ".spec.versions[0].additionalPrinterColumns[*].name",
+    );
     assert!(!columns.contains("Image"), "{columns}");
 
     // And only who asks for it loses them.
@@ -196,18 +270,31 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
         plane.kubectl(&["create", "namespace", namespace]).unwrap();
         // A pod or template that is not restricted is refused or warned of.
         let labels = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
-        plane.kubectl(&["label", "namespace", namespace, &labels[0], &labels[1]]).unwrap();
+        plane
+            .kubectl(&["label", "namespace", namespace, &labels[0], &labels[1]])
+            .unwrap();
         // Pods are only admitted for accounts that exist.
         for account in ["serving-modelservice-operator-self-test"] {
-            plane.kubectl(&["--namespace", namespace, "create", "serviceaccount", account]).unwrap();
+            plane
+                .kubectl(&["--namespace", namespace, "create", "serviceaccount", account])
+                .unwrap();
         }
     }
-    plane.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).unwrap();
+    plane
+        .kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "crd",
+            "--all",
+            "--timeout=30s",
+        ])
+        .unwrap();
 
     for set in value_sets() {
         for helm in Helm::BOTH {
             let rendered = helm.template(&arguments(&set)).unwrap();
-            let accepted = validate(&plane, &rendered, &["--force-conflicts"]).unwrap_or_else(|error| panic!("{helm:?} {set:?}: {error}"));
+            let accepted = validate(&plane, &rendered, &["--force-conflicts"])
+                .unwrap_or_else(|error| panic!("{helm:?} {set:?}: {error}"));
             assert_eq!(accepted.lines().count(), objects(&rendered).len(), "{accepted}");
         }
     }
@@ -220,30 +307,64 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
         .collect();
     assert!(!examples.is_empty());
     for example in examples {
-        validate(&plane, &std::fs::read_to_string(&example).unwrap(), &["--namespace", "team-a"])
-            .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
+        validate(
+            &plane,
+            &std::fs::read_to_string(&example).unwrap(),
+            &["--namespace", "team-a"],
+        )
+        .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
     }
     for (place, manifest) in crate::docs::manifests() {
-        validate(&plane, &manifest, &["--namespace", "team-a"]).unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
+        validate(&plane, &manifest, &["--namespace", "team-a"])
+            .unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
     }
     // What people type: `modelservice` must not also be the name of a category.
     plane.apply(SERVICE).unwrap();
     for name in ["modelservice", "modelservices", "msvc"] {
-        let found = plane.kubectl(&["--namespace", "team-a", "get", name, "orchids", "--output=name"]).unwrap();
+        let found = plane
+            .kubectl(&["--namespace", "team-a", "get", name, "orchids", "--output=name"])
+            .unwrap();
         assert_eq!(found.trim(), "modelservice.serving.modelservice.dev/orchids");
     }
-    let both = plane.kubectl(&["--namespace", "team-a", "get", "modelserving", "--output=name"]).unwrap();
+    let both = plane
+        .kubectl(&["--namespace", "team-a", "get", "modelserving", "--output=name"])
+        .unwrap();
     assert!(both.contains("orchids"), "{both}");
 
     // docs/autoscaling.md quotes what `kubectl scale` says of an autoscaled service.
-    plane.apply(&SERVICE.replace("spec:\n", "spec:\n  autoscaling: {maxReplicas: 3}\n")).unwrap();
-    let scale = ["--namespace", "team-a", "scale", "modelservice", "orchids", "--replicas=2"];
-    let refusal = plane.kubectl(&scale).expect_err("an autoscaled service was scaled").to_string();
-    let said = refusal.split_once("): ").unwrap().1.lines().next().unwrap().replace("orchids", "photos");
-    assert!(read("docs/autoscaling.md").lines().any(|line| line == said), "docs/autoscaling.md does not quote: {said}");
+    plane
+        .apply(&SERVICE.replace("spec:\n", "spec:\n  autoscaling: {maxReplicas: 3}\n"))
+        .unwrap();
+    let scale = [
+        "--namespace",
+        "team-a",
+        "scale",
+        "modelservice",
+        "orchids",
+        "--replicas=2",
+    ];
+    let refusal = plane
+        .kubectl(&scale)
+        .expect_err("an autoscaled service was scaled")
+        .to_string();
+    let said = refusal
+        .split_once("): ")
+        .unwrap()
+        .1
+        .lines()
+        .next()
+        .unwrap()
+        .replace("orchids", "photos");
+    assert!(
+        read("docs/autoscaling.md").lines().any(|line| line == said),
+        "docs/autoscaling.md does not quote: {said}"
+    );
 
     let typo = SERVICE.replace("model:", "modle:");
-    assert!(validate(&plane, &typo, &[]).is_err(), "strict validation lets everything through");
+    assert!(
+        validate(&plane, &typo, &[]).is_err(),
+        "strict validation lets everything through"
+    );
 }
 
 /// Whoever may edit a namespace may serve models in it, and nobody else.
@@ -251,25 +372,49 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
 fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
     let plane = plane("chart-roles");
     let set = [
-        "--set", "admissionPolicy.enabled=true",
-        "--set", "admissionPolicy.allowedModelImages={registry.example/models/}",
+        "--set",
+        "admissionPolicy.enabled=true",
+        "--set",
+        "admissionPolicy.allowedModelImages={registry.example/models/}",
     ];
     Helm::Four.install(&plane, &repository(CHART), &set);
     wait_for_the_definitions(&plane);
     plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
     for role in ["view", "edit", "admin"] {
         let arguments = ["--namespace", "team-a", "create", "rolebinding", role];
-        plane.kubectl(&[&arguments[..], &[&format!("--clusterrole={role}"), &format!("--user={role}er")]].concat()).unwrap();
+        plane
+            .kubectl(
+                &[
+                    &arguments[..],
+                    &[&format!("--clusterrole={role}"), &format!("--user={role}er")],
+                ]
+                .concat(),
+            )
+            .unwrap();
     }
     let may_sub = |user: &str, verb: &str, subresource: &str, namespace: &str| {
         let (user, subresource) = (format!("--as={user}"), format!("--subresource={subresource}"));
-        let arguments = ["auth", "can-i", verb, "modelservices", "--namespace", namespace, &user, &subresource];
+        let arguments = [
+            "auth",
+            "can-i",
+            verb,
+            "modelservices",
+            "--namespace",
+            namespace,
+            &user,
+            &subresource,
+        ];
         // It exits with 1 for no.
-        plane.kubectl(&arguments).is_ok_and(|answer| answer.trim() == "yes")
+        plane
+            .kubectl(&arguments)
+            .is_ok_and(|answer| answer.trim() == "yes")
     };
     let may = |user: &str, verb: &str, namespace: &str| may_sub(user, verb, "", namespace);
     // Roles are aggregated by a controller.
-    wait_until("admin has the rights of edit", Duration::from_secs(30), || Ok(may("adminer", "create", "team-a"))).unwrap();
+    wait_until("admin has the rights of edit", Duration::from_secs(30), || {
+        Ok(may("adminer", "create", "team-a"))
+    })
+    .unwrap();
     for (user, may_write) in [("viewer", false), ("editer", true), ("adminer", true)] {
         assert!(may(user, "get", "team-a"), "{user}");
         assert!(may_sub(user, "get", "status", "team-a"), "{user}");
@@ -277,20 +422,46 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
             assert_eq!(may(user, verb, "team-a"), may_write, "{user} {verb}");
         }
         assert_eq!(may_sub(user, "patch", "scale", "team-a"), may_write, "{user}");
-        assert!(!may_sub(user, "patch", "status", "team-a"), "{user} writes what the operator says");
+        assert!(
+            !may_sub(user, "patch", "status", "team-a"),
+            "{user} writes what the operator says"
+        );
         assert!(!may(user, "get", "default"), "{user} reads another namespace");
     }
 
     let elsewhere = SERVICE.replace("registry.example/models/", "elsewhere.example/");
-    wait_until("the policy is in force", Duration::from_secs(30), || Ok(validate(&plane, &elsewhere, &[]).is_err())).unwrap();
+    wait_until("the policy is in force", Duration::from_secs(30), || {
+        Ok(validate(&plane, &elsewhere, &[]).is_err())
+    })
+    .unwrap();
     let refusal = validate(&plane, &elsewhere, &[]).unwrap_err();
-    assert!(refusal.contains("must begin with registry.example/models/"), "{refusal}");
+    assert!(
+        refusal.contains("must begin with registry.example/models/"),
+        "{refusal}"
+    );
     validate(&plane, SERVICE, &[]).unwrap();
     // What was admitted before the rule changed can still be labelled.
     plane.apply(SERVICE).unwrap();
-    let stricter = ["--set", "admissionPolicy.enabled=true", "--set", "admissionPolicy.allowedModelImages={other.example/}"];
+    let stricter = [
+        "--set",
+        "admissionPolicy.enabled=true",
+        "--set",
+        "admissionPolicy.allowedModelImages={other.example/}",
+    ];
     Helm::Four.upgrade(&plane, &repository(CHART), &stricter);
     let another = SERVICE.replace("name: orchids", "name: tulips");
-    wait_until("the stricter rule is in force", Duration::from_secs(30), || Ok(validate(&plane, &another, &[]).is_err())).unwrap();
-    plane.kubectl(&["--namespace", "team-a", "label", "modelservice", "orchids", "colour=blue"]).unwrap();
+    wait_until("the stricter rule is in force", Duration::from_secs(30), || {
+        Ok(validate(&plane, &another, &[]).is_err())
+    })
+    .unwrap();
+    plane
+        .kubectl(&[
+            "--namespace",
+            "team-a",
+            "label",
+            "modelservice",
+            "orchids",
+            "colour=blue",
+        ])
+        .unwrap();
 }

@@ -32,11 +32,22 @@ impl Operator {
         let deployment = json_of(plane, &["deployment", ACCOUNT, "--namespace", NAMESPACE]);
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
         let classes = plane.folder().join("classes.yaml");
-        let configured = json_of(plane, &["configmap", "serving-modelservice-operator-accelerator-classes", "--namespace", NAMESPACE]);
+        let configured = json_of(
+            plane,
+            &[
+                "configmap",
+                "serving-modelservice-operator-accelerator-classes",
+                "--namespace",
+                NAMESPACE,
+            ],
+        );
         std::fs::write(&classes, configured["data"]["classes.yaml"].as_str().unwrap()).unwrap();
         let arguments = container["args"].as_array().unwrap().iter().map(|argument| {
             // The ConfigMap's mount.
-            argument.as_str().unwrap().replace("/etc/modelservice-operator/classes.yaml", classes.to_str().unwrap())
+            argument.as_str().unwrap().replace(
+                "/etc/modelservice-operator/classes.yaml",
+                classes.to_str().unwrap(),
+            )
         });
         let log = plane.folder().join(format!("operator-{run}.log"));
         let child = Command::new(env!("CARGO_BIN_EXE_modelservice-operator"))
@@ -59,7 +70,10 @@ impl Operator {
     /// Asks it to stop, as the kubelet does.
     fn stop(mut self) -> String {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        wait_until("the operator has ended", Duration::from_secs(30), || Ok(self.child.try_wait()?.is_some())).unwrap();
+        wait_until("the operator has ended", Duration::from_secs(30), || {
+            Ok(self.child.try_wait()?.is_some())
+        })
+        .unwrap();
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.log());
         self.log()
@@ -77,14 +91,27 @@ impl Drop for Operator {
 }
 
 fn json_of(plane: &ControlPlane, object: &[&str]) -> Value {
-    let text = plane.kubectl(&[&["get"], object, &["--output=json"]].concat()).unwrap();
+    let text = plane
+        .kubectl(&[&["get"], object, &["--output=json"]].concat())
+        .unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
 /// A kubeconfig with the operator's own service account instead of the administrator.
 fn kubeconfig(plane: &ControlPlane) -> PathBuf {
-    let token = plane.kubectl(&["--namespace", NAMESPACE, "create", "token", ACCOUNT, "--duration=1h"]).unwrap();
-    let text = plane.kubectl(&["config", "view", "--raw", "--output=json"]).unwrap();
+    let token = plane
+        .kubectl(&[
+            "--namespace",
+            NAMESPACE,
+            "create",
+            "token",
+            ACCOUNT,
+            "--duration=1h",
+        ])
+        .unwrap();
+    let text = plane
+        .kubectl(&["config", "view", "--raw", "--output=json"])
+        .unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
     for user in config["users"].as_array_mut().unwrap() {
         user["user"] = json!({"token": token.trim()});
@@ -113,10 +140,16 @@ fn read_service(plane: &ControlPlane, name: &str, namespace: &str) -> Value {
 }
 
 fn reason(service: &Value) -> &str {
-    let conditions = service["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let conditions = service["status"]["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
     let current = service["status"]["observedGeneration"] == service["metadata"]["generation"];
-    ready.filter(|_| current).and_then(|ready| ready["reason"].as_str()).unwrap_or("none yet")
+    ready
+        .filter(|_| current)
+        .and_then(|ready| ready["reason"].as_str())
+        .unwrap_or("none yet")
 }
 
 fn wait_for(plane: &ControlPlane, name: &str, namespace: &str, wanted: &str) -> Value {
@@ -140,29 +173,72 @@ fn install(plane: &ControlPlane, command: &str, set: &[&str]) {
 /// Rights that are too few show here, flags that do not exist, and statuses that GitOps tools misread.
 #[test]
 fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() {
-    let options = ControlPlaneOptions { fake_nodes: Some(FakeNodes::new(1)), ..ControlPlaneOptions::named("chart-operator") };
+    let options = ControlPlaneOptions {
+        fake_nodes: Some(FakeNodes::new(1)),
+        ..ControlPlaneOptions::named("chart-operator")
+    };
     let plane = ControlPlane::start(options).unwrap();
-    let tpu = "accelerators.extra[0].name=example-tpu,accelerators.extra[0].spec.resource.name=example.com/tpu";
+    let tpu =
+        "accelerators.extra[0].name=example-tpu,accelerators.extra[0].spec.resource.name=example.com/tpu";
     install(&plane, "install", &["--set", tpu, "--set", "logLevel=debug"]);
     for namespace in ["team-a", "team-b"] {
         plane.kubectl(&["create", "namespace", namespace]).unwrap();
     }
-    plane.apply(&service("orchids", "team-a", "  autoscaling: {minReplicas: 2, maxReplicas: 3}")).unwrap();
-    plane.apply(&service("tulips", "team-a", "  accelerators: [missing]")).unwrap();
-    plane.apply(&service("roses", "team-a", "  suspend: true")).unwrap();
+    plane
+        .apply(&service(
+            "orchids",
+            "team-a",
+            "  autoscaling: {minReplicas: 2, maxReplicas: 3}",
+        ))
+        .unwrap();
+    plane
+        .apply(&service("tulips", "team-a", "  accelerators: [missing]"))
+        .unwrap();
+    plane
+        .apply(&service("roses", "team-a", "  suspend: true"))
+        .unwrap();
 
     let operator = Operator::start(&plane, "first");
     every_status_is_judged_as_documented(&plane);
-    let budget = get(&plane, &["pdb", "orchids", "--namespace", "team-a"], ".spec.maxUnavailable");
+    let budget = get(
+        &plane,
+        &["pdb", "orchids", "--namespace", "team-a"],
+        ".spec.maxUnavailable",
+    );
     assert_eq!(budget, "1");
-    assert_eq!(get(&plane, &["hpa", "orchids", "--namespace", "team-a"], ".spec.minReplicas"), "2");
+    assert_eq!(
+        get(
+            &plane,
+            &["hpa", "orchids", "--namespace", "team-a"],
+            ".spec.minReplicas"
+        ),
+        "2"
+    );
     deletion_leaves_nothing(&plane);
 
     // Somebody adapts a default class, and removes another.
-    assert_eq!(get(&plane, &["acceleratorclass", "example-tpu"], ".spec.resource.name"), "example.com/tpu");
+    assert_eq!(
+        get(
+            &plane,
+            &["acceleratorclass", "example-tpu"],
+            ".spec.resource.name"
+        ),
+        "example.com/tpu"
+    );
     let edit = r#"{"spec":{"nodeSelector":{"example.com/pool":"models"}}}"#;
-    plane.kubectl(&["patch", "acceleratorclass", "cpu", "--type=merge", "--patch", edit]).unwrap();
-    plane.kubectl(&["delete", "acceleratorclass", "example-tpu"]).unwrap();
+    plane
+        .kubectl(&[
+            "patch",
+            "acceleratorclass",
+            "cpu",
+            "--type=merge",
+            "--patch",
+            edit,
+        ])
+        .unwrap();
+    plane
+        .kubectl(&["delete", "acceleratorclass", "example-tpu"])
+        .unwrap();
     let version = get(&plane, &["acceleratorclass", "cpu"], ".metadata.resourceVersion");
     let log = operator.stop();
     assert!(!log.contains("forbidden"), "the operator lacks a right: {log}");
@@ -172,7 +248,11 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
         Ok(plane.kubectl(&["get", "acceleratorclass", "example-tpu"]).is_ok())
     })
     .unwrap();
-    assert_eq!(get(&plane, &["acceleratorclass", "cpu"], ".metadata.resourceVersion"), version, "the edit was overwritten");
+    assert_eq!(
+        get(&plane, &["acceleratorclass", "cpu"], ".metadata.resourceVersion"),
+        version,
+        "the edit was overwritten"
+    );
     let log = operator.stop();
     assert!(!log.contains("forbidden"), "the operator lacks a right: {log}");
 
@@ -193,27 +273,51 @@ fn every_status_is_judged_as_documented(plane: &ControlPlane) {
 }
 
 fn deletion_leaves_nothing(plane: &ControlPlane) {
-    plane.kubectl(&["--namespace", "team-a", "delete", "modelservices", "--all"]).unwrap();
+    plane
+        .kubectl(&["--namespace", "team-a", "delete", "modelservices", "--all"])
+        .unwrap();
     wait_until("nothing of the services is left", PATIENCE, || {
         let kinds = "deployments,services,horizontalpodautoscalers,poddisruptionbudgets,pods";
-        Ok(plane.kubectl(&["--namespace", "team-a", "get", kinds, "--output=name"])?.trim().is_empty())
+        Ok(plane
+            .kubectl(&["--namespace", "team-a", "get", kinds, "--output=name"])?
+            .trim()
+            .is_empty())
     })
     .unwrap();
 }
 
 /// With a Role in team-a, one for the Lease, and nothing else.
 fn single_namespaces_need_no_cluster_role(plane: &ControlPlane) {
-    let set = ["--set", "watchNamespaces={team-a},accelerators.clusterRole.enabled=false,logLevel=debug"];
+    let set = [
+        "--set",
+        "watchNamespaces={team-a},accelerators.clusterRole.enabled=false,logLevel=debug",
+    ];
     install(plane, "upgrade", &set);
-    let roles = plane.kubectl(&["get", "clusterrolebindings", "--selector=app.kubernetes.io/instance=serving", "--output=name"]).unwrap();
+    let roles = plane
+        .kubectl(&[
+            "get",
+            "clusterrolebindings",
+            "--selector=app.kubernetes.io/instance=serving",
+            "--output=name",
+        ])
+        .unwrap();
     assert_eq!(roles.trim(), "");
     let operator = Operator::start(plane, "namespaced");
     plane.apply(&service("orchids", "team-b", "")).unwrap();
-    plane.apply(&service("orchids", "team-a", "  replicas: 2")).unwrap();
+    plane
+        .apply(&service("orchids", "team-a", "  replicas: 2"))
+        .unwrap();
     let object = wait_for(plane, "orchids", "team-a", "Serving");
     // The class of the ConfigMap, not the edited one of the cluster, which this operator may not read.
-    let name = format!("orchids-{}", object["status"]["currentRevision"].as_str().unwrap());
-    let selector = get(plane, &["deployment", &name, "--namespace", "team-a"], ".spec.template.spec.nodeSelector");
+    let name = format!(
+        "orchids-{}",
+        object["status"]["currentRevision"].as_str().unwrap()
+    );
+    let selector = get(
+        plane,
+        &["deployment", &name, "--namespace", "team-a"],
+        ".spec.template.spec.nodeSelector",
+    );
     assert_eq!(selector, "");
     assert_eq!(read_service(plane, "orchids", "team-b").get("status"), None);
     operator.stop();

@@ -32,7 +32,9 @@ fn the_charts_definitions_are_those_of_the_repository() {
     }
     assert_eq!(
         std::fs::read_dir(repository("crds")).unwrap().count(),
-        std::fs::read_dir(repository(CHART).join("files/crds")).unwrap().count()
+        std::fs::read_dir(repository(CHART).join("files/crds"))
+            .unwrap()
+            .count()
     );
     let rendered = objects(&Helm::Four.template(&[]).unwrap());
     let definitions: Vec<&Value> = of_kind(&rendered, "CustomResourceDefinition").collect();
@@ -41,7 +43,10 @@ fn the_charts_definitions_are_those_of_the_repository() {
         let plural = definition["spec"]["names"]["plural"].as_str().unwrap();
         let source = &objects(&read(&format!("crds/{plural}.yaml")))[0];
         assert_eq!(whole_numbers(&definition["spec"]), whole_numbers(&source["spec"]));
-        assert_eq!(definition["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+        assert_eq!(
+            definition["metadata"]["annotations"]["helm.sh/resource-policy"],
+            "keep"
+        );
     }
 }
 
@@ -50,7 +55,10 @@ fn whole_numbers(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
         Value::Array(items) => items.iter().map(whole_numbers).collect(),
-        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), whole_numbers(value))).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| (key.clone(), whole_numbers(value)))
+            .collect(),
         other => other.clone(),
     }
 }
@@ -62,7 +70,10 @@ fn definitions_can_be_left_out_or_be_removed_with_the_release() {
     assert_eq!(of_kind(&without, "CustomResourceDefinition").count(), 0);
     let removable = objects(&Helm::Four.template(&["--set", "crds.keep=false"]).unwrap());
     for definition in of_kind(&removable, "CustomResourceDefinition") {
-        assert_eq!(definition["metadata"]["annotations"].get("helm.sh/resource-policy"), None);
+        assert_eq!(
+            definition["metadata"]["annotations"].get("helm.sh/resource-policy"),
+            None
+        );
     }
 }
 
@@ -101,19 +112,31 @@ fn operator(arguments: &[&str]) -> Value {
 }
 
 fn operator_arguments(deployment: &Value) -> Vec<&str> {
-    let list = deployment.pointer("/spec/template/spec/containers/0/args").unwrap().as_array().unwrap();
+    let list = deployment
+        .pointer("/spec/template/spec/containers/0/args")
+        .unwrap()
+        .as_array()
+        .unwrap();
     list.iter().map(|argument| argument.as_str().unwrap()).collect()
 }
 
 /// A digest that is ignored runs another image than the one that was reviewed.
 #[test]
 fn a_digest_wins_over_a_tag_and_the_tag_over_the_charts_version() {
-    let image = |arguments: &[&str]| operator(arguments)["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let image = |arguments: &[&str]| {
+        operator(arguments)["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    };
     assert_eq!(image(&[]), "modelservice-operator:0.1.0");
-    assert_eq!(image(&["--set", "image.repository=r.example:5000/o,image.tag=t"]), "r.example:5000/o:t");
+    assert_eq!(
+        image(&["--set", "image.repository=r.example:5000/o,image.tag=t"]),
+        "r.example:5000/o:t"
+    );
     let digest = format!("sha256:{}", "a".repeat(64));
     let with_digest = format!("image.tag=t,image.digest={digest}");
-    assert_eq!(image(&["--set", &with_digest]), format!("modelservice-operator@{digest}"));
+    assert_eq!(
+        image(&["--set", &with_digest]),
+        format!("modelservice-operator@{digest}")
+    );
     let runtime = operator(&["--set", "runtimeImage.repository=r.example/s"]);
     assert!(operator_arguments(&runtime).contains(&"--runtime-image=r.example/s:0.1.0"));
 }
@@ -123,7 +146,11 @@ fn a_digest_wins_over_a_tag_and_the_tag_over_the_charts_version() {
 fn two_replicas_spread_and_have_a_disruption_budget() {
     let one = objects(&Helm::Four.template(&[]).unwrap());
     assert_eq!(of_kind(&one, "PodDisruptionBudget").count(), 0);
-    assert_eq!(of_kind(&one, "Deployment").next().unwrap()["spec"]["template"]["spec"].get("topologySpreadConstraints"), None);
+    assert_eq!(
+        of_kind(&one, "Deployment").next().unwrap()["spec"]["template"]["spec"]
+            .get("topologySpreadConstraints"),
+        None
+    );
 
     let two = objects(&Helm::Four.template(&["--set", "replicas=2"]).unwrap());
     let deployment = of_kind(&two, "Deployment").next().unwrap();
@@ -132,9 +159,15 @@ fn two_replicas_spread_and_have_a_disruption_budget() {
         let wanted = selector["matchLabels"].as_object().unwrap();
         !wanted.is_empty() && wanted.iter().all(|(key, value)| labels[key] == *value)
     };
-    let spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"].as_array().unwrap();
+    let spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        .as_array()
+        .unwrap();
     assert_eq!(spread.len(), 2);
-    assert!(spread.iter().all(|constraint| selects_the_operator(&constraint["labelSelector"])));
+    assert!(
+        spread
+            .iter()
+            .all(|constraint| selects_the_operator(&constraint["labelSelector"]))
+    );
     let budget = of_kind(&two, "PodDisruptionBudget").next().unwrap();
     assert!(selects_the_operator(&budget["spec"]["selector"]));
     assert_eq!(budget["spec"]["maxUnavailable"], 1);
@@ -144,18 +177,39 @@ fn two_replicas_spread_and_have_a_disruption_budget() {
 /// The first model of a newcomer names no class: `cpu` has to be there.
 #[test]
 fn the_default_classes_reach_the_operator() {
-    let rendered = objects(&Helm::Four.template(&["--values", &format!("{CHART}/ci/everything-values.yaml")]).unwrap());
-    let text = of_kind(&rendered, "ConfigMap").next().unwrap()["data"]["classes.yaml"].as_str().unwrap();
+    let rendered = objects(
+        &Helm::Four
+            .template(&["--values", &format!("{CHART}/ci/everything-values.yaml")])
+            .unwrap(),
+    );
+    let text = of_kind(&rendered, "ConfigMap").next().unwrap()["data"]["classes.yaml"]
+        .as_str()
+        .unwrap();
     let classes: Vec<modelservice_operator::crd::AcceleratorClass> = serde_saphyr::from_str(text).unwrap();
-    let names: Vec<&str> = classes.iter().map(|class| class.metadata.name.as_deref().unwrap()).collect();
+    let names: Vec<&str> = classes
+        .iter()
+        .map(|class| class.metadata.name.as_deref().unwrap())
+        .collect();
     assert_eq!(names, ["cpu", "example-tpu"]);
     assert_eq!(classes[1].spec.resource.as_ref().unwrap().name, "example.com/tpu");
     assert_eq!(classes[0].spec.runtime.execution_provider, "CPUExecutionProvider");
     let deployment = of_kind(&rendered, "Deployment").next().unwrap();
-    assert!(operator_arguments(deployment).contains(&"--accelerator-classes=/etc/modelservice-operator/classes.yaml"));
-    let changed = operator(&["--set", "accelerators.extra[0].name=a,accelerators.extra[0].spec.sharing=Shared"]);
-    let checksum = |deployment: &Value| deployment["spec"]["template"]["metadata"]["annotations"]["checksum/accelerator-classes"].clone();
-    assert_ne!(checksum(&changed), checksum(&operator(&[])), "the operator does not restart for a new class");
+    assert!(
+        operator_arguments(deployment)
+            .contains(&"--accelerator-classes=/etc/modelservice-operator/classes.yaml")
+    );
+    let changed = operator(&[
+        "--set",
+        "accelerators.extra[0].name=a,accelerators.extra[0].spec.sharing=Shared",
+    ]);
+    let checksum = |deployment: &Value| {
+        deployment["spec"]["template"]["metadata"]["annotations"]["checksum/accelerator-classes"].clone()
+    };
+    assert_ne!(
+        checksum(&changed),
+        checksum(&operator(&[])),
+        "the operator does not restart for a new class"
+    );
 
     let none = objects(&Helm::Four.template(&["--set", "accelerators.cpu=false"]).unwrap());
     assert_eq!(of_kind(&none, "ConfigMap").count(), 0);
@@ -166,14 +220,26 @@ fn the_default_classes_reach_the_operator() {
 fn the_manifest_for_plain_kubectl_is_up_to_date() {
     let rendered = Helm::Four
         .command(None)
-        .args(["template", "modelservice-operator", CHART, "--namespace", NAMESPACE, "--kube-version", "1.37.0"])
+        .args([
+            "template",
+            "modelservice-operator",
+            CHART,
+            "--namespace",
+            NAMESPACE,
+            "--kube-version",
+            "1.37.0",
+        ])
         .args(["--no-hooks", "--set", "crds.enabled=false"])
         .output()
         .unwrap();
     let rendered = String::from_utf8(rendered.stdout).unwrap();
     let body: Vec<&str> = rendered
         .lines()
-        .filter(|line| !line.contains("helm.sh/chart:") && !line.contains("managed-by: Helm") && !line.starts_with("# Source:"))
+        .filter(|line| {
+            !line.contains("helm.sh/chart:")
+                && !line.contains("managed-by: Helm")
+                && !line.starts_with("# Source:")
+        })
         .collect();
     let header = "# The operator without Helm: see docs/install.md. Made from the chart by\n\
                   # UPDATE_GENERATED=1 cargo test --test chart; not to be edited.\n";
@@ -191,7 +257,11 @@ fn the_manifest_for_plain_kubectl_is_up_to_date() {
 /// A metrics Service or policy that selects nothing is worse than none.
 #[test]
 fn everything_that_selects_the_operator_selects_it() {
-    let rendered = objects(&Helm::Four.template(&["--values", &format!("{CHART}/ci/everything-values.yaml")]).unwrap());
+    let rendered = objects(
+        &Helm::Four
+            .template(&["--values", &format!("{CHART}/ci/everything-values.yaml")])
+            .unwrap(),
+    );
     let deployment = of_kind(&rendered, "Deployment").next().unwrap();
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     let service = of_kind(&rendered, "Service").next().unwrap();
@@ -204,11 +274,23 @@ fn everything_that_selects_the_operator_selects_it() {
     };
     assert!(selects(&service["spec"]["selector"], labels));
     assert!(selects(&policy["spec"]["podSelector"]["matchLabels"], labels));
-    assert!(selects(&monitor["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]));
-    assert_eq!(monitor["spec"]["namespaceSelector"]["matchNames"], json!([NAMESPACE]));
-    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    assert!(selects(
+        &monitor["spec"]["selector"]["matchLabels"],
+        &service["metadata"]["labels"]
+    ));
+    assert_eq!(
+        monitor["spec"]["namespaceSelector"]["matchNames"],
+        json!([NAMESPACE])
+    );
+    assert_eq!(
+        monitor["spec"]["endpoints"][0]["port"],
+        service["spec"]["ports"][0]["name"]
+    );
     let egress = serde_json::to_string(&policy["spec"]["egress"]).unwrap();
-    assert!(egress.contains("4317"), "the port of the OTLP endpoint is closed: {egress}");
+    assert!(
+        egress.contains("4317"),
+        "the port of the OTLP endpoint is closed: {egress}"
+    );
 }
 
 /// A cluster-wide object in an installation by a team with rights in its own namespaces fails as a whole.
@@ -217,7 +299,11 @@ fn the_namespaced_installation_renders_nothing_cluster_wide() {
     let namespaced = ["--values", &format!("{CHART}/ci/namespaced-values.yaml")];
     let rendered = objects(&Helm::Four.template(&namespaced).unwrap());
     for object in &rendered {
-        assert!(object["metadata"]["namespace"].is_string(), "{} is cluster-wide", reference(object));
+        assert!(
+            object["metadata"]["namespace"].is_string(),
+            "{} is cluster-wide",
+            reference(object)
+        );
     }
     let deployment = of_kind(&rendered, "Deployment").next().unwrap();
     assert!(operator_arguments(deployment).contains(&"--namespace=team-a,team-b"));

@@ -13,7 +13,11 @@ const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("serving.modelservice.dev", "modelservices", &["list", "watch"]),
     ("serving.modelservice.dev", "modelservices/status", &["patch"]),
-    ("serving.modelservice.dev", "modelservices/finalizers", &["update"]),
+    (
+        "serving.modelservice.dev",
+        "modelservices/finalizers",
+        &["update"],
+    ),
     ("apps", "deployments", CHILD),
     ("", "services", CHILD),
     ("autoscaling", "horizontalpodautoscalers", CHILD),
@@ -25,7 +29,11 @@ const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
 /// Any other Lease of the namespace is none of its business.
 const LEASES: &[(&str, &str, &[&str])] = &[
     ("coordination.k8s.io", "leases", &["create"]),
-    ("coordination.k8s.io", "leases named serving-modelservice-operator", &["get", "update"]),
+    (
+        "coordination.k8s.io",
+        "leases named serving-modelservice-operator",
+        &["get", "update"],
+    ),
 ];
 
 const CLASSES: (&str, &str) = ("serving.modelservice.dev", "acceleratorclasses");
@@ -33,7 +41,9 @@ const CLASSES: (&str, &str) = ("serving.modelservice.dev", "acceleratorclasses")
 fn rights(place: &str, list: &[(&str, &str, &[&str])]) -> BTreeSet<Right> {
     list.iter()
         .flat_map(|(group, resource, verbs)| {
-            verbs.iter().map(move |verb| (place.into(), (*group).into(), (*resource).into(), (*verb).into()))
+            verbs
+                .iter()
+                .map(move |verb| (place.into(), (*group).into(), (*resource).into(), (*verb).into()))
         })
         .collect()
 }
@@ -41,8 +51,15 @@ fn rights(place: &str, list: &[(&str, &str, &[&str])]) -> BTreeSet<Right> {
 /// All rights that bindings give to a service account.
 fn rights_of(objects: &[Value], account: &str) -> BTreeSet<Right> {
     let mut found = BTreeSet::new();
-    for binding in objects.iter().filter(|o| ["RoleBinding", "ClusterRoleBinding"].contains(&o["kind"].as_str().unwrap())) {
-        let bound = binding["subjects"].as_array().unwrap().iter().any(|subject| subject["name"] == account);
+    for binding in objects
+        .iter()
+        .filter(|o| ["RoleBinding", "ClusterRoleBinding"].contains(&o["kind"].as_str().unwrap()))
+    {
+        let bound = binding["subjects"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|subject| subject["name"] == account);
         if !bound {
             continue;
         }
@@ -52,13 +69,27 @@ fn rights_of(objects: &[Value], account: &str) -> BTreeSet<Right> {
             .find(|role| {
                 role["kind"] == binding["roleRef"]["kind"]
                     && role["metadata"]["name"] == binding["roleRef"]["name"]
-                    && role["metadata"]["namespace"] == if role["kind"] == "Role" { place.into() } else { Value::Null }
+                    && role["metadata"]["namespace"]
+                        == if role["kind"] == "Role" {
+                            place.into()
+                        } else {
+                            Value::Null
+                        }
             })
             .unwrap_or_else(|| panic!("{} binds no role of this chart", reference(binding)));
         for rule in role["rules"].as_array().unwrap() {
-            let texts = |key: &str| rule[key].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect::<Vec<_>>();
+            let texts = |key: &str| {
+                rule[key]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|text| text.as_str().unwrap())
+                    .collect::<Vec<_>>()
+            };
             assert!(rule.get("nonResourceURLs").is_none());
-            let names = rule.get("resourceNames").map(|names| format!(" named {}", names[0].as_str().unwrap()));
+            let names = rule
+                .get("resourceNames")
+                .map(|names| format!(" named {}", names[0].as_str().unwrap()));
             for group in texts("apiGroups") {
                 for resource in texts("resources") {
                     let resource = format!("{resource}{}", names.clone().unwrap_or_default());
@@ -94,7 +125,11 @@ fn cluster_wide_rights_are_the_least_set() {
 
 #[test]
 fn namespaced_rights_are_the_least_set_and_one_cluster_role_reads_classes() {
-    let both = || rights("team-a", IN_SERVED_NAMESPACES).into_iter().chain(rights("team-b", IN_SERVED_NAMESPACES));
+    let both = || {
+        rights("team-a", IN_SERVED_NAMESPACES)
+            .into_iter()
+            .chain(rights("team-b", IN_SERVED_NAMESPACES))
+    };
     let own = rights(NAMESPACE, LEASES);
     let reads = rights("*", &[(CLASSES.0, CLASSES.1, &["list", "watch"])]);
 
@@ -102,7 +137,10 @@ fn namespaced_rights_are_the_least_set_and_one_cluster_role_reads_classes() {
     let wanted: BTreeSet<Right> = both().chain(own.clone()).chain(reads).collect();
     assert_eq!(rights_of(&namespaced, ACCOUNT), wanted);
 
-    let none = rendered(&["--set", "watchNamespaces={team-a,team-b},accelerators.clusterRole.enabled=false"]);
+    let none = rendered(&[
+        "--set",
+        "watchNamespaces={team-a,team-b},accelerators.clusterRole.enabled=false",
+    ]);
     let wanted: BTreeSet<Right> = both().chain(own).collect();
     assert_eq!(rights_of(&none, ACCOUNT), wanted);
 }
@@ -119,12 +157,27 @@ fn no_lease_rights_without_leader_election() {
 fn no_role_names_secrets_or_a_wildcard() {
     for set in value_sets() {
         let rendered = rendered(&arguments(&set));
-        let roles: Vec<&Value> = of_kind(&rendered, "ClusterRole").chain(of_kind(&rendered, "Role")).collect();
+        let roles: Vec<&Value> = of_kind(&rendered, "ClusterRole")
+            .chain(of_kind(&rendered, "Role"))
+            .collect();
         assert!(!roles.is_empty());
         for role in roles {
             let rules = role["rules"].to_string();
-            for forbidden in ["\"*\"", "secrets", "pods/log", "pods/exec", "impersonate", "escalate", "\"bind\"", "\"roles\""] {
-                assert!(!rules.contains(forbidden), "{} has {forbidden}: {rules}", reference(role));
+            for forbidden in [
+                "\"*\"",
+                "secrets",
+                "pods/log",
+                "pods/exec",
+                "impersonate",
+                "escalate",
+                "\"bind\"",
+                "\"roles\"",
+            ] {
+                assert!(
+                    !rules.contains(forbidden),
+                    "{} has {forbidden}: {rules}",
+                    reference(role)
+                );
             }
         }
     }
@@ -135,14 +188,26 @@ fn no_role_names_secrets_or_a_wildcard() {
 fn only_the_operator_and_the_self_test_are_bound() {
     for set in value_sets() {
         let rendered = rendered(&arguments(&set));
-        let accounts: BTreeSet<&str> = of_kind(&rendered, "ServiceAccount").map(|a| a["metadata"]["name"].as_str().unwrap()).collect();
-        for binding in rendered.iter().filter(|o| o["kind"].as_str().unwrap().ends_with("RoleBinding")) {
+        let accounts: BTreeSet<&str> = of_kind(&rendered, "ServiceAccount")
+            .map(|a| a["metadata"]["name"].as_str().unwrap())
+            .collect();
+        for binding in rendered
+            .iter()
+            .filter(|o| o["kind"].as_str().unwrap().ends_with("RoleBinding"))
+        {
             for subject in binding["subjects"].as_array().unwrap() {
                 assert_eq!(subject["kind"], "ServiceAccount");
-                assert!(accounts.contains(subject["name"].as_str().unwrap()), "{}", reference(binding));
+                assert!(
+                    accounts.contains(subject["name"].as_str().unwrap()),
+                    "{}",
+                    reference(binding)
+                );
             }
         }
-        for object in rendered.iter().filter(|o| o["metadata"]["name"].as_str().unwrap().ends_with("-self-test")) {
+        for object in rendered
+            .iter()
+            .filter(|o| o["metadata"]["name"].as_str().unwrap().ends_with("-self-test"))
+        {
             let annotations = &object["metadata"]["annotations"];
             assert_eq!(annotations["helm.sh/hook"], "test", "{}", reference(object));
             if object["kind"] != "Pod" {
@@ -151,8 +216,15 @@ fn only_the_operator_and_the_self_test_are_bound() {
             }
         }
     }
-    let test = rights_of(&rendered(&[]), &format!("{RELEASE}-modelservice-operator-self-test"));
-    let wanted = [("serving.modelservice.dev", "modelservices", &["get", "list", "watch", "create", "patch", "delete"][..])];
+    let test = rights_of(
+        &rendered(&[]),
+        &format!("{RELEASE}-modelservice-operator-self-test"),
+    );
+    let wanted = [(
+        "serving.modelservice.dev",
+        "modelservices",
+        &["get", "list", "watch", "create", "patch", "delete"][..],
+    )];
     assert_eq!(test, rights(NAMESPACE, &wanted));
 }
 
@@ -163,7 +235,10 @@ fn the_operators_pod_uses_the_bound_account() {
         let rendered = rendered(&arguments(&set));
         let pod = &of_kind(&rendered, "Deployment").next().unwrap()["spec"]["template"]["spec"];
         let account = pod["serviceAccountName"].as_str().unwrap();
-        assert!(!rights_of(&rendered, account).is_empty(), "{CHART}: {account} has no rights");
+        assert!(
+            !rights_of(&rendered, account).is_empty(),
+            "{CHART}: {account} has no rights"
+        );
         assert!(of_kind(&rendered, "ServiceAccount").any(|a| a["metadata"]["name"] == account));
     }
 }

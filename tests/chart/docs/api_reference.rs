@@ -35,14 +35,35 @@ pub(crate) fn render(definitions: &[String]) -> String {
 
 /// A table for an object, then tables for the objects in it that are described here.
 fn table(page: &mut String, path: &str, object: &Value) {
-    let _ = write!(page, "\n### `{path}`\n\n{}\n\n| Field | Type | Default | Description |\n|---|---|---|---|\n", prose(object));
-    let required: Vec<&str> =
-        object["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let _ = write!(
+        page,
+        "\n### `{path}`\n\n{}\n\n| Field | Type | Default | Description |\n|---|---|---|---|\n",
+        prose(object)
+    );
+    let required: Vec<&str> = object["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let properties = object["properties"].as_object().unwrap();
     for (name, field) in properties {
-        let default = field.get("default").map(|value| format!("`{value}`")).unwrap_or_default();
-        let mark = if required.contains(&name.as_str()) { " (required)" } else { "" };
-        let _ = writeln!(page, "| `{name}`{mark} | {} | {} | {} |", type_of(field), cell(&default), cell(&described(field)));
+        let default = field
+            .get("default")
+            .map(|value| format!("`{value}`"))
+            .unwrap_or_default();
+        let mark = if required.contains(&name.as_str()) {
+            " (required)"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            page,
+            "| `{name}`{mark} | {} | {} | {} |",
+            type_of(field),
+            cell(&default),
+            cell(&described(field))
+        );
     }
     rules(page, object);
     for (name, field) in properties {
@@ -55,7 +76,11 @@ fn table(page: &mut String, path: &str, object: &Value) {
 
 /// An object whose fields are described: ours. Kubernetes' own types are described by Kubernetes.
 fn ours(field: &Value) -> Option<&Value> {
-    let object = if field["type"] == "array" { &field["items"] } else { field };
+    let object = if field["type"] == "array" {
+        &field["items"]
+    } else {
+        field
+    };
     let first = object["properties"].as_object()?.values().next()?;
     first.get("description").map(|_| object)
 }
@@ -75,7 +100,12 @@ fn type_of(field: &Value) -> String {
 
 /// The description and the bounds.
 fn described(field: &Value) -> String {
-    let number = |key: &str| field.get(key).and_then(Value::as_f64).map(|value| format!("{value}"));
+    let number = |key: &str| {
+        field
+            .get(key)
+            .and_then(Value::as_f64)
+            .map(|value| format!("{value}"))
+    };
     let mut all = vec![prose(field)];
     match (number("minimum"), number("maximum")) {
         (Some(least), Some(most)) => all.push(format!("{least} to {most}.")),
@@ -83,14 +113,25 @@ fn described(field: &Value) -> String {
         (None, Some(most)) => all.push(format!("At most {most}.")),
         (None, None) => {}
     }
-    for (key, what) in [("maxLength", "characters"), ("maxItems", "items"), ("maxProperties", "entries")] {
+    for (key, what) in [
+        ("maxLength", "characters"),
+        ("maxItems", "items"),
+        ("maxProperties", "entries"),
+    ] {
         all.extend(number(key).map(|most| format!("At most {most} {what}.")));
     }
     if let Some(values) = field["enum"].as_array() {
-        let values: Vec<String> = values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or_default())).collect();
+        let values: Vec<String> = values
+            .iter()
+            .map(|value| format!("`{}`", value.as_str().unwrap_or_default()))
+            .collect();
         all.push(format!("One of {}.", values.join(", ")));
     }
-    all.extend(field["pattern"].as_str().map(|pattern| format!("Matches `{pattern}`.")));
+    all.extend(
+        field["pattern"]
+            .as_str()
+            .map(|pattern| format!("Matches `{pattern}`.")),
+    );
     for rule in validations(field).filter(|_| ours(field).is_none()) {
         all.push(format!("Rule: {rule}."));
     }
@@ -106,11 +147,20 @@ fn rules(page: &mut String, object: &Value) {
 }
 
 fn validations(object: &Value) -> impl Iterator<Item = &str> {
-    object["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str())
+    object["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule["message"].as_str())
 }
 
 fn prose(object: &Value) -> String {
-    object["description"].as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    object["description"]
+        .as_str()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Placeholders such as `<64 hex>` would be tags, and bars would end the cell.

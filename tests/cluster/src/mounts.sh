@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Makes a node's mounts in the mount namespace it is started in, and holds them: mounts.sh FOLDER
 set -eu
 folder=$1
