@@ -40,6 +40,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         )
     })?;
     let health = http::Health::default();
+    tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
     let server = axum::serve(listener, http::router(health.clone())).into_future();
     let config = Config::infer()
         .await

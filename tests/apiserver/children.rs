@@ -1,0 +1,283 @@
+//! Children: made, repaired, pruned; those of others untouched.
+
+use crate::fixture::{World, condition, eventually, service};
+use k8s_openapi::api::{
+    apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use modelservice_operator::crd::ModelService;
+use serde_json::json;
+use std::sync::Arc;
+
+crate::tests!(
+    a_service_gets_its_children_and_says_where_it_is,
+    drift_in_any_child_is_repaired,
+    what_is_no_longer_wanted_goes,
+    objects_of_others_stay_byte_identical,
+    children_of_a_deleted_namesake_are_waited_for,
+    a_deleted_service_leaves_nothing,
+);
+
+async fn a_service_gets_its_children_and_says_where_it_is(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    place.apply(&service("photos").autoscaled(2, 5)).await;
+    let status = place.serving("photos").await.status.unwrap();
+    assert_eq!(status.url.unwrap(), format!("http://photos.{}.svc", place.name));
+    assert_eq!((status.replicas, status.ready_replicas), (2, 2));
+    assert_eq!(status.accelerator.unwrap().class, "cpu");
+    let deployment = place.deployment("photos").await;
+    assert_eq!(
+        status.current_revision.as_deref(),
+        deployment
+            .labels()
+            .get("serving.modelservice.dev/revision")
+            .map(String::as_str)
+    );
+
+    let endpoint: Service = place.api().get("photos").await.unwrap();
+    let port = endpoint.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].clone();
+    assert_eq!(
+        (port.name.as_deref(), port.app_protocol.as_deref(), port.port),
+        (Some("http"), Some("http"), 80)
+    );
+    let autoscaler: HorizontalPodAutoscaler = place.api().get("photos").await.unwrap();
+    assert_eq!(
+        autoscaler.spec.scale_target_ref.kind, "Deployment",
+        "not the ModelService: its scale is the user's"
+    );
+    assert_eq!(autoscaler.spec.scale_target_ref.name, deployment.name_any());
+    let budget: PodDisruptionBudget = place.api().get("photos").await.unwrap();
+    assert_eq!(
+        budget.spec.unwrap().unhealthy_pod_eviction_policy.as_deref(),
+        Some("AlwaysAllow")
+    );
+    // `kubectl get pods -l` with the scale subresource's selector finds the servers.
+    let selector = kube::api::ListParams::default().labels(&status.selector.unwrap());
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = place.api();
+    assert_eq!(pods.list(&selector).await.unwrap().items.len(), 2);
+}
+
+async fn drift_in_any_child_is_repaired(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    place.apply(&service("fixed").replicas(2)).await;
+    place.apply(&service("auto").autoscaled(1, 4)).await;
+    place.serving("fixed").await;
+    place.serving("auto").await;
+    operator.quiet().await;
+    let name = place.deployment("fixed").await.name_any();
+    let original: Deployment = place.api().get(&name).await.unwrap();
+
+    place
+        .merge::<Deployment>(&name, json!({"spec": {"replicas": 5}}))
+        .await;
+    eventually("replicas are repaired", async || {
+        let live: Deployment = place.api().get(&name).await.unwrap();
+        if live.spec.replicas == Some(2) {
+            Ok(())
+        } else {
+            Err(format!("{:?}", live.spec.replicas))
+        }
+    })
+    .await;
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "evil.example/x"}]}}}});
+    place
+        .api::<Deployment>()
+        .patch(&name, &PatchParams::default(), &Patch::Strategic(image))
+        .await
+        .unwrap();
+    eventually("the template is repaired", async || {
+        let live: Deployment = place.api().get(&name).await.unwrap();
+        if live.spec.template == original.spec.template {
+            Ok(())
+        } else {
+            Err(format!("{:?}", live.spec.template))
+        }
+    })
+    .await;
+    place
+        .merge::<Service>("fixed", json!({"spec": {"selector": {"further": "key"}}}))
+        .await;
+    eventually("the selector is repaired", async || {
+        let live: Service = place.api().get("fixed").await.unwrap();
+        let selector = live.spec.unwrap().selector.unwrap();
+        if selector.contains_key("further") {
+            Err(format!("{selector:?}"))
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    place
+        .merge::<HorizontalPodAutoscaler>("auto", json!({"spec": {"maxReplicas": 40}}))
+        .await;
+    eventually("the autoscaler is repaired", async || {
+        let live: HorizontalPodAutoscaler = place.api().get("auto").await.unwrap();
+        if live.spec.max_replicas == 4 {
+            Ok(())
+        } else {
+            Err(live.spec.max_replicas)
+        }
+    })
+    .await;
+    // Without its label the watch does not see it any more.
+    place
+        .merge::<Service>(
+            "auto",
+            json!({"metadata": {"labels": {"serving.modelservice.dev/service": null}}}),
+        )
+        .await;
+    eventually("the label is repaired", async || {
+        let live: Service = place.api().get("auto").await.unwrap();
+        if live.labels().contains_key("serving.modelservice.dev/service") {
+            Ok(())
+        } else {
+            Err("no label")
+        }
+    })
+    .await;
+    place.delete::<PodDisruptionBudget>("fixed").await;
+    eventually("the budget is back", async || {
+        place
+            .api::<PodDisruptionBudget>()
+            .get_opt("fixed")
+            .await
+            .unwrap()
+            .ok_or("none")
+    })
+    .await;
+}
+
+async fn what_is_no_longer_wanted_goes(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    place.apply(&service("photos").autoscaled(2, 4)).await;
+    place.serving("photos").await;
+    place.apply(&service("photos").replicas(1)).await;
+    eventually("autoscaler and budget are gone", async || {
+        let hpa = place
+            .api::<HorizontalPodAutoscaler>()
+            .get_opt("photos")
+            .await
+            .unwrap();
+        let pdb = place
+            .api::<PodDisruptionBudget>()
+            .get_opt("photos")
+            .await
+            .unwrap();
+        if hpa.is_none() && pdb.is_none() {
+            Ok(())
+        } else {
+            Err(format!("{} {}", hpa.is_some(), pdb.is_some()))
+        }
+    })
+    .await;
+    // A field that is wanted no more is removed, not left behind.
+    let behavior = json!({"maxReplicas": 4, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 7}}});
+    place
+        .apply(&service("photos").with("autoscaling", behavior))
+        .await;
+    let window = async || {
+        let live = place
+            .api::<HorizontalPodAutoscaler>()
+            .get_opt("photos")
+            .await
+            .unwrap()?;
+        live.spec.behavior?.scale_down?.stabilization_window_seconds
+    };
+    eventually("the behaviour is there", async || {
+        if window().await == Some(7) {
+            Ok(())
+        } else {
+            Err("not yet")
+        }
+    })
+    .await;
+    place.apply(&service("photos").autoscaled(1, 4)).await;
+    eventually("the behaviour is gone", async || {
+        if window().await == Some(7) {
+            Err("still")
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+}
+
+/// The operator never touches an object that it did not make.
+async fn objects_of_others_stay_byte_identical(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    let foreign = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "photos", "labels": {"serving.modelservice.dev/service": "photos"}},
+        "spec": {"ports": [{"port": 80}], "selector": {"app": "other"}}});
+    let foreign: Service = serde_json::from_value(foreign).unwrap();
+    let before = place
+        .api::<Service>()
+        .create(&PostParams::default(), &foreign)
+        .await
+        .unwrap();
+    place.apply(&service("photos")).await;
+    let stalled = place.wait_ready("photos", "False", "NameConflict").await;
+    let (_, _, message) = condition(&stalled, "Stalled").unwrap();
+    assert!(
+        message.contains("Service \"photos\"") && message.contains("left as it is"),
+        "{message}"
+    );
+    operator.quiet().await;
+    let after = place.api::<Service>().get("photos").await.unwrap();
+    assert_eq!(
+        serde_json::to_string(&before).unwrap(),
+        serde_json::to_string(&after).unwrap()
+    );
+    place.delete::<Service>("photos").await;
+    place.serving("photos").await;
+}
+
+/// A service that is deleted and made anew at once must not adopt children that the collector is about to take.
+async fn children_of_a_deleted_namesake_are_waited_for(world: Arc<World>) {
+    let place = world.namespace().await;
+    let old = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "photos", "finalizers": ["example.com/hold"],
+            "labels": {"serving.modelservice.dev/service": "photos"},
+            "ownerReferences": [{"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "ModelService",
+                "name": "photos", "uid": "0c3a7f0e-0000-4000-8000-000000000000", "controller": true}]},
+        "spec": {"ports": [{"port": 80}]}});
+    place
+        .api::<Service>()
+        .create(&PostParams::default(), &serde_json::from_value(old).unwrap())
+        .await
+        .unwrap();
+    let _operator = place.operator(&[]);
+    place.apply(&service("photos")).await;
+    let waiting = place.wait_ready("photos", "False", "WaitingForDeletion").await;
+    assert!(condition(&waiting, "Reconciling").is_some(), "it ends by itself");
+    place
+        .merge::<Service>("photos", json!({"metadata": {"finalizers": null}}))
+        .await;
+    place.serving("photos").await;
+}
+
+async fn a_deleted_service_leaves_nothing(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    place.apply(&service("photos").autoscaled(2, 3)).await;
+    place.serving("photos").await;
+    place.delete::<ModelService>("photos").await;
+    eventually("everything is gone", async || {
+        let left = place.versions().await;
+        let pods = place.pods("photos").await.len();
+        if left.is_empty() && pods == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left:?}, {pods} pods"))
+        }
+    })
+    .await;
+    operator.quiet().await;
+    assert_eq!(
+        place.versions().await,
+        Vec::<String>::new(),
+        "nothing was made anew"
+    );
+}

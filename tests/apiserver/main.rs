@@ -1,0 +1,63 @@
+//! The operator against a real API server, controller manager and scheduler; nodes and pods are kwok's. Each
+//! test has a namespace, and an operator that watches only that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod admission;
+mod children;
+mod fixture;
+mod leadership;
+mod problems;
+mod rollout;
+mod scale;
+mod settled;
+
+use fixture::World;
+use libtest_mimic::{Arguments, Trial};
+use std::{process::ExitCode, sync::Arc};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+    }
+    let world = match World::start() {
+        Ok(world) => Arc::new(world),
+        Err(error) => {
+            eprintln!("the control plane did not start: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials(Some(&world)));
+    drop(world);
+    conclusion.exit_code()
+}
+
+fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
+    let mut all = Vec::new();
+    for tests in [
+        admission::tests(),
+        children::tests(),
+        scale::tests(),
+        rollout::tests(),
+        settled::tests(),
+        problems::tests(),
+        leadership::tests(),
+    ] {
+        for (name, test) in tests {
+            let world = world.cloned();
+            all.push(Trial::test(name, move || {
+                let world = world.ok_or("no control plane")?;
+                // A panic is caught by the runner.
+                world.block_on(test(world.clone()));
+                Ok(())
+            }));
+        }
+    }
+    all
+}

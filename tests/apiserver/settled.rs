@@ -1,0 +1,194 @@
+//! A settled service costs nothing, now and after a restart; and how an operator stops.
+
+use crate::fixture::{World, eventually, service};
+use kube::api::{Patch, PatchParams};
+use modelservice_operator::crd::{ModelService, definitions};
+use serde_json::json;
+use std::sync::Arc;
+
+crate::tests!(
+    a_second_reconcile_makes_no_request,
+    a_restarted_operator_writes_nothing,
+    a_stopped_operator_ends_well,
+    one_object_that_cannot_be_read_does_not_stop_the_others,
+    metrics_name_no_objects,
+);
+
+/// Otherwise a thousand services keep the API server busy for ever.
+async fn a_second_reconcile_makes_no_request(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]);
+    let rich = service("rich")
+        .autoscaled(2, 4)
+        .with("autoscaling.behavior", json!({"scaleDown": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Percent", "value": 50, "periodSeconds": 15}]}}))
+        .with("resources", json!({"requests": {"cpu": "1000m", "memory": "0.5Gi"}, "limits": {"cpu": 2, "memory": "1024Mi"}}))
+        .with("server", json!({"modelName": "net", "queueLength": 7}))
+        .with("pod", json!({
+            "labels": {"team": "a"}, "annotations": {"note": ""}, "priorityClassName": "system-cluster-critical",
+            "env": [{"name": "EMPTY"}, {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+            "tolerations": [{"key": "a", "operator": "Exists"}], "topologySpreadConstraints": spread, "fsGroup": 1000,
+            "serviceAccountName": "default", "imagePullSecrets": [{"name": "pull"}],
+            "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}}]}},
+        }));
+    place.apply(&rich).await;
+    place.apply(&service("plain")).await;
+    place.serving("rich").await;
+    place.serving("plain").await;
+    operator.quiet().await;
+    let (versions, requests) = (
+        place.versions().await,
+        operator
+            .metric("api_requests_total", &["GET", "P", "DELETE"])
+            .await,
+    );
+    let reconciles = operator.metric("reconciles_total", &[]).await;
+    for name in ["rich", "plain"] {
+        // A label of the user's wakes a reconcile of both kinds.
+        place
+            .merge::<ModelService>(name, json!({"metadata": {"labels": {"touched": "yes"}}}))
+            .await;
+    }
+    eventually("both were looked at again", async || {
+        let now = operator.metric("reconciles_total", &[]).await;
+        if now >= reconciles + 2.0 { Ok(()) } else { Err(now) }
+    })
+    .await;
+    operator.quiet().await;
+    assert_eq!(
+        operator
+            .metric("api_requests_total", &["GET", "P", "DELETE"])
+            .await,
+        requests
+    );
+    let children = |versions: Vec<String>| {
+        versions
+            .into_iter()
+            .filter(|v| !v.starts_with("ModelService/"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(children(place.versions().await), children(versions));
+}
+
+async fn a_restarted_operator_writes_nothing(world: Arc<World>) {
+    let (place, mut operator) = world.place().await;
+    place.apply(&service("auto").autoscaled(2, 4)).await;
+    place.apply(&service("fixed").replicas(2)).await;
+    place.apply(&service("stuck").unschedulable()).await;
+    place.serving("auto").await;
+    place.serving("fixed").await;
+    place.wait_ready("stuck", "False", "Unschedulable").await;
+    operator.quiet().await;
+    operator.stop().await;
+    let before = place.versions().await;
+    let again = place.operator(&[]);
+    eventually("all were looked at", async || {
+        let count = again.metric("reconciles_total", &[]).await;
+        if count >= 3.0 { Ok(()) } else { Err(count) }
+    })
+    .await;
+    again.quiet().await;
+    assert_eq!(place.versions().await, before);
+    // The dry run at start is the one request of a writing kind.
+    assert_eq!(again.writes().await, 1.0);
+}
+
+async fn a_stopped_operator_ends_well(world: Arc<World>) {
+    let (place, mut operator) = world.place().await;
+    place.apply(&service("photos")).await;
+    place.serving("photos").await;
+    assert_eq!(operator.get("/healthz").await.0, 200);
+    assert_eq!(operator.get("/readyz").await.0, 200);
+    assert!(operator.stop().await.success());
+}
+
+/// Written by a version with another schema, or by hand into etcd: one bad object, and nobody is served.
+async fn one_object_that_cannot_be_read_does_not_stop_the_others(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    let definition = definitions()
+        .into_iter()
+        .find(|d| d.spec.names.kind == "ModelService")
+        .unwrap();
+    let definitions: kube::Api<
+        k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    > = kube::Api::all(place.client.clone());
+    // Made while the schema is looser for a moment.
+    let (name, strict) = (
+        definition.metadata.name.clone().unwrap(),
+        serde_json::to_value(&definition).unwrap(),
+    );
+    let mut loose = strict.clone();
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/revisionHistoryLimit";
+    *loose.pointer_mut(path).unwrap() = json!({"x-kubernetes-int-or-string": true});
+    let parameters = PatchParams::apply("kubectl").force();
+    definitions
+        .patch(&name, &parameters, &Patch::Apply(loose))
+        .await
+        .unwrap();
+    let bad = service("bad").with("revisionHistoryLimit", "several".into());
+    eventually("the relaxed schema is in force", async || {
+        match place.try_apply(&bad).await {
+            // Stored; the answer cannot be read here either.
+            Err(kube::Error::SerdeError(_)) => Ok(()),
+            answer => Err(format!("{answer:?}")),
+        }
+    })
+    .await;
+    definitions
+        .patch(&name, &parameters, &Patch::Apply(strict))
+        .await
+        .unwrap();
+    place.apply(&service("good")).await;
+    place.serving("good").await;
+    // Its status can be read without its spec.
+    eventually("the bad one says what is wrong", async || {
+        let raw: kube::core::PartialObjectMeta<ModelService> =
+            place.api::<ModelService>().get_metadata("bad").await.unwrap();
+        let url = format!(
+            "/apis/serving.modelservice.dev/v1alpha1/namespaces/{}/modelservices/{}",
+            place.name,
+            raw.metadata.name.unwrap()
+        );
+        let request = hyper::Request::get(url).body(Vec::new()).unwrap();
+        let object: serde_json::Value = place.client.request(request).await.unwrap();
+        let reason = object["status"]["conditions"][0]["reason"].clone();
+        if reason == "InvalidSpec" {
+            Ok(())
+        } else {
+            Err(object.to_string())
+        }
+    })
+    .await;
+    let gone = hyper::Request::delete(format!(
+        "/apis/serving.modelservice.dev/v1alpha1/namespaces/{}/modelservices/bad",
+        place.name
+    ));
+    let _: serde_json::Value = place
+        .client
+        .request(gone.body(Vec::new()).unwrap())
+        .await
+        .unwrap();
+}
+
+async fn metrics_name_no_objects(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    place.apply(&service("conspicuous")).await;
+    place.serving("conspicuous").await;
+    let (status, text) = operator.get("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(
+        !text.contains("conspicuous") && !text.contains(&place.name),
+        "{text}"
+    );
+    for name in [
+        "reconciles_total{outcome=\"ok\"}",
+        "reconcile_step_seconds_bucket{",
+        "queue_length",
+        "api_requests_total{method=\"PATCH\"",
+    ] {
+        assert!(
+            text.contains(&format!("modelservice_operator_{name}")),
+            "{name} in {text}"
+        );
+    }
+}
