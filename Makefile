@@ -29,11 +29,12 @@ images: ## The images of operator and server, in buildah's storage
 tools: ## The local cluster's programs, from pinned Go modules (once, some 20 minutes)
 	@scripts/tools
 
-crds: ## Write crds/*.yaml from the Rust types
+crds: ## Write crds/*.yaml from the Rust types, and the chart's copies
 	@UPDATE_CRDS=1 cargo test --locked --package modelservice-operator --test crds
+	@cp crds/*.yaml charts/modelservice-operator/files/crds/
 
 bench-operator: ## What 500 services cost; prints a table, writes target/bench/operator.json
 	@scripts/bench-operator
 
 advisories: ## Check the dependencies against the advisory database (needs the network)
-	@cargo deny --locked check advisories
+	@scripts/lint advisories
