@@ -97,7 +97,11 @@ impl ImageClassifier {
     pub fn answer(&self, scores: &Tensor, top_k: usize) -> Result<Vec<Prediction>, String> {
         let scores = floats(scores.data()).ok_or("the output holds no floating-point numbers")?;
         if scores.len() != self.classes() {
-            return Err(format!("the output holds {} values, model.yaml has {} labels", scores.len(), self.classes()));
+            return Err(format!(
+                "the output holds {} values, model.yaml has {} labels",
+                scores.len(),
+                self.classes()
+            ));
         }
         if scores.iter().any(|score| !score.is_finite()) {
             return Err("the output holds values that are not finite".to_owned());
@@ -110,35 +114,58 @@ impl ImageClassifier {
         ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
         let best = ranking.into_iter().take(top_k);
         Ok(best
-            .map(|(class, probability)| Prediction { class, label: self.labels[class].clone(), probability })
+            .map(|(class, probability)| Prediction {
+                class,
+                label: self.labels[class].clone(),
+                probability,
+            })
             .collect())
     }
 }
 
 fn find(kind: &str, name: Option<&str>, ports: &[Port]) -> Result<usize, String> {
-    let names = || ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        ports
+            .iter()
+            .map(|port| port.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match (name, ports) {
         (Some(name), _) => ports
             .iter()
             .position(|port| port.name == name)
             .ok_or_else(|| format!("{kind} {name:?} is not in the model, it has: {}", names())),
         (None, [_]) => Ok(0),
-        (None, _) => Err(format!("the model has several {kind}s, name one with `{kind}`: {}", names())),
+        (None, _) => Err(format!(
+            "the model has several {kind}s, name one with `{kind}`: {}",
+            names()
+        )),
     }
 }
 
 fn check_batch(input: &Port) -> Result<(), String> {
     match input.shape.first() {
         Some(..=1) => Ok(()),
-        _ => Err(format!("input {:?} has shape {:?}, the batch must be dynamic or 1", input.name, input.shape)),
+        _ => Err(format!(
+            "input {:?} has shape {:?}, the batch must be dynamic or 1",
+            input.name, input.shape
+        )),
     }
 }
 
 /// One value per label; dimensions that are known only after a run are checked by the warm-up.
 fn check_output(output: &Port, labels: usize) -> Result<(), String> {
-    let float = matches!(output.datatype, DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64);
+    let float = matches!(
+        output.datatype,
+        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64
+    );
     if !float {
-        return Err(format!("output {:?} is {}, scores must be floating-point", output.name, output.datatype.name()));
+        return Err(format!(
+            "output {:?} is {}, scores must be floating-point",
+            output.name,
+            output.datatype.name()
+        ));
     }
     let dimensions = match &output.shape[..] {
         [_, rest @ ..] if !rest.is_empty() => rest,
@@ -146,7 +173,10 @@ fn check_output(output: &Port, labels: usize) -> Result<(), String> {
     };
     let known = dimensions.iter().all(|&dimension| dimension >= 0);
     if known && dimensions.iter().product::<i64>() != labels as i64 {
-        return Err(format!("there are {labels} labels, output {:?} has shape {:?}", output.name, output.shape));
+        return Err(format!(
+            "there are {labels} labels, output {:?} has shape {:?}",
+            output.name, output.shape
+        ));
     }
     Ok(())
 }
@@ -177,12 +207,21 @@ mod tests {
     use crate::package::manifest::parse;
 
     fn signature(output: &[i64]) -> Signature {
-        let port = |name: &str, shape: &[i64]| Port { name: name.into(), datatype: DataType::Fp32, shape: shape.into() };
-        Signature { inputs: vec![port("x", &[-1, 3, 4, 4])], outputs: vec![port("y", output)], opset: 17 }
+        let port = |name: &str, shape: &[i64]| Port {
+            name: name.into(),
+            datatype: DataType::Fp32,
+            shape: shape.into(),
+        };
+        Signature {
+            inputs: vec![port("x", &[-1, 3, 4, 4])],
+            outputs: vec![port("y", output)],
+            opset: 17,
+        }
     }
 
     fn classifier(manifest: &str, signature: &Signature) -> Result<ImageClassifier, String> {
-        let text = format!("task: image-classification\nlabels: [cat, dog, cow]\npreprocessing: {{}}\n{manifest}");
+        let text =
+            format!("task: image-classification\nlabels: [cat, dog, cow]\npreprocessing: {{}}\n{manifest}");
         ImageClassifier::new(&parse(&text).unwrap(), signature, 1 << 20)
     }
 
@@ -194,7 +233,10 @@ mod tests {
     fn logits_become_probabilities_best_first() {
         let classifier = classifier("postprocessing: {activation: softmax}", &signature(&[-1, 3])).unwrap();
         let answer = classifier.answer(&scores(&[100.0, 102.0, 101.0]), 2).unwrap();
-        let labels: Vec<&str> = answer.iter().map(|prediction| prediction.label.as_str()).collect();
+        let labels: Vec<&str> = answer
+            .iter()
+            .map(|prediction| prediction.label.as_str())
+            .collect();
         assert_eq!(labels, ["dog", "cow"]);
         assert!((answer[0].probability - 0.665_24).abs() < 1e-4, "{answer:?}");
         assert_eq!(answer[1].class, 2);
@@ -203,15 +245,28 @@ mod tests {
     #[test]
     fn probabilities_stay_as_they_are() {
         let classifier = classifier("", &signature(&[1, 3, 1, 1])).unwrap();
-        assert_eq!(classifier.answer(&scores(&[0.2, 0.7, 0.1]), 3).unwrap()[0].probability, 0.7);
+        assert_eq!(
+            classifier.answer(&scores(&[0.2, 0.7, 0.1]), 3).unwrap()[0].probability,
+            0.7
+        );
     }
 
     // Broken numbers must not look like an answer.
     #[test]
     fn an_output_that_is_no_answer_is_an_error() {
         let classifier = classifier("", &signature(&[-1, -1])).unwrap();
-        assert!(classifier.answer(&scores(&[f32::NAN, 0.0, 0.0]), 1).unwrap_err().contains("finite"));
-        assert!(classifier.answer(&scores(&[0.0; 4]), 1).unwrap_err().contains("3 labels"));
+        assert!(
+            classifier
+                .answer(&scores(&[f32::NAN, 0.0, 0.0]), 1)
+                .unwrap_err()
+                .contains("finite")
+        );
+        assert!(
+            classifier
+                .answer(&scores(&[0.0; 4]), 1)
+                .unwrap_err()
+                .contains("3 labels")
+        );
     }
 
     #[test]

@@ -14,11 +14,15 @@ pub fn load(file: Option<&Path>, environment: Option<&str>) -> Result<ServerConf
     let (source, text) = match (file, environment) {
         (Some(path), _) => {
             let text = std::fs::read_to_string(path);
-            (path.display().to_string(), text.map_err(|error| invalid(&path.display(), &error))?)
+            (
+                path.display().to_string(),
+                text.map_err(|error| invalid(&path.display(), &error))?,
+            )
         }
         (None, Some(text)) => (CONFIG_ENV.to_owned(), text.to_owned()),
         (None, None) => {
-            let message = format!("no configuration: set {CONFIG_ENV} to the YAML text, or use --config FILE");
+            let message =
+                format!("no configuration: set {CONFIG_ENV} to the YAML text, or use --config FILE");
             return Err(Fatal::new(ExitReason::ConfigInvalid, message));
         }
     };
@@ -63,7 +67,9 @@ fn check_model(model: &ModelConfig) -> Result<(), String> {
     // The name stands in request paths, before a colon.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > 253 || !name.bytes().all(is_plain) {
-        return Err(format!("models: {name:?} is no name: use 1 to 253 letters, digits, '.', '_' and '-'"));
+        return Err(format!(
+            "models: {name:?} is no name: use 1 to 253 letters, digits, '.', '_' and '-'"
+        ));
     }
     if model.path.is_empty() {
         return Err(format!("models: {name:?} has an empty path"));
@@ -78,7 +84,9 @@ fn check_model(model: &ModelConfig) -> Result<(), String> {
 
 fn is_digest(digest: &str) -> bool {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    digest.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && hex.bytes().all(is_hex))
+    digest
+        .strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(is_hex))
 }
 
 #[cfg(test)]
@@ -92,7 +100,10 @@ mod tests {
     fn the_smallest_configuration_serves_on_the_cpu() {
         let config = parse(SMALLEST).unwrap();
         assert_eq!(config.execution_provider.name, "CPUExecutionProvider");
-        assert_eq!((config.drain.accept_seconds, config.drain.finish_seconds), (5, 20));
+        assert_eq!(
+            (config.drain.accept_seconds, config.drain.finish_seconds),
+            (5, 20)
+        );
     }
 
     // What the operator writes must be read as it was meant.
@@ -116,7 +127,10 @@ mod tests {
             ("models: [{name: a/b, path: x}]".to_owned(), "a/b"),
             ("models: [{name: '', path: x}]".to_owned(), "no name"),
             ("models: [{name: a, path: ''}]".to_owned(), "empty path"),
-            ("models: [{name: a, path: x}, {name: a, path: y}]".to_owned(), "twice"),
+            (
+                "models: [{name: a, path: x}, {name: a, path: y}]".to_owned(),
+                "twice",
+            ),
             (model("digest: sha256:00"), "sha256:00"),
             ("models: [".to_owned(), "line"),
         ] {

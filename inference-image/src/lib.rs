@@ -4,13 +4,18 @@
 //! From the bottom up: `tensor` ← `engine` and `preprocess` ← `scheduling` ← `classify` ← `service` ←
 //! `protocol` ← `serve`. Each knows only those to its left.
 
+pub mod app;
 pub mod cgroup;
 pub mod classify;
 pub mod config;
 pub mod engine;
 pub mod exit;
+pub mod lifecycle;
 pub mod metrics;
 pub mod package;
 pub mod preprocess;
+pub mod protocol;
 pub mod scheduling;
+pub mod serve;
+pub mod service;
 pub mod tensor;

@@ -1,1 +1,31 @@
-fn main() {}
+//! `modelservice-server`: see `modelservice_server::app`.
+
+use clap::Parser;
+use modelservice_server::app::{Arguments, LogFormat, run};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log(&arguments);
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            tracing::error!(reason = ?fatal.reason, "{}", fatal.message);
+            if let Err(error) = fatal.write_to(&arguments.termination_log) {
+                tracing::warn!("cannot write {}: {error}", arguments.termination_log.display());
+            }
+            ExitCode::from(fatal.reason.code())
+        }
+    }
+}
+
+fn log(arguments: &Arguments) {
+    let filter = EnvFilter::builder().parse_lossy(&arguments.log_level);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    match arguments.log_format {
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => subscriber.init(),
+    }
+    std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));
+}

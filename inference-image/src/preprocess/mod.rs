@@ -110,7 +110,11 @@ impl Pipeline {
         });
         let width = self.size.0.or(made.map(|size| size.width))?;
         let height = self.size.1.or(made.map(|size| size.height))?;
-        let black = pixels::Pixels::new(Size { width, height }, channel_count(self.steps.color_order), Vec::new());
+        let black = pixels::Pixels::new(
+            Size { width, height },
+            channel_count(self.steps.color_order),
+            Vec::new(),
+        );
         Some(self.normalise(&black))
     }
 

@@ -1,0 +1,217 @@
+//! The process: arguments, load, serve, leave.
+
+use crate::exit::Fatal;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::protocol::{self, Management};
+use crate::service::Service;
+use crate::{cgroup, config, serve};
+use clap::{Parser, ValueEnum};
+use modelservice_contract::{
+    CONFIG_ENV, ExitReason, HTTP_PORT, MANAGEMENT_PORT, ServerConfig, TERMINATION_LOG,
+};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Exit code after a second signal: 128 + 15, as if SIGTERM had not been caught.
+const INSISTED: i32 = 143;
+
+/// ONNX Runtime inference server for image models.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "modelservice-server", version)]
+pub struct Arguments {
+    /// File with the configuration; without it the environment variable `MODELSERVICE_CONFIG` holds its text.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Checks the configuration and ends.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Port of the inference protocols; 0 is any free one.
+    #[arg(long, default_value_t = HTTP_PORT)]
+    pub http_port: u16,
+    /// Port of health, metrics and the report; 0 is any free one.
+    #[arg(long, default_value_t = MANAGEMENT_PORT)]
+    pub management_port: u16,
+    /// The ONNX Runtime library.
+    #[arg(
+        long,
+        env = "ORT_DYLIB_PATH",
+        default_value = "/usr/lib/libonnxruntime.so",
+        value_name = "FILE"
+    )]
+    pub onnx_runtime: PathBuf,
+    /// Where the last words go, if that file exists.
+    #[arg(long, default_value = TERMINATION_LOG, value_name = "FILE")]
+    pub termination_log: PathBuf,
+    /// What is logged: a level, or tracing's directives (`info,onnxruntime=debug`).
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// How it is logged.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Runs the server until it is told to leave.
+///
+/// # Errors
+/// Why it cannot serve.
+pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
+    let environment = std::env::var(CONFIG_ENV).ok();
+    let config = config::load(arguments.config.as_deref(), environment.as_deref())?;
+    if arguments.check_config {
+        tracing::info!("the configuration is valid");
+        return Ok(());
+    }
+    let cores = cgroup::cores();
+    // Runners compute; the network needs little.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(4))
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| system("cannot start threads", &error))?;
+    let result = runtime.block_on(live(arguments, config, cores));
+    // What still waits for slow clients is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Result<(), Fatal> {
+    let mut signals = Signals::new()?;
+    let management = Management::default();
+    start_management(listen(arguments.management_port).await?, management.clone())?;
+    let lifecycle = management.lifecycle.clone();
+    tracing::info!(cores, models = config.models.len(), "loading");
+    let (library, drain) = (arguments.onnx_runtime.clone(), config.drain.clone());
+    let loading = tokio::task::spawn_blocking(move || Service::load(&config, &library, cores));
+    let service = tokio::select! {
+        service = loading => service.map_err(|error| system("loading failed", &error))??,
+        () = signals.next() => leave_unloaded(),
+    };
+    let service = Arc::new(service);
+    let listener = listen(arguments.http_port).await?;
+    let router = protocol::router(Arc::clone(&service), lifecycle.clone());
+    announce(&service, &listener);
+    // Set once, here.
+    let _ = management.service.set(service);
+    lifecycle.enter(Phase::Ready);
+    serve_until_told(listener, router, &lifecycle, &drain, signals).await;
+    Ok(())
+}
+
+async fn serve_until_told(
+    listener: TcpListener,
+    router: axum::Router,
+    lifecycle: &Lifecycle,
+    drain: &modelservice_contract::Drain,
+    mut signals: Signals,
+) {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        signals.next().await;
+        let _ = stop.send(());
+        signals.next().await;
+        tracing::warn!("told twice to leave: leaving at once");
+        std::process::exit(INSISTED);
+    });
+    let stopped = async { drop(stopped.await) };
+    match serve::serve(listener, router, lifecycle, drain, stopped).await {
+        0 => tracing::info!("drained"),
+        cut_off => tracing::warn!(cut_off, "requests did not finish in time"),
+    }
+}
+
+/// Nobody has been served yet: there is nothing to drain, and a load cannot be interrupted.
+fn leave_unloaded() -> ! {
+    tracing::info!("told to leave before the models were loaded");
+    std::process::exit(0);
+}
+
+fn announce(service: &Service, listener: &TcpListener) {
+    let report = service.report();
+    for model in &report.models {
+        tracing::info!(
+            model = model.name,
+            digest = model.digest,
+            opset = model.opset,
+            "model loaded"
+        );
+    }
+    tracing::info!(
+        address = %address(listener),
+        execution_provider = report.execution_provider,
+        onnxruntime_version = report.onnx_runtime_version,
+        "serving"
+    );
+}
+
+/// The management port has a thread of its own, so that it answers when the others are busy.
+fn start_management(listener: TcpListener, management: Management) -> Result<(), Fatal> {
+    tracing::info!(address = %address(&listener), "management port open");
+    let failed = |error: &dyn std::fmt::Display| system("cannot start the management port", error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(&error))?;
+    let listener = listener.into_std().map_err(|error| failed(&error))?;
+    let thread = std::thread::Builder::new()
+        .name("management".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        drop(axum::serve(listener, protocol::management_router(management)).await)
+                    }
+                    Err(error) => tracing::error!("the management port is lost: {error}"),
+                }
+            });
+        });
+    thread.map(drop).map_err(|error| failed(&error))
+}
+
+async fn listen(port: u16) -> Result<TcpListener, Fatal> {
+    serve::listen(port)
+        .await
+        .map_err(|error| system(&format!("cannot listen on port {port}"), &error))
+}
+
+fn address(listener: &TcpListener) -> SocketAddr {
+    listener
+        .local_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+fn system(what: &str, error: &dyn std::fmt::Display) -> Fatal {
+    Fatal::new(ExitReason::SystemError, format!("{what}: {error}"))
+}
+
+/// SIGTERM and SIGINT. As the first process of a container it would ignore them unless it asked for them.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Fatal> {
+        let handler = |kind| signal(kind).map_err(|error| system("cannot handle signals", &error));
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

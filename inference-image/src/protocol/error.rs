@@ -1,0 +1,118 @@
+//! The one shape of an error: a status and `{"error": "what happened and what to do"}`.
+
+use crate::engine::EngineError;
+use crate::metrics::Outcome;
+use crate::scheduling::{InputError, InputProblem, JobError, Rejected};
+use crate::service::RunError;
+use axum::Json;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::time::Duration;
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    status: StatusCode,
+    message: String,
+    retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    pub(super) const fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// How a request that ends so is counted.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Rejected,
+            status if status.is_server_error() => Outcome::Failed,
+            _ => Outcome::Invalid,
+        }
+    }
+}
+
+impl From<InputError> for ApiError {
+    fn from(error: InputError) -> Self {
+        let status = match error.problem {
+            InputProblem::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            InputProblem::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            InputProblem::Malformed => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.message)
+    }
+}
+
+impl From<RunError> for ApiError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Rejected(Rejected::Full { retry_after }) => {
+                let message = "the queue is full: try again later, or run more replicas";
+                Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(retry_after)
+            }
+            RunError::Rejected(Rejected::Closed) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server is leaving: try again",
+            )
+            .retry_after(Duration::from_secs(1)),
+            RunError::Job(JobError::Input(error)) => error.into(),
+            RunError::Job(JobError::Engine(error @ EngineError::Refused(_))) => {
+                Self::bad_request(error.to_string())
+            }
+            RunError::Job(error) => Self::internal(error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.outcome() == Outcome::Failed {
+            tracing::error!(status = self.status.as_u16(), "{}", self.message);
+        } else {
+            tracing::debug!(status = self.status.as_u16(), "{}", self.message);
+        }
+        let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
+        if let Some(after) = self.retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+pub(super) async fn no_such_path(request: Request) -> ApiError {
+    let message = format!(
+        "there is nothing at {}; docs/server.md lists the paths",
+        request.uri().path()
+    );
+    ApiError::not_found(message)
+}
+
+pub(super) async fn method_not_allowed(request: Request) -> ApiError {
+    let message = format!("{} is not possible at {}", request.method(), request.uri().path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}

@@ -1,0 +1,64 @@
+//! The management port: health, metrics and the report. It has a thread of its own, so that it answers when
+//! the serving port is saturated.
+
+use super::ApiError;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::service::Service;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use modelservice_contract::{LIVE_PATH, METRICS_PATH, READY_PATH, REPORT_PATH};
+use std::sync::{Arc, OnceLock};
+
+/// The media type of the OpenMetrics text format.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the management port knows.
+#[derive(Clone, Default)]
+pub struct Management {
+    /// Where the server stands.
+    pub lifecycle: Lifecycle,
+    /// Set once the models are loaded.
+    pub service: Arc<OnceLock<Arc<Service>>>,
+}
+
+impl Management {
+    fn service(&self) -> Result<&Service, ApiError> {
+        let loading = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the models are being loaded");
+        self.service.get().map(AsRef::as_ref).ok_or_else(loading)
+    }
+}
+
+/// The management port's paths.
+pub fn router(management: Management) -> Router {
+    Router::new()
+        .route(LIVE_PATH, get(|| async { "ok\n" }))
+        .route(READY_PATH, get(ready))
+        .route(METRICS_PATH, get(metrics))
+        .route(REPORT_PATH, get(report))
+        .fallback(super::error::no_such_path)
+        .method_not_allowed_fallback(super::error::method_not_allowed)
+        .with_state(management)
+}
+
+async fn ready(State(management): State<Management>) -> (StatusCode, &'static str) {
+    match management.lifecycle.phase() {
+        Phase::Loading => (StatusCode::SERVICE_UNAVAILABLE, "the models are being loaded\n"),
+        Phase::Ready => (StatusCode::OK, "ok\n"),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is leaving\n"),
+    }
+}
+
+async fn metrics(State(management): State<Management>) -> Result<Response, ApiError> {
+    let text = management
+        .service()?
+        .metrics()
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}
+
+async fn report(State(management): State<Management>) -> Result<Response, ApiError> {
+    Ok(Json(management.service()?.report()).into_response())
+}

@@ -1,0 +1,302 @@
+//! The elements of a JSON tensor: a flat list, or lists nested as the shape says, in row-major order.
+
+use crate::tensor::{Data, DataType};
+use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use std::fmt;
+
+/// Reads the elements and checks that a nested list has the shape.
+pub(super) fn read(json: &[u8], datatype: DataType, shape: &[i64]) -> Result<Data, String> {
+    Ok(match datatype {
+        DataType::Bool => Data::Bool(list(json, shape)?),
+        DataType::Uint8 => Data::Uint8(list(json, shape)?),
+        DataType::Uint16 => Data::Uint16(list(json, shape)?),
+        DataType::Uint32 => Data::Uint32(list(json, shape)?),
+        DataType::Uint64 => Data::Uint64(list(json, shape)?),
+        DataType::Int8 => Data::Int8(list(json, shape)?),
+        DataType::Int16 => Data::Int16(list(json, shape)?),
+        DataType::Int32 => Data::Int32(list(json, shape)?),
+        DataType::Int64 => Data::Int64(list(json, shape)?),
+        DataType::Fp32 => Data::Fp32(list(json, shape)?),
+        DataType::Fp64 => Data::Fp64(list(json, shape)?),
+        DataType::Fp16 | DataType::Bf16 => {
+            return Err(format!(
+                "{} has no JSON form: send it as binary data",
+                datatype.name()
+            ));
+        }
+    })
+}
+
+fn list<T: Element>(json: &[u8], shape: &[i64]) -> Result<Vec<T>, String> {
+    let mut elements = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let seed = List {
+        shape,
+        level: 0,
+        elements: &mut elements,
+    };
+    // serde_json gives a place in the list, not in the body: of no use to the client.
+    seed.deserialize(&mut deserializer).map_err(|error| {
+        let text = error.to_string();
+        text.rsplit_once(" at line ")
+            .map_or(text.as_str(), |(problem, _)| problem)
+            .to_owned()
+    })?;
+    Ok(elements)
+}
+
+/// One number of the list.
+trait Element: Sized {
+    const NAME: &'static str;
+
+    fn from_bool(_value: bool) -> Option<Self> {
+        None
+    }
+
+    fn from_integer(_value: i128) -> Option<Self> {
+        None
+    }
+
+    fn from_float(_value: f64) -> Option<Self> {
+        None
+    }
+}
+
+impl Element for bool {
+    const NAME: &'static str = "true or false";
+
+    fn from_bool(value: bool) -> Option<Self> {
+        Some(value)
+    }
+}
+
+macro_rules! integer {
+    ($($type:ty: $name:literal),*) => {$(
+        impl Element for $type {
+            const NAME: &'static str = $name;
+
+            fn from_integer(value: i128) -> Option<Self> {
+                value.try_into().ok()
+            }
+        }
+    )*};
+}
+
+integer!(
+    u8: "a UINT8", u16: "a UINT16", u32: "a UINT32", u64: "a UINT64",
+    i8: "an INT8", i16: "an INT16", i32: "an INT32", i64: "an INT64"
+);
+
+macro_rules! float {
+    ($($type:ty: $name:literal),*) => {$(
+        impl Element for $type {
+            const NAME: &'static str = $name;
+
+            #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+            fn from_integer(value: i128) -> Option<Self> {
+                Some(value as $type)
+            }
+
+            #[allow(clippy::cast_possible_truncation)]
+            fn from_float(value: f64) -> Option<Self> {
+                let value = value as $type;
+                value.is_finite().then_some(value)
+            }
+        }
+    )*};
+}
+
+float!(f32: "an FP32", f64: "an FP64");
+
+/// A list at `level` of the shape.
+struct List<'a, T> {
+    shape: &'a [i64],
+    level: usize,
+    elements: &'a mut Vec<T>,
+}
+
+/// What an item of a list was.
+enum Kind {
+    Element,
+    List,
+}
+
+impl<'de, T: Element> DeserializeSeed<'de> for List<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de, T: Element> Visitor<'de> for List<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let Self {
+            shape,
+            level,
+            elements,
+        } = self;
+        let (mut count, mut lists) = (0_i64, false);
+        while let Some(kind) = items.next_element_seed(Item {
+            shape,
+            level,
+            elements: &mut *elements,
+        })? {
+            let is_list = matches!(kind, Kind::List);
+            if count > 0 && is_list != lists {
+                return Err(A::Error::custom("lists and numbers are mixed"));
+            }
+            (count, lists) = (count + 1, is_list);
+        }
+        let is_flat = level == 0 && !lists;
+        let is_nested = shape.get(level) == Some(&count) && lists == (level + 1 < shape.len());
+        if is_flat || is_nested {
+            return Ok(());
+        }
+        Err(A::Error::custom(format!(
+            "the nested lists do not have the shape {shape:?}"
+        )))
+    }
+}
+
+struct Item<'a, T> {
+    shape: &'a [i64],
+    level: usize,
+    elements: &'a mut Vec<T>,
+}
+
+impl<T: Element> Item<'_, T> {
+    fn push<E: Error>(self, element: Option<T>, found: Unexpected) -> Result<Kind, E> {
+        self.elements
+            .push(element.ok_or_else(|| E::invalid_value(found, &T::NAME))?);
+        Ok(Kind::Element)
+    }
+}
+
+impl<'de, T: Element> DeserializeSeed<'de> for Item<'_, T> {
+    type Value = Kind;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Element> Visitor<'de> for Item<'_, T> {
+    type Value = Kind;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(T::NAME)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Kind, E> {
+        self.push(T::from_bool(value), Unexpected::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Kind, E> {
+        self.push(T::from_integer(value.into()), Unexpected::Signed(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Kind, E> {
+        self.push(T::from_integer(value.into()), Unexpected::Unsigned(value))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Kind, E> {
+        self.push(T::from_float(value), Unexpected::Float(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Kind, A::Error> {
+        // Deeper than the shape there can be nothing right; this also bounds the recursion.
+        if self.level + 1 >= self.shape.len() {
+            return Err(A::Error::custom(format!(
+                "the nested lists do not have the shape {:?}",
+                self.shape
+            )));
+        }
+        List {
+            shape: self.shape,
+            level: self.level + 1,
+            elements: self.elements,
+        }
+        .visit_seq(items)?;
+        Ok(Kind::List)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn flat_and_nested_lists_mean_the_same() {
+        let expected = Data::Fp32(vec![1.0, 2.5, -3.0, 4e3]);
+        for json in ["[1, 2.5, -3, 4e3]", "[[1, 2.5], [-3, 4000]]"] {
+            assert_eq!(
+                read(json.as_bytes(), DataType::Fp32, &[2, 2]).unwrap(),
+                expected,
+                "{json}"
+            );
+        }
+        assert_eq!(
+            read(b"[true, false]", DataType::Bool, &[2]).unwrap(),
+            Data::Bool(vec![true, false])
+        );
+        let largest = Data::Uint64(vec![u64::MAX]);
+        assert_eq!(
+            read(b"[18446744073709551615]", DataType::Uint64, &[1]).unwrap(),
+            largest
+        );
+        assert_eq!(
+            read(b"[[]]", DataType::Int8, &[1, 0]).unwrap(),
+            Data::Int8(Vec::new())
+        );
+    }
+
+    // A transposed tensor has the right number of elements and a wrong answer.
+    #[test]
+    fn nested_lists_of_another_shape_are_refused() {
+        for json in [
+            "[[1, 2, 3], [4, 5, 6]]",
+            "[[1, 2], [3, 4], [5, [6]]]",
+            "[[[1], [2]]]",
+            "[[1, 2], 3]",
+            "[1, [2, 3]]",
+        ] {
+            let problem = read(json.as_bytes(), DataType::Fp32, &[3, 2]).unwrap_err();
+            assert!(
+                problem.contains("shape [3, 2]") || problem.contains("mixed"),
+                "{json}: {problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_element_that_does_not_fit_its_type_is_named() {
+        for (json, datatype, word) in [
+            ("[300]", DataType::Uint8, "300"),
+            ("[-1]", DataType::Uint64, "-1"),
+            ("[1.5]", DataType::Int32, "1.5"),
+            ("[1]", DataType::Bool, "true or false"),
+            ("[\"1\"]", DataType::Fp32, "FP32"),
+            ("[null]", DataType::Fp32, "null"),
+            ("[1e39]", DataType::Fp32, "1e39"),
+            ("{}", DataType::Fp32, "list"),
+            ("[1]", DataType::Fp16, "binary"),
+        ] {
+            let problem = read(json.as_bytes(), datatype, &[1]).unwrap_err();
+            assert!(problem.contains(word), "{json}: {problem}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_does_not_exhaust_the_stack() {
+        let json = "[".repeat(100_000);
+        assert!(read(json.as_bytes(), DataType::Fp32, &[1, 2, 3]).is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! The Open Inference Protocol, version 2, over REST, with the binary tensor extension.
+//! <https://github.com/open-inference/open-inference-protocol>; the extension:
+//! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
+
+mod elements;
+mod request;
+mod response;
+
+use super::request::{Target, measured, server_timing};
+use super::{Api, ApiError};
+use crate::engine::Port;
+use crate::service::{Model, VERSION};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use modelservice_contract::TensorSpec;
+use request::Parsed;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Length of the JSON part of a body that tensors follow.
+const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// What the engine is, in the protocol's words.
+const PLATFORM: &str = "onnx_onnxv1";
+
+pub(super) async fn server() -> Json<Value> {
+    Json(json!({"name": "modelservice-server", "version": VERSION, "extensions": ["binary_tensor_data"]}))
+}
+
+pub(super) async fn live() -> Json<Value> {
+    Json(json!({"live": true}))
+}
+
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let ready = api.is_ready();
+    (status(ready), Json(json!({ "ready": ready }))).into_response()
+}
+
+pub(super) async fn model_ready(
+    State(api): State<Arc<Api>>,
+    Target(name): Target,
+) -> Result<Response, ApiError> {
+    api.model(&name)?;
+    let ready = api.is_ready();
+    Ok((status(ready), Json(json!({"name": name, "ready": ready}))).into_response())
+}
+
+const fn status(ready: bool) -> StatusCode {
+    if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+pub(super) async fn model(
+    State(api): State<Arc<Api>>,
+    Target(name): Target,
+) -> Result<Json<Value>, ApiError> {
+    let signature = api.model(&name)?.signature();
+    let specs = |ports: &[Port]| ports.iter().map(Port::spec).collect::<Vec<TensorSpec>>();
+    Ok(Json(json!({
+        "name": name,
+        "platform": PLATFORM,
+        "inputs": specs(&signature.inputs),
+        "outputs": specs(&signature.outputs),
+    })))
+}
+
+pub(super) async fn infer(
+    State(api): State<Arc<Api>>,
+    Target(name): Target,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let model = api.model(&name)?;
+    Ok(measured(model.metrics(), answer(&api, &name, model, &headers, body)).await)
+}
+
+async fn answer(
+    api: &Api,
+    name: &str,
+    model: &Model,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let header_length = header_length(headers)?;
+    let body = api.budget.read(headers, body).await?;
+    let Parsed { id, inputs, outputs } =
+        request::parse(&body.bytes, header_length, model.signature()).map_err(ApiError::bad_request)?;
+    let prepare = Box::new(move || {
+        let tensors = inputs.into_iter().map(request::Input::tensor).collect();
+        drop(body);
+        tensors
+    });
+    let completed = model
+        .run(prepare, outputs.iter().map(|output| output.index).collect())
+        .await?;
+    let timing = server_timing(completed.timing);
+    let answer = response::encode(
+        name,
+        id.as_deref(),
+        model.signature(),
+        &outputs,
+        &completed.outputs,
+    )?;
+    Ok(([timing], answer).into_response())
+}
+
+fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
+    let Some(value) = headers.get(HEADER_LENGTH) else {
+        return Ok(None);
+    };
+    let length = value.to_str().ok().and_then(|text| text.parse().ok());
+    let refused = || {
+        ApiError::bad_request(format!(
+            "{HEADER_LENGTH} is {value:?}, it must be a number of bytes"
+        ))
+    };
+    length.map(Some).ok_or_else(refused)
+}

@@ -1,0 +1,107 @@
+//! An inference response: JSON, or JSON followed by the bytes of the tensors that were asked for so.
+
+use super::HEADER_LENGTH;
+use super::request::Output;
+use crate::engine::Signature;
+use crate::protocol::ApiError;
+use crate::tensor::{Data, Tensor};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::ser::{Error, Serializer};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    model_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    outputs: Vec<AnswerOutput<'a>>,
+}
+
+#[derive(Serialize)]
+struct AnswerOutput<'a> {
+    name: &'a str,
+    datatype: &'static str,
+    shape: &'a [i64],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Parameters>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "elements")]
+    data: Option<&'a Data>,
+}
+
+#[derive(Serialize)]
+struct Parameters {
+    binary_data_size: usize,
+}
+
+/// The answer with these outputs; `tensors` belong to `outputs` one by one.
+pub(super) fn encode(
+    model: &str,
+    id: Option<&str>,
+    signature: &Signature,
+    outputs: &[Output],
+    tensors: &[Tensor],
+) -> Result<Response, ApiError> {
+    let described = outputs.iter().zip(tensors).map(|(output, tensor)| AnswerOutput {
+        name: &signature.outputs[output.index].name,
+        datatype: tensor.data().datatype().name(),
+        shape: tensor.shape(),
+        parameters: output.binary.then(|| Parameters {
+            binary_data_size: tensor.data().as_bytes().len(),
+        }),
+        data: (!output.binary).then(|| tensor.data()),
+    });
+    let answer = Answer {
+        model_name: model,
+        id,
+        outputs: described.collect(),
+    };
+    // Only FP16 and BF16 have no JSON form: the client can ask for another.
+    let mut body = serde_json::to_vec(&answer).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if !outputs.iter().any(|output| output.binary) {
+        return Ok((
+            [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+            body,
+        )
+            .into_response());
+    }
+    let json_length = body.len();
+    for (output, tensor) in outputs.iter().zip(tensors) {
+        if output.binary {
+            body.extend_from_slice(tensor.data().as_bytes());
+        }
+    }
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+        (HEADER_LENGTH, HeaderValue::from(json_length)),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// Values that JSON has no number for (infinities, not-a-number) become null.
+fn elements<S: Serializer>(data: &Option<&Data>, serializer: S) -> Result<S::Ok, S::Error> {
+    match data {
+        None => serializer.serialize_none(),
+        Some(Data::Bool(values)) => values.serialize(serializer),
+        Some(Data::Uint8(values)) => values.serialize(serializer),
+        Some(Data::Uint16(values)) => values.serialize(serializer),
+        Some(Data::Uint32(values)) => values.serialize(serializer),
+        Some(Data::Uint64(values)) => values.serialize(serializer),
+        Some(Data::Int8(values)) => values.serialize(serializer),
+        Some(Data::Int16(values)) => values.serialize(serializer),
+        Some(Data::Int32(values)) => values.serialize(serializer),
+        Some(Data::Int64(values)) => values.serialize(serializer),
+        Some(Data::Fp32(values)) => values.serialize(serializer),
+        Some(Data::Fp64(values)) => values.serialize(serializer),
+        Some(data @ (Data::Fp16(_) | Data::Bf16(_))) => {
+            let message = format!(
+                "{} has no JSON form: ask for the output with binary_data",
+                data.datatype().name()
+            );
+            Err(S::Error::custom(message))
+        }
+    }
+}
