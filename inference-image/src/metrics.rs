@@ -42,15 +42,29 @@ impl EncodeLabelValue for Outcome {
     }
 }
 
+const OUTCOMES: [Outcome; 5] = [
+    Outcome::Ok,
+    Outcome::Invalid,
+    Outcome::Rejected,
+    Outcome::Failed,
+    Outcome::Cancelled,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
+    model: String,
     outcome: Outcome,
 }
 
 /// Metrics of one model. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct ModelMetrics {
-    requests: Family<OutcomeLabels, Counter>,
+    requests: [Counter; OUTCOMES.len()],
     /// Requests from the first byte of their body to their answer.
     pub in_flight: Gauge,
     /// Requests that wait for a runner; set when metrics are read.
@@ -63,41 +77,26 @@ pub struct ModelMetrics {
     pub inference: Histogram,
 }
 
-impl Default for ModelMetrics {
-    fn default() -> Self {
-        let metrics = Self {
-            requests: Family::default(),
-            in_flight: Gauge::default(),
-            queued: Gauge::default(),
-            queue_wait: Histogram::new(BUCKETS),
-            preprocessing: Histogram::new(BUCKETS),
-            inference: Histogram::new(BUCKETS),
-        };
-        // A rate over an outcome that appears later would miss its first request.
-        for outcome in [
-            Outcome::Ok,
-            Outcome::Invalid,
-            Outcome::Rejected,
-            Outcome::Failed,
-            Outcome::Cancelled,
-        ] {
-            drop(metrics.requests.get_or_create(&OutcomeLabels { outcome }));
-        }
-        metrics
-    }
-}
-
 impl ModelMetrics {
     /// Counts a request that ended so.
     pub fn count(&self, outcome: Outcome) {
-        self.requests.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.requests[outcome as usize].inc();
     }
 }
+
+type Gauges = Family<ModelLabels, Gauge>;
+type Histograms = Family<ModelLabels, Histogram>;
 
 /// The registry of one server.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    requests: Family<OutcomeLabels, Counter>,
+    in_flight: Gauges,
+    queued: Gauges,
+    queue_wait: Histograms,
+    preprocessing: Histograms,
+    inference: Histograms,
 }
 
 impl Metrics {
@@ -111,43 +110,53 @@ impl Metrics {
             ("execution_provider", execution_provider.to_owned()),
         ]);
         registry.register("server", "The inference server", info);
-        Self { registry }
+        let requests = Family::default();
+        registry.register("requests", "Requests by outcome", requests.clone());
+        let mut gauge = |name: &str, help: &str| {
+            let family = Gauges::default();
+            registry.register(name, help, family.clone());
+            family
+        };
+        let in_flight = gauge("in_flight_requests", "Requests that are being served");
+        let queued = gauge("queued_requests", "Requests that wait for a runner");
+        let mut histogram = |name: &str, help: &str| {
+            let family = Histograms::new_with_constructor(|| Histogram::new(BUCKETS));
+            registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+            family
+        };
+        let queue_wait = histogram("queue_wait", "From the end of a request to its runner");
+        let preprocessing = histogram("preprocessing", "From a request's bytes to the model's inputs");
+        let inference = histogram("inference", "In the engine");
+        Self {
+            registry,
+            requests,
+            in_flight,
+            queued,
+            queue_wait,
+            preprocessing,
+            inference,
+        }
     }
 
-    /// Adds a model's metrics, labelled with its name.
+    /// A model's metrics, labelled with its name; all are there from the start, since a rate over one that
+    /// appears later would miss its first request.
     #[must_use]
-    pub fn model(&mut self, name: &str) -> ModelMetrics {
-        let metrics = ModelMetrics::default();
-        let labels = [("model".into(), name.to_owned().into())].into_iter();
-        let registry = self.registry.sub_registry_with_labels(labels);
-        registry.register("requests", "Requests by outcome", metrics.requests.clone());
-        registry.register(
-            "in_flight_requests",
-            "Requests that are being served",
-            metrics.in_flight.clone(),
-        );
-        registry.register(
-            "queued_requests",
-            "Requests that wait for a runner",
-            metrics.queued.clone(),
-        );
-        let seconds = [
-            (
-                "queue_wait",
-                "From the end of a request to its runner",
-                &metrics.queue_wait,
-            ),
-            (
-                "preprocessing",
-                "From a request's bytes to the model's inputs",
-                &metrics.preprocessing,
-            ),
-            ("inference", "In the engine", &metrics.inference),
-        ];
-        for (name, help, histogram) in seconds {
-            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+    pub fn model(&self, name: &str) -> ModelMetrics {
+        let labels = ModelLabels {
+            model: name.to_owned(),
+        };
+        let outcome = |outcome| OutcomeLabels {
+            model: name.to_owned(),
+            outcome,
+        };
+        ModelMetrics {
+            requests: OUTCOMES.map(|kind| self.requests.get_or_create(&outcome(kind)).clone()),
+            in_flight: self.in_flight.get_or_create(&labels).clone(),
+            queued: self.queued.get_or_create(&labels).clone(),
+            queue_wait: self.queue_wait.get_or_create(&labels).clone(),
+            preprocessing: self.preprocessing.get_or_create(&labels).clone(),
+            inference: self.inference.get_or_create(&labels).clone(),
         }
-        metrics
     }
 
     /// The OpenMetrics text.
@@ -169,10 +178,11 @@ mod tests {
     // Dashboards and alerts are written with these names.
     #[test]
     fn the_documented_names_are_there_from_the_start() {
-        let mut metrics = Metrics::new("1.2.3", "1.31.0", "CPUExecutionProvider");
+        let metrics = Metrics::new("1.2.3", "1.31.0", "CPUExecutionProvider");
         let model = metrics.model("photos");
         model.count(Outcome::Ok);
         model.inference.observe(0.003);
+        let _other = metrics.model("colors");
         let text = metrics.encode().unwrap();
         for line in [
             r#"modelservice_server_info{version="1.2.3",onnxruntime_version="1.31.0",execution_provider="CPUExecutionProvider"} 1"#,
@@ -186,5 +196,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        // A second description of the same name makes Prometheus refuse everything.
+        assert_eq!(text.matches("# TYPE modelservice_requests ").count(), 1, "{text}");
     }
 }

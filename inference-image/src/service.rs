@@ -30,7 +30,7 @@ impl Service {
     /// The first thing that is wrong.
     pub fn load(config: &ServerConfig, library: &Path, cores: usize) -> Result<Self, Fatal> {
         let runtime = Runtime::load(library, &config.execution_provider)?;
-        let mut service = Self::empty(&Runtime::version(), runtime.provider(), config.limits.clone());
+        let mut service = Self::empty(runtime.version(), runtime.provider(), config.limits.clone());
         for model in &config.models {
             service.load_model(model, &runtime, cores)?;
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// The ONNX Runtime library and the execution provider that sessions are made with. One per process.
 pub struct Runtime {
     environment: Environment,
+    version: String,
     provider: String,
     dispatch: Option<ExecutionProviderDispatch>,
 }
@@ -44,17 +45,20 @@ impl Runtime {
             .map_err(|error| unavailable(&error))?;
         environment.set_log_level(LogLevel::Warning);
         let dispatch = provider::resolve(provider)?;
+        let version =
+            ort::util::probe(&library).map_or_else(|| ort::info().to_owned(), |minor| format!("1.{minor}"));
         Ok(Self {
             environment,
+            version,
             provider: provider.name.clone(),
             dispatch,
         })
     }
 
-    /// Version of ONNX Runtime, from its build information.
+    /// Version of ONNX Runtime: major and minor, which is all that can be asked for here.
     #[must_use]
-    pub fn version() -> String {
-        version_in(ort::info()).to_owned()
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Name of the execution provider.
@@ -83,7 +87,10 @@ impl Runtime {
         let builder = Session::builder(&self.environment).map_err(|error| options(&error))?;
         // One core per runner: with more callers than cores, more threads per call only get in each other's way.
         let builder = builder.with_intra_threads(1).map_err(|error| options(&error))?;
-        let mut builder = builder.with_inter_threads(1).map_err(|error| options(&error))?;
+        let builder = builder.with_inter_threads(1).map_err(|error| options(&error))?;
+        let mut builder = builder
+            .with_intra_op_spinning(false)
+            .map_err(|error| options(&error))?;
         if let Some(dispatch) = &self.dispatch {
             builder = builder
                 .with_disable_cpu_fallback()
@@ -124,20 +131,12 @@ impl Runtime {
         } else {
             "check the file with onnx.checker"
         };
-        let version = Self::version();
+        let version = &self.version;
         Fatal::new(
             ExitReason::ModelInvalid,
             format!("ONNX Runtime {version} cannot load the model: {problem}; {advice}"),
         )
     }
-}
-
-/// `git-branch=rel-1.31.0` in the build information.
-fn version_in(info: &str) -> &str {
-    let version = info
-        .split_once("rel-")
-        .map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or(rest));
-    version.unwrap_or(info)
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &str) {
@@ -279,18 +278,4 @@ fn from_value(value: &DynValue) -> Result<Tensor, EngineError> {
     };
     Tensor::new(shape, data)
         .ok_or_else(|| EngineError::Failed("an output's shape does not fit its data".to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::version_in;
-
-    #[test]
-    fn the_version_is_read_from_the_build_information() {
-        assert_eq!(
-            version_in("ORT Build Info: git-branch=rel-1.31.0, git-commit-id=abc"),
-            "1.31.0"
-        );
-        assert_eq!(version_in("something else"), "something else");
-    }
 }

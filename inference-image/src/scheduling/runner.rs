@@ -109,6 +109,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::engine::{EngineError, Signature};
+    use crate::metrics::Metrics;
     use crate::tensor::{Data, Tensor};
 
     /// Answers with its inputs.
@@ -133,7 +134,7 @@ mod tests {
         let engines = (0..count)
             .map(|_| Box::new(Echo(signature.clone())) as Box<dyn Engine>)
             .collect();
-        Runners::start(engines, 8, &ModelMetrics::default()).unwrap()
+        Runners::start(engines, 8, &Metrics::new("", "", "").model("echo")).unwrap()
     }
 
     #[tokio::test]
