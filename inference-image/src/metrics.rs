@@ -192,7 +192,7 @@ mod tests {
             r#"modelservice_queued_requests{model="photos"} 0"#,
             r#"modelservice_queue_wait_seconds_count{model="photos"} 0"#,
             r#"modelservice_preprocessing_seconds_count{model="photos"} 0"#,
-            r#"modelservice_inference_seconds_bucket{model="photos",le="0.005"} 1"#,
+            r#"modelservice_inference_seconds_bucket{le="0.005",model="photos"} 1"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

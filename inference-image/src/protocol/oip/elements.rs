@@ -285,7 +285,7 @@ mod tests {
             ("[1]", DataType::Bool, "true or false"),
             ("[\"1\"]", DataType::Fp32, "FP32"),
             ("[null]", DataType::Fp32, "null"),
-            ("[1e39]", DataType::Fp32, "1e39"),
+            ("[1e39]", DataType::Fp32, "1e+39"),
             ("{}", DataType::Fp32, "list"),
             ("[1]", DataType::Fp16, "binary"),
         ] {
