@@ -227,46 +227,16 @@ fn helm_4_keeps_the_users_services() {
     keeps_the_users_services(Helm::Four, "chart-helm4");
 }
 
-/// The fields of the Prometheus operator's ServiceMonitor that the chart uses: without a CRD, strict
-/// validation has nothing to validate against.
-const SERVICE_MONITOR: &str = r#"
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: servicemonitors.monitoring.coreos.com}
-spec:
-  group: monitoring.coreos.com
-  scope: Namespaced
-  names: {kind: ServiceMonitor, plural: servicemonitors, singular: servicemonitor}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema:
-      openAPIV3Schema:
-        type: object
-        required: [spec]
-        properties:
-          spec:
-            type: object
-            required: [selector, endpoints]
-            properties:
-              selector: {type: object, properties: {matchLabels: {type: object, additionalProperties: {type: string}}}}
-              namespaceSelector: {type: object, properties: {any: {type: boolean}, matchNames: {type: array, items: {type: string}}}}
-              endpoints:
-                type: array
-                items:
-                  type: object
-                  properties: {port: {type: string}, path: {type: string}, interval: {type: string}}
-"#;
-
 /// Everything that needs one cluster with the definitions: one control plane for all, as each costs seconds.
 #[test]
 fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     let plane = plane("chart-strict");
     plane.apply(&read("crds/modelservices.yaml")).unwrap();
     plane.apply(&read("crds/acceleratorclasses.yaml")).unwrap();
-    plane.apply(SERVICE_MONITOR).unwrap();
-    for namespace in [NAMESPACE, "team-a", "team-b"] {
+    for definition in crate::definitions::foreign() {
+        plane.apply(&definition).unwrap();
+    }
+    for namespace in [NAMESPACE, "team-a", "team-b", "flux-system", "monitoring"] {
         plane.kubectl(&["create", "namespace", namespace]).unwrap();
         // A pod or template that is not restricted is refused or warned of.
         let labels = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
@@ -307,16 +277,11 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
         .collect();
     assert!(!examples.is_empty());
     for example in examples {
-        validate(
-            &plane,
-            &std::fs::read_to_string(&example).unwrap(),
-            &["--namespace", "team-a"],
-        )
-        .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
+        validate(&plane, &std::fs::read_to_string(&example).unwrap(), &[])
+            .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
     }
     for (place, manifest) in crate::docs::manifests() {
-        validate(&plane, &manifest, &["--namespace", "team-a"])
-            .unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
+        validate(&plane, &manifest, &[]).unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
     }
     // What people type: `modelservice` must not also be the name of a category.
     plane.apply(SERVICE).unwrap();

@@ -1,6 +1,7 @@
 //! The Helm chart, by both Helm versions and a real API server, and the documentation beside it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod definitions;
 mod docs;
 mod gitops;
 mod helm;

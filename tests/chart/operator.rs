@@ -214,7 +214,6 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
         ),
         "2"
     );
-    deletion_leaves_nothing(&plane);
 
     // Somebody adapts a default class, and removes another.
     assert_eq!(
@@ -272,20 +271,6 @@ fn every_status_is_judged_as_documented(plane: &ControlPlane) {
     }
 }
 
-fn deletion_leaves_nothing(plane: &ControlPlane) {
-    plane
-        .kubectl(&["--namespace", "team-a", "delete", "modelservices", "--all"])
-        .unwrap();
-    wait_until("nothing of the services is left", PATIENCE, || {
-        let kinds = "deployments,services,horizontalpodautoscalers,poddisruptionbudgets,pods";
-        Ok(plane
-            .kubectl(&["--namespace", "team-a", "get", kinds, "--output=name"])?
-            .trim()
-            .is_empty())
-    })
-    .unwrap();
-}
-
 /// With a Role in team-a, one for the Lease, and nothing else.
 fn single_namespaces_need_no_cluster_role(plane: &ControlPlane) {
     let set = [
@@ -303,22 +288,19 @@ fn single_namespaces_need_no_cluster_role(plane: &ControlPlane) {
         .unwrap();
     assert_eq!(roles.trim(), "");
     let operator = Operator::start(plane, "namespaced");
-    plane.apply(&service("orchids", "team-b", "")).unwrap();
+    plane.apply(&service("lilies", "team-b", "")).unwrap();
     plane
-        .apply(&service("orchids", "team-a", "  replicas: 2"))
+        .apply(&service("lilies", "team-a", "  replicas: 2"))
         .unwrap();
-    let object = wait_for(plane, "orchids", "team-a", "Serving");
+    let object = wait_for(plane, "lilies", "team-a", "Serving");
     // The class of the ConfigMap, not the edited one of the cluster, which this operator may not read.
-    let name = format!(
-        "orchids-{}",
-        object["status"]["currentRevision"].as_str().unwrap()
-    );
+    let name = format!("lilies-{}", object["status"]["currentRevision"].as_str().unwrap());
     let selector = get(
         plane,
         &["deployment", &name, "--namespace", "team-a"],
         ".spec.template.spec.nodeSelector",
     );
     assert_eq!(selector, "");
-    assert_eq!(read_service(plane, "orchids", "team-b").get("status"), None);
+    assert_eq!(read_service(plane, "lilies", "team-b").get("status"), None);
     operator.stop();
 }
