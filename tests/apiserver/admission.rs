@@ -113,11 +113,15 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             base().with("rollout.progressDeadlineSeconds", 1.into()),
             "should be greater than or equal to 10",
         ),
-        ("a typo", base().with("replica", 2.into()), "unknown field"),
+        (
+            "a typo",
+            base().with("replica", 2.into()),
+            "field not declared in schema",
+        ),
         (
             "no ports in pods",
             base().with("pod.ports", json!([])),
-            "unknown field",
+            "field not declared in schema",
         ),
         (
             "a long name",

@@ -134,10 +134,6 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others(world: Arc<Worl
         }
     })
     .await;
-    definitions
-        .patch(&name, &parameters, &Patch::Apply(strict))
-        .await
-        .unwrap();
     place.apply(&service("good")).await;
     place.serving("good").await;
     // Its status can be read without its spec.
@@ -166,6 +162,10 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others(world: Arc<Worl
     let _: serde_json::Value = place
         .client
         .request(gone.body(Vec::new()).unwrap())
+        .await
+        .unwrap();
+    definitions
+        .patch(&name, &parameters, &Patch::Apply(strict))
         .await
         .unwrap();
 }
