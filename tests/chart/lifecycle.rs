@@ -244,11 +244,10 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
             .kubectl(&["label", "namespace", namespace, &labels[0], &labels[1]])
             .unwrap();
         // Pods are only admitted for accounts that exist.
-        for account in ["serving-modelservice-operator-self-test"] {
-            plane
-                .kubectl(&["--namespace", namespace, "create", "serviceaccount", account])
-                .unwrap();
-        }
+        let account = "serving-modelservice-operator-self-test";
+        plane
+            .kubectl(&["--namespace", namespace, "create", "serviceaccount", account])
+            .unwrap();
     }
     plane
         .kubectl(&[
