@@ -3,13 +3,18 @@
 
 use crate::{leadership::Permission, metrics::Metrics};
 use futures::future::BoxFuture;
-use hyper::{Method, Request, Response};
+use hyper::{
+    Method, Request, Response,
+    header::{HeaderValue, USER_AGENT},
+};
 use kube::{Client, Config, client::ClientBuilder};
 use std::{
     sync::Arc,
     task::{Context, Poll},
 };
 use tower::{BoxError, Layer, Service};
+
+const AGENT: &str = concat!("modelservice-operator/", env!("CARGO_PKG_VERSION"));
 
 /// A client whose writes need `permission`.
 ///
@@ -64,7 +69,11 @@ where
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<I>) -> Self::Future {
+    fn call(&mut self, mut request: Request<I>) -> Self::Future {
+        // By which audit logs tell who it was.
+        request
+            .headers_mut()
+            .insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let method = request.method().clone();
         if !is_read(&method) && !self.guard.permission.holds() {
             return Box::pin(async { Err(NotLeading.into()) });
