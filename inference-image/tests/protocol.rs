@@ -1,0 +1,573 @@
+//! The inference protocols on real models, in process. Each refusal is a row of a table in docs/server.md.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use image::{DynamicImage, ImageFormat, RgbImage};
+use modelservice_contract::ServerConfig;
+use modelservice_server::lifecycle::{Lifecycle, Phase};
+use modelservice_server::service::Service;
+use modelservice_server::{config, protocol};
+use serde_json::{Value, json};
+use std::io::Cursor;
+use std::sync::{Arc, LazyLock};
+use support::{check_docs_table, example, floats, library};
+use tower::ServiceExt;
+
+/// `photos` is the real model, `colors` and `tiny` are small, `plain` is `tiny` without model.yaml.
+static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
+    let plain = tempfile::tempdir().unwrap();
+    std::fs::copy(example("tiny/model.onnx"), plain.path().join("model.onnx")).unwrap();
+    let models = [
+        ("photos", example("efficientnet-lite0")),
+        ("colors", example("colors")),
+        ("tiny", example("tiny")),
+        ("plain", plain.path().to_owned()),
+    ];
+    let models = models.map(|(name, path)| json!({"name": name, "path": path}));
+    let limits = json!({"maxBodyBytes": 1_000_000, "maxImagePixels": 1_000_000});
+    let text = json!({"models": models, "limits": limits}).to_string();
+    let config: ServerConfig = config::parse(&text).unwrap();
+    Arc::new(Service::load(&config, &library(), 1).unwrap())
+});
+
+fn router() -> Router {
+    let lifecycle = Lifecycle::default();
+    lifecycle.enter(Phase::Ready);
+    protocol::router(Arc::clone(&SERVICE), lifecycle)
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("{:?}", String::from_utf8_lossy(&self.body)))
+    }
+}
+
+async fn send(request: Request<Body>) -> Answer {
+    let response = router().oneshot(request).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes().to_vec();
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}
+
+fn request(method: Method, path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .body(body.into())
+        .unwrap()
+}
+
+fn get(path: &str) -> Request<Body> {
+    request(Method::GET, path, Body::empty())
+}
+
+fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
+    request(Method::POST, path, body)
+}
+
+fn with(mut request: Request<Body>, name: &'static str, value: &'static str) -> Request<Body> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+fn png(width: u32, height: u32, color: [u8; 3]) -> Vec<u8> {
+    let image = DynamicImage::from(RgbImage::from_pixel(width, height, image::Rgb(color)));
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn photo(name: &str) -> Vec<u8> {
+    std::fs::read(example(&format!("photos/{name}.jpg"))).unwrap()
+}
+
+/// An image for `colors`: 16×16 pixels, red is 1, the others are 0.
+fn red() -> Vec<f32> {
+    let mut values = vec![0.0; 3 * 16 * 16];
+    values[..256].fill(1.0);
+    values
+}
+
+/// A request for `colors` with one field of its input replaced.
+fn infer(key: &str, value: Value) -> Request<Body> {
+    let mut input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+    input[key] = value;
+    post("/v2/models/colors/infer", json!({"inputs": [input]}).to_string())
+}
+
+/// A request for `colors` whose tensor follows the JSON.
+fn infer_binary(size: usize, header_length: Option<usize>, bytes: &[u8]) -> Request<Body> {
+    let parameters = json!({"binary_data_size": size});
+    let input =
+        json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "parameters": parameters});
+    let json =
+        json!({"id": "seven", "inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
+    let length = header_length.unwrap_or(json.len());
+    let mut body = json.into_bytes();
+    body.extend_from_slice(bytes);
+    let mut request = post("/v2/models/colors/infer", body);
+    request
+        .headers_mut()
+        .insert("inference-header-content-length", length.into());
+    request
+}
+
+fn red_bytes() -> Vec<u8> {
+    red().into_iter().flat_map(f32::to_le_bytes).collect()
+}
+
+struct Case {
+    /// As the documentation says it.
+    what: &'static str,
+    status: u16,
+    /// Part of the message.
+    words: &'static str,
+    request: fn() -> Request<Body>,
+}
+
+const fn case(what: &'static str, status: u16, words: &'static str, request: fn() -> Request<Body>) -> Case {
+    Case {
+        what,
+        status,
+        words,
+        request,
+    }
+}
+
+const CLASSIFY: &str = "/v1/models/colors:classify";
+
+const CASES: &[Case] = &[
+    case("a path that does not exist", 404, "nothing at /v3", || get("/v3")),
+    case(
+        "a method that the path does not have",
+        405,
+        "DELETE is not possible",
+        || request(Method::DELETE, "/v2", Body::empty()),
+    ),
+    case(
+        "a model that is not served",
+        404,
+        "this server has: colors, photos, plain, tiny",
+        || post("/v2/models/dogs/infer", "{}"),
+    ),
+    case(
+        "a body larger than `limits.maxBodyBytes`",
+        413,
+        "larger than 1000000 bytes",
+        || post(CLASSIFY, vec![0; 1_000_001]),
+    ),
+    case(
+        "a body with `Content-Encoding: gzip`",
+        415,
+        "without Content-Encoding",
+        || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "gzip"),
+    ),
+    case("infer: a body that is not JSON", 400, "no valid JSON", || {
+        post("/v2/models/colors/infer", photo("cat"))
+    }),
+    case("infer: no `inputs`", 400, "missing field `inputs`", || {
+        post("/v2/models/colors/infer", "{}")
+    }),
+    case(
+        "infer: an input that the model does not have",
+        400,
+        "it has: images",
+        || infer("name", json!("pictures")),
+    ),
+    case(
+        "infer: an input of the model is missing",
+        400,
+        "input \"images\" is missing",
+        || post("/v2/models/colors/infer", r#"{"inputs": []}"#),
+    ),
+    case("infer: an input given twice", 400, "given twice", || {
+        let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+        post(
+            "/v2/models/colors/infer",
+            json!({"inputs": [input, input]}).to_string(),
+        )
+    }),
+    case(
+        "infer: another datatype than the model's",
+        400,
+        "is FP32, the request says INT32",
+        || infer("datatype", json!("INT32")),
+    ),
+    case(
+        "infer: a datatype that does not exist",
+        400,
+        "unknown datatype",
+        || infer("datatype", json!("FLOAT")),
+    ),
+    case(
+        "infer: another shape than the model's",
+        400,
+        "(-1 is any size from 1)",
+        || infer("shape", json!([1, 3, 16, 17])),
+    ),
+    case(
+        "infer: another number of elements than the shape holds",
+        400,
+        "does not hold 2 elements",
+        || infer("data", json!([1, 2])),
+    ),
+    case(
+        "infer: lists nested in another way than the shape",
+        400,
+        "do not have the shape",
+        || infer("data", json!([[1, 2], [3]])),
+    ),
+    case(
+        "infer: an element that is no number of the datatype",
+        400,
+        "expected an FP32",
+        || infer("data", json!(["red"])),
+    ),
+    case(
+        "infer: neither `data` nor `binary_data_size`",
+        400,
+        "neither data nor",
+        || infer("data", Value::Null),
+    ),
+    case(
+        "infer: `binary_data_size` that does not fit the shape",
+        400,
+        "takes 3072 bytes",
+        || infer_binary(100, None, &[0; 100]),
+    ),
+    case(
+        "infer: fewer bytes than `binary_data_size`",
+        400,
+        "only 100 bytes are left",
+        || infer_binary(3072, None, &[0; 100]),
+    ),
+    case(
+        "infer: more bytes than `binary_data_size`",
+        400,
+        "4 bytes follow",
+        || infer_binary(3072, None, &[0; 3076]),
+    ),
+    case(
+        "infer: `Inference-Header-Content-Length` beyond the body",
+        400,
+        "but the body has only",
+        || infer_binary(3072, Some(1 << 20), &[0; 3072]),
+    ),
+    case(
+        "infer: `Inference-Header-Content-Length` that is no number",
+        400,
+        "must be a number",
+        || {
+            with(
+                infer_binary(3072, None, &[0; 3072]),
+                "inference-header-content-length",
+                "all",
+            )
+        },
+    ),
+    case(
+        "infer: an output that the model does not have",
+        400,
+        "it has: scores",
+        || post("/v2/models/colors/infer", wanted(&["logits"])),
+    ),
+    case("infer: an output asked for twice", 400, "asked for twice", || {
+        post("/v2/models/colors/infer", wanted(&["scores", "scores"]))
+    }),
+    case("classify: no image", 415, "neither a JPEG nor a PNG", || {
+        post(CLASSIFY, "")
+    }),
+    case(
+        "classify: an image of another format",
+        415,
+        "neither a JPEG nor a PNG",
+        || post(CLASSIFY, "GIF89a; and more"),
+    ),
+    case(
+        "classify: a form around the image",
+        415,
+        "curl --data-binary",
+        || {
+            with(
+                post(CLASSIFY, photo("cat")),
+                "content-type",
+                "multipart/form-data; boundary=x",
+            )
+        },
+    ),
+    case("classify: a JPEG that is cut off", 400, "truncated", || {
+        let mut image = photo("cat");
+        image.truncate(image.len() / 2);
+        post(CLASSIFY, image)
+    }),
+    case("classify: a PNG that is cut off", 400, "broken", || {
+        let mut image = png(100, 100, [1, 2, 3]);
+        image.truncate(image.len() - 20);
+        post(CLASSIFY, image)
+    }),
+    case(
+        "classify: an image with more than `limits.maxImagePixels`",
+        413,
+        "at most 1000000 pixels",
+        || post(CLASSIFY, png(1001, 1000, [0; 3])),
+    ),
+    case(
+        "classify: `top_k` that is no number of classes",
+        400,
+        "from 1 to 3",
+        || post("/v1/models/colors:classify?top_k=4", png(1, 1, [0; 3])),
+    ),
+    case(
+        "classify: another query parameter",
+        400,
+        "there is: top_k",
+        || post("/v1/models/colors:classify?topk=1", png(1, 1, [0; 3])),
+    ),
+    case(
+        "classify: a model whose package has no model.yaml",
+        400,
+        "no model.yaml",
+        || post("/v1/models/plain:classify", photo("cat")),
+    ),
+    case(
+        "anything else posted to a model",
+        404,
+        "nothing can be posted",
+        || post("/v1/models/colors:explain", ""),
+    ),
+];
+
+fn wanted(outputs: &[&str]) -> String {
+    let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+    let outputs: Vec<Value> = outputs.iter().map(|name| json!({ "name": name })).collect();
+    json!({"inputs": [input], "outputs": outputs}).to_string()
+}
+
+#[tokio::test]
+async fn every_bad_request_is_refused_with_a_status_and_one_shape_of_error() {
+    for case in CASES {
+        let answer = send((case.request)()).await;
+        let error = answer.json();
+        assert_eq!(answer.status.as_u16(), case.status, "{}: {error}", case.what);
+        let fields = error.as_object().unwrap();
+        assert_eq!(fields.len(), 1, "{}: {error}", case.what);
+        assert!(
+            error["error"].as_str().unwrap().contains(case.words),
+            "{}: {error}",
+            case.what
+        );
+    }
+    // None of them has done harm.
+    assert_eq!(send(infer("id", json!("x"))).await.status, 200);
+}
+
+/// Rows that need a full queue, a slow client or full memory are tested beside the code that answers them.
+#[test]
+fn the_documentation_lists_every_refusal() {
+    let row = |case: &Case| format!("| {} | {} | …{}… |", case.what, case.status, case.words);
+    let rows: Vec<String> = CASES.iter().map(row).collect();
+    check_docs_table(
+        "requests that are refused",
+        "| What is sent | Status | Message |",
+        &rows,
+    );
+}
+
+#[tokio::test]
+async fn the_server_describes_itself_and_its_models() {
+    let server = send(get("/v2")).await.json();
+    assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/photos/ready"] {
+        assert_eq!(send(get(path)).await.status, 200, "{path}");
+    }
+    let model = send(get("/v2/models/photos")).await.json();
+    assert_eq!(
+        model["inputs"],
+        json!([{"name": "images", "datatype": "FP32", "shape": [-1, 3, 224, 224]}])
+    );
+    assert_eq!(
+        model["outputs"],
+        json!([{"name": "probabilities", "datatype": "FP32", "shape": [-1, 1000]}])
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_leaving_says_so_and_still_answers() {
+    let lifecycle = Lifecycle::default();
+    lifecycle.enter(Phase::Draining);
+    let router = protocol::router(Arc::clone(&SERVICE), lifecycle);
+    let ready = router.clone().oneshot(get("/v2/health/ready")).await.unwrap();
+    assert_eq!(ready.status(), 503);
+    let answer = router.oneshot(infer("name", json!("images"))).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["connection"]),
+        (200, &"close".parse().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn json_tensors_go_in_and_out() {
+    let nested: Vec<Value> = red()
+        .chunks(256)
+        .map(|channel| channel.chunks(16).collect::<Vec<_>>())
+        .map(|rows| json!(rows))
+        .collect();
+    let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": [nested]});
+    let body = json!({"id": "42", "inputs": [input], "outputs": [{"name": "scores"}]}).to_string();
+    let answer = send(post("/v2/models/colors/infer", body)).await;
+    let expected = json!({
+        "model_name": "colors", "id": "42",
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 3], "data": [4.0, 0.0, 0.0]}],
+    });
+    assert_eq!(answer.json(), expected);
+    assert!(
+        answer.headers["server-timing"]
+            .to_str()
+            .unwrap()
+            .contains("inference;dur=")
+    );
+}
+
+#[tokio::test]
+async fn binary_tensors_go_in_and_out() {
+    let answer = send(infer_binary(3072, None, &red_bytes())).await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(answer.headers["content-type"], "application/octet-stream");
+    let length: usize = answer.headers["inference-header-content-length"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let (json, bytes) = answer.body.split_at(length);
+    let json: Value = serde_json::from_slice(json).unwrap();
+    assert_eq!(json["id"], "seven");
+    let output = json!({"name": "scores", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}});
+    assert_eq!(json["outputs"], json!([output]));
+    assert_eq!(bytes, [4.0_f32, 0.0, 0.0].map(f32::to_le_bytes).concat());
+}
+
+/// A batch is answered row by row.
+#[tokio::test]
+async fn several_images_in_one_request_are_a_batch() {
+    let data = [red(), vec![0.5; 768]].concat();
+    let input = json!({"name": "images", "shape": [2, 3, 16, 16], "datatype": "FP32", "data": data});
+    let answer = send(post(
+        "/v2/models/colors/infer",
+        json!({"inputs": [input]}).to_string(),
+    ))
+    .await
+    .json();
+    assert_eq!(answer["outputs"][0]["shape"], json!([2, 3]));
+    assert_eq!(
+        answer["outputs"][0]["data"],
+        json!([4.0, 0.0, 0.0, 2.0, 2.0, 2.0])
+    );
+}
+
+#[tokio::test]
+async fn an_image_is_classified_whatever_its_content_type_says() {
+    for (color, label) in [
+        ([250, 20, 20], "red"),
+        ([0, 200, 60], "green"),
+        ([10, 10, 130], "blue"),
+    ] {
+        let request = post("/v2/models/colors:classify?top_k=1", png(40, 30, color));
+        let answer = send(with(request, "content-type", "application/x-www-form-urlencoded"))
+            .await
+            .json();
+        assert_eq!(answer["model"], "colors");
+        assert_eq!(answer["predictions"].as_array().unwrap().len(), 1);
+        assert_eq!(answer["predictions"][0]["label"], label, "{answer}");
+    }
+}
+
+/// The real model on real photographs: what the server says is what Pillow and Python's ONNX Runtime say.
+#[tokio::test]
+async fn photographs_are_classified_as_by_the_reference() {
+    let labels = std::fs::read_to_string(example("efficientnet-lite0/labels.txt")).unwrap();
+    let labels: Vec<&str> = labels.lines().collect();
+    for (name, classes) in [
+        ("cat", vec![281, 282, 285]),
+        ("coffee", vec![967]),
+        ("flower", vec![985]),
+    ] {
+        let answer = send(post("/v1/models/photos:classify?top_k=1000", photo(name)))
+            .await
+            .json();
+        let predictions = answer["predictions"].as_array().unwrap();
+        let best = predictions[0]["class"].as_u64().unwrap();
+        assert!(classes.contains(&best), "{name}: {:?}", predictions[0]);
+        assert_eq!(predictions[0]["label"], labels[usize::try_from(best).unwrap()]);
+        let reference = floats(&example(&format!(
+            "reference/efficientnet-lite0/{name}.probabilities"
+        )));
+        for prediction in predictions {
+            let expected = reference[usize::try_from(prediction["class"].as_u64().unwrap()).unwrap()];
+            let difference = (prediction["probability"].as_f64().unwrap() - f64::from(expected)).abs();
+            assert!(
+                difference < 0.02,
+                "{name}: {prediction}, the reference says {expected}"
+            );
+        }
+    }
+}
+
+/// The same tensor gives the same numbers to the last digits, so that what differs above is decoding.
+#[tokio::test]
+async fn the_references_own_tensor_gives_the_references_answer() {
+    for (model, package, output, shape) in [
+        ("photos", "efficientnet-lite0", "probabilities", [1, 3, 224, 224]),
+        ("tiny", "tiny", "scores", [1, 3, 32, 32]),
+    ] {
+        let tensor = std::fs::read(example(&format!("reference/{package}/coffee.tensor"))).unwrap();
+        let parameters = json!({"binary_data_size": tensor.len()});
+        let input = json!({"name": "images", "shape": shape, "datatype": "FP32", "parameters": parameters});
+        let mut body = json!({"inputs": [input], "outputs": [{"name": output}]})
+            .to_string()
+            .into_bytes();
+        let length = body.len();
+        body.extend_from_slice(&tensor);
+        let mut request = post(&format!("/v2/models/{model}/infer"), body);
+        request
+            .headers_mut()
+            .insert("inference-header-content-length", length.into());
+        let answer = send(request).await.json();
+        let reference = floats(&example(&format!("reference/{package}/coffee.probabilities")));
+        let values = answer["outputs"][0]["data"].as_array().unwrap();
+        let values: Vec<f64> = values.iter().map(|value| value.as_f64().unwrap()).collect();
+        let values = if package == "tiny" {
+            softmax(&values)
+        } else {
+            values
+        };
+        assert_eq!(values.len(), reference.len());
+        for (value, expected) in values.iter().zip(reference) {
+            assert!(
+                (value - f64::from(expected)).abs() < 1e-4,
+                "{model}: {value} for {expected}"
+            );
+        }
+    }
+}
+
+fn softmax(scores: &[f64]) -> Vec<f64> {
+    let sum: f64 = scores.iter().map(|score| score.exp()).sum();
+    scores.iter().map(|score| score.exp() / sum).collect()
+}

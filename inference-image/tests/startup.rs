@@ -1,0 +1,328 @@
+//! What is wrong at the start: the exit code, the reason and the last words. Each case is a row of the table
+//! in docs/server.md.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use modelservice_contract::{ExitReason, TerminationMessage};
+use std::path::Path;
+use support::{Server, check_docs_table, example};
+
+struct Case {
+    /// As the documentation says it.
+    what: &'static str,
+    reason: ExitReason,
+    /// Part of the message.
+    words: &'static str,
+    /// Makes the configuration, and what it needs in an empty folder.
+    config: fn(&Path) -> String,
+    arguments: &'static [&'static str],
+}
+
+impl Case {
+    const fn new(
+        what: &'static str,
+        reason: ExitReason,
+        words: &'static str,
+        config: fn(&Path) -> String,
+    ) -> Self {
+        Self {
+            what,
+            reason,
+            words,
+            config,
+            arguments: &[],
+        }
+    }
+
+    const fn with(mut self, arguments: &'static [&'static str]) -> Self {
+        self.arguments = arguments;
+        self
+    }
+}
+
+const CASES: &[Case] = &[
+    Case::new(
+        "a key of the configuration that does not exist",
+        ExitReason::ConfigInvalid,
+        "colour",
+        |folder| format!("{}colour: red\n", colors(folder)),
+    ),
+    Case::new(
+        "a configuration without models",
+        ExitReason::ConfigInvalid,
+        "name at least one model",
+        |_| "models: []".into(),
+    ),
+    Case::new(
+        "options for the CPU, which takes none",
+        ExitReason::ConfigInvalid,
+        "does not take",
+        |folder| {
+            format!(
+                "{}executionProvider: {{name: CPUExecutionProvider, options: {{a: b}}}}\n",
+                colors(folder)
+            )
+        },
+    ),
+    Case::new(
+        "no folder at the model's path",
+        ExitReason::ModelMissing,
+        "is not there",
+        |folder| serve(&folder.join("nothing")),
+    ),
+    Case::new(
+        "an empty folder (a mounted OCI artifact)",
+        ExitReason::ModelMissing,
+        "OCI artifact",
+        serve,
+    ),
+    Case::new(
+        "a folder without model.onnx",
+        ExitReason::ModelMissing,
+        "it holds: weights.pt",
+        |folder| {
+            std::fs::write(folder.join("weights.pt"), "x").unwrap();
+            serve(folder)
+        },
+    ),
+    Case::new(
+        "another digest than the configured one",
+        ExitReason::ModelDigestMismatch,
+        "was asked for",
+        |folder| {
+            let digest = "0".repeat(64);
+            colors(folder).replace("}]", &format!(", digest: 'sha256:{digest}'}}]"))
+        },
+    ),
+    Case::new(
+        "an empty model.onnx",
+        ExitReason::ModelInvalid,
+        "is empty",
+        |folder| with_model(folder, b""),
+    ),
+    Case::new(
+        "a model.onnx that is not ONNX",
+        ExitReason::ModelInvalid,
+        "check the file with onnx.checker",
+        |folder| with_model(folder, b"version https://git-lfs.github.com/spec/v1"),
+    ),
+    Case::new(
+        "a model.onnx that is cut off",
+        ExitReason::ModelInvalid,
+        "cannot load the model",
+        |folder| {
+            let model = std::fs::read(example("tiny/model.onnx")).unwrap();
+            with_model(folder, &model[..model.len() / 2])
+        },
+    ),
+    Case::new(
+        "an opset that this ONNX Runtime does not know",
+        ExitReason::ModelInvalid,
+        "older opset",
+        |folder| with_model(folder, &with_opset(99)),
+    ),
+    Case::new(
+        "a key of model.yaml that does not exist",
+        ExitReason::ModelInvalid,
+        "colour",
+        |folder| {
+            let config = colors(folder);
+            append(&folder.join("model.yaml"), "colour: red\n");
+            config
+        },
+    ),
+    Case::new(
+        "other labels than the output has values",
+        ExitReason::ModelInvalid,
+        "2 labels",
+        |folder| {
+            let config = colors(folder);
+            let path = folder.join("model.yaml");
+            let manifest = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(path, manifest.replace("[red, green, blue]", "[red, green]")).unwrap();
+            config
+        },
+    ),
+    Case::new(
+        "labels in a file that the package does not have",
+        ExitReason::ModelInvalid,
+        "no such file",
+        |folder| {
+            let config = colors(folder);
+            let path = folder.join("model.yaml");
+            let manifest = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(path, manifest.replace("[red, green, blue]", "names.txt")).unwrap();
+            config
+        },
+    ),
+    Case::new(
+        "an execution provider that the runtime does not have",
+        ExitReason::AcceleratorUnavailable,
+        "it has: AzureExecutionProvider, CPUExecutionProvider",
+        |folder| {
+            format!(
+                "{}executionProvider: {{name: CUDAExecutionProvider}}\n",
+                colors(folder)
+            )
+        },
+    ),
+    Case::new(
+        "an execution provider nobody knows",
+        ExitReason::AcceleratorUnavailable,
+        "TpuExecutionProvider",
+        |folder| {
+            format!(
+                "{}executionProvider: {{name: TpuExecutionProvider}}\n",
+                colors(folder)
+            )
+        },
+    ),
+    Case::new(
+        "an execution provider that does not hold the whole graph",
+        ExitReason::ExecutionProviderFallback,
+        "parts of it would run on the CPU",
+        |folder| {
+            format!(
+                "{}executionProvider: {{name: AzureExecutionProvider}}\n",
+                colors(folder)
+            )
+        },
+    ),
+    Case::new(
+        "no ONNX Runtime library",
+        ExitReason::RuntimeUnavailable,
+        "set ORT_DYLIB_PATH",
+        colors,
+    )
+    .with(&["--onnx-runtime=/nowhere/libonnxruntime.so"]),
+    Case::new(
+        "a library that is not ONNX Runtime",
+        ExitReason::RuntimeUnavailable,
+        "dlopen failed",
+        colors,
+    )
+    .with(&["--onnx-runtime=Cargo.toml"]),
+    Case::new(
+        "a port that may not be used or is taken",
+        ExitReason::SystemError,
+        "cannot listen on port",
+        colors,
+    ),
+];
+
+fn serve(folder: &Path) -> String {
+    format!("models: [{{name: photos, path: '{}'}}]\n", folder.display())
+}
+
+/// A copy of the package `colors`.
+fn colors(folder: &Path) -> String {
+    for file in ["model.onnx", "model.yaml"] {
+        std::fs::copy(example("colors").join(file), folder.join(file)).unwrap();
+    }
+    serve(folder)
+}
+
+fn with_model(folder: &Path, model: &[u8]) -> String {
+    std::fs::write(folder.join("model.onnx"), model).unwrap();
+    serve(folder)
+}
+
+/// The model `colors` that says it needs another opset.
+fn with_opset(opset: u8) -> Vec<u8> {
+    let mut model = std::fs::read(example("colors/model.onnx")).unwrap();
+    // Field 8 of ModelProto, an OperatorSetIdProto with an empty domain and version 17.
+    let import = [0x42, 4, 0x0A, 0, 0x10, 17];
+    let at = model
+        .windows(import.len())
+        .position(|bytes| bytes == import)
+        .unwrap();
+    model[at + import.len() - 1] = opset;
+    model
+}
+
+fn append(path: &Path, text: &str) {
+    let old = std::fs::read_to_string(path).unwrap();
+    std::fs::write(path, old + text).unwrap();
+}
+
+/// If it fails, a person sees "CrashLoopBackOff" and no reason.
+#[test]
+fn every_failure_has_its_exit_code_and_last_words() {
+    for case in CASES {
+        let folder = tempfile::tempdir().unwrap();
+        let config = (case.config)(folder.path());
+        let taken = std::net::TcpListener::bind(("::", 0)).unwrap();
+        let port = format!("--http-port={}", taken.local_addr().unwrap().port());
+        let mut arguments = case.arguments.to_vec();
+        if case.reason == ExitReason::SystemError {
+            arguments.push(&port);
+        }
+        let mut server = Server::start(&config, &arguments);
+        let status = server.wait();
+        assert_eq!(
+            status.code(),
+            Some(case.reason.code().into()),
+            "{}: {:#?}",
+            case.what,
+            server.log()
+        );
+        let words = std::fs::read(server.termination_log.path()).unwrap();
+        let words: TerminationMessage = serde_json::from_slice(&words).unwrap();
+        assert_eq!(words.reason, case.reason, "{}", case.what);
+        assert!(
+            words.message.contains(case.words),
+            "{}: {}",
+            case.what,
+            words.message
+        );
+        let last = server.log().last().unwrap();
+        assert_eq!(
+            last["message"].as_str(),
+            Some(words.message.as_str()),
+            "the log ends with the same words"
+        );
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_failure() {
+    let row = |case: &Case| {
+        format!(
+            "| {} | {} | `{:?}` | …{}… |",
+            case.what,
+            case.reason.code(),
+            case.reason,
+            case.words
+        )
+    };
+    let rows: Vec<String> = CASES.iter().map(row).collect();
+    check_docs_table(
+        "failures at start",
+        "| What is wrong | Exit code | Reason | Message |",
+        &rows,
+    );
+}
+
+#[test]
+fn no_configuration_at_all_is_explained() {
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_modelservice-server"))
+        .env_remove("MODELSERVICE_CONFIG")
+        .output()
+        .unwrap();
+    assert_eq!(status.status.code(), Some(10));
+    assert!(
+        String::from_utf8(status.stdout)
+            .unwrap()
+            .contains("set MODELSERVICE_CONFIG")
+    );
+}
+
+#[test]
+fn a_configuration_can_be_checked_without_a_model() {
+    let mut server = Server::start("models: [{name: photos, path: /nowhere}]", &["--check-config"]);
+    assert!(server.wait().success());
+    let mut server = Server::start("models: [{name: photos}]", &["--check-config"]);
+    assert_eq!(server.wait().code(), Some(10));
+}
