@@ -10,6 +10,8 @@ pub mod controller;
 pub mod crd;
 pub mod defaults;
 pub mod events;
+#[cfg(test)]
+mod fixtures;
 pub mod http;
 pub mod leadership;
 pub mod metrics;

@@ -270,3 +270,6 @@ fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
         ready_replicas: count(Some(deployment), |status| status.ready_replicas),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,3 +156,6 @@ pub fn is_ours<K: kube::Resource>(child: &K, service: &ModelService) -> bool {
         .flatten()
         .any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
 }
+
+#[cfg(test)]
+mod tests;

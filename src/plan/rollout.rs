@@ -167,3 +167,7 @@ fn switched_at(observed: &Observed) -> Option<Timestamp> {
         .parse()
         .ok()
 }
+
+#[cfg(test)]
+#[path = "rollout_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::fixtures::{brings, observed};
+use serde_json::{Value, json};
+
+/// The plan as one document, scales in words.
+fn document(plan: &Plan) -> Value {
+    let revisions: Vec<Value> = plan
+        .revisions
+        .iter()
+        .map(|planned| {
+            let mut deployment = serde_json::to_value(&planned.deployment).unwrap();
+            // The frozen template is the template once more.
+            deployment["metadata"]["annotations"]["serving.modelservice.dev/pod-template"] =
+                "(see below)".into();
+            json!({"scale": format!("{:?}", planned.scale), "deployment": deployment})
+        })
+        .collect();
+    json!({
+        "revisions": revisions,
+        "endpoint": plan.endpoint,
+        "autoscaler": plan.autoscaler,
+        "disruptionBudget": plan.disruption_budget,
+    })
+}
+
+/// A line that changes here changes pods of users at their next revision.
+#[test]
+fn the_whole_plan_of_a_plain_service() {
+    insta::assert_yaml_snapshot!(document(&observed(json!({})).planned()));
+}
+
+#[test]
+fn the_whole_plan_of_a_rich_service_on_a_device() {
+    let mut observed = observed(json!({
+        "model": {"image": "models.example/net@sha256:bb", "digest": "sha256:cc"},
+        "accelerators": ["tpu"],
+        "autoscaling": {"minReplicas": 2, "maxReplicas": 9, "target": {"cpuUtilization": 60},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 10}}},
+        "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "3Gi"}},
+        "server": {"modelName": "net", "queueLength": 7, "maxBodyBytes": 4096},
+        "rollout": {"startupDeadlineSeconds": 33, "progressDeadlineSeconds": 44},
+        "pod": {"labels": {"team": "vision"}, "nodeSelector": {"zone": "z1"}, "fsGroup": 7,
+            "env": [{"name": "A", "value": "b"}], "tolerations": [{"key": "mine"}],
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]},
+    }));
+    let class = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
+        "metadata": {"name": "tpu"},
+        "spec": {"resource": {"name": "example.com/tpu", "count": 2}, "nodeSelector": {"tpu": "yes"},
+            "tolerations": [{"key": "tpu"}], "runtimeClassName": "tpu-runtime",
+            "runtime": {"image": "runtime.example/tpu:1", "executionProvider": "TpuExecutionProvider", "options": {"cores": "2"}}}});
+    observed
+        .classes
+        .insert("tpu".into(), Arc::new(serde_json::from_value(class).unwrap()));
+    insta::assert_yaml_snapshot!(document(&observed.planned()));
+}
+
+/// An operator upgrade or an edited class restarts no pod.
+#[test]
+fn a_template_that_was_made_is_never_rendered_again() {
+    let first = observed(json!({})).planned();
+    let observed = observed(json!({})).running(&first, 1, 1);
+    let newer = Brings {
+        runtime_image: "runtime.example/server:2".into(),
+        runtime_version: "10.0.0".into(),
+    };
+    let service = crate::validate::validate(&observed).unwrap();
+    let again = plan(&service, &observed, &newer);
+    assert_eq!(again.revisions[0].deployment, first.revisions[0].deployment);
+    assert!(
+        again
+            .runtime_update
+            .unwrap()
+            .contains("set spec.adoptRuntime to \"10.0.0\"")
+    );
+    assert_eq!(plan(&service, &observed, &brings()).runtime_update, None);
+}
+
+#[test]
+fn the_same_observation_gives_the_same_plan() {
+    let plan = || serde_json::to_string(&document(&observed(json!({"replicas": 3})).planned())).unwrap();
+    assert_eq!(plan(), plan());
+}
+
+#[test]
+fn a_budget_is_wanted_for_more_than_one_server() {
+    let has = |spec: Value| observed(spec).planned().disruption_budget.is_some();
+    assert!(!has(json!({})));
+    assert!(has(json!({"replicas": 2})));
+    assert!(!has(json!({"replicas": 2, "suspend": true})));
+    assert!(has(json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 3}})));
+    assert!(
+        !has(json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 3}})),
+        "not before it has grown"
+    );
+}
