@@ -26,7 +26,7 @@ pub(crate) fn render(definitions: &[String]) -> String {
         rules(&mut page, schema);
         for part in ["spec", "status"] {
             if let Some(object) = schema["properties"].get(part) {
-                table(&mut page, part, object);
+                table(&mut page, &format!("{}.{part}", text(names, "kind")), object);
             }
         }
     }
