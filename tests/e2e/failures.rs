@@ -37,7 +37,7 @@ pub(crate) const TESTS: &[Test] = &[
             "not-onnx",
             &fixture.models.not_onnx,
             "ModelInvalid",
-            "model.onnx",
+            "onnx.checker",
         ))
     }),
     (

@@ -56,13 +56,13 @@ fn run(shared: &Shared, tests: &[Test], threads: usize) -> Conclusion {
     let trials = tests.iter().map(|(name, test)| {
         let (shared, test) = (Arc::clone(shared), *test);
         Trial::test(*name, move || {
-            let fixture = shared.get_or_init(|| Fixture::start().map_err(|error| format!("{error:?}")));
+            let fixture = shared.get_or_init(|| Fixture::start().map_err(|error| format!("{error:#}")));
             let fixture = fixture
                 .as_ref()
                 .map_err(|error| Failed::from(format!("no cluster to test on: {error}")))?;
             fixture
                 .block_on(test(fixture))
-                .map_err(|error| Failed::from(format!("{error:?}")))
+                .map_err(|error| Failed::from(format!("{error:#}")))
         })
     });
     libtest_mimic::run(&arguments, trials.collect())
