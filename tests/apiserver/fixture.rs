@@ -58,18 +58,22 @@ pub struct World {
 
 impl World {
     pub fn start() -> anyhow::Result<Self> {
+        let options = ControlPlaneOptions {
+            fake_nodes: Some(FakeNodes::new(4)),
+            ..control_plane("new")
+        };
+        Self::with(options.flag(
+            "kube-controller-manager",
+            "--horizontal-pod-autoscaler-sync-period=2s",
+        ))
+    }
+
+    pub fn with(options: ControlPlaneOptions) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let options = ControlPlaneOptions {
-            fake_nodes: Some(FakeNodes::new(4)),
-            ..ControlPlaneOptions::named(format!("apiserver-{}", std::process::id()))
-        };
-        let plane = ControlPlane::start(options.flag(
-            "kube-controller-manager",
-            "--horizontal-pod-autoscaler-sync-period=2s",
-        ))?;
+        let plane = ControlPlane::start(options)?;
         for definition in definitions() {
             plane.apply(&serde_json::to_string(&definition)?)?;
         }
@@ -129,6 +133,11 @@ impl World {
     pub fn classes(&self) -> Api<AcceleratorClass> {
         Api::all(self.client.clone())
     }
+}
+
+/// A control plane of this test run.
+pub fn control_plane(name: &str) -> ControlPlaneOptions {
+    ControlPlaneOptions::named(format!("{name}-{}", std::process::id()))
 }
 
 async fn client(plane: &ControlPlane) -> anyhow::Result<Client> {

@@ -12,6 +12,7 @@ crate::tests!(
     a_stopped_operator_ends_well,
     one_object_that_cannot_be_read_does_not_stop_the_others,
     metrics_name_no_objects,
+    traces_are_sent_where_they_are_asked_for,
 );
 
 /// Otherwise a thousand services keep the API server busy for ever.
@@ -191,4 +192,57 @@ async fn metrics_name_no_objects(world: Arc<World>) {
             "{name} in {text}"
         );
     }
+}
+
+/// The collector is a stand-in that speaks gRPC's HTTP/2: no real one can be built here.
+async fn traces_are_sent_where_they_are_asked_for(world: Arc<World>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let sender = sender.clone();
+            let answer = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let sender = sender.clone();
+                async move {
+                    let path = request.uri().path().to_owned();
+                    let body = http_body_util::BodyExt::collect(request.into_body())
+                        .await?
+                        .to_bytes();
+                    sender
+                        .send((path, String::from_utf8_lossy(&body).into_owned()))
+                        .unwrap();
+                    let answer = hyper::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "0");
+                    Ok::<_, hyper::Error>(
+                        answer
+                            .body(http_body_util::Empty::<hyper::body::Bytes>::new())
+                            .unwrap(),
+                    )
+                }
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http2::Builder::new(executor).serve_connection(io, answer));
+        }
+    });
+    let place = world.namespace().await;
+    let mut operator = place.operator(&["--otlp-endpoint", &endpoint]);
+    place.apply(&service("photos")).await;
+    place.serving("photos").await;
+    operator.stop().await;
+    let mut all = String::new();
+    while let Ok((path, body)) = received.try_recv() {
+        assert_eq!(
+            path,
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+        );
+        all.push_str(&body);
+    }
+    assert!(
+        all.contains("modelservice-operator") && all.contains("reconciling object") && all.contains("photos"),
+        "{all}"
+    );
 }
