@@ -14,7 +14,11 @@ use kube::{
     runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpStream;
 
 /// What is tried.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,12 +46,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .context("no cluster: run in a pod, or set KUBECONFIG")?;
     let services: Api<ModelService> = Api::namespaced(client, &settings.self_test_namespace);
+    if settings.model_image.is_empty() {
+        bail!(
+            "no model to test with: set the chart's value test.modelImage (here: --model-image) to the image of a small model package, pinned by digest"
+        );
+    }
     let outcome = attempt(&services, &settings).await;
-    services
-        .delete(&settings.name, &DeleteParams::background())
-        .await
-        .context("deleting the ModelService")?;
-    outcome
+    match services.delete(&settings.name, &DeleteParams::background()).await {
+        // It was never made: what stopped that is the outcome.
+        Err(kube::Error::Api(status)) if status.code == 404 => outcome,
+        deleted => outcome.and(deleted.map(drop).context("deleting the ModelService")),
+    }
 }
 
 async fn attempt(services: &Api<ModelService>, settings: &Settings) -> anyhow::Result<()> {
@@ -81,7 +90,8 @@ async fn attempt(services: &Api<ModelService>, settings: &Settings) -> anyhow::R
     say("it is Ready")?;
     let inputs: Vec<Value> = model(&service).into_iter().flatten().map(zeros).collect();
     let host = format!("{name}.{}.svc", settings.self_test_namespace);
-    let answer = infer(&host, name, &json!({"inputs": inputs})).await?;
+    let stream = connect(&host, settings.timeout).await?;
+    let answer = infer(stream, &host, name, &json!({"inputs": inputs})).await?;
     say(&format!(
         "it answered: {}",
         answer.chars().take(300).collect::<String>()
@@ -109,10 +119,22 @@ fn zeros(input: &TensorStatus) -> Value {
     json!({"name": input.name, "datatype": input.datatype, "shape": shape, "data": vec![0; count]})
 }
 
-async fn infer(host: &str, model: &str, body: &Value) -> anyhow::Result<String> {
-    let stream = tokio::net::TcpStream::connect((host, 80))
-        .await
-        .with_context(|| format!("connecting to {host}"))?;
+/// Connects to a Service, which this node learns of a moment after its server is ready.
+async fn connect(host: &str, patience: Duration) -> anyhow::Result<TcpStream> {
+    const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
+    let deadline = Instant::now() + patience;
+    loop {
+        match TcpStream::connect((host, 80)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() >= deadline => {
+                return Err(error).with_context(|| format!("connecting to {host} for {patience:?}"));
+            }
+            Err(_) => tokio::time::sleep(BETWEEN_ATTEMPTS).await,
+        }
+    }
+}
+
+async fn infer(stream: TcpStream, host: &str, model: &str, body: &Value) -> anyhow::Result<String> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Its error is the request's too.
     tokio::spawn(connection);
