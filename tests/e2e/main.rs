@@ -7,6 +7,7 @@
 mod devices;
 mod failures;
 mod fixture;
+mod helm;
 mod load;
 mod onnx;
 mod serving;
@@ -31,7 +32,7 @@ const SIDE_BY_SIDE: usize = 6;
 
 fn main() -> ExitCode {
     let shared = Shared::default();
-    let side_by_side = [serving::TESTS, failures::TESTS, devices::TESTS].concat();
+    let side_by_side = [serving::TESTS, failures::TESTS, devices::TESTS, helm::TESTS].concat();
     let conclusions = [
         run(&shared, &side_by_side, SIDE_BY_SIDE),
         run(&shared, traffic::TESTS, 1),
