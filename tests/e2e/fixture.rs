@@ -277,6 +277,14 @@ impl Team<'_> {
             .collect())
     }
 
+    /// Deletes a service and leaves the rest to the cluster, which goes soon.
+    pub(crate) async fn leave(&self, name: &str) -> Result<()> {
+        self.api::<ModelService>()
+            .delete(name, &DeleteParams::default())
+            .await?;
+        Ok(())
+    }
+
     /// Deletes a service and waits until nothing of it is left.
     pub(crate) async fn delete(&self, name: &str) -> Result<()> {
         self.api::<ModelService>()

@@ -156,7 +156,7 @@ impl Load {
             report.answered,
             report.errors.len(),
             report.median(),
-            report.latencies.iter().max()
+            report.latencies.iter().max().copied().unwrap_or_default()
         );
         ensure!(report.answered > 0, "{what}: no request was answered");
         ensure!(

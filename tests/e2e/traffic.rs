@@ -74,7 +74,7 @@ async fn deleted_pod(fixture: &Fixture) -> Result<()> {
         .await?;
     team.ready("orders").await?;
     finish(load, "a pod deleted")?;
-    team.delete("orders").await
+    team.leave("orders").await
 }
 
 async fn killed_operator(fixture: &Fixture) -> Result<()> {
@@ -100,7 +100,7 @@ async fn killed_operator(fixture: &Fixture) -> Result<()> {
     })
     .await?;
     finish(load, "the operator killed")?;
-    team.delete("orders").await
+    team.leave("orders").await
 }
 
 async fn new_model(fixture: &Fixture) -> Result<()> {
@@ -153,7 +153,7 @@ async fn new_model(fixture: &Fixture) -> Result<()> {
     gone(&team, &old).await?;
     let report = finish(load, "the model changed")?;
     ensure!(report.adds(10.0), "{:?}", report.latest);
-    team.delete("orders").await
+    team.leave("orders").await
 }
 
 async fn broken_model(fixture: &Fixture) -> Result<()> {
@@ -186,7 +186,7 @@ async fn broken_model(fixture: &Fixture) -> Result<()> {
     gone(&team, &old).await?;
     let report = finish(load, "a broken model applied and repaired")?;
     ensure!(report.adds(10.0), "{:?}", report.latest);
-    team.delete("orders").await
+    team.leave("orders").await
 }
 
 async fn hand_over(fixture: &Fixture) -> Result<()> {
@@ -226,7 +226,7 @@ async fn hand_over(fixture: &Fixture) -> Result<()> {
         seen.iter().all(|size| *size == 2),
         "spec.replicas was {seen:?} on the way"
     );
-    team.delete("orders").await
+    team.leave("orders").await
 }
 
 async fn by_cpu(fixture: &Fixture) -> Result<()> {
@@ -260,7 +260,7 @@ async fn by_cpu(fixture: &Fixture) -> Result<()> {
     settled(&team, "photos", 1).await?;
     tokio::task::block_in_place(|| load.wait_answers(1))?;
     tokio::task::block_in_place(|| load.finish("one to three to one servers by CPU"))?;
-    team.delete("photos").await
+    team.leave("photos").await
 }
 
 async fn drained_node(fixture: &Fixture) -> Result<()> {
@@ -295,7 +295,7 @@ async fn drained_node(fixture: &Fixture) -> Result<()> {
     ready?;
     settled(&team, "orders", 2).await?;
     finish(load, "a node drained")?;
-    team.delete("orders").await
+    team.leave("orders").await
 }
 
 fn revision(service: &ModelService) -> Result<String> {
