@@ -2,7 +2,8 @@
 """Says what the example models should answer, with Pillow, numpy and Python's ONNX Runtime.
 
 For each model package and photograph it writes NAME.tensor (the model's input, raw little-endian float32)
-and NAME.probabilities (its answer, the same). The server's tests compare theirs with these.
+and NAME.probabilities (its answer, the same); for each photograph NAME.png (its pixels as Pillow decodes
+them). The server's tests compare theirs with these.
 """
 
 import argparse
@@ -62,11 +63,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("examples", type=Path, help="folder with the packages and photos/")
     examples = parser.parse_args().examples
+    photographs = sorted((examples / "photos").iterdir())
+    (examples / "reference").mkdir(exist_ok=True)
+    for photograph in photographs:
+        Image.open(photograph).convert("RGB").save(examples / "reference" / f"{photograph.stem}.png")
     for package, (prepare, activate) in PIPELINES.items():
         session = onnxruntime.InferenceSession(examples / package / "model.onnx", providers=["CPUExecutionProvider"])
         folder = examples / "reference" / package
         folder.mkdir(parents=True, exist_ok=True)
-        for photograph in sorted((examples / "photos").iterdir()):
+        for photograph in photographs:
             tensor = prepare(Image.open(photograph).convert("RGB")).astype("<f4")
             probabilities = activate(session.run(None, {"images": tensor})[0][0]).astype("<f4")
             (folder / f"{photograph.stem}.tensor").write_bytes(tensor.tobytes())

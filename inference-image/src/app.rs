@@ -20,7 +20,7 @@ const INSISTED: i32 = 143;
 
 /// ONNX Runtime inference server for image models.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "modelservice-server", version)]
+#[command(name = "modelservice-server", version, args_override_self = true)]
 pub struct Arguments {
     /// File with the configuration; without it the environment variable `MODELSERVICE_CONFIG` holds its text.
     #[arg(long, value_name = "FILE")]

@@ -33,7 +33,7 @@ pub(super) fn resize(image: Pixels, how: Option<&Resize>, max_pixels: u64) -> Re
             format!("the image is too narrow to be resized: {width}×{height}"),
         ));
     }
-    scale(&image, size, filter)
+    scale(&image, size, filter, max_pixels)
         .map_err(|error| problem(InputProblem::Malformed, format!("cannot resize: {error}")))
 }
 
@@ -55,7 +55,26 @@ fn shortest_edge(Size { width, height }: Size, edge: u32) -> Size {
     }
 }
 
-fn scale(image: &Pixels, size: Size, filter: Filter) -> Result<Pixels, Box<dyn std::error::Error>> {
+/// Horizontally first, then vertically, rounded to 8 bits in between: Pillow's order. In one step the
+/// library takes the other order, and some pixels come out different.
+fn scale(
+    image: &Pixels,
+    size: Size,
+    filter: Filter,
+    max_pixels: u64,
+) -> Result<Pixels, Box<dyn std::error::Error>> {
+    let wide = Size {
+        width: size.width,
+        height: image.size().height,
+    };
+    // A tall strip would become huge in between.
+    if u64::from(wide.width) * u64::from(wide.height) > max_pixels {
+        return in_one_step(image, size, filter);
+    }
+    in_one_step(&in_one_step(image, wide, filter)?, size, filter)
+}
+
+fn in_one_step(image: &Pixels, size: Size, filter: Filter) -> Result<Pixels, Box<dyn std::error::Error>> {
     let pixel = if image.channels() == 1 {
         PixelType::U8
     } else {

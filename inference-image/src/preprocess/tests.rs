@@ -139,6 +139,25 @@ fn a_strip_does_not_grow_without_bound() {
     );
 }
 
+#[test]
+fn a_tall_strip_is_resized_without_a_huge_image_in_between() {
+    let image = RgbImage::from_pixel(1, 9000, image::Rgb([1, 2, 3]));
+    let mut bytes = Cursor::new(Vec::new());
+    DynamicImage::from(image)
+        .write_to(&mut bytes, ImageFormat::Png)
+        .unwrap();
+    let input = input(DataType::Uint8, &[-1, 3, 200, 200]);
+    let steps = manifest("{resize: {mode: stretch, width: 200, height: 200}}").preprocessing;
+    let tensor = Pipeline::new(&steps, &input, 10_000 * 100)
+        .unwrap()
+        .tensor(&bytes.into_inner())
+        .unwrap();
+    let Data::Uint8(values) = tensor.data() else {
+        unreachable!()
+    };
+    assert_eq!((values[0], values[200 * 200], values[2 * 200 * 200]), (1, 2, 3));
+}
+
 /// Whatever bytes come, decoding ends with an answer.
 #[test]
 fn damaged_images_never_panic() {
