@@ -60,6 +60,13 @@ async fn bench(count: usize) {
     })
     .await;
 
+    // The requests at start are not the services'.
+    wait_for("the operator watches", async || {
+        seen_by(&log, |request| request.verb == "create" && request.is_dry_run).await
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = operator_requests(&log).len();
     println!("creating {count} services ...");
     let began = Instant::now();
     let ready = tokio::spawn(all_ready(client.clone(), count));
@@ -74,7 +81,7 @@ async fn bench(count: usize) {
     let all_ready_after = began.elapsed().as_secs_f64();
     let (cpu, memory) = (operator.cpu(), operator.peak_memory());
     println!("all Ready after {all_ready_after:.1} s");
-    let requests = quiet(&log).await;
+    let requests: Vec<_> = quiet(&log).await.into_iter().skip(seen).collect();
     let per = |n: usize| n as f64 / count as f64;
     let writes = requests.iter().filter(|r| r.is_write()).count();
     let others = requests.iter().filter(|r| r.is_other()).count();

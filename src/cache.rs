@@ -1,94 +1,24 @@
-//! What the operator keeps of the cluster: label-selected watches into caches by service, `managedFields`
-//! stripped, and of pods only what their status says. Answers of own writes go into the same cache, so that a
-//! reconcile that runs before the watch has caught up neither repeats a write nor reads an object.
+//! What the operator keeps of the cluster: label-selected watches into caches by service. Answers of own writes
+//! go into the same cache, so that a reconcile that runs before the watch has caught up neither repeats a write
+//! nor reads an object.
 
-use crate::crd::{ModelService, SERVICE_LABEL};
-use futures::{Stream, StreamExt as _, stream};
-use k8s_openapi::{
-    Metadata, NamespaceResourceScope, Resource,
-    api::core::v1::{ContainerStatus, PodCondition},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+use crate::{
+    crd::{ModelService, SERVICE_LABEL},
+    kept::Kept,
 };
+use futures::{Stream, StreamExt as _, stream};
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::DefaultHasher},
     fmt::Debug,
+    hash::{Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
-
-/// A pod as far as its status matters to us.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Pod {
-    /// Name, labels and owner.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// Where it is and how it fares.
-    #[serde(default)]
-    pub status: PodStatus,
-}
-
-/// The part of a pod's status that we read.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodStatus {
-    /// Pending, Running, Succeeded, Failed or Unknown.
-    pub phase: Option<String>,
-    /// Why the pod as a whole failed, for example `Evicted`.
-    pub reason: Option<String>,
-    /// The same for a person.
-    pub message: Option<String>,
-    /// Address inside the cluster.
-    #[serde(rename = "podIP")]
-    pub pod_ip: Option<String>,
-    /// PodScheduled, Ready and others.
-    pub conditions: Vec<PodCondition>,
-    /// Of the containers.
-    pub container_statuses: Vec<ContainerStatus>,
-}
-
-impl Pod {
-    /// Whether the kubelet calls the pod ready.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.condition("Ready")
-            .is_some_and(|condition| condition.status == "True")
-    }
-
-    /// A condition by its type.
-    #[must_use]
-    pub fn condition(&self, type_: &str) -> Option<&PodCondition> {
-        self.status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
-    }
-}
-
-impl Resource for Pod {
-    type Scope = NamespaceResourceScope;
-    const API_VERSION: &'static str = "v1";
-    const GROUP: &'static str = "";
-    const KIND: &'static str = "Pod";
-    const URL_PATH_SEGMENT: &'static str = "pods";
-    const VERSION: &'static str = "v1";
-}
-
-impl Metadata for Pod {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
 
 /// Namespace and name of a service.
 type Key = (String, String);
@@ -97,9 +27,20 @@ type Key = (String, String);
 /// stays, whether it came from the watch or from an answer.
 #[derive(Debug)]
 pub struct Children<K> {
-    groups: Mutex<HashMap<Key, Vec<Arc<K>>>>,
-    listing: Mutex<HashMap<Key, Vec<Arc<K>>>>,
+    groups: Mutex<Groups<K>>,
+    listing: Mutex<Groups<K>>,
     filled: watch::Sender<bool>,
+}
+
+type Groups<K> = HashMap<Key, Vec<Entry<K>>>;
+
+#[derive(Debug)]
+struct Entry<K> {
+    object: Arc<K>,
+    /// Of what arrived, but for the resource version.
+    fingerprint: u64,
+    /// Hash of what is wanted, where the object was found to have all of it; the object is settled then.
+    settled: Option<String>,
 }
 
 impl<K> Default for Children<K> {
@@ -112,18 +53,55 @@ impl<K> Default for Children<K> {
     }
 }
 
-impl<K: kube::Resource<DynamicType = ()> + Debug> Children<K> {
+impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Children<K> {
     /// Objects of a service, in no particular order.
     #[must_use]
     pub fn of(&self, namespace: &str, service: &str) -> Vec<Arc<K>> {
         let key = (namespace.to_owned(), service.to_owned());
-        lock(&self.groups).get(&key).cloned().unwrap_or_default()
+        let groups = lock(&self.groups);
+        groups
+            .get(&key)
+            .map(|group| group.iter().map(|entry| entry.object.clone()).collect())
+            .unwrap_or_default()
     }
 
     /// Takes in the answer of a write.
-    pub fn put(&self, object: Arc<K>) {
-        if let Some(key) = key(object.as_ref()) {
-            insert(lock(&self.groups).entry(key).or_default(), object);
+    pub fn put(&self, object: K) -> Arc<K> {
+        let (key, entry) = (key(&object), Entry::new(object));
+        let object = entry.object.clone();
+        if let Some(key) = key {
+            insert(lock(&self.groups).entry(key).or_default(), entry);
+        }
+        object
+    }
+
+    /// Whether this version of an object was found to have all that is wanted, by the hash of that.
+    #[must_use]
+    pub fn is_settled(&self, object: &K, wanted: &str) -> bool {
+        let Some(key) = key(object) else { return false };
+        let groups = lock(&self.groups);
+        let known = groups
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .find(|entry| is_same(entry, object));
+        known.is_some_and(|entry| entry.settled.as_deref() == Some(wanted))
+    }
+
+    /// Remembers that this version of an object has all that is wanted, and drops what was needed to see that.
+    pub fn settle(&self, object: &K, wanted: &str) {
+        let Some(key) = key(object) else { return };
+        let mut groups = lock(&self.groups);
+        if let Some(entry) = groups
+            .get_mut(&key)
+            .into_iter()
+            .flatten()
+            .find(|entry| is_same(entry, object))
+        {
+            let mut settled = entry.object.as_ref().clone();
+            settled.settle();
+            entry.object = Arc::new(settled);
+            entry.settled = Some(wanted.to_owned());
         }
     }
 
@@ -140,13 +118,16 @@ impl<K: kube::Resource<DynamicType = ()> + Debug> Children<K> {
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
-    /// Takes in a watch event and names the services that it is about.
+    /// Takes in a watch event and names the services to which it means something.
     fn take(&self, event: watcher::Event<K>) -> Vec<Key> {
         match event {
             watcher::Event::Init => lock(&self.listing).clear(),
             watcher::Event::InitApply(object) => {
                 if let Some(key) = key(&object) {
-                    lock(&self.listing).entry(key).or_default().push(Arc::new(object));
+                    lock(&self.listing)
+                        .entry(key)
+                        .or_default()
+                        .push(Entry::new(object));
                 }
             }
             watcher::Event::InitDone => return self.replace(),
@@ -154,11 +135,11 @@ impl<K: kube::Resource<DynamicType = ()> + Debug> Children<K> {
                 let Some(key) = key(&object) else {
                     return Vec::new();
                 };
-                insert(
+                let changed = insert(
                     lock(&self.groups).entry(key.clone()).or_default(),
-                    Arc::new(object),
+                    Entry::new(object),
                 );
-                return vec![key];
+                return changed.then_some(key).into_iter().collect();
             }
             watcher::Event::Delete(object) => {
                 let Some(key) = key(&object) else {
@@ -183,14 +164,43 @@ impl<K: kube::Resource<DynamicType = ()> + Debug> Children<K> {
     }
 }
 
+impl<K: Kept + kube::Resource + Serialize> Entry<K> {
+    fn new(mut object: K) -> Self {
+        object.arrive();
+        let version = object.meta_mut().resource_version.take();
+        let mut hasher = DefaultHasher::new();
+        // Our kinds serialise infallibly.
+        serde_json::to_vec(&object).unwrap_or_default().hash(&mut hasher);
+        object.meta_mut().resource_version = version;
+        Self {
+            object: Arc::new(object),
+            fingerprint: hasher.finish(),
+            settled: None,
+        }
+    }
+}
+
+/// The same version of the same object.
+fn is_same<K: kube::Resource>(entry: &Entry<K>, object: &K) -> bool {
+    let (known, meta) = (entry.object.meta(), object.meta());
+    known.name == meta.name && known.uid == meta.uid && known.resource_version == meta.resource_version
+}
+
 /// Watches the objects that carry a service's label into `cache`; yields the services that changed.
 pub fn watched<K>(cache: Arc<Children<K>>, api: Api<K>) -> impl Stream<Item = ObjectRef<ModelService>> + Send
 where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Kept
+        + kube::Resource<DynamicType = ()>
+        + Clone
+        + Serialize
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let config = watcher::Config::default().labels(SERVICE_LABEL).streaming_lists();
     watcher(api, config)
-        .modify(strip)
         .default_backoff()
         .filter_map(async |event| {
             event
@@ -212,20 +222,29 @@ fn key<K: kube::Resource>(object: &K) -> Option<Key> {
     Some((object.namespace()?, object.labels().get(SERVICE_LABEL)?.clone()))
 }
 
-fn insert<K: kube::Resource>(group: &mut Vec<Arc<K>>, object: Arc<K>) {
-    match group
+/// Whether anything changed that means something.
+fn insert<K: kube::Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>) -> bool {
+    let known = group
         .iter_mut()
-        .find(|known| known.meta().name == object.meta().name)
-    {
-        Some(known) if version(known.as_ref()) > version(object.as_ref()) => {}
-        Some(known) => *known = object,
-        None => group.push(object),
+        .find(|known| known.object.meta().name == entry.object.meta().name);
+    match known {
+        Some(known) if version(known.object.as_ref()) > version(entry.object.as_ref()) => return false,
+        Some(known) if known.fingerprint == entry.fingerprint => {
+            let version = entry.object.meta().resource_version.clone();
+            Arc::make_mut(&mut known.object).meta_mut().resource_version = version;
+            return false;
+        }
+        Some(known) => *known = entry,
+        None => group.push(entry),
     }
+    true
 }
 
-fn remove<K: kube::Resource>(groups: &mut HashMap<Key, Vec<Arc<K>>>, key: &Key, gone: &K) {
+fn remove<K: kube::Resource>(groups: &mut Groups<K>, key: &Key, gone: &K) {
     let Some(group) = groups.get_mut(key) else { return };
-    group.retain(|known| known.meta().name != gone.meta().name || version(known.as_ref()) > version(gone));
+    group.retain(|known| {
+        known.object.meta().name != gone.meta().name || version(known.object.as_ref()) > version(gone)
+    });
     if group.is_empty() {
         groups.remove(key);
     }
@@ -249,6 +268,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::kept::Pod;
     use kube::runtime::watcher::Event;
 
     fn pod(name: &str, version: u64) -> Pod {
@@ -272,7 +292,7 @@ mod tests {
     #[test]
     fn of_two_versions_the_newer_one_stays() {
         let cache = Children::default();
-        cache.put(Arc::new(pod("a", 9)));
+        cache.put(pod("a", 9));
         cache.take(Event::Apply(pod("a", 10)));
         cache.take(Event::Apply(pod("a", 7)));
         assert_eq!(versions(&cache), [10]);
@@ -282,11 +302,26 @@ mod tests {
         assert!(versions(&cache).is_empty());
     }
 
+    /// Otherwise every status update of an autoscaler wakes a reconcile.
+    #[test]
+    fn a_version_in_which_nothing_changed_wakes_nobody_and_stays_settled() {
+        let cache = Children::default();
+        let first = cache.put(pod("a", 9));
+        cache.settle(&first, "hash");
+        assert!(cache.take(Event::Apply(pod("a", 10))).is_empty());
+        assert_eq!(versions(&cache), [10]);
+        assert!(cache.is_settled(&pod("a", 10), "hash") && !cache.is_settled(&pod("a", 10), "other"));
+        let mut changed = pod("a", 11);
+        changed.status.pod_ip = Some("198.18.0.9".into());
+        assert_eq!(cache.take(Event::Apply(changed)).len(), 1);
+        assert!(!cache.is_settled(&pod("a", 11), "hash"));
+    }
+
     /// Otherwise objects that went while a watch was down stay for ever.
     #[test]
     fn a_new_list_replaces_what_was_there_and_names_every_service_concerned() {
         let cache = Children::default();
-        cache.put(Arc::new(pod("a", 9)));
+        cache.put(pod("a", 9));
         cache.take(Event::Init);
         assert_eq!(
             versions(&cache),

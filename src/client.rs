@@ -78,17 +78,30 @@ where
         if !is_read(&method) && !self.guard.permission.holds() {
             return Box::pin(async { Err(NotLeading.into()) });
         }
+        let name = if is_watch(&request) {
+            "WATCH".to_owned()
+        } else {
+            method.to_string()
+        };
         let metrics = self.guard.metrics.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await.map_err(Into::into);
             metrics.requested(
-                method.as_str(),
+                &name,
                 answer.as_ref().map_or(0, |answer| answer.status().as_u16()),
             );
             answer
         })
     }
+}
+
+/// A watch is opened anew now and then although nothing changes: it is counted apart.
+fn is_watch<I>(request: &Request<I>) -> bool {
+    request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"))
 }
 
 fn is_read(method: &Method) -> bool {

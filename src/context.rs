@@ -2,10 +2,11 @@
 
 use crate::{
     apply::Unequal,
-    cache::{Children, Pod, version},
+    cache::{Children, version},
     controller::{GuardedClass, backoff::Backoff},
     crd::{AcceleratorClass, ModelService},
     events::Events,
+    kept::Pod,
     metrics::Metrics,
     plan::Brings,
     reports::Reports,

@@ -13,6 +13,7 @@ pub mod events;
 #[cfg(test)]
 mod fixtures;
 pub mod http;
+pub mod kept;
 pub mod leadership;
 pub mod metrics;
 pub mod observe;

@@ -2,8 +2,8 @@
 //! server that cannot be asked delays nothing: its service is Ready without `status.model`.
 
 use crate::{
-    cache::Pod,
     crd::{ModelService, ModelServiceStatus},
+    kept::Pod,
     observe::Observed,
 };
 use http_body_util::{BodyExt as _, Empty, Limited};

@@ -15,6 +15,7 @@ use crate::{
     cache::Children,
     context::ControllerContext,
     crd::{APPLIED_ANNOTATION, FIELD_MANAGER, ModelService},
+    kept::Kept,
     observe::Observed,
     plan::{Plan, is_ours, rollout::Rollout},
     problem::Problem,
@@ -22,6 +23,7 @@ use crate::{
     validate::ValidatedService,
 };
 pub use difference::first_difference;
+use futures::future::join;
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget,
@@ -105,13 +107,19 @@ pub async fn apply(
                 .prune(&caches.autoscalers, observed.autoscaler.as_ref())
                 .await?;
         }
-        for planned in revisions {
-            let deployment = applier.deployment(planned, observed).await?;
-            applied.replace(deployment);
-        }
-        applier
-            .ensure(&caches.endpoints, endpoint, observed.endpoint.as_ref())
-            .await?;
+        let deployments = applier.deployments(revisions, observed);
+        let endpoint = applier.ensure(&caches.endpoints, endpoint, observed.endpoint.as_ref());
+        // At first there is no traffic that could go astray, and an API server makes one Service at a time:
+        // waiting for it must not hold up the rest.
+        let (deployments, endpoint) = if observed.deployments.is_empty() {
+            join(deployments, endpoint).await
+        } else {
+            (Ok(deployments.await?), endpoint.await)
+        };
+        deployments?
+            .into_iter()
+            .for_each(|deployment| applied.replace(deployment));
+        endpoint?;
         applied.has_endpoint = true;
         if let Some(autoscaler) = autoscaler {
             applier
@@ -163,6 +171,7 @@ impl Applied {
 /// Kinds of children.
 trait Child:
     Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+    + Kept
     + Clone
     + Debug
     + Serialize
@@ -198,7 +207,7 @@ impl Applier<'_> {
         let mut wanted = to_value("encode", &K::kind(&()), &wanted)?;
         let hash = revision::hash(&wanted);
         if let Some(live) = live
-            && !self.differs(&wanted, &hash, live)?
+            && !self.differs(cache, &wanted, &hash, live)?
         {
             return Ok(live.clone());
         }
@@ -212,18 +221,26 @@ impl Applier<'_> {
             // So that an object that was deleted and made anew by another since we looked is not touched.
             metadata["uid"] = uid.into();
         }
-        let answer: Arc<K> = self.patch(FIELD_MANAGER, &wanted).await?;
-        self.remember_unequal(&wanted, &hash, answer.as_ref())?;
-        cache.put(answer.clone());
+        let answer = cache.put(self.patch(FIELD_MANAGER, &wanted).await?);
+        self.compare_answer(cache, &wanted, &hash, answer.as_ref())?;
         Ok(answer)
     }
 
     /// Whether `live` lacks something of `wanted`, or has something that was wanted once.
-    fn differs<K: Child>(&self, wanted: &Value, hash: &str, live: &Arc<K>) -> Result<bool, Problem> {
-        let applied = live.annotations().get(APPLIED_ANNOTATION).map(String::as_str) == Some(hash);
-        let value = to_value("encode", &K::kind(&()), live.as_ref())?;
+    fn differs<K: Child>(
+        &self,
+        cache: &Children<K>,
+        wanted: &Value,
+        hash: &str,
+        live: &K,
+    ) -> Result<bool, Problem> {
+        if cache.is_settled(live, hash) {
+            return Ok(false);
+        }
+        let value = to_value("encode", &K::kind(&()), live)?;
         let path = first_difference(wanted, &value);
-        if applied && path.is_none() {
+        if live.annotations().get(APPLIED_ANNOTATION).map(String::as_str) == Some(hash) && path.is_none() {
+            cache.settle(live, hash);
             return Ok(false);
         }
         let unequal = self
@@ -231,7 +248,7 @@ impl Applier<'_> {
             .unequal
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let known = live.metadata_uid().and_then(|uid| unequal.get(&uid));
+        let known = live.meta().uid.as_ref().and_then(|uid| unequal.get(uid));
         if known.is_some_and(|(wanted, became)| wanted == hash && *became == revision::hash(&value["spec"])) {
             return Ok(false);
         }
@@ -239,7 +256,14 @@ impl Applier<'_> {
         Ok(true)
     }
 
-    fn remember_unequal<K: Child>(&self, wanted: &Value, hash: &str, answer: &K) -> Result<(), Problem> {
+    /// Settles what the API server answered, or remembers where it is not what was applied.
+    fn compare_answer<K: Child>(
+        &self,
+        cache: &Children<K>,
+        wanted: &Value,
+        hash: &str,
+        answer: &K,
+    ) -> Result<(), Problem> {
         let value = to_value("encode", &K::kind(&()), answer)?;
         let uid = answer.uid().unwrap_or_default();
         let mut unequal = self
@@ -254,6 +278,7 @@ impl Applier<'_> {
             }
             None => {
                 unequal.remove(&uid);
+                cache.settle(answer, hash);
             }
         }
         Ok(())
@@ -272,16 +297,14 @@ impl Applier<'_> {
         Err(foreign(&found, &kind, name, &self.service.name))
     }
 
-    async fn patch<K: Child>(&self, manager: &str, body: &Value) -> Result<Arc<K>, Problem> {
+    async fn patch<K: Child>(&self, manager: &str, body: &Value) -> Result<K, Problem> {
         let name = body["metadata"]["name"].as_str().unwrap_or_default();
         let parameters = PatchParams::apply(manager).force();
         let answer = self
             .api::<K>()
             .patch(name, &parameters, &Patch::Apply(body))
             .await;
-        let mut answer = answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error))?;
-        crate::cache::strip(&mut answer);
-        Ok(Arc::new(answer))
+        answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error))
     }
 
     /// Deletes a child, if it is still the one that was observed.
@@ -306,16 +329,6 @@ impl Applier<'_> {
         }
         cache.forget(live);
         Ok(())
-    }
-}
-
-trait Uid {
-    fn metadata_uid(&self) -> Option<String>;
-}
-
-impl<K: Child> Uid for Arc<K> {
-    fn metadata_uid(&self) -> Option<String> {
-        self.meta().uid.clone()
     }
 }
 

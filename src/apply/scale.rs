@@ -20,8 +20,21 @@ use std::sync::Arc;
 const FIXED: &str = "fixed";
 
 impl Applier<'_> {
+    /// Applies the Deployment of every revision, in their order.
+    pub(super) async fn deployments(
+        &self,
+        revisions: Vec<PlannedRevision>,
+        observed: &Observed,
+    ) -> Result<Vec<Arc<Deployment>>, Problem> {
+        let mut applied = Vec::with_capacity(revisions.len());
+        for planned in revisions {
+            applied.push(self.deployment(planned, observed).await?);
+        }
+        Ok(applied)
+    }
+
     /// Applies a revision's Deployment and its size.
-    pub(super) async fn deployment(
+    async fn deployment(
         &self,
         planned: PlannedRevision,
         observed: &Observed,
@@ -59,7 +72,7 @@ impl Applier<'_> {
             "metadata": {"name": live.name_any(), "namespace": live.namespace(), "uid": live.uid()},
             "spec": {"replicas": replicas},
         });
-        self.patch(SCALE_FIELD_MANAGER, &body).await
+        self.patch(SCALE_FIELD_MANAGER, &body).await.map(Arc::new)
     }
 }
 

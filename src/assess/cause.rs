@@ -3,13 +3,13 @@
 
 use super::reason::Reason;
 use crate::{
-    cache::Pod,
+    kept::{ContainerStatus, Pod},
     observe::Observed,
-    plan::{model_image, runtime_image},
+    plan::Images,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{ContainerStateTerminated, ContainerStateWaiting, ContainerStatus},
+    core::v1::{ContainerState, ContainerStateTerminated, ContainerStateWaiting},
 };
 use kube::ResourceExt as _;
 use modelservice_contract::{ExitReason, TerminationMessage};
@@ -81,21 +81,6 @@ pub fn find(
     }
 }
 
-struct Images {
-    model: Option<String>,
-    runtime: String,
-}
-
-impl Images {
-    fn of(deployment: &Deployment) -> Self {
-        let template = &deployment.spec.template;
-        Self {
-            model: model_image(template).map(str::to_owned),
-            runtime: runtime_image(template).to_owned(),
-        }
-    }
-}
-
 fn container(pod: &Pod, images: &Images) -> Option<Cause> {
     let status = pod.status.container_statuses.first()?;
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
@@ -163,8 +148,7 @@ fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
 
 /// What the server said when it ended, now or the last time.
 fn last_words(status: &ContainerStatus) -> Option<Cause> {
-    let terminated =
-        |state: &Option<k8s_openapi::api::core::v1::ContainerState>| state.as_ref()?.terminated.clone();
+    let terminated = |state: &Option<Box<ContainerState>>| state.as_ref()?.terminated.clone();
     let ended = terminated(&status.state).or_else(|| terminated(&status.last_state))?;
     if let Ok(words) =
         serde_json::from_str::<TerminationMessage>(ended.message.as_deref().unwrap_or_default())

@@ -15,7 +15,7 @@ use crate::{
         SERVICE_LABEL, Sharing, Signature, TensorStatus,
     },
     observe::{Observed, is_available, revision_of, wanted_replicas},
-    plan::{model_image, rollout::Rollout},
+    plan::{Images, rollout::Rollout},
 };
 use conditions::{Verdict, conditions};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -265,7 +265,7 @@ fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
     Some(RevisionStatus {
         name: revision_of(deployment.as_ref())?.to_owned(),
         number: crate::plan::number(deployment),
-        model_image: model_image(&deployment.spec.template).map(str::to_owned),
+        model_image: Images::of(deployment).model,
         replicas: wanted_replicas(deployment),
         ready_replicas: count(Some(deployment), |status| status.ready_replicas),
     })

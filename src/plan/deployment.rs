@@ -12,11 +12,12 @@ use crate::{
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
-        core::v1::PodTemplateSpec,
+        core::v1::{ImageVolumeSource, PodTemplateSpec},
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use kube::ResourceExt as _;
+use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The Deployment of the revision that the spec asks for.
@@ -76,6 +77,54 @@ pub(super) fn frozen_template(live: &Deployment) -> Option<PodTemplateSpec> {
         .get(TEMPLATE_ANNOTATION)
         .and_then(|json| serde_json::from_str(json).ok())
         .or_else(|| Some(live.spec.template.clone()))
+}
+
+/// Images of a revision, read from its frozen template: the live one is not kept in memory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Images {
+    /// Of the inference server.
+    pub(crate) runtime: String,
+    /// Of the model package.
+    pub(crate) model: Option<String>,
+}
+
+impl Images {
+    pub(crate) fn of(live: &Deployment) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Template {
+            spec: Pod,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Pod {
+            containers: Vec<Container>,
+            volumes: Vec<Volume>,
+        }
+        #[derive(Deserialize)]
+        struct Container {
+            image: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Volume {
+            image: Option<ImageVolumeSource>,
+        }
+        let frozen = live.annotations().get(TEMPLATE_ANNOTATION);
+        let Template { spec } = frozen
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default();
+        Self {
+            runtime: spec
+                .containers
+                .into_iter()
+                .find_map(|container| container.image)
+                .unwrap_or_default(),
+            model: spec
+                .volumes
+                .into_iter()
+                .find_map(|volume| volume.image?.reference),
+        }
+    }
 }
 
 /// A revision's number; the newest has the largest.

@@ -8,8 +8,7 @@ mod meta;
 pub mod rollout;
 mod template;
 
-pub(crate) use deployment::number;
-pub(crate) use template::{model_image, runtime_image};
+pub(crate) use deployment::{Images, number};
 
 use crate::{
     crd::{ModelService, RUNTIME_VERSION_ANNOTATION},

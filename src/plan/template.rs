@@ -61,20 +61,12 @@ pub(super) fn keep_startup_deadline(fresh: &mut PodTemplateSpec, frozen: &PodTem
 }
 
 /// The runtime image of a template.
-pub(crate) fn runtime_image(template: &PodTemplateSpec) -> &str {
+pub(super) fn runtime_image(template: &PodTemplateSpec) -> &str {
     template
         .spec
         .as_ref()
         .and_then(|pod| pod.containers.first()?.image.as_deref())
         .unwrap_or_default()
-}
-
-/// The model image of a template.
-pub(crate) fn model_image(template: &PodTemplateSpec) -> Option<&str> {
-    let volumes = template.spec.as_ref()?.volumes.as_ref()?;
-    volumes
-        .iter()
-        .find_map(|volume| volume.image.as_ref()?.reference.as_deref())
 }
 
 fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> PodSpec {

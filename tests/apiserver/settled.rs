@@ -40,7 +40,7 @@ async fn a_second_reconcile_makes_no_request(world: Arc<World>) {
     let (versions, requests) = (
         place.versions().await,
         operator
-            .metric("api_requests_total", &["GET", "P", "DELETE"])
+            .metric("api_requests_total", &["\"GET", "\"P", "\"DELETE"])
             .await,
     );
     let reconciles = operator.metric("reconciles_total", &[]).await;
@@ -58,7 +58,7 @@ async fn a_second_reconcile_makes_no_request(world: Arc<World>) {
     operator.quiet().await;
     assert_eq!(
         operator
-            .metric("api_requests_total", &["GET", "P", "DELETE"])
+            .metric("api_requests_total", &["\"GET", "\"P", "\"DELETE"])
             .await,
         requests
     );
