@@ -66,7 +66,10 @@ pub struct ExecutionProvider {
 
 impl Default for ExecutionProvider {
     fn default() -> Self {
-        Self { name: "CPUExecutionProvider".to_owned(), options: BTreeMap::new() }
+        Self {
+            name: "CPUExecutionProvider".to_owned(),
+            options: BTreeMap::new(),
+        }
     }
 }
 
@@ -84,7 +87,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_body_bytes: 64 << 20, max_image_pixels: 64 << 20, queue_length: 128 }
+        Self {
+            max_body_bytes: 64 << 20,
+            max_image_pixels: 64 << 20,
+            queue_length: 128,
+        }
     }
 }
 
@@ -100,7 +107,10 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { accept_seconds: 5, finish_seconds: 20 }
+        Self {
+            accept_seconds: 5,
+            finish_seconds: 20,
+        }
     }
 }
 

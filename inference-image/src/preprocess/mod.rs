@@ -188,7 +188,7 @@ fn normalisation(steps: &Preprocessing, channels: usize) -> Result<(Vec<f32>, Ve
         per_channel("mean", &steps.mean, 0.0)?,
         per_channel("std", &steps.std, 1.0)?,
     );
-    if std.iter().any(|&std| std == 0.0) {
+    if std.contains(&0.0) {
         return Err("preprocessing.std must not be 0".to_owned());
     }
     let numbers = [steps.scale]
