@@ -205,7 +205,7 @@ impl Team<'_> {
 
     /// Waits until the present spec is served.
     pub(crate) async fn ready(&self, name: &str) -> Result<ModelService> {
-        self.wait(name, "Ready", |service| is_ready(service)).await
+        self.wait(name, "Ready", is_ready).await
     }
 
     /// Applies a service and waits until it is served.

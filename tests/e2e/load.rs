@@ -199,7 +199,7 @@ async fn send(target: Arc<Target>, state: Arc<Mutex<State>>, stopped: &mpsc::Rec
     let mut next = tokio::time::Instant::now();
     let mut number = 0_usize;
     while !matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Disconnected)) {
-        let kept = (number % 2 == 0).then(|| Arc::clone(&pool));
+        let kept = number.is_multiple_of(2).then(|| Arc::clone(&pool));
         number += 1;
         let (target, shared) = (Arc::clone(&target), Arc::clone(&state));
         tasks.spawn(async move {
