@@ -1,6 +1,6 @@
 //! The process: arguments, load, serve, leave.
 
-use crate::exit::Fatal;
+use crate::exit::{self, Fatal};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::protocol::{self, Management};
 use crate::service::Service;
@@ -122,7 +122,7 @@ async fn serve_until_told(
         let _ = stop.send(());
         signals.next().await;
         tracing::warn!("told twice to leave: leaving at once");
-        std::process::exit(INSISTED);
+        exit::now(INSISTED);
     });
     let stopped = async { drop(stopped.await) };
     match serve::serve(listener, router, lifecycle, drain, stopped).await {
@@ -134,7 +134,7 @@ async fn serve_until_told(
 /// Nobody has been served yet: there is nothing to drain, and a load cannot be interrupted.
 fn leave_unloaded() -> ! {
     tracing::info!("told to leave before the models were loaded");
-    std::process::exit(0);
+    exit::now(0);
 }
 
 fn announce(service: &Service, listener: &TcpListener) {

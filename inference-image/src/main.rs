@@ -2,22 +2,23 @@
 
 use clap::Parser;
 use modelservice_server::app::{Arguments, LogFormat, run};
-use std::process::ExitCode;
+use modelservice_server::exit;
 use tracing_subscriber::EnvFilter;
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let arguments = Arguments::parse();
     log(&arguments);
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match run(&arguments) {
+        Ok(()) => 0,
         Err(fatal) => {
             tracing::error!(reason = ?fatal.reason, "{}", fatal.message);
             if let Err(error) = fatal.write_to(&arguments.termination_log) {
                 tracing::warn!("cannot write {}: {error}", arguments.termination_log.display());
             }
-            ExitCode::from(fatal.reason.code())
+            fatal.reason.code()
         }
-    }
+    };
+    exit::now(code.into())
 }
 
 fn log(arguments: &Arguments) {
