@@ -3,6 +3,7 @@
 use clap::Parser;
 use modelservice_server::app::{Arguments, LogFormat, run};
 use modelservice_server::exit;
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ! {
@@ -23,7 +24,9 @@ fn main() -> ! {
 
 fn log(arguments: &Arguments) {
     let filter = EnvFilter::builder().parse_lossy(&arguments.log_level);
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stdout().is_terminal());
     match arguments.log_format {
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
         LogFormat::Text => subscriber.init(),
