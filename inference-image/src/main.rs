@@ -2,11 +2,15 @@
 
 use clap::Parser;
 use modelservice_server::app::{Arguments, LogFormat, run};
+use modelservice_server::engine::NO_TELEMETRY;
 use modelservice_server::exit;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
+#[allow(unsafe_code)]
 fn main() -> ! {
+    // SAFETY: no other thread has been started.
+    unsafe { std::env::set_var(NO_TELEMETRY, "1") };
     let arguments = Arguments::parse();
     log(&arguments);
     let code = match run(&arguments) {

@@ -326,3 +326,25 @@ fn a_configuration_can_be_checked_without_a_model() {
     let mut server = Server::start("models: [{name: photos}]", &["--check-config"]);
     assert_eq!(server.wait().code(), Some(10));
 }
+
+/// ONNX Runtime must not tell anybody what is run here; where it means to, it leaves files in the home folder.
+#[test]
+fn no_telemetry_is_prepared() {
+    let (folder, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = format!("{}drain: {{acceptSeconds: 0}}\n", colors(folder.path()));
+    let mut server = Server::start_in(home.path(), &config, &[]);
+    server.addresses();
+    server.signal(rustix::process::Signal::TERM);
+    assert!(server.wait().success());
+    assert_eq!(
+        std::fs::read_dir(home.path()).unwrap().count(),
+        0,
+        "{:#?}",
+        server.log()
+    );
+    assert!(
+        !format!("{:?}", server.log()).contains("telemetry"),
+        "{:#?}",
+        server.log()
+    );
+}

@@ -3,7 +3,7 @@
 mod onnx;
 mod provider;
 
-pub use onnx::{OnnxEngine, Runtime};
+pub use onnx::{NO_TELEMETRY, OnnxEngine, Runtime};
 
 use crate::tensor::{DataType, Tensor, element_count};
 use modelservice_contract::TensorSpec;

@@ -13,6 +13,11 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Environment variable that must be 1 before ONNX Runtime is loaded. Since 1.29 the official builds for Linux
+/// otherwise send what they run to Microsoft and write a device's identifier to the home folder, whatever
+/// `with_telemetry` says (<https://github.com/microsoft/onnxruntime/pull/27379>).
+pub const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 /// The ONNX Runtime library and the execution provider that sessions are made with. One per process.
 pub struct Runtime {
     environment: Environment,
@@ -34,6 +39,11 @@ impl Runtime {
             );
             Fatal::new(ExitReason::RuntimeUnavailable, message)
         };
+        if std::env::var(NO_TELEMETRY).as_deref() != Ok("1") {
+            let message =
+                format!("ONNX Runtime would send telemetry: set {NO_TELEMETRY}=1 before it is loaded");
+            return Err(Fatal::new(ExitReason::RuntimeUnavailable, message));
+        }
         // A relative path would be looked up beside the executable.
         let library = std::path::absolute(library).map_err(|error| unavailable(&error))?;
         let builder = ort::init_from(&library).map_err(|error| unavailable(&error))?;

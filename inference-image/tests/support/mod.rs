@@ -64,8 +64,17 @@ const DEADLINE: Duration = Duration::from_secs(60);
 impl Server {
     /// Starts the server with this configuration and further arguments.
     pub(crate) fn start(config: &str, arguments: &[&str]) -> Self {
+        Self::start_in(Path::new("/nowhere"), config, arguments)
+    }
+
+    /// The same with this home folder.
+    pub(crate) fn start_in(home: &Path, config: &str, arguments: &[&str]) -> Self {
         let termination_log = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_modelservice-server"));
+        command
+            .env_remove("ORT_DISABLE_TELEMETRY")
+            .env("HOME", home)
+            .env("XDG_CACHE_HOME", home);
         command
             .env("MODELSERVICE_CONFIG", config)
             .args(["--http-port=0", "--management-port=0"]);
