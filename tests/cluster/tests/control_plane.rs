@@ -85,3 +85,40 @@ fn pods_on_fake_nodes_become_ready_and_controllers_can_be_frozen() {
     })
     .expect("five pods");
 }
+
+// If a crashed run's leftovers stayed, a CI machine would fill up, and the next run would find its ports taken.
+#[test]
+fn what_a_crashed_run_left_is_removed_by_the_next_start() {
+    let crashing = "test-crashing";
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_local-cluster"))
+        .args(["up", "--name", crashing, "--nodes", "0"])
+        .spawn()
+        .expect("run");
+    let runs = |part: &str| {
+        let found = local_cluster::clusters()
+            .into_iter()
+            .find(|cluster| cluster.name == crashing);
+        found.is_some_and(|cluster| {
+            cluster
+                .parts
+                .iter()
+                .any(|known| known.name == part && known.pid.is_some())
+        })
+    };
+    wait_until("the API server was started", Duration::from_secs(60), || {
+        Ok(runs("kube-apiserver"))
+    })
+    .expect("start");
+    run.kill().expect("kill");
+    run.wait().expect("end");
+
+    let next = ControlPlane::start(ControlPlaneOptions::named("test-next")).expect("start the next");
+    let left: Vec<_> = local_cluster::clusters()
+        .into_iter()
+        .filter(|cluster| cluster.name == crashing)
+        .collect();
+    drop(next);
+    assert!(left.is_empty(), "{left:?}");
+    let namespace = std::path::Path::new("/run/netns").join(format!("msvc-{crashing}"));
+    assert!(!namespace.exists(), "{}", namespace.display());
+}
