@@ -26,6 +26,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::sync::OnceCell;
+
 /// What every reconcile shares.
 pub struct ControllerContext {
     /// Refuses writes once the lease could have been lost.
@@ -92,7 +94,7 @@ impl Caches {
 /// Where AcceleratorClasses come from.
 pub enum Classes {
     /// The cluster.
-    Watched(Store<GuardedClass>),
+    Watched(Store<GuardedClass>, OnceCell<()>),
     /// A file, where the operator has no right to read them (namespaced mode).
     File(BTreeMap<String, Arc<AcceleratorClass>>),
 }
@@ -102,16 +104,19 @@ impl Classes {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<AcceleratorClass>> {
         match self {
-            Self::Watched(store) => store.get(&ObjectRef::new(name))?.0.clone().ok().map(Arc::new),
+            Self::Watched(store, _) => store.get(&ObjectRef::new(name))?.0.clone().ok().map(Arc::new),
             Self::File(classes) => classes.get(name).cloned(),
         }
     }
 
     /// Returns once the first list is complete.
     pub async fn wait_filled(&self) {
-        if let Self::Watched(store) = self {
-            // Fails only when the watch ended: then the operator is shutting down.
-            let _ = store.wait_until_ready().await;
+        if let Self::Watched(store, filled) = self {
+            // Only one may wait for a store: it wakes just the last one that asked (kube-runtime 5.0). It fails
+            // only when the watch ended: then the operator is shutting down.
+            filled
+                .get_or_init(async || drop(store.wait_until_ready().await))
+                .await;
         }
     }
 }

@@ -24,7 +24,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{OnceCell, mpsc, watch},
 };
 
 /// Runs the operator until SIGTERM or SIGINT.
@@ -166,7 +166,7 @@ async fn lead(
         let (wake, woken) = mpsc::unbounded_channel();
         let (classes, writer) = if reads_classes {
             let (reader, writer) = reflector::store();
-            (Classes::Watched(reader), Some(writer))
+            (Classes::Watched(reader, OnceCell::new()), Some(writer))
         } else {
             (
                 Classes::File(

@@ -7,7 +7,7 @@ use crate::{
     context::ControllerContext,
     crd::{AcceleratorClass, ModelService},
 };
-use futures::{FutureExt as _, Stream, StreamExt as _, future};
+use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
@@ -19,7 +19,8 @@ use kube::{
         watcher,
     },
 };
-use std::{future::Future, sync::Arc};
+use serde::de::DeserializeOwned;
+use std::{fmt::Debug, future::Future, sync::Arc};
 
 /// Reconciles that run at the same time.
 const PARALLEL: u16 = 32;
@@ -55,67 +56,66 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let client = &context.client;
-    let (reader, stream) = services(&context, scope.api(client));
+    let (reader, services) = services(&context, scope.api(client));
     let caches = &context.caches;
-    let children = futures::stream::select_all([
+    let classes = match classes {
+        Some(writer) => changed_classes(client, writer, reader.clone()).boxed(),
+        None => stream::empty().boxed(),
+    };
+    let triggers = stream::select_all([
+        services.boxed(),
+        classes,
+        woken.boxed(),
         watched(caches.deployments.clone(), scope.api(client)).boxed(),
         watched(caches.endpoints.clone(), scope.api(client)).boxed(),
         watched(caches.autoscalers.clone(), scope.api(client)).boxed(),
         watched(caches.disruption_budgets.clone(), scope.api(client)).boxed(),
         watched(caches.pods.clone(), scope.api(client)).boxed(),
-        woken.boxed(),
-        classes.map_or_else(
-            || futures::stream::empty().boxed(),
-            |writer| changed_classes(client, writer, reader.clone()).boxed(),
-        ),
     ]);
-    let metrics = context.metrics.clone();
-    let children = children
+    let (metrics, counted) = (context.metrics.clone(), context.metrics.clone());
+    let triggers = triggers
         .inspect(move |service| metrics.triggered(service))
         .map(guarded);
     let shutdown = shutdown.shared();
-    Controller::for_stream(stream, reader)
+    // Its own way from a watch to triggers loses objects that are new in a repeated list; see `changed`.
+    Controller::for_stream(stream::pending(), reader)
         .with_config(controller::Config::default().concurrency(PARALLEL))
-        .reconcile_on(children)
+        .reconcile_on(triggers)
         .graceful_shutdown_on(shutdown)
         .run(reconcile, error_policy, context)
         .for_each(|outcome| {
             match outcome {
-                // Told where they happened; a deleted object is no error.
-                Ok(_) | Err(Error::ReconcilerFailed(..) | Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, "watch of ModelServices interrupted; going on"),
+                // Told where they happened.
+                Ok(_) | Err(Error::ReconcilerFailed(..)) => {}
+                // A child of a deleted service, or the service itself.
+                Err(Error::ObjectNotFound(gone)) => {
+                    let mut service = ObjectRef::new(&gone.name);
+                    service.namespace = gone.namespace;
+                    counted.forget(&service);
+                }
+                Err(error) => tracing::warn!(%error, "the controller goes on"),
             }
             future::ready(())
         })
         .await;
 }
 
-/// The services themselves: a store and the stream that fills it.
+/// The services themselves: a store, and the stream that fills it and names those that changed.
 fn services(
     context: &Arc<ControllerContext>,
     api: Api<Guarded>,
 ) -> (
     Store<Guarded>,
-    impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static,
+    impl Stream<Item = ObjectRef<ModelService>> + Send + 'static,
 ) {
     let (reader, writer) = kube::runtime::reflector::store();
-    let (metrics, forgetful) = (context.metrics.clone(), context.clone());
-    let stream = watcher(api, watcher::Config::default().streaming_lists())
-        .modify(strip)
-        .default_backoff()
-        .inspect(move |event| {
-            if let Ok(watcher::Event::Delete(gone)) = event {
-                forgetful.forget(&ObjectRef::from_obj(gone).erase_to_service(), &gone.0);
-            }
-        })
-        .reflect(writer)
-        .applied_objects()
-        .inspect(move |object| {
-            if let Ok(object) = object {
-                metrics.triggered(&ObjectRef::from_obj(object).erase_to_service());
-            }
-        });
-    (reader, stream)
+    let context = context.clone();
+    let events = watched_into(writer, api).inspect(move |event| {
+        if let watcher::Event::Delete(gone) = event {
+            context.forget(&ObjectRef::from_obj(gone).erase_to_service(), &gone.0);
+        }
+    });
+    (reader, changed(events).map(|service| service.erase_to_service()))
 }
 
 /// Keeps the classes' store and yields the services that name a class that changed.
@@ -124,35 +124,63 @@ fn changed_classes(
     writer: Writer<GuardedClass>,
     services: Store<Guarded>,
 ) -> impl Stream<Item = ObjectRef<ModelService>> + Send + 'static {
-    let api: Api<GuardedClass> = Api::all(client.clone());
+    changed(watched_into(writer, Api::all(client.clone()))).flat_map(move |class| {
+        let naming = services.state_filter(move |service| {
+            service
+                .0
+                .as_ref()
+                .is_ok_and(|service| service.spec.accelerators.contains(&class.name))
+        });
+        stream::iter(
+            naming
+                .into_iter()
+                .map(|service| ObjectRef::from_obj(service.as_ref()).erase_to_service()),
+        )
+    })
+}
+
+/// Watches into a store; goes on after errors.
+fn watched_into<K>(writer: Writer<K>, api: Api<K>) -> impl Stream<Item = watcher::Event<K>> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     watcher(api, watcher::Config::default().streaming_lists())
         .modify(strip)
         .default_backoff()
         .reflect(writer)
-        .touched_objects()
-        .filter_map(|class| {
-            future::ready(
-                class
-                    .inspect_err(
-                        |error| tracing::warn!(%error, "watch of AcceleratorClasses interrupted; going on"),
-                    )
-                    .ok(),
-            )
+        .filter_map(|event| {
+            let logged = event.inspect_err(
+                |error| tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; going on"),
+            );
+            future::ready(logged.ok())
         })
-        .flat_map(move |class| {
-            let name = Resource::meta(&class).name.clone().unwrap_or_default();
-            let naming = services.state_filter(move |service| {
-                service
-                    .0
-                    .as_ref()
-                    .is_ok_and(|service| service.spec.accelerators.contains(&name))
-            });
-            futures::stream::iter(
-                naming
-                    .into_iter()
-                    .map(|service| ObjectRef::from_obj(service.as_ref()).erase_to_service()),
-            )
+}
+
+/// Objects that changed, listed ones only once the list is complete: the store shows a list from then on, and a
+/// reconcile that does not find its object there is dropped for good.
+fn changed<K: Resource<DynamicType = ()>>(
+    events: impl Stream<Item = watcher::Event<K>> + Send + 'static,
+) -> impl Stream<Item = ObjectRef<K>> + Send + 'static
+where
+    K: Send + 'static,
+{
+    let mut listed = Vec::new();
+    events.flat_map(move |event| {
+        stream::iter(match event {
+            watcher::Event::Init => {
+                listed.clear();
+                Vec::new()
+            }
+            watcher::Event::InitApply(object) => {
+                listed.push(ObjectRef::from_obj(&object));
+                Vec::new()
+            }
+            watcher::Event::InitDone => std::mem::take(&mut listed),
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => {
+                vec![ObjectRef::from_obj(&object)]
+            }
         })
+    })
 }
 
 fn guarded(service: ObjectRef<ModelService>) -> ObjectRef<Guarded> {
