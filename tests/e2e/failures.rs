@@ -7,7 +7,8 @@ use modelservice_operator::crd::ModelService;
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::fixture::{Fixture, PATIENCE, Team, condition, service};
+use crate::fixture::{Fixture, PATIENCE, condition, service};
+use crate::team::Team;
 
 pub(crate) const TESTS: &[Test] = &[
     ("failures::an_image_without_a_model_is_ModelInvalid", |fixture| {

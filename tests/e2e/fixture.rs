@@ -1,23 +1,20 @@
-//! What all tests share: one cluster with two nodes and the operator installed by its chart, the model images,
-//! and ways to make, watch and describe services.
+//! What all tests share: one cluster with two nodes and the operator installed by its chart, and the
+//! model images.
 
-use std::fmt::Debug;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use kube::runtime::wait::{Condition, await_condition};
-use kube::{Client, ResourceExt};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use kube::api::Api;
 use local_cluster::{Cluster, ClusterOptions, Device, tool};
-use modelservice_operator::crd::{AcceleratorClass, ModelService, SERVICE_LABEL};
+use modelservice_operator::crd::{AcceleratorClass, ModelService};
 use serde_json::{Value, json};
 
-use crate::load::{Load, Target};
-use crate::onnx;
+use crate::models::Models;
+use crate::team::Team;
 
 /// Where the operator is installed.
 pub(crate) const SYSTEM: &str = "modelservice-system";
@@ -25,24 +22,6 @@ pub(crate) const SYSTEM: &str = "modelservice-system";
 pub(crate) const DEVICE: &str = "example.com/tpu";
 /// Longer than anything here takes on a busy machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
-
-/// Model images by what is in them, pinned by digest.
-pub(crate) struct Models {
-    /// EfficientNet-Lite0 with its labels.
-    pub photos: String,
-    /// `y = x + 1`.
-    pub plus_one: String,
-    /// `y = x + 10`.
-    pub plus_ten: String,
-    /// An image with a file, but no model.onnx.
-    pub without_model: String,
-    /// A model.onnx that is something else.
-    pub not_onnx: String,
-    /// A model for an operator set that nobody has written yet.
-    pub too_new: String,
-    /// An OCI artifact, which nodes mount as an empty folder.
-    pub artifact: String,
-}
 
 /// The cluster and what is in it.
 pub(crate) struct Fixture {
@@ -73,7 +52,7 @@ impl Fixture {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        let models = push_models(&cluster)?;
+        let models = Models::push(&cluster)?;
         install(&cluster)?;
         let client = runtime.block_on(client(&cluster.kubeconfig_path()))?;
         Ok(Self {
@@ -130,12 +109,6 @@ impl Fixture {
     }
 }
 
-/// A namespace of one test.
-pub(crate) struct Team<'a> {
-    pub fixture: &'a Fixture,
-    pub namespace: String,
-}
-
 /// A service that needs little: several of them start side by side on a machine with two cores.
 pub(crate) fn service(name: &str, image: &str) -> ModelService {
     serde_json::from_value(json!({
@@ -147,200 +120,6 @@ pub(crate) fn service(name: &str, image: &str) -> ModelService {
         },
     }))
     .unwrap()
-}
-
-impl Team<'_> {
-    pub(crate) fn api<K>(&self) -> Api<K>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        Api::namespaced(self.fixture.client.clone(), &self.namespace)
-    }
-
-    /// Creates a service, or changes it to what is given.
-    pub(crate) async fn apply(&self, service: &ModelService) -> Result<()> {
-        let parameters = PatchParams::apply("e2e").force();
-        let name = service.name_any();
-        self.api::<ModelService>()
-            .patch(&name, &parameters, &Patch::Apply(service))
-            .await?;
-        Ok(())
-    }
-
-    /// Waits until a service is as wanted; the error shows it, its pods and events, and the operator's log.
-    pub(crate) async fn wait(
-        &self,
-        name: &str,
-        what: &str,
-        is_so: impl Fn(&ModelService) -> bool,
-    ) -> Result<ModelService> {
-        let wanted = |service: Option<&ModelService>| service.is_some_and(&is_so);
-        let found = self.until::<ModelService>(name, what, wanted).await?;
-        found.context("the service is gone")
-    }
-
-    /// Waits until an object of this namespace is as wanted.
-    pub(crate) async fn until<K>(&self, name: &str, what: &str, is_so: impl Condition<K>) -> Result<Option<K>>
-    where
-        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Send
-            + serde::de::DeserializeOwned
-            + 'static,
-        K::DynamicType: Default,
-    {
-        let waiting = await_condition(self.api::<K>(), name, is_so);
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(found) => Ok(found?),
-            Err(_) => bail!(
-                "{}/{name}: not so after {} s: {what}\n{}",
-                self.namespace,
-                PATIENCE.as_secs(),
-                self.describe()
-            ),
-        }
-    }
-
-    /// Waits until the present spec is served.
-    pub(crate) async fn ready(&self, name: &str) -> Result<ModelService> {
-        self.wait(name, "Ready", is_ready).await
-    }
-
-    /// Applies a service and waits until it is served.
-    pub(crate) async fn serve(&self, service: &ModelService) -> Result<ModelService> {
-        self.apply(service).await?;
-        self.ready(&service.name_any()).await
-    }
-
-    /// The address of a Service, as a node's network knows it.
-    pub(crate) async fn address(&self, name: &str) -> Result<SocketAddr> {
-        let service = self.api::<Service>().get(name).await?;
-        let address = service
-            .spec
-            .and_then(|spec| spec.cluster_ip)
-            .context("the Service has no address")?;
-        Ok(SocketAddr::from((address.parse::<Ipv4Addr>()?, 80)))
-    }
-
-    /// Sends four numbers to one of the adding models, `rate` times a second.
-    pub(crate) async fn load_adder(&self, name: &str, rate: f64) -> Result<Load> {
-        let body =
-            json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]});
-        self.load(
-            name,
-            "infer",
-            "application/json",
-            body.to_string().into_bytes(),
-            rate,
-        )
-        .await
-    }
-
-    /// Sends a photograph, `rate` times a second.
-    pub(crate) async fn load_photo(&self, name: &str, photo: &Path, rate: f64) -> Result<Load> {
-        self.load(name, "classify", "image/jpeg", std::fs::read(photo)?, rate)
-            .await
-    }
-
-    async fn load(
-        &self,
-        name: &str,
-        verb: &str,
-        content_type: &'static str,
-        body: Vec<u8>,
-        rate: f64,
-    ) -> Result<Load> {
-        let separator = if verb == "infer" { '/' } else { ':' };
-        let target = Target {
-            address: self.address(name).await?,
-            path: format!("/v2/models/{name}{separator}{verb}"),
-            content_type,
-            body: body.into(),
-            rate,
-        };
-        Load::start(&self.fixture.cluster.netns(), target)
-    }
-
-    /// Everything here that belongs to a service, as `kind/name`.
-    pub(crate) async fn children(&self, name: &str) -> Result<Vec<String>> {
-        let kinds = "deployments,replicasets,pods,services,endpointslices,horizontalpodautoscalers,poddisruptionbudgets";
-        let selector = format!("{SERVICE_LABEL}={name}");
-        let arguments = ["-n", &self.namespace, "get", kinds, "-l", &selector, "-o", "name"];
-        Ok(self
-            .fixture
-            .cluster
-            .kubectl(&arguments)?
-            .lines()
-            .map(str::to_owned)
-            .collect())
-    }
-
-    /// Deletes a service and leaves the rest to the cluster, which goes soon.
-    pub(crate) async fn leave(&self, name: &str) -> Result<()> {
-        self.api::<ModelService>()
-            .delete(name, &DeleteParams::default())
-            .await?;
-        Ok(())
-    }
-
-    /// Deletes a service and waits until nothing of it is left.
-    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
-        self.api::<ModelService>()
-            .delete(name, &DeleteParams::default())
-            .await?;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let children = self.children(name).await?;
-            if children.is_empty() {
-                return Ok(());
-            }
-            ensure!(
-                tokio::time::Instant::now() < deadline,
-                "left of {name}: {children:?}\n{}",
-                self.describe()
-            );
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-
-    /// Pods of a service that are not ending.
-    pub(crate) async fn pods(&self, name: &str) -> Result<Vec<k8s_openapi::api::core::v1::Pod>> {
-        let selector = ListParams::default().labels(&format!("{SERVICE_LABEL}={name}"));
-        let pods = self
-            .api::<k8s_openapi::api::core::v1::Pod>()
-            .list(&selector)
-            .await?;
-        Ok(pods
-            .items
-            .into_iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-            .collect())
-    }
-
-    /// Everything that could explain why a test failed.
-    pub(crate) fn describe(&self) -> String {
-        let show = |arguments: &[&str]| {
-            let all = [&["-n", self.namespace.as_str()], arguments].concat();
-            self.fixture
-                .cluster
-                .kubectl(&all)
-                .unwrap_or_else(|error| format!("{error:#}"))
-        };
-        [
-            show(&["get", "modelservices,deployments,pods,hpa", "-o", "wide"]),
-            show(&[
-                "get",
-                "modelservices",
-                "-o",
-                "jsonpath={range .items[*]}{.metadata.name}: {.status}{\"\\n\"}{end}",
-            ]),
-            show(&["get", "events", "--sort-by=.lastTimestamp"]),
-            self.fixture.operator_log(),
-        ]
-        .join("\n")
-    }
 }
 
 /// The status of a condition, if it speaks of the present spec.
@@ -372,7 +151,7 @@ pub(crate) fn photo(name: &str) -> PathBuf {
 }
 
 /// Runs a program; what it says is only shown when it fails.
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("cannot run {command:?}"))?;
@@ -392,147 +171,6 @@ async fn client(kubeconfig: &Path) -> Result<Client> {
     // The cluster is on this machine, whatever proxy is set for the outside world.
     config.proxy_url = None;
     Ok(Client::try_from(config)?)
-}
-
-fn push_models(cluster: &Cluster) -> Result<Models> {
-    let folder = tempfile::tempdir()?;
-    let push = |name: &str, files: &[(&str, &[u8])]| -> Result<String> {
-        let package = folder.path().join(name);
-        std::fs::create_dir(&package)?;
-        for (file, content) in files {
-            std::fs::write(package.join(file), content)?;
-        }
-        push_folder(cluster, name, &package)
-    };
-    Ok(Models {
-        photos: push_folder(
-            cluster,
-            "photos",
-            &repository().join(".cache/examples/efficientnet-lite0"),
-        )?,
-        plus_one: push("plus-one", &[("model.onnx", &onnx::adder(1.0, onnx::OPSET))])?,
-        plus_ten: push("plus-ten", &[("model.onnx", &onnx::adder(10.0, onnx::OPSET))])?,
-        without_model: push("without-model", &[("readme.txt", b"the model is elsewhere")])?,
-        not_onnx: push("not-onnx", &[("model.onnx", b"<html>404 not found</html>")])?,
-        too_new: push("too-new", &[("model.onnx", &onnx::adder(1.0, 99))])?,
-        artifact: push_artifact(cluster, "artifact", &onnx::adder(1.0, onnx::OPSET))?,
-    })
-}
-
-fn push_folder(cluster: &Cluster, name: &str, folder: &Path) -> Result<String> {
-    let image = format!("localhost/e2e-{name}:1");
-    let mut build = Command::new("buildah");
-    build.args(["build", "--quiet", "--timestamp", "0", "--tag", &image, "--file"]);
-    build
-        .arg(repository().join("examples/package/Containerfile"))
-        .arg(folder);
-    run(&mut build)?;
-    cluster.push(&image, &format!("models/{name}:1"))
-}
-
-/// What tools such as ORAS push: an OCI manifest with a layer that is a file, not a file system.
-fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Result<String> {
-    let registry = format!("http://{}/v2/models/{name}", cluster.registry_address());
-    let blob = |content: &[u8]| -> Result<Value> {
-        let digest = digest(content);
-        let headers = curl(
-            &[
-                "-X",
-                "POST",
-                "-D",
-                "-",
-                "-o",
-                "/dev/null",
-                &format!("{registry}/blobs/uploads/"),
-            ],
-            b"",
-        )?;
-        let location = headers.lines().find_map(|line| {
-            line.to_ascii_lowercase()
-                .starts_with("location:")
-                .then(|| line[9..].trim())
-        });
-        let url = format!(
-            "{}&digest={digest}",
-            location.context("the registry named no place to upload to")?
-        );
-        curl(
-            &[
-                "-X",
-                "PUT",
-                "-H",
-                "Content-Type: application/octet-stream",
-                "--data-binary",
-                "@-",
-                &url,
-            ],
-            content,
-        )?;
-        Ok(json!({"digest": digest, "size": content.len()}))
-    };
-    let describe = |media_type: &str, content: &[u8]| -> Result<Value> {
-        let mut described = blob(content)?;
-        described["mediaType"] = json!(media_type);
-        Ok(described)
-    };
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "artifactType": "application/vnd.example.model",
-        "config": describe("application/vnd.oci.empty.v1+json", b"{}")?,
-        "layers": [describe("application/vnd.example.model.onnx", content)?],
-    })
-    .to_string();
-    let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
-    curl(
-        &[
-            "-X",
-            "PUT",
-            "-H",
-            kind,
-            "--data-binary",
-            "@-",
-            &format!("{registry}/manifests/1"),
-        ],
-        manifest.as_bytes(),
-    )?;
-    Ok(format!(
-        "{}/models/{name}@{}",
-        cluster.registry_host(),
-        digest(manifest.as_bytes())
-    ))
-}
-
-fn digest(content: &[u8]) -> String {
-    use sha2::Digest;
-    let sum = sha2::Sha256::digest(content);
-    format!(
-        "sha256:{}",
-        sum.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    )
-}
-
-fn curl(arguments: &[&str], input: &[u8]) -> Result<String> {
-    pipe(
-        Command::new("curl")
-            .args(["--silent", "--show-error", "--fail", "--noproxy", "*"])
-            .args(arguments),
-        input,
-    )
-}
-
-fn pipe(command: &mut Command, input: &[u8]) -> Result<String> {
-    use std::io::Write;
-    use std::process::Stdio;
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    child
-        .stdin
-        .take()
-        .context("no standard input")?
-        .write_all(input)?;
-    let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "{command:?} failed: {}", output.status);
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Installs the chart as its users do, with the images that were just built.

@@ -9,8 +9,10 @@ mod failures;
 mod fixture;
 mod helm;
 mod load;
+mod models;
 mod onnx;
 mod serving;
+mod team;
 mod traffic;
 
 use std::process::ExitCode;

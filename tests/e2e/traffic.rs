@@ -18,8 +18,9 @@ use modelservice_operator::crd::{Autoscaling, ModelService, ScaleTarget};
 use serde_json::json;
 
 use crate::Test;
-use crate::fixture::{Fixture, PATIENCE, SYSTEM, Team, condition, is_ready, photo, service};
+use crate::fixture::{Fixture, PATIENCE, SYSTEM, condition, is_ready, photo, service};
 use crate::load::{Load, Report};
+use crate::team::Team;
 
 pub(crate) const TESTS: &[Test] = &[
     ("traffic::a_deleted_pod_loses_no_request", |fixture| {
