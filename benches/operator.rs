@@ -203,9 +203,12 @@ fn start_plane(count: usize) -> ControlPlane {
     for definition in definitions() {
         plane.apply(&serde_json::to_string(&definition).unwrap()).unwrap();
     }
-    plane
-        .kubectl(&["wait", "--for=condition=Established", "crd", "--all"])
-        .unwrap();
+    local_cluster::wait_until("the definitions are established", PATIENCE, || {
+        Ok(plane
+            .kubectl(&["wait", "--for=condition=Established", "crd", "--all"])
+            .is_ok())
+    })
+    .unwrap();
     plane
 }
 
@@ -356,7 +359,7 @@ fn operator_requests(log: &Path) -> Vec<Request> {
 }
 
 async fn seen_by(log: &Path, wanted: impl Fn(&Request) -> bool) -> bool {
-    operator_requests(log).iter().any(|request| wanted(request))
+    operator_requests(log).iter().any(wanted)
 }
 
 /// The operator's requests, once it has made none for 20 s (longer than a revision drains) but for the lease's.

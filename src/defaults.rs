@@ -44,11 +44,15 @@ pub async fn may_read(client: &Client) -> kube::Result<bool> {
     }
 }
 
-/// Makes the classes that do not exist.
+/// Makes the classes that do not exist. Returns those that the operator has no right to make.
 ///
 /// # Errors
-/// When the API server refuses one.
-pub async fn create_missing(client: &Client, classes: &[AcceleratorClass]) -> anyhow::Result<()> {
+/// When the API server refuses one for another reason.
+pub async fn create_missing(
+    client: &Client,
+    classes: &[AcceleratorClass],
+) -> anyhow::Result<Vec<AcceleratorClass>> {
+    let mut forbidden = Vec::new();
     let api: Api<AcceleratorClass> = Api::all(client.clone());
     let existing = api.list_metadata(&ListParams::default()).await?;
     let existing: HashSet<String> = existing.items.iter().map(|class| class.name_any()).collect();
@@ -67,13 +71,14 @@ pub async fn create_missing(client: &Client, classes: &[AcceleratorClass]) -> an
                 tracing::warn!(
                     class = class.name_any(),
                     message = status.message,
-                    "may not make the AcceleratorClass; apply it yourself"
+                    "may not make the AcceleratorClass: taking it from the file until somebody applies it"
                 );
+                forbidden.push(class.clone());
             }
             Err(error) => {
                 return Err(error).with_context(|| format!("making AcceleratorClass {:?}", class.name_any()));
             }
         }
     }
-    Ok(())
+    Ok(forbidden)
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use futures::{FutureExt as _, StreamExt as _, stream};
-use kube::{Client, Config, ResourceExt as _, runtime::reflector};
+use kube::{Client, Config, runtime::reflector};
 use std::{
     future::Future,
     sync::{Arc, atomic::Ordering},
@@ -24,7 +24,7 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{OnceCell, mpsc, watch},
+    sync::{mpsc, watch},
 };
 
 /// Runs the operator until SIGTERM or SIGINT.
@@ -147,11 +147,12 @@ async fn lead(
         tracing::error!("{problem}");
     }
     let reads_classes = defaults::may_read(plain).await?;
-    if reads_classes {
-        defaults::create_missing(&client, &classes).await?;
+    let from_file = if reads_classes {
+        defaults::create_missing(&client, &classes).await?
     } else {
         tracing::info!("may not read AcceleratorClasses: taking them from the file instead");
-    }
+        classes
+    };
     let brings = Brings {
         runtime_image: settings.runtime_image.clone(),
         runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -164,24 +165,16 @@ async fn lead(
     let mut controllers = stream::FuturesUnordered::new();
     for scope in scopes {
         let (wake, woken) = mpsc::unbounded_channel();
-        let (classes, writer) = if reads_classes {
-            let (reader, writer) = reflector::store();
-            (Classes::Watched(reader, OnceCell::new()), Some(writer))
+        let (reader, writer) = if reads_classes {
+            Some(reflector::store())
         } else {
-            (
-                Classes::File(
-                    classes
-                        .iter()
-                        .map(|class| (class.name_any(), Arc::new(class.clone())))
-                        .collect(),
-                ),
-                None,
-            )
-        };
+            None
+        }
+        .unzip();
         let context = Arc::new(ControllerContext {
             client: client.clone(),
             caches: Caches::default(),
-            classes,
+            classes: Classes::new(reader, &from_file),
             written: Default::default(),
             brings: brings.clone(),
             support: support.clone(),

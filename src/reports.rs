@@ -31,9 +31,11 @@ const PARALLEL: usize = 8;
 /// Largest report that is read, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
+type ByRevision = BTreeMap<String, Arc<Report>>;
+
 /// What servers said of themselves and the status does not say yet.
 pub struct Reports {
-    known: Arc<Mutex<HashMap<String, BTreeMap<String, Arc<Report>>>>>,
+    known: Arc<Mutex<HashMap<String, ByRevision>>>,
     asked: Mutex<HashSet<String>>,
     permits: Arc<Semaphore>,
     wake: UnboundedSender<ObjectRef<ModelService>>,
@@ -53,7 +55,7 @@ impl Reports {
 
     /// Reports of a service's revisions.
     #[must_use]
-    pub fn of(&self, service: &ModelService) -> BTreeMap<String, Arc<Report>> {
+    pub fn of(&self, service: &ModelService) -> ByRevision {
         lock(&self.known)
             .get(service.metadata.uid.as_deref().unwrap_or_default())
             .cloned()

@@ -68,11 +68,7 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             .map(|rollout| rollout.target.clone())
             .or(previous.target_revision),
         current_revision: traffic,
-        revisions: applied
-            .deployments
-            .iter()
-            .filter_map(|deployment| revision(deployment))
-            .collect(),
+        revisions: applied.deployments.iter().filter_map(revision).collect(),
     }
 }
 

@@ -158,11 +158,11 @@ where
 
 /// Objects that changed, listed ones only once the list is complete: the store shows a list from then on, and a
 /// reconcile that does not find its object there is dropped for good.
-fn changed<K: Resource<DynamicType = ()>>(
+fn changed<K>(
     events: impl Stream<Item = watcher::Event<K>> + Send + 'static,
 ) -> impl Stream<Item = ObjectRef<K>> + Send + 'static
 where
-    K: Send + 'static,
+    K: Resource<DynamicType = ()> + Send + 'static,
 {
     let mut listed = Vec::new();
     events.flat_map(move |event| {

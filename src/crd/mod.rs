@@ -2,6 +2,8 @@
 
 // The derive for validation rules makes a second, private type of the same visibility.
 #![allow(unreachable_pub)]
+// Two printer columns of one type are no duplicates.
+#![allow(clippy::duplicated_attributes)]
 
 mod accelerator_class;
 mod model_service;

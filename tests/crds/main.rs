@@ -4,7 +4,9 @@
 use modelservice_operator::crd;
 
 fn path(name: &str) -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("crds").join(name)
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("crds")
+        .join(name)
 }
 
 /// Otherwise `kubectl apply -f crds/` installs another API than the operator speaks. `make crds` rewrites them.
@@ -17,7 +19,11 @@ fn committed_definitions_equal_the_generated_ones() {
             std::fs::write(&path, &generated).unwrap();
         }
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(committed == generated, "{} is stale: run `make crds`", path.display());
+        assert!(
+            committed == generated,
+            "{} is stale: run `make crds`",
+            path.display()
+        );
     }
 }
 
@@ -26,7 +32,11 @@ fn committed_definitions_equal_the_generated_ones() {
 fn definitions_stay_below_100_kilobytes() {
     for definition in crd::definitions() {
         let size = serde_json::to_vec(&definition).unwrap().len();
-        assert!(size < 100_000, "{} has {size} bytes", definition.spec.names.plural);
+        assert!(
+            size < 100_000,
+            "{} has {size} bytes",
+            definition.spec.names.plural
+        );
     }
 }
 
@@ -34,7 +44,13 @@ fn definitions_stay_below_100_kilobytes() {
 #[test]
 fn every_field_of_ours_is_described() {
     for definition in crd::definitions() {
-        let schema = definition.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.clone().unwrap();
+        let schema = definition.spec.versions[0]
+            .schema
+            .as_ref()
+            .unwrap()
+            .open_api_v3_schema
+            .clone()
+            .unwrap();
         for (field, property) in schema.properties.clone().unwrap() {
             if ["apiVersion", "kind", "metadata"].contains(&field.as_str()) {
                 continue;
