@@ -251,22 +251,11 @@ async fn change(client: &Client, index: usize) {
         .unwrap();
     wait_for("the new revision serves", async || {
         let status = services.get(&format!("net-{index}")).await.unwrap();
-        is_ready(&status)
+        status.is_ready()
             && status.status.as_ref().unwrap().current_revision
                 == status.status.as_ref().unwrap().target_revision
     })
     .await;
-}
-
-fn is_ready(service: &ModelService) -> bool {
-    let Some(status) = &service.status else {
-        return false;
-    };
-    status.observed_generation == service.metadata.generation
-        && status
-            .conditions
-            .iter()
-            .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 async fn all_ready(client: Client, count: usize) {
@@ -277,7 +266,7 @@ async fn all_ready(client: Client, count: usize) {
     let mut ready = HashSet::new();
     while ready.len() < count {
         let service = changes.next().await.unwrap().unwrap();
-        if is_ready(&service) {
+        if service.is_ready() {
             ready.insert(service.metadata.name);
         }
     }

@@ -81,7 +81,7 @@ impl Arguments {
             Some(Command::Run) | None => block_on(async {
                 let telemetry = telemetry::start(&self.settings)?;
                 let outcome = operator::run(&self.settings).await;
-                telemetry.flush();
+                telemetry.flush().await;
                 outcome
             }),
         };
@@ -97,9 +97,8 @@ impl Arguments {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    // Two are enough: an operator waits. More threads would each keep an allocator's arena.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread is enough: an operator waits. More would hand work to and fro, and keep an allocator's arena each.
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(work)

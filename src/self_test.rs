@@ -76,7 +76,7 @@ async fn attempt(services: &Api<ModelService>, settings: &Settings) -> anyhow::R
         .with_context(|| format!("applying ModelService {name:?}"))?;
     say(&format!("applied ModelService {name}"))?;
     let ready = await_condition(services.clone(), name, |service: Option<&ModelService>| {
-        service.is_some_and(|service| is_ready(service) && model(service).is_some())
+        service.is_some_and(|service| service.is_ready() && model(service).is_some())
     });
     if tokio::time::timeout(settings.timeout, ready).await.is_err() {
         let status = services.get_opt(name).await?.and_then(|service| service.status);
@@ -96,17 +96,6 @@ async fn attempt(services: &Api<ModelService>, settings: &Settings) -> anyhow::R
         "it answered: {}",
         answer.chars().take(300).collect::<String>()
     ))
-}
-
-fn is_ready(service: &ModelService) -> bool {
-    let Some(status) = &service.status else {
-        return false;
-    };
-    status.observed_generation == service.metadata.generation
-        && status
-            .conditions
-            .iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn model(service: &ModelService) -> Option<&Vec<TensorStatus>> {

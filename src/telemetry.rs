@@ -22,11 +22,13 @@ pub struct Telemetry(Option<SdkTracerProvider>);
 
 impl Telemetry {
     /// Sends what was not sent yet.
-    pub fn flush(self) {
-        if let Some(provider) = self.0
-            && let Err(error) = provider.shutdown()
-        {
-            tracing::warn!(%error, "the last traces were not sent");
+    pub async fn flush(self) {
+        let Some(provider) = self.0 else { return };
+        // Waits for its own thread, which sends through this runtime.
+        match tokio::task::spawn_blocking(move || provider.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last traces were not sent"),
+            Err(error) => tracing::warn!(%error, "the last traces were not sent"),
         }
     }
 }

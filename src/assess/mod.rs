@@ -263,7 +263,9 @@ fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
         number: crate::plan::number(deployment),
         model_image: Images::of(deployment).model,
         replicas: wanted_replicas(deployment),
-        ready_replicas: count(Some(deployment), |status| status.ready_replicas),
+        // Those that are leaving are not counted: one write less for every revision that drained.
+        ready_replicas: count(Some(deployment), |status| status.ready_replicas)
+            .min(wanted_replicas(deployment)),
     })
 }
 

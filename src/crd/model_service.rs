@@ -85,6 +85,20 @@ pub struct ModelServiceSpec {
     pub adopt_runtime: Option<String>,
 }
 
+impl ModelService {
+    /// Whether `Ready` is True for the present spec.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| {
+            status.observed_generation == self.metadata.generation
+                && status
+                    .conditions
+                    .iter()
+                    .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        })
+    }
+}
+
 /// Where the model package comes from.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]

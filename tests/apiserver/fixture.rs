@@ -300,6 +300,20 @@ impl Place {
             .unwrap()
     }
 
+    /// Sets a Deployment's size as the autoscaler does: there are no metrics here, so it does not by itself.
+    pub async fn scale_as_the_autoscaler(&self, deployment: &str, replicas: i32) {
+        let scale = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        let manager = Some("kube-controller-manager".to_owned());
+        let parameters = PatchParams {
+            field_manager: manager,
+            ..PatchParams::default()
+        };
+        self.api::<Deployment>()
+            .patch_scale(deployment, &parameters, &scale)
+            .await
+            .unwrap();
+    }
+
     pub async fn delete<K>(&self, name: &str)
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>

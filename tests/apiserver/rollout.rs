@@ -53,19 +53,7 @@ async fn a_new_revision_starts_at_the_old_ones_size_and_takes_over(world: Arc<Wo
         .current_revision
         .unwrap();
     let old = place.deployment("photos").await.name_any();
-    let parameters = PatchParams {
-        field_manager: Some("kube-controller-manager".to_owned()),
-        ..Default::default()
-    };
-    place
-        .api::<Deployment>()
-        .patch_scale(
-            &old,
-            &parameters,
-            &Patch::Merge(&json!({"spec": {"replicas": 3}})),
-        )
-        .await
-        .unwrap();
+    place.scale_as_the_autoscaler(&old, 3).await;
     eventually("three servers", async || {
         let ready = place.service("photos").await.status.unwrap().ready_replicas;
         if ready == 3 { Ok(()) } else { Err(ready) }

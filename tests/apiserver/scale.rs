@@ -104,17 +104,7 @@ async fn the_autoscalers_size_is_left_alone(world: Arc<World>) {
     place.apply(&service("photos").autoscaled(1, 6)).await;
     place.serving("photos").await;
     let name = place.deployment("photos").await.name_any();
-    // As the autoscaler writes it: there are no metrics here, so it does not.
-    let scale = json!({"spec": {"replicas": 5}});
-    let parameters = PatchParams {
-        field_manager: Some("kube-controller-manager".to_owned()),
-        ..Default::default()
-    };
-    place
-        .api::<Deployment>()
-        .patch_scale(&name, &parameters, &Patch::Merge(&scale))
-        .await
-        .unwrap();
+    place.scale_as_the_autoscaler(&name, 5).await;
     eventually("five servers", async || {
         let ready = place.service("photos").await.status.unwrap().ready_replicas;
         if ready == 5 { Ok(()) } else { Err(ready) }
