@@ -1,5 +1,8 @@
 //! What a user of a model gets: answers, sizes, suspension, deletion.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
@@ -33,12 +36,14 @@ async fn photographs(fixture: &Fixture) -> Result<()> {
         ("coffee.jpg", &["espresso"][..]),
         ("cat.jpg", &["tabby", "tiger cat", "Egyptian cat"]),
     ] {
-        let answer = classify(fixture, &url, file)?;
+        let answer = classify(fixture.cluster.command_in_node("curl")?, &url, file)?;
         ensure!(
             expected.iter().any(|label| answer.contains(label)),
             "{file}: none of {expected:?} in {answer}"
         );
     }
+    let answer = through_port_forward(fixture, &team.namespace)?;
+    ensure!(answer.contains("espresso"), "{answer}");
 
     let model = team.wait("photos", "the signature is published", |service| {
         service
@@ -62,10 +67,28 @@ async fn photographs(fixture: &Fixture) -> Result<()> {
     team.delete("photos").await
 }
 
-fn classify(fixture: &Fixture, url: &str, file: &str) -> Result<String> {
-    let output = fixture
-        .cluster
-        .command_in_node("curl")?
+// From this machine, as docs/networking.md says.
+fn through_port_forward(fixture: &Fixture, namespace: &str) -> Result<String> {
+    let mut kubectl = fixture.cluster.kubectl_command()?;
+    kubectl.args(["-n", namespace, "port-forward", "service/photos", ":80"]);
+    let mut forward = kubectl.stdout(Stdio::piped()).spawn()?;
+    // Kept open: kubectl says something about every connection.
+    let mut said = BufReader::new(forward.stdout.take().context("no output")?);
+    let mut line = String::new();
+    said.read_line(&mut line)?;
+    let address = line
+        .split_whitespace()
+        .nth(2)
+        .with_context(|| format!("no address in {line:?}"));
+    let answer = address
+        .and_then(|address| classify(Command::new("curl"), &format!("http://{address}"), "coffee.jpg"));
+    forward.kill()?;
+    forward.wait()?;
+    answer
+}
+
+fn classify(mut curl: Command, url: &str, file: &str) -> Result<String> {
+    let output = curl
         .args([
             "--silent",
             "--show-error",
