@@ -105,6 +105,10 @@ fn pull(waiting: &ContainerStateWaiting, images: &Images) -> Option<Cause> {
         return None;
     }
     let message = waiting.message.as_deref().unwrap_or_default();
+    // The back-off repeats what the attempt said: without its prefix the status does not change with each of them.
+    let said = message
+        .split_once("ErrImagePull: ")
+        .map_or(message, |(_, said)| said);
     let model = images
         .model
         .as_deref()
@@ -114,7 +118,7 @@ fn pull(waiting: &ContainerStateWaiting, images: &Images) -> Option<Cause> {
             Reason::ModelFetchFailed,
             format!(
                 "the model image {image} cannot be pulled: check spec.model.image, that the registry is reachable from the nodes, and spec.pod.imagePullSecrets ({})",
-                brief(message)
+                brief(said)
             ),
         ),
         None => Cause::stalled(
@@ -122,7 +126,7 @@ fn pull(waiting: &ContainerStateWaiting, images: &Images) -> Option<Cause> {
             format!(
                 "the runtime image {} cannot be pulled: check the AcceleratorClass's runtime image or the operator's --runtime-image, and spec.pod.imagePullSecrets ({})",
                 images.runtime,
-                brief(message)
+                brief(said)
             ),
         ),
     })

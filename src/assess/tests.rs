@@ -164,6 +164,18 @@ fn every_way_in_which_a_pod_fails_has_its_reason() {
     }
 }
 
+/// Otherwise a status is written each time that the kubelet tries again.
+#[test]
+fn an_attempt_to_pull_and_its_back_off_say_the_same() {
+    let attempt = "rpc error: models.example/net@sha256:aa: not found";
+    let back_off =
+        format!("Back-off pulling image \"models.example/net@sha256:aa\": ErrImagePull: {attempt}");
+    assert_eq!(
+        with_pod(waiting("ErrImagePull", attempt)),
+        with_pod(waiting("ImagePullBackOff", &back_off))
+    );
+}
+
 /// A pod that only takes its time must not look broken, and its status must not change from pass to pass.
 #[test]
 fn a_pod_that_starts_is_progress() {
