@@ -5,8 +5,9 @@
 use crate::{
     crd::{ModelService, SERVICE_LABEL},
     kept::Kept,
+    lock::lock,
 };
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, future, stream};
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
@@ -16,7 +17,7 @@ use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
     fmt::Debug,
     hash::{Hash as _, Hasher as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 use tokio::sync::watch;
 
@@ -202,15 +203,18 @@ where
     let config = watcher::Config::default().labels(SERVICE_LABEL).streaming_lists();
     watcher(api, config)
         .default_backoff()
-        .filter_map(async |event| {
-            event
-                .inspect_err(
-                    |error| tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; going on"),
-                )
-                .ok()
-        })
+        .filter_map(|event| future::ready(told(event)))
         .flat_map(move |event| stream::iter(cache.take(event)))
         .map(|(namespace, name)| ObjectRef::new(&name).within(&namespace))
+}
+
+/// What a watch yields; an error is told of, and the watch goes on.
+pub(crate) fn told<K: kube::Resource<DynamicType = ()>>(
+    event: watcher::Result<watcher::Event<K>>,
+) -> Option<watcher::Event<K>> {
+    event
+        .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; going on"))
+        .ok()
 }
 
 /// Drops what nobody reads and what is most of a small object.
@@ -258,10 +262,6 @@ pub fn version<K: kube::Resource>(object: &K) -> u64 {
         .as_deref()
         .and_then(|version| version.parse().ok())
         .unwrap_or(0)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::{
     crd::{AcceleratorClass, ModelService},
     events::Events,
     kept::Pod,
+    lock::lock,
     metrics::Metrics,
     plan::Brings,
     reports::Reports,
@@ -23,9 +24,8 @@ use kube::{
 };
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
-
 use tokio::sync::OnceCell;
 
 /// What every reconcile shares.
@@ -57,7 +57,6 @@ pub struct ControllerContext {
 impl ControllerContext {
     /// Forgets a service that was deleted.
     pub fn forget(&self, service: &ObjectRef<ModelService>, object: &Result<ModelService, InvalidObject>) {
-        self.metrics.forget(service);
         self.backoff.reset(service);
         if let Ok(object) = object {
             self.written.forget(object);
@@ -168,6 +167,6 @@ impl Written {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<ModelService>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -15,6 +15,7 @@ mod fixtures;
 pub mod http;
 pub mod kept;
 pub mod leadership;
+mod lock;
 pub mod metrics;
 pub mod observe;
 pub mod operator;

@@ -1,6 +1,6 @@
 //! Metrics of the operator. Names are fixed and documented in docs/metrics.md; no label holds an object's name.
 
-use crate::crd::ModelService;
+use crate::{crd::ModelService, lock::lock};
 use kube::runtime::reflector::ObjectRef;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -15,7 +15,7 @@ use prometheus_client::{
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Instant,
 };
 
@@ -186,7 +186,7 @@ impl Metrics {
     }
 
     fn since(&self) -> MutexGuard<'_, HashMap<ObjectRef<ModelService>, Instant>> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.since)
     }
 }
 

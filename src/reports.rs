@@ -4,6 +4,7 @@
 use crate::{
     crd::{ModelService, ModelServiceStatus},
     kept::Pod,
+    lock::lock,
     observe::Observed,
 };
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -14,7 +15,7 @@ use modelservice_contract::{MANAGEMENT_PORT, REPORT_PATH, Report};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{
@@ -134,8 +135,4 @@ async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Se
         .await?
         .to_bytes();
     Ok(serde_json::from_slice(&body)?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

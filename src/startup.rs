@@ -1,6 +1,6 @@
 //! Start-up: is this a cluster that can serve models? Asked once, and again while the answer is no.
 
-use crate::crd::ModelService;
+use crate::{crd::ModelService, lock::lock};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client,
@@ -8,10 +8,7 @@ use kube::{
     core::PartialObjectMeta,
 };
 use serde_json::json;
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 /// Between two looks at a cluster that cannot serve models, or does not have the CRDs.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -24,7 +21,7 @@ impl ClusterSupport {
     /// What is missing and what to do.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 
     /// Asks the cluster; whether the answer differs from the last one.
@@ -33,7 +30,7 @@ impl ClusterSupport {
     /// When the API server cannot be asked.
     pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<bool> {
         let problem = problem(client, namespace).await?;
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let changed = *known != problem;
         *known = problem;
         Ok(changed)

@@ -16,6 +16,7 @@ use crate::{
     context::ControllerContext,
     crd::{APPLIED_ANNOTATION, FIELD_MANAGER, ModelService},
     kept::Kept,
+    lock::lock,
     observe::Observed,
     plan::{Plan, is_ours, rollout::Rollout},
     problem::Problem,
@@ -37,7 +38,7 @@ use serde_json::Value;
 use std::{
     collections::HashMap,
     fmt::Debug,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 /// What the cluster is like after apply: all that a status may be computed from.
@@ -243,11 +244,7 @@ impl Applier<'_> {
             cache.settle(live, hash);
             return Ok(false);
         }
-        let unequal = self
-            .context
-            .unequal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let unequal = lock(&self.context.unequal);
         let known = live.meta().uid.as_ref().and_then(|uid| unequal.get(uid));
         if known.is_some_and(|(wanted, became)| wanted == hash && *became == revision::hash(&value["spec"])) {
             return Ok(false);
@@ -266,11 +263,7 @@ impl Applier<'_> {
     ) -> Result<(), Problem> {
         let value = to_value("encode", &K::kind(&()), answer)?;
         let uid = answer.uid().unwrap_or_default();
-        let mut unequal = self
-            .context
-            .unequal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut unequal = lock(&self.context.unequal);
         match first_difference(wanted, &value) {
             Some(path) => {
                 tracing::warn!(kind = %K::kind(&()), name = %answer.name_any(), path, "the API server changed an applied field");

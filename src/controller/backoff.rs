@@ -1,10 +1,10 @@
 //! Back-off: how long a service that fails waits, exponentially and with jitter, per object.
 
-use crate::crd::ModelService;
+use crate::{crd::ModelService, lock::lock};
 use kube::runtime::reflector::ObjectRef;
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -32,7 +32,7 @@ impl Backoff {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<ModelService>, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Guarded, ToService as _, error_policy, reconcile};
 use crate::{
-    cache::{strip, watched},
+    cache::{strip, told, watched},
     context::ControllerContext,
     crd::{AcceleratorClass, ModelService},
 };
@@ -148,12 +148,7 @@ where
         .modify(strip)
         .default_backoff()
         .reflect(writer)
-        .filter_map(|event| {
-            let logged = event.inspect_err(
-                |error| tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; going on"),
-            );
-            future::ready(logged.ok())
-        })
+        .filter_map(|event| future::ready(told(event)))
 }
 
 /// Objects that changed, listed ones only once the list is complete: the store shows a list from then on, and a

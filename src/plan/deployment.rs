@@ -52,7 +52,7 @@ pub(super) fn target(service: &ValidatedService, observed: &Observed, brings: &B
 /// The Deployment of a revision that exists, its template as it was frozen.
 pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deployment {
     let revision = revision_of(live).unwrap_or_default();
-    let template = frozen_template(live).unwrap_or_default();
+    let template = frozen_template(live);
     let mut annotations: BTreeMap<String, String> = [
         CLASS_ANNOTATION,
         REVISION_NUMBER_ANNOTATION,
@@ -72,11 +72,11 @@ pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deploym
 }
 
 /// The template as it was made; the live one where somebody removed or broke the annotation.
-pub(super) fn frozen_template(live: &Deployment) -> Option<PodTemplateSpec> {
+pub(super) fn frozen_template(live: &Deployment) -> PodTemplateSpec {
     live.annotations()
         .get(TEMPLATE_ANNOTATION)
         .and_then(|json| serde_json::from_str(json).ok())
-        .or_else(|| Some(live.spec.template.clone()))
+        .unwrap_or_else(|| live.spec.template.clone())
 }
 
 /// Images of a revision, read from its frozen template: the live one is not kept in memory.

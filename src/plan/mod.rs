@@ -119,7 +119,7 @@ fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deploy
 /// What a new revision would run with, where that differs from the frozen template.
 fn runtime_update(service: &ValidatedService, observed: &Observed, brings: &Brings) -> Option<String> {
     let live = observed.deployment(&service.revision)?;
-    let frozen = deployment::frozen_template(live)?;
+    let frozen = deployment::frozen_template(live);
     let mut fresh = template::template(service, service.class.as_deref()?, brings);
     template::keep_startup_deadline(&mut fresh, &frozen);
     if fresh == frozen {

@@ -216,6 +216,11 @@ impl Place {
         self.wait_ready(name, "True", "Serving").await
     }
 
+    /// Waits until it serves; the revision that does.
+    pub async fn serving_revision(&self, name: &str) -> String {
+        self.serving(name).await.status.unwrap().current_revision.unwrap()
+    }
+
     /// Deployments of a service, newest revision first.
     pub async fn deployments(&self, service: &str) -> Vec<Deployment> {
         let mut all = self.children::<Deployment>(service).await;

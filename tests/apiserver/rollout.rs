@@ -45,13 +45,7 @@ async fn pod_uids(place: &Place, name: &str) -> BTreeSet<String> {
 async fn a_new_revision_starts_at_the_old_ones_size_and_takes_over(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     place.apply(&service("photos").autoscaled(1, 6)).await;
-    let first = place
-        .serving("photos")
-        .await
-        .status
-        .unwrap()
-        .current_revision
-        .unwrap();
+    let first = place.serving_revision("photos").await;
     let old = place.deployment("photos").await.name_any();
     place.scale_as_the_autoscaler(&old, 3).await;
     eventually("three servers", async || {
@@ -93,13 +87,7 @@ async fn a_new_revision_starts_at_the_old_ones_size_and_takes_over(world: Arc<Wo
 async fn a_broken_revision_never_replaces_a_working_one(world: Arc<World>) {
     let (place, operator) = world.place().await;
     place.apply(&service("photos").replicas(2)).await;
-    let good = place
-        .serving("photos")
-        .await
-        .status
-        .unwrap()
-        .current_revision
-        .unwrap();
+    let good = place.serving_revision("photos").await;
     let broken = service("photos")
         .replicas(2)
         .model('b')
@@ -341,13 +329,7 @@ fn image(deployment: &Deployment) -> String {
 async fn a_lost_service_is_made_anew_for_the_revision_that_works(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     place.apply(&service("photos")).await;
-    let good = place
-        .serving("photos")
-        .await
-        .status
-        .unwrap()
-        .current_revision
-        .unwrap();
+    let good = place.serving_revision("photos").await;
     place.apply(&service("photos").model('b').unschedulable()).await;
     place.wait_ready("photos", "False", "Unschedulable").await;
     place.delete::<Service>("photos").await;
