@@ -5,7 +5,7 @@ use crate::engine::{Port, Signature};
 use crate::package::manifest::{Activation, Manifest};
 use crate::preprocess::Pipeline;
 use crate::scheduling::InputError;
-use crate::tensor::{Data, DataType, Tensor};
+use crate::tensor::{DataType, Tensor};
 use half::{bf16, f16};
 use serde::Serialize;
 
@@ -95,7 +95,7 @@ impl ImageClassifier {
     /// # Errors
     /// When the model's output is not what its package promises.
     pub fn answer(&self, scores: &Tensor, top_k: usize) -> Result<Vec<Prediction>, String> {
-        let scores = floats(scores.data()).ok_or("the output holds no floating-point numbers")?;
+        let scores = floats(scores).ok_or("the output holds no floating-point numbers")?;
         if scores.len() != self.classes() {
             return Err(format!(
                 "the output holds {} values, model.yaml has {} labels",
@@ -181,13 +181,27 @@ fn check_output(output: &Port, labels: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn floats(data: &Data) -> Option<Vec<f32>> {
-    Some(match data {
-        Data::Fp32(values) => values.clone(),
+fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
+    Some(match tensor.datatype() {
+        DataType::Fp32 => tensor.elements::<f32>()?.to_vec(),
         #[allow(clippy::cast_possible_truncation)]
-        Data::Fp64(values) => values.iter().map(|&value| value as f32).collect(),
-        Data::Fp16(values) => values.iter().copied().map(f16::to_f32).collect(),
-        Data::Bf16(values) => values.iter().copied().map(bf16::to_f32).collect(),
+        DataType::Fp64 => tensor
+            .elements::<f64>()?
+            .iter()
+            .map(|&value| value as f32)
+            .collect(),
+        DataType::Fp16 => tensor
+            .elements::<f16>()?
+            .iter()
+            .copied()
+            .map(f16::to_f32)
+            .collect(),
+        DataType::Bf16 => tensor
+            .elements::<bf16>()?
+            .iter()
+            .copied()
+            .map(bf16::to_f32)
+            .collect(),
         _ => return None,
     })
 }
@@ -226,7 +240,7 @@ mod tests {
     }
 
     fn scores(values: &[f32]) -> Tensor {
-        Tensor::new(vec![1, values.len() as i64], Data::Fp32(values.to_vec())).unwrap()
+        Tensor::from_vec(vec![1, values.len() as i64], values.to_vec()).unwrap()
     }
 
     #[test]

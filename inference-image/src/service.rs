@@ -5,8 +5,8 @@ use crate::engine::{Engine, OnnxEngine, Runtime, Signature};
 use crate::exit::Fatal;
 use crate::metrics::{Metrics, ModelMetrics};
 use crate::package::{self, manifest::Manifest};
-use crate::scheduling::{Completed, Job, JobError, Prepare, Rejected, Runners};
-use crate::tensor::{Data, Tensor, element_count};
+use crate::scheduling::{Completed, Job, JobError, Prepare, Rejected, RunOptions, Runners};
+use crate::tensor::Tensor;
 use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelReport, Report, ServerConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -210,7 +210,12 @@ impl Model {
     ///
     /// # Errors
     /// When the job was not taken or failed.
-    pub async fn run(&self, prepare: Prepare, outputs: Vec<usize>) -> Result<Completed, RunError> {
+    pub async fn run(
+        &self,
+        prepare: Prepare,
+        outputs: Vec<usize>,
+        _options: RunOptions,
+    ) -> Result<Completed, RunError> {
         let (job, result) = Job::new(prepare, outputs);
         self.runners.submit(job).map_err(RunError::Rejected)?;
         match result.await {
@@ -234,7 +239,7 @@ fn warm_up(engine: &mut dyn Engine, classifier: Option<&ImageClassifier>) -> Res
         return Ok(());
     };
     let results = engine
-        .run(inputs, &outputs)
+        .run(&inputs, &outputs)
         .map_err(|error| format!("the first run failed: {error}"))?;
     match (
         classifier,
@@ -252,8 +257,7 @@ fn zeros(signature: &Signature) -> Option<Vec<Tensor>> {
         if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {
             *batch = 1;
         }
-        let count = element_count(&shape)?;
-        Tensor::new(shape, Data::zeros(port.datatype, count))
+        Tensor::zeros(port.datatype, shape)
     };
     signature.inputs.iter().map(zero).collect()
 }

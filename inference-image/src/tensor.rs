@@ -1,254 +1,148 @@
-//! Tensors between the protocols, the pre-processing and the engine: owned, typed, row-major.
+//! Tensors between the protocols, the pre-processing and the engine: typed, row-major, immutable. Their bytes
+//! are shared, so that a tensor can be taken out of a request's body, cut out of a batch or put into an answer
+//! without a copy.
 
-use half::{bf16, f16};
+mod datatype;
 
-/// Element types of the Open Inference Protocol that this server serves (all but `BYTES`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataType {
-    /// `BOOL`, one byte.
-    Bool,
-    /// `UINT8`.
-    Uint8,
-    /// `UINT16`.
-    Uint16,
-    /// `UINT32`.
-    Uint32,
-    /// `UINT64`.
-    Uint64,
-    /// `INT8`.
-    Int8,
-    /// `INT16`.
-    Int16,
-    /// `INT32`.
-    Int32,
-    /// `INT64`.
-    Int64,
-    /// `FP16`; binary only.
-    Fp16,
-    /// `BF16`; binary only.
-    Bf16,
-    /// `FP32`.
-    Fp32,
-    /// `FP64`.
-    Fp64,
-}
+pub use datatype::{DataType, Element};
 
-impl DataType {
-    /// Every type.
-    pub const ALL: [Self; 13] = [
-        Self::Bool,
-        Self::Uint8,
-        Self::Uint16,
-        Self::Uint32,
-        Self::Uint64,
-        Self::Int8,
-        Self::Int16,
-        Self::Int32,
-        Self::Int64,
-        Self::Fp16,
-        Self::Bf16,
-        Self::Fp32,
-        Self::Fp64,
-    ];
+use bytes::{Bytes, BytesMut};
 
-    /// The protocol's name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bool => "BOOL",
-            Self::Uint8 => "UINT8",
-            Self::Uint16 => "UINT16",
-            Self::Uint32 => "UINT32",
-            Self::Uint64 => "UINT64",
-            Self::Int8 => "INT8",
-            Self::Int16 => "INT16",
-            Self::Int32 => "INT32",
-            Self::Int64 => "INT64",
-            Self::Fp16 => "FP16",
-            Self::Bf16 => "BF16",
-            Self::Fp32 => "FP32",
-            Self::Fp64 => "FP64",
-        }
-    }
-
-    /// The type of that name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|datatype| datatype.name() == name)
-    }
-
-    /// Bytes of one element in the binary tensor extension.
-    #[must_use]
-    pub const fn size(self) -> usize {
-        match self {
-            Self::Bool | Self::Uint8 | Self::Int8 => 1,
-            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => 2,
-            Self::Uint32 | Self::Int32 | Self::Fp32 => 4,
-            Self::Uint64 | Self::Int64 | Self::Fp64 => 8,
-        }
-    }
-}
-
-/// The elements of a tensor.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub enum Data {
-    Bool(Vec<bool>),
-    Uint8(Vec<u8>),
-    Uint16(Vec<u16>),
-    Uint32(Vec<u32>),
-    Uint64(Vec<u64>),
-    Int8(Vec<i8>),
-    Int16(Vec<i16>),
-    Int32(Vec<i32>),
-    Int64(Vec<i64>),
-    Fp16(Vec<f16>),
-    Bf16(Vec<bf16>),
-    Fp32(Vec<f32>),
-    Fp64(Vec<f64>),
-}
-
-/// Runs `$body` with `$vec` bound to the elements, whatever their type.
-#[macro_export]
-macro_rules! with_elements {
-    ($data:expr, $vec:ident => $body:expr) => {
-        match $data {
-            $crate::tensor::Data::Bool($vec) => $body,
-            $crate::tensor::Data::Uint8($vec) => $body,
-            $crate::tensor::Data::Uint16($vec) => $body,
-            $crate::tensor::Data::Uint32($vec) => $body,
-            $crate::tensor::Data::Uint64($vec) => $body,
-            $crate::tensor::Data::Int8($vec) => $body,
-            $crate::tensor::Data::Int16($vec) => $body,
-            $crate::tensor::Data::Int32($vec) => $body,
-            $crate::tensor::Data::Int64($vec) => $body,
-            $crate::tensor::Data::Fp16($vec) => $body,
-            $crate::tensor::Data::Bf16($vec) => $body,
-            $crate::tensor::Data::Fp32($vec) => $body,
-            $crate::tensor::Data::Fp64($vec) => $body,
-        }
-    };
-}
-
-impl Data {
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        with_elements!(self, elements => elements.len())
-    }
-
-    /// Whether there is no element.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The type of the elements.
-    #[must_use]
-    pub fn datatype(&self) -> DataType {
-        match self {
-            Self::Bool(_) => DataType::Bool,
-            Self::Uint8(_) => DataType::Uint8,
-            Self::Uint16(_) => DataType::Uint16,
-            Self::Uint32(_) => DataType::Uint32,
-            Self::Uint64(_) => DataType::Uint64,
-            Self::Int8(_) => DataType::Int8,
-            Self::Int16(_) => DataType::Int16,
-            Self::Int32(_) => DataType::Int32,
-            Self::Int64(_) => DataType::Int64,
-            Self::Fp16(_) => DataType::Fp16,
-            Self::Bf16(_) => DataType::Bf16,
-            Self::Fp32(_) => DataType::Fp32,
-            Self::Fp64(_) => DataType::Fp64,
-        }
-    }
-
-    /// `count` zeros.
-    #[must_use]
-    pub fn zeros(datatype: DataType, count: usize) -> Self {
-        match datatype {
-            DataType::Bool => Self::Bool(vec![false; count]),
-            DataType::Uint8 => Self::Uint8(vec![0; count]),
-            DataType::Uint16 => Self::Uint16(vec![0; count]),
-            DataType::Uint32 => Self::Uint32(vec![0; count]),
-            DataType::Uint64 => Self::Uint64(vec![0; count]),
-            DataType::Int8 => Self::Int8(vec![0; count]),
-            DataType::Int16 => Self::Int16(vec![0; count]),
-            DataType::Int32 => Self::Int32(vec![0; count]),
-            DataType::Int64 => Self::Int64(vec![0; count]),
-            DataType::Fp16 => Self::Fp16(vec![f16::ZERO; count]),
-            DataType::Bf16 => Self::Bf16(vec![bf16::ZERO; count]),
-            DataType::Fp32 => Self::Fp32(vec![0.0; count]),
-            DataType::Fp64 => Self::Fp64(vec![0.0; count]),
-        }
-    }
-
-    /// Elements from the little-endian bytes of the binary tensor extension; `None` if the length is no
-    /// multiple of the element size. The copy aligns them: a body's bytes are not.
-    #[must_use]
-    pub fn from_bytes(datatype: DataType, bytes: &[u8]) -> Option<Self> {
-        fn copy<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
-            let mut elements = vec![T::zeroed(); bytes.len() / size_of::<T>()];
-            bytemuck::cast_slice_mut::<T, u8>(&mut elements).copy_from_slice(bytes);
-            elements
-        }
-        if !bytes.len().is_multiple_of(datatype.size()) {
-            return None;
-        }
-        Some(match datatype {
-            DataType::Bool => Self::Bool(bytes.iter().map(|&byte| byte != 0).collect()),
-            DataType::Uint8 => Self::Uint8(bytes.to_vec()),
-            DataType::Uint16 => Self::Uint16(copy(bytes)),
-            DataType::Uint32 => Self::Uint32(copy(bytes)),
-            DataType::Uint64 => Self::Uint64(copy(bytes)),
-            DataType::Int8 => Self::Int8(copy(bytes)),
-            DataType::Int16 => Self::Int16(copy(bytes)),
-            DataType::Int32 => Self::Int32(copy(bytes)),
-            DataType::Int64 => Self::Int64(copy(bytes)),
-            DataType::Fp16 => Self::Fp16(copy(bytes)),
-            DataType::Bf16 => Self::Bf16(copy(bytes)),
-            DataType::Fp32 => Self::Fp32(copy(bytes)),
-            DataType::Fp64 => Self::Fp64(copy(bytes)),
-        })
-    }
-
-    /// The elements as little-endian bytes, without a copy.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Bool(elements) => bytemuck::cast_slice(elements),
-            Self::Uint8(elements) => elements,
-            Self::Uint16(elements) => bytemuck::cast_slice(elements),
-            Self::Uint32(elements) => bytemuck::cast_slice(elements),
-            Self::Uint64(elements) => bytemuck::cast_slice(elements),
-            Self::Int8(elements) => bytemuck::cast_slice(elements),
-            Self::Int16(elements) => bytemuck::cast_slice(elements),
-            Self::Int32(elements) => bytemuck::cast_slice(elements),
-            Self::Int64(elements) => bytemuck::cast_slice(elements),
-            Self::Fp16(elements) => bytemuck::cast_slice(elements),
-            Self::Bf16(elements) => bytemuck::cast_slice(elements),
-            Self::Fp32(elements) => bytemuck::cast_slice(elements),
-            Self::Fp64(elements) => bytemuck::cast_slice(elements),
-        }
-    }
-}
-
-// The binary tensor extension is little-endian, and bytes are copied as they are.
-#[cfg(not(target_endian = "little"))]
-compile_error!("modelservice-server supports little-endian targets only");
-
-/// Elements and their shape; the product of the shape is the number of elements.
+/// Elements, their type and their shape; the product of the shape is the number of elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
+    datatype: DataType,
     shape: Vec<i64>,
     data: Data,
 }
 
+/// The elements.
+#[derive(Clone, Debug, PartialEq)]
+enum Data {
+    /// Native-endian and aligned for their type; a `BOOL` is 0 or 1.
+    Fixed(Bytes),
+    /// UTF-8 without a zero character, which is all that ONNX Runtime's strings can hold.
+    Strings(Vec<Bytes>),
+}
+
+/// Why bytes are no tensor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// A negative dimension, or more elements than can be counted.
+    #[error("shape {0:?} is no shape of a tensor")]
+    Shape(Vec<i64>),
+    /// The elements do not fill the shape.
+    #[error("shape {shape:?} does not hold {found} elements")]
+    Elements {
+        /// The shape.
+        shape: Vec<i64>,
+        /// Elements that are there.
+        found: usize,
+    },
+    /// The bytes do not fill the shape.
+    #[error("{datatype} of shape {shape:?} takes {expected} bytes, not {found}")]
+    Bytes {
+        /// Type of the elements.
+        datatype: &'static str,
+        /// The shape.
+        shape: Vec<i64>,
+        /// Bytes that the shape takes.
+        expected: usize,
+        /// Bytes that are there.
+        found: usize,
+    },
+    /// A `BYTES` tensor whose lengths do not fit its bytes.
+    #[error(
+        "the BYTES elements do not fit their lengths: each is 4 bytes of length (little-endian) and its bytes"
+    )]
+    Lengths,
+    /// A `BYTES` element that is no text.
+    #[error("element {0} of BYTES must be UTF-8 without a zero character")]
+    Text(usize),
+}
+
+// The protocols are little-endian, and bytes are taken as they are.
+#[cfg(not(target_endian = "little"))]
+compile_error!("modelservice-server supports little-endian targets only");
+
 impl Tensor {
-    /// `None` if the shape has a negative dimension or does not hold that many elements.
+    /// A tensor of these elements, without a copy; `None` if the shape does not hold that many.
     #[must_use]
-    pub fn new(shape: Vec<i64>, data: Data) -> Option<Self> {
-        (element_count(&shape) == Some(data.len())).then_some(Self { shape, data })
+    pub fn from_vec<T: Element>(shape: Vec<i64>, elements: Vec<T>) -> Option<Self> {
+        let fits = element_count(&shape) == Some(elements.len());
+        fits.then(|| Self {
+            datatype: T::DATATYPE,
+            shape,
+            data: Data::Fixed(T::into_bytes(elements)),
+        })
+    }
+
+    /// A `BYTES` tensor of these elements.
+    ///
+    /// # Errors
+    /// When the shape does not hold that many, or one is no text.
+    pub fn from_strings(shape: Vec<i64>, elements: Vec<Bytes>) -> Result<Self, TensorError> {
+        if element_count(&shape) != Some(elements.len()) {
+            let found = elements.len();
+            return Err(TensorError::Elements { shape, found });
+        }
+        let is_text = |element: &Bytes| !element.contains(&0) && std::str::from_utf8(element).is_ok();
+        if let Some(index) = elements.iter().position(|element| !is_text(element)) {
+            return Err(TensorError::Text(index));
+        }
+        Ok(Self {
+            datatype: DataType::Bytes,
+            shape,
+            data: Data::Strings(elements),
+        })
+    }
+
+    /// A tensor from the bytes of the binary tensor extension and of gRPC's raw contents: little-endian
+    /// elements, or for `BYTES` each element after its length in 4 bytes. They are copied only where they are
+    /// not aligned.
+    ///
+    /// # Errors
+    /// When the bytes do not fill the shape.
+    pub fn from_wire(datatype: DataType, shape: Vec<i64>, bytes: Bytes) -> Result<Self, TensorError> {
+        let Some(count) = element_count(&shape) else {
+            return Err(TensorError::Shape(shape));
+        };
+        let Some(size) = datatype.size() else {
+            return Self::from_strings(shape, read_strings(bytes)?);
+        };
+        let expected = count
+            .checked_mul(size)
+            .ok_or_else(|| TensorError::Shape(shape.clone()))?;
+        if expected != bytes.len() {
+            return Err(TensorError::Bytes {
+                datatype: datatype.name(),
+                shape,
+                expected,
+                found: bytes.len(),
+            });
+        }
+        Ok(Self {
+            datatype,
+            shape,
+            data: Data::Fixed(datatype.normalised(bytes)),
+        })
+    }
+
+    /// Zeros, or empty strings; `None` if there is no such shape.
+    #[must_use]
+    pub fn zeros(datatype: DataType, shape: Vec<i64>) -> Option<Self> {
+        let count = element_count(&shape)?;
+        let data = match datatype.size() {
+            Some(size) => {
+                Data::Fixed(datatype.normalised(BytesMut::zeroed(count.checked_mul(size)?).freeze()))
+            }
+            None => Data::Strings(vec![Bytes::new(); count]),
+        };
+        Some(Self {
+            datatype,
+            shape,
+            data,
+        })
     }
 
     /// The dimensions, outermost first.
@@ -257,16 +151,119 @@ impl Tensor {
         &self.shape
     }
 
-    /// The elements.
+    /// The type of the elements.
     #[must_use]
-    pub fn data(&self) -> &Data {
-        &self.data
+    pub const fn datatype(&self) -> DataType {
+        self.datatype
     }
 
-    /// Shape and elements.
+    /// Number of elements.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<i64>, Data) {
-        (self.shape, self.data)
+    pub fn len(&self) -> usize {
+        match &self.data {
+            Data::Fixed(bytes) => bytes.len() / self.datatype.size().unwrap_or(1),
+            Data::Strings(elements) => elements.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements; `None` if they are of another type.
+    #[must_use]
+    pub fn elements<T: Element>(&self) -> Option<&[T]> {
+        match &self.data {
+            Data::Fixed(bytes) if T::DATATYPE == self.datatype => T::from_bytes(bytes),
+            _ => None,
+        }
+    }
+
+    /// The elements of a `BYTES` tensor.
+    #[must_use]
+    pub fn strings(&self) -> Option<&[Bytes]> {
+        match &self.data {
+            Data::Strings(elements) => Some(elements),
+            Data::Fixed(_) => None,
+        }
+    }
+
+    /// The form of [`Self::from_wire`]; without a copy but for `BYTES`.
+    #[must_use]
+    pub fn to_wire(&self) -> Bytes {
+        match &self.data {
+            Data::Fixed(bytes) => bytes.clone(),
+            Data::Strings(elements) => write_strings(elements),
+        }
+    }
+
+    /// Length of [`Self::to_wire`], in bytes.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        match &self.data {
+            Data::Fixed(bytes) => bytes.len(),
+            Data::Strings(elements) => elements.iter().map(|element| LENGTH + element.len()).sum(),
+        }
+    }
+
+    /// One batch of these tensors, along the first dimension; `None` if there are none, they have no first
+    /// dimension, or differ in type or in another dimension.
+    #[must_use]
+    pub fn concatenate(parts: &[&Self]) -> Option<Self> {
+        let first = parts.first()?;
+        let (_, rest) = first.shape.split_first()?;
+        let fits = |part: &&Self| part.datatype == first.datatype && part.shape.get(1..) == Some(rest);
+        if !parts.iter().all(fits) {
+            return None;
+        }
+        let mut shape = first.shape.clone();
+        shape[0] = parts.iter().map(|part| part.shape[0]).sum();
+        let data = match &first.data {
+            Data::Fixed(_) => Data::Fixed(concatenated(parts)),
+            Data::Strings(_) => {
+                let strings = parts.iter().filter_map(|part| part.strings());
+                Data::Strings(strings.flatten().cloned().collect())
+            }
+        };
+        Some(Self {
+            datatype: first.datatype,
+            shape,
+            data,
+        })
+    }
+
+    /// Cuts a batch into parts of these sizes along the first dimension, without a copy; `None` if they do not
+    /// add up to it.
+    #[must_use]
+    pub fn split(&self, sizes: &[i64]) -> Option<Vec<Self>> {
+        let (&batch, rest) = self.shape.split_first()?;
+        if sizes.iter().any(|&size| size < 0) || sizes.iter().sum::<i64>() != batch {
+            return None;
+        }
+        let row = element_count(rest)?;
+        let mut start = 0;
+        let part = |size: &i64| {
+            let mut shape = self.shape.clone();
+            shape[0] = *size;
+            let count = usize::try_from(*size).ok()? * row;
+            let range = start..start + count;
+            start = range.end;
+            let data = match &self.data {
+                Data::Fixed(bytes) => {
+                    let size = self.datatype.size()?;
+                    Data::Fixed(bytes.slice(range.start * size..range.end * size))
+                }
+                Data::Strings(elements) => Data::Strings(elements[range].to_vec()),
+            };
+            Some(Self {
+                datatype: self.datatype,
+                shape,
+                data,
+            })
+        };
+        sizes.iter().map(part).collect()
     }
 }
 
@@ -278,6 +275,52 @@ pub fn element_count(shape: &[i64]) -> Option<usize> {
     })
 }
 
+fn concatenated(parts: &[&Tensor]) -> Bytes {
+    let bytes = || {
+        parts.iter().filter_map(|part| match &part.data {
+            Data::Fixed(bytes) => Some(bytes),
+            Data::Strings(_) => None,
+        })
+    };
+    let mut all = datatype::aligned(bytes().map(Bytes::len).sum());
+    for part in bytes() {
+        all.extend_from_slice(part);
+    }
+    all.freeze()
+}
+
+/// Bytes of the length before each element of `BYTES`.
+const LENGTH: usize = 4;
+
+fn read_strings(mut bytes: Bytes) -> Result<Vec<Bytes>, TensorError> {
+    let mut elements = Vec::new();
+    while let Some((length, _)) = bytes.split_first_chunk::<LENGTH>() {
+        let end = usize::try_from(u32::from_le_bytes(*length))
+            .ok()
+            .and_then(|length| length.checked_add(LENGTH));
+        let end = end
+            .filter(|&end| end <= bytes.len())
+            .ok_or(TensorError::Lengths)?;
+        elements.push(bytes.split_to(end).slice(LENGTH..));
+    }
+    if bytes.is_empty() {
+        Ok(elements)
+    } else {
+        Err(TensorError::Lengths)
+    }
+}
+
+fn write_strings(elements: &[Bytes]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for element in elements {
+        // A request's body is far smaller than 4 GiB, and so is what a model makes of it.
+        let length = u32::try_from(element.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(element);
+    }
+    bytes.freeze()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -287,27 +330,90 @@ mod tests {
     fn bytes_survive_the_way_through_every_type() {
         for datatype in DataType::ALL {
             assert_eq!(DataType::parse(datatype.name()), Some(datatype));
-            let bytes: Vec<u8> = (0..datatype.size() * 3)
-                .map(|byte| u8::from(byte % 2 == 0))
-                .collect();
-            let data = Data::from_bytes(datatype, &bytes).unwrap();
-            assert_eq!(
-                (data.len(), data.datatype(), data.as_bytes()),
-                (3, datatype, bytes.as_slice())
-            );
+            let bytes: Bytes = match datatype.size() {
+                Some(size) => (0..size * 3).map(|byte| u8::from(byte % 2 == 0)).collect(),
+                None => Bytes::from_static(b"\x02\0\0\0\xc3\xa9\0\0\0\0\x01\0\0\0b"),
+            };
+            let tensor = Tensor::from_wire(datatype, vec![3, 1], bytes.clone()).unwrap();
+            assert_eq!((tensor.len(), tensor.datatype()), (3, datatype));
+            assert_eq!((tensor.wire_len(), tensor.to_wire()), (bytes.len(), bytes));
         }
     }
 
+    // A body's bytes start anywhere; ONNX Runtime's kernels may not.
     #[test]
-    fn half_an_element_is_refused() {
-        assert_eq!(Data::from_bytes(DataType::Fp32, &[0; 7]), None);
+    fn elements_are_aligned_wherever_their_bytes_come_from() {
+        let mut body = vec![0_u8; 33];
+        body[9..13].copy_from_slice(&7.5_f32.to_le_bytes());
+        let body = Bytes::from(body);
+        for offset in 0..8 {
+            let bytes = body.slice(offset..offset + 24);
+            let tensor = Tensor::from_wire(DataType::Fp32, vec![6], bytes.clone()).unwrap();
+            assert_eq!(tensor.elements::<f32>().unwrap().len(), 6);
+            assert_eq!(tensor.to_wire(), bytes);
+        }
+        let shifted = Tensor::from_wire(DataType::Fp32, vec![1], body.slice(9..13)).unwrap();
+        assert_eq!(shifted.elements::<f32>().unwrap(), [7.5]);
+    }
+
+    // In C++ a bool that is neither 0 nor 1 is undefined behaviour.
+    #[test]
+    fn any_byte_but_0_is_true() {
+        let tensor = Tensor::from_wire(DataType::Bool, vec![3], Bytes::from_static(&[0, 1, 200])).unwrap();
+        assert_eq!(tensor.elements::<bool>().unwrap(), [false, true, true]);
+        assert_eq!(tensor.to_wire(), [0_u8, 1, 1].as_slice());
     }
 
     #[test]
-    fn a_shape_must_hold_its_elements() {
-        assert!(Tensor::new(vec![2, 3], Data::Uint8(vec![0; 6])).is_some());
-        assert!(Tensor::new(vec![2, 3], Data::Uint8(vec![0; 5])).is_none());
+    fn bytes_that_are_no_tensor_are_refused() {
+        let wire = |datatype, shape: &[i64], bytes: &'static [u8]| {
+            Tensor::from_wire(datatype, shape.to_vec(), Bytes::from_static(bytes)).unwrap_err()
+        };
+        let problem = wire(DataType::Fp32, &[2], &[0; 7]).to_string();
+        assert!(problem.contains("takes 8 bytes, not 7"), "{problem}");
+        for shape in [&[-1, 2][..], &[i64::MAX, 4], &[i64::MAX / 4, 1]] {
+            assert!(matches!(
+                wire(DataType::Fp64, shape, &[]),
+                TensorError::Shape(_) | TensorError::Bytes { .. }
+            ));
+        }
+        assert_eq!(wire(DataType::Bytes, &[1], b"\xff\0\0\0b"), TensorError::Lengths);
+        assert_eq!(wire(DataType::Bytes, &[1], b"\x01\0\0\0bc"), TensorError::Lengths);
+        assert_eq!(
+            wire(DataType::Bytes, &[1], b"\x01\0\0\0\xff"),
+            TensorError::Text(0)
+        );
+        assert_eq!(wire(DataType::Bytes, &[1], b"\x01\0\0\0\0"), TensorError::Text(0));
+        assert!(matches!(
+            wire(DataType::Bytes, &[2], b"\x01\0\0\0b"),
+            TensorError::Elements { found: 1, .. }
+        ));
+        assert!(Tensor::from_vec(vec![2, 3], vec![0_u8; 5]).is_none());
         assert_eq!(element_count(&[-1, 2]), None);
-        assert_eq!(element_count(&[i64::MAX, 4]), None);
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_what_it_was_made_of() {
+        let a = Tensor::from_vec(vec![1, 2], vec![1_i64, 2]).unwrap();
+        let b = Tensor::from_vec(vec![2, 2], vec![3_i64, 4, 5, 6]).unwrap();
+        let batch = Tensor::concatenate(&[&a, &b]).unwrap();
+        assert_eq!(
+            (batch.shape(), batch.elements::<i64>().unwrap()),
+            (&[3, 2][..], &[1, 2, 3, 4, 5, 6][..])
+        );
+        assert_eq!(batch.split(&[1, 2]).unwrap(), [a.clone(), b]);
+        assert!(batch.split(&[1, 1]).is_none() && batch.split(&[4, -1]).is_none());
+
+        let strings = Tensor::from_strings(vec![1], vec!["é".into()]).unwrap();
+        let twice = Tensor::concatenate(&[&strings, &strings]).unwrap();
+        assert_eq!(twice.split(&[1, 1]).unwrap(), [strings.clone(), strings]);
+
+        let wider = Tensor::from_vec(vec![1, 3], vec![1_i64, 2, 3]).unwrap();
+        let other = Tensor::from_vec(vec![1, 2], vec![1_i32, 2]).unwrap();
+        let scalar = Tensor::from_vec(vec![], vec![1_i64]).unwrap();
+        for stranger in [&wider, &other, &scalar] {
+            assert!(Tensor::concatenate(&[&a, stranger]).is_none());
+        }
+        assert!(Tensor::concatenate(&[&scalar]).is_none() && Tensor::concatenate(&[]).is_none());
     }
 }

@@ -7,7 +7,7 @@ mod support;
 use modelservice_server::engine::Port;
 use modelservice_server::package::manifest;
 use modelservice_server::preprocess::Pipeline;
-use modelservice_server::tensor::{Data, DataType};
+use modelservice_server::tensor::DataType;
 use support::{example, floats};
 
 const PHOTOS: [&str; 3] = ["cat", "coffee", "flower"];
@@ -22,9 +22,7 @@ fn differences(package: &str, image: &str, size: i64, step: f32, name: &str) -> 
     };
     let pipeline = Pipeline::new(&manifest.preprocessing, &port, 1 << 24).unwrap();
     let tensor = pipeline.tensor(&std::fs::read(example(image)).unwrap()).unwrap();
-    let Data::Fp32(values) = tensor.data() else {
-        panic!("{:?}", tensor.data().datatype())
-    };
+    let values = tensor.elements::<f32>().unwrap();
     let reference = floats(&example(&format!("reference/{package}/{name}.tensor")));
     assert_eq!(values.len(), reference.len());
     values

@@ -2,6 +2,7 @@
 
 mod onnx;
 mod provider;
+mod value;
 
 pub use onnx::{NO_TELEMETRY, OnnxEngine, Runtime};
 
@@ -18,7 +19,7 @@ pub trait Engine: Send {
     ///
     /// # Errors
     /// When the engine refuses the inputs or fails.
-    fn run(&mut self, inputs: Vec<Tensor>, outputs: &[usize]) -> Result<Vec<Tensor>, EngineError>;
+    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError>;
 }
 
 /// Why a run failed.

@@ -1,15 +1,14 @@
 //! ONNX Runtime: the library, sessions, and values in and out.
 
-use super::{Engine, EngineError, Port, Signature, provider};
+use super::{Engine, EngineError, Port, Signature, provider, value};
 use crate::exit::Fatal;
-use crate::tensor::{Data, DataType, Tensor};
+use crate::tensor::Tensor;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
-use ort::value::{DynValue, Outlet, TensorElementType, ValueType};
-use std::borrow::Cow;
+use ort::value::{Outlet, ValueType};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -171,7 +170,7 @@ fn signature(session: &Session) -> Result<Signature, Fatal> {
 fn port(outlet: &Outlet) -> Result<Port, Fatal> {
     let refused = || {
         let message = format!(
-            "{:?} of the model is {}, which this server does not serve: use tensors of BOOL, (U)INT8–64 or FP16–64",
+            "{:?} of the model is {}, which this server does not serve: use tensors of BOOL, (U)INT8–64, FP16–64, BF16 or strings",
             outlet.name(),
             outlet.dtype()
         );
@@ -182,27 +181,8 @@ fn port(outlet: &Outlet) -> Result<Port, Fatal> {
     };
     Ok(Port {
         name: outlet.name().to_owned(),
-        datatype: datatype(*ty).ok_or_else(refused)?,
+        datatype: value::datatype(*ty).ok_or_else(refused)?,
         shape: shape.to_vec(),
-    })
-}
-
-fn datatype(ty: TensorElementType) -> Option<DataType> {
-    Some(match ty {
-        TensorElementType::Bool => DataType::Bool,
-        TensorElementType::Uint8 => DataType::Uint8,
-        TensorElementType::Uint16 => DataType::Uint16,
-        TensorElementType::Uint32 => DataType::Uint32,
-        TensorElementType::Uint64 => DataType::Uint64,
-        TensorElementType::Int8 => DataType::Int8,
-        TensorElementType::Int16 => DataType::Int16,
-        TensorElementType::Int32 => DataType::Int32,
-        TensorElementType::Int64 => DataType::Int64,
-        TensorElementType::Float16 => DataType::Fp16,
-        TensorElementType::Bfloat16 => DataType::Bf16,
-        TensorElementType::Float32 => DataType::Fp32,
-        TensorElementType::Float64 => DataType::Fp64,
-        _ => return None,
     })
 }
 
@@ -218,74 +198,39 @@ impl Engine for OnnxEngine {
         &self.signature
     }
 
-    fn run(&mut self, inputs: Vec<Tensor>, outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-        let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for (port, tensor) in self.signature.inputs.iter().zip(inputs) {
-            values.push((
-                Cow::Borrowed(port.name.as_str()),
-                to_value(tensor).map_err(|error| classify(&error))?,
-            ));
+            values.push((&port.name, value::borrow(tensor)?));
         }
-        let names: Vec<&str> = outputs
-            .iter()
-            .filter_map(|&index| Some(self.signature.outputs.get(index)?.name.as_str()))
-            .collect();
-        let selector = names.iter().fold(OutputSelector::no_default(), |selector, name| {
-            selector.with(*name)
-        });
-        let options = RunOptions::new()
-            .map_err(|error| classify(&error))?
-            .with_outputs(selector);
-        let results = self
-            .session
-            .run_with_options(values, &options)
-            .map_err(|error| classify(&error))?;
-        names
-            .iter()
-            .map(|name| results.get(name).ok_or_else(|| lost(name)).and_then(from_value))
-            .collect::<Result<Vec<Tensor>, EngineError>>()
+        let names = || {
+            outputs
+                .iter()
+                .filter_map(|&index| self.signature.outputs.get(index))
+        };
+        // Without a selection ONNX Runtime makes all outputs, and is spared a list of names.
+        let options;
+        let mut results = if outputs.len() == self.signature.outputs.len() {
+            self.session.run(values)
+        } else {
+            let selector = names().fold(OutputSelector::no_default(), |selector, port| {
+                selector.with(&port.name)
+            });
+            options = RunOptions::new()
+                .map_err(|error| value::explain(&error))?
+                .with_outputs(selector);
+            self.session.run_with_options(values, &options)
+        }
+        .map_err(|error| value::explain(&error))?;
+        names()
+            .map(|port| {
+                let result = results.remove(&port.name).ok_or_else(|| lost(&port.name))?;
+                value::take(result)
+            })
+            .collect()
     }
 }
 
 fn lost(name: &str) -> EngineError {
     EngineError::Failed(format!("ONNX Runtime returned no output {name:?}"))
-}
-
-fn classify(error: &ort::Error) -> EngineError {
-    match error.code() {
-        ort::ErrorCode::InvalidArgument => EngineError::Refused(error.message().to_owned()),
-        _ => EngineError::Failed(error.message().to_owned()),
-    }
-}
-
-fn to_value(tensor: Tensor) -> ort::Result<SessionInputValue<'static>> {
-    let (shape, data) = tensor.into_parts();
-    crate::with_elements!(data, elements => ort::value::Tensor::from_array((shape, elements)).map(Into::into))
-}
-
-fn from_value(value: &DynValue) -> Result<Tensor, EngineError> {
-    macro_rules! copy {
-        ($variant:ident) => {{
-            let (shape, elements) = value.try_extract_tensor().map_err(|error| classify(&error))?;
-            (shape.to_vec(), Data::$variant(elements.to_vec()))
-        }};
-    }
-    let ty = value.dtype().tensor_type().and_then(datatype);
-    let (shape, data) = match ty.ok_or_else(|| EngineError::Failed("an output is no tensor".to_owned()))? {
-        DataType::Bool => copy!(Bool),
-        DataType::Uint8 => copy!(Uint8),
-        DataType::Uint16 => copy!(Uint16),
-        DataType::Uint32 => copy!(Uint32),
-        DataType::Uint64 => copy!(Uint64),
-        DataType::Int8 => copy!(Int8),
-        DataType::Int16 => copy!(Int16),
-        DataType::Int32 => copy!(Int32),
-        DataType::Int64 => copy!(Int64),
-        DataType::Fp16 => copy!(Fp16),
-        DataType::Bf16 => copy!(Bf16),
-        DataType::Fp32 => copy!(Fp32),
-        DataType::Fp64 => copy!(Fp64),
-    };
-    Tensor::new(shape, data)
-        .ok_or_else(|| EngineError::Failed("an output's shape does not fit its data".to_owned()))
 }

@@ -7,7 +7,7 @@ mod resize;
 use crate::engine::Port;
 use crate::package::manifest::{ColorOrder, Layout, Preprocessing, Resize, Size};
 use crate::scheduling::{InputError, InputProblem};
-use crate::tensor::{Data, DataType, Tensor};
+use crate::tensor::{DataType, Tensor};
 
 /// A checked [`Preprocessing`] for one input of one model: building the tensor can only fail because of
 /// the image.
@@ -130,14 +130,18 @@ impl Pipeline {
             ColorOrder::Bgr => (0..channels).rev().collect(),
             ColorOrder::Rgb | ColorOrder::Gray => (0..channels).collect(),
         };
-        let data = match self.datatype {
-            DataType::Uint8 => Data::Uint8(self.arrange(image, &order, |value, _| value)),
-            _ => Data::Fp32(self.arrange(image, &order, |value, channel| {
-                f32::from(value).mul_add(self.factor[channel], self.offset[channel])
-            })),
+        let shape = shape.to_vec();
+        let tensor = match self.datatype {
+            DataType::Uint8 => Tensor::from_vec(shape, self.arrange(image, &order, |value, _| value)),
+            _ => Tensor::from_vec(
+                shape,
+                self.arrange(image, &order, |value, channel| {
+                    f32::from(value).mul_add(self.factor[channel], self.offset[channel])
+                }),
+            ),
         };
         // The shape is that of the pixels just arranged.
-        Tensor::new(shape.to_vec(), data).unwrap_or_else(|| unreachable!("the pixels fill their own shape"))
+        tensor.unwrap_or_else(|| unreachable!("the pixels fill their own shape"))
     }
 
     fn arrange<T>(&self, image: &pixels::Pixels, order: &[usize], value: impl Fn(u8, usize) -> T) -> Vec<T> {

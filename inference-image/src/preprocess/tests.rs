@@ -43,14 +43,17 @@ fn channels_are_ordered_laid_out_and_normalised_as_said() {
         .unwrap()
         .tensor(&two_pixels())
         .unwrap();
-    assert_eq!(tensor.data(), &Data::Fp32(vec![0.0, 15.0, 0.0, 15.0, 0.0, 15.0]));
+    assert_eq!(
+        tensor.elements::<f32>().unwrap(),
+        [0.0, 15.0, 0.0, 15.0, 0.0, 15.0]
+    );
 
     let nhwc = input(DataType::Uint8, &[1, 1, 2, 3]);
     let tensor = pipeline("{layout: NHWC, colorOrder: BGR}", &nhwc)
         .unwrap()
         .tensor(&two_pixels())
         .unwrap();
-    assert_eq!(tensor.data(), &Data::Uint8(vec![30, 20, 10, 60, 50, 40]));
+    assert_eq!(tensor.elements::<u8>().unwrap(), [30, 20, 10, 60, 50, 40]);
     assert_eq!(tensor.shape(), [1, 1, 2, 3]);
 }
 
@@ -152,9 +155,7 @@ fn a_tall_strip_is_resized_without_a_huge_image_in_between() {
         .unwrap()
         .tensor(&bytes.into_inner())
         .unwrap();
-    let Data::Uint8(values) = tensor.data() else {
-        unreachable!()
-    };
+    let values = tensor.elements::<u8>().unwrap();
     assert_eq!((values[0], values[200 * 200], values[2 * 200 * 200]), (1, 2, 3));
 }
 

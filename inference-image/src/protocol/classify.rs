@@ -3,6 +3,7 @@
 use super::request::{Target, measured, server_timing};
 use super::{Api, ApiError};
 use crate::classify::{ImageClassifier, Prediction};
+use crate::scheduling::RunOptions;
 use crate::service::Model;
 use axum::Json;
 use axum::body::Body;
@@ -68,7 +69,9 @@ async fn answer(
         drop(image);
         inputs
     });
-    let completed = model.run(prepare, vec![classifier.output()]).await?;
+    let completed = model
+        .run(prepare, vec![classifier.output()], RunOptions::default())
+        .await?;
     let scores = completed
         .outputs
         .first()

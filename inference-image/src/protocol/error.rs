@@ -73,12 +73,25 @@ impl From<RunError> for ApiError {
                 let message = "the queue is full: try again later, or run more replicas";
                 Self::new(StatusCode::TOO_MANY_REQUESTS, message).retry_after(retry_after)
             }
+            RunError::Rejected(Rejected::OutOfReach {
+                predicted,
+                retry_after,
+            }) => {
+                let message = format!(
+                    "the deadline is out of reach: the answer would take {} ms; allow more time or run more replicas",
+                    predicted.as_millis()
+                );
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(retry_after)
+            }
             RunError::Rejected(Rejected::Closed) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the server is leaving: try again",
             )
             .retry_after(Duration::from_secs(1)),
             RunError::Job(JobError::Input(error)) => error.into(),
+            RunError::Job(error @ JobError::Expired) => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, error.to_string())
+            }
             RunError::Job(JobError::Engine(error @ EngineError::Refused(_))) => {
                 Self::bad_request(error.to_string())
             }

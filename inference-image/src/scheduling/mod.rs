@@ -48,6 +48,9 @@ pub enum JobError {
     /// The engine could not run them.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The deadline passed before a runner was free.
+    #[error("the request's deadline passed while it waited in the queue")]
+    Expired,
     /// A bug: the job panicked, or its runner is gone.
     #[error("the request could not be completed: {0}")]
     Lost(&'static str),
@@ -71,6 +74,25 @@ pub struct Timing {
     pub prepare: Duration,
     /// In the engine.
     pub inference: Duration,
+}
+
+/// How urgent a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Which jobs go first.
+    pub priority: Priority,
+    /// When the answer is of no use any more.
+    pub deadline: Option<Instant>,
+}
+
+/// Jobs of a higher priority go first; within one, the order is that of arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// What nobody says anything about.
+    #[default]
+    Normal,
 }
 
 /// A request for one run.

@@ -16,6 +16,13 @@ pub enum Rejected {
         /// When the queue will probably be empty; whole seconds, at least 1.
         retry_after: Duration,
     },
+    /// The deadline would pass before the answer is ready; try again after this time.
+    OutOfReach {
+        /// When the answer would be ready.
+        predicted: Duration,
+        /// When the queue will probably be empty.
+        retry_after: Duration,
+    },
     /// The runners are gone: the server is leaving.
     Closed,
 }

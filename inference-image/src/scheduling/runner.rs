@@ -87,7 +87,7 @@ fn run(job: Job, engine: &mut dyn Engine, metrics: &ModelMetrics) {
         let prepare = started.elapsed();
         metrics.preprocessing.observe(prepare.as_secs_f64());
         let started = Instant::now();
-        let outputs = engine.run(inputs, &outputs)?;
+        let outputs = engine.run(&inputs, &outputs)?;
         let inference = started.elapsed();
         metrics.inference.observe(inference.as_secs_f64());
         Ok(Completed {
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::engine::{EngineError, Signature};
     use crate::metrics::Metrics;
-    use crate::tensor::{Data, Tensor};
+    use crate::tensor::Tensor;
 
     /// Answers with its inputs.
     struct Echo(Signature);
@@ -120,8 +120,8 @@ mod tests {
             &self.0
         }
 
-        fn run(&mut self, inputs: Vec<Tensor>, _outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-            Ok(inputs)
+        fn run(&mut self, inputs: &[Tensor], _outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+            Ok(inputs.to_vec())
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
         runners.submit(bad).unwrap();
         assert!(matches!(answer.await.unwrap(), Err(JobError::Lost(_))));
 
-        let tensor = Tensor::new(vec![1], Data::Uint8(vec![9])).unwrap();
+        let tensor = Tensor::from_vec(vec![1], vec![9_u8]).unwrap();
         let expected = tensor.clone();
         let (good, answer) = Job::new(Box::new(move || Ok(vec![tensor])), Vec::new());
         runners.submit(good).unwrap();

@@ -1,30 +1,35 @@
 //! The elements of a JSON tensor: a flat list, or lists nested as the shape says, in row-major order.
 
-use crate::tensor::{Data, DataType};
+use crate::tensor::{self, DataType, Tensor};
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use std::fmt;
 
 /// Reads the elements and checks that a nested list has the shape.
-pub(super) fn read(json: &[u8], datatype: DataType, shape: &[i64]) -> Result<Data, String> {
-    Ok(match datatype {
-        DataType::Bool => Data::Bool(list(json, shape)?),
-        DataType::Uint8 => Data::Uint8(list(json, shape)?),
-        DataType::Uint16 => Data::Uint16(list(json, shape)?),
-        DataType::Uint32 => Data::Uint32(list(json, shape)?),
-        DataType::Uint64 => Data::Uint64(list(json, shape)?),
-        DataType::Int8 => Data::Int8(list(json, shape)?),
-        DataType::Int16 => Data::Int16(list(json, shape)?),
-        DataType::Int32 => Data::Int32(list(json, shape)?),
-        DataType::Int64 => Data::Int64(list(json, shape)?),
-        DataType::Fp32 => Data::Fp32(list(json, shape)?),
-        DataType::Fp64 => Data::Fp64(list(json, shape)?),
-        DataType::Fp16 | DataType::Bf16 => {
-            return Err(format!(
-                "{} has no JSON form: send it as binary data",
-                datatype.name()
-            ));
-        }
-    })
+pub(super) fn read(json: &[u8], datatype: DataType, shape: &[i64]) -> Result<Tensor, String> {
+    match datatype {
+        DataType::Bool => tensor::<bool>(json, shape),
+        DataType::Uint8 => tensor::<u8>(json, shape),
+        DataType::Uint16 => tensor::<u16>(json, shape),
+        DataType::Uint32 => tensor::<u32>(json, shape),
+        DataType::Uint64 => tensor::<u64>(json, shape),
+        DataType::Int8 => tensor::<i8>(json, shape),
+        DataType::Int16 => tensor::<i16>(json, shape),
+        DataType::Int32 => tensor::<i32>(json, shape),
+        DataType::Int64 => tensor::<i64>(json, shape),
+        DataType::Fp32 => tensor::<f32>(json, shape),
+        DataType::Fp64 => tensor::<f64>(json, shape),
+        DataType::Fp16 | DataType::Bf16 | DataType::Bytes => Err(format!(
+            "{} has no JSON form: send it as binary data",
+            datatype.name()
+        )),
+    }
+}
+
+fn tensor<T: Element + tensor::Element>(json: &[u8], shape: &[i64]) -> Result<Tensor, String> {
+    let elements: Vec<T> = list(json, shape)?;
+    let count = elements.len();
+    Tensor::from_vec(shape.to_vec(), elements)
+        .ok_or_else(|| format!("shape {shape:?} does not hold {count} elements"))
 }
 
 fn list<T: Element>(json: &[u8], shape: &[i64]) -> Result<Vec<T>, String> {
@@ -235,27 +240,15 @@ mod tests {
 
     #[test]
     fn flat_and_nested_lists_mean_the_same() {
-        let expected = Data::Fp32(vec![1.0, 2.5, -3.0, 4e3]);
         for json in ["[1, 2.5, -3, 4e3]", "[[1, 2.5], [-3, 4000]]"] {
-            assert_eq!(
-                read(json.as_bytes(), DataType::Fp32, &[2, 2]).unwrap(),
-                expected,
-                "{json}"
-            );
+            let tensor = read(json.as_bytes(), DataType::Fp32, &[2, 2]).unwrap();
+            assert_eq!(tensor.elements::<f32>().unwrap(), [1.0, 2.5, -3.0, 4e3], "{json}");
         }
-        assert_eq!(
-            read(b"[true, false]", DataType::Bool, &[2]).unwrap(),
-            Data::Bool(vec![true, false])
-        );
-        let largest = Data::Uint64(vec![u64::MAX]);
-        assert_eq!(
-            read(b"[18446744073709551615]", DataType::Uint64, &[1]).unwrap(),
-            largest
-        );
-        assert_eq!(
-            read(b"[[]]", DataType::Int8, &[1, 0]).unwrap(),
-            Data::Int8(Vec::new())
-        );
+        let truth = read(b"[true, false]", DataType::Bool, &[2]).unwrap();
+        assert_eq!(truth.elements::<bool>().unwrap(), [true, false]);
+        let largest = read(b"[18446744073709551615]", DataType::Uint64, &[1]).unwrap();
+        assert_eq!(largest.elements::<u64>().unwrap(), [u64::MAX]);
+        assert!(read(b"[[]]", DataType::Int8, &[1, 0]).unwrap().is_empty());
     }
 
     // A transposed tensor has the right number of elements and a wrong answer.

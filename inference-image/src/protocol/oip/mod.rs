@@ -9,6 +9,7 @@ mod response;
 use super::request::{Target, measured, server_timing};
 use super::{Api, ApiError};
 use crate::engine::Port;
+use crate::scheduling::RunOptions;
 use crate::service::{Model, VERSION};
 use axum::Json;
 use axum::body::Body;
@@ -97,7 +98,11 @@ async fn answer(
         tensors
     });
     let completed = model
-        .run(prepare, outputs.iter().map(|output| output.index).collect())
+        .run(
+            prepare,
+            outputs.iter().map(|output| output.index).collect(),
+            RunOptions::default(),
+        )
         .await?;
     let timing = server_timing(completed.timing);
     let answer = response::encode(

@@ -3,7 +3,7 @@
 use super::elements;
 use crate::engine::{Port, Signature};
 use crate::scheduling::{InputError, InputProblem};
-use crate::tensor::{Data, DataType, Tensor, element_count};
+use crate::tensor::{DataType, Tensor, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -161,8 +161,8 @@ fn take(
     datatype: DataType,
     shape: &[i64],
 ) -> Result<Bytes, String> {
-    let wanted = element_count(shape).and_then(|count| count.checked_mul(datatype.size()));
-    if wanted != Some(size) {
+    let wanted = element_count(shape).and_then(|count| count.checked_mul(datatype.size()?));
+    if wanted != Some(size) && datatype != DataType::Bytes {
         return Err(format!(
             "input {name:?} has binary_data_size {size}, {} of shape {shape:?} takes {} bytes",
             datatype.name(),
@@ -206,16 +206,12 @@ fn choose_outputs(
 impl Input {
     /// Reads the elements; not cheap for JSON.
     pub(super) fn tensor(self) -> Result<Tensor, InputError> {
-        let data = match &self.source {
-            Source::Json(json) => elements::read(json, self.datatype, &self.shape),
-            Source::Binary(bytes) => Data::from_bytes(self.datatype, bytes)
-                .ok_or_else(|| "half an element is left over".to_owned()),
+        let tensor = match self.source {
+            Source::Json(json) => elements::read(&json, self.datatype, &self.shape),
+            Source::Binary(bytes) => {
+                Tensor::from_wire(self.datatype, self.shape, bytes).map_err(|error| error.to_string())
+            }
         };
-        let count = data.as_ref().map_or(0, Data::len);
-        let tensor = data.and_then(|data| {
-            let mismatch = || format!("shape {:?} does not hold {count} elements", self.shape);
-            Tensor::new(self.shape.clone(), data).ok_or_else(mismatch)
-        });
         tensor.map_err(|problem| {
             let message = format!("input {:?}: {problem}", self.name);
             InputError {

@@ -4,7 +4,7 @@ use super::HEADER_LENGTH;
 use super::request::Output;
 use crate::engine::Signature;
 use crate::protocol::ApiError;
-use crate::tensor::{Data, Tensor};
+use crate::tensor::{DataType, Element, Tensor};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -26,7 +26,7 @@ struct AnswerOutput<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<Parameters>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "elements")]
-    data: Option<&'a Data>,
+    data: Option<&'a Tensor>,
 }
 
 #[derive(Serialize)]
@@ -44,12 +44,12 @@ pub(super) fn encode(
 ) -> Result<Response, ApiError> {
     let described = outputs.iter().zip(tensors).map(|(output, tensor)| AnswerOutput {
         name: &signature.outputs[output.index].name,
-        datatype: tensor.data().datatype().name(),
+        datatype: tensor.datatype().name(),
         shape: tensor.shape(),
         parameters: output.binary.then(|| Parameters {
-            binary_data_size: tensor.data().as_bytes().len(),
+            binary_data_size: tensor.wire_len(),
         }),
-        data: (!output.binary).then(|| tensor.data()),
+        data: (!output.binary).then_some(tensor),
     });
     let answer = Answer {
         model_name: model,
@@ -68,7 +68,7 @@ pub(super) fn encode(
     let json_length = body.len();
     for (output, tensor) in outputs.iter().zip(tensors) {
         if output.binary {
-            body.extend_from_slice(tensor.data().as_bytes());
+            body.extend_from_slice(&tensor.to_wire());
         }
     }
     let headers = [
@@ -82,26 +82,32 @@ pub(super) fn encode(
 }
 
 /// Values that JSON has no number for (infinities, not-a-number) become null.
-fn elements<S: Serializer>(data: &Option<&Data>, serializer: S) -> Result<S::Ok, S::Error> {
-    match data {
-        None => serializer.serialize_none(),
-        Some(Data::Bool(values)) => values.serialize(serializer),
-        Some(Data::Uint8(values)) => values.serialize(serializer),
-        Some(Data::Uint16(values)) => values.serialize(serializer),
-        Some(Data::Uint32(values)) => values.serialize(serializer),
-        Some(Data::Uint64(values)) => values.serialize(serializer),
-        Some(Data::Int8(values)) => values.serialize(serializer),
-        Some(Data::Int16(values)) => values.serialize(serializer),
-        Some(Data::Int32(values)) => values.serialize(serializer),
-        Some(Data::Int64(values)) => values.serialize(serializer),
-        Some(Data::Fp32(values)) => values.serialize(serializer),
-        Some(Data::Fp64(values)) => values.serialize(serializer),
-        Some(data @ (Data::Fp16(_) | Data::Bf16(_))) => {
+fn elements<S: Serializer>(tensor: &Option<&Tensor>, serializer: S) -> Result<S::Ok, S::Error> {
+    let Some(tensor) = tensor else {
+        return serializer.serialize_none();
+    };
+    match tensor.datatype() {
+        DataType::Bool => list::<bool, S>(tensor, serializer),
+        DataType::Uint8 => list::<u8, S>(tensor, serializer),
+        DataType::Uint16 => list::<u16, S>(tensor, serializer),
+        DataType::Uint32 => list::<u32, S>(tensor, serializer),
+        DataType::Uint64 => list::<u64, S>(tensor, serializer),
+        DataType::Int8 => list::<i8, S>(tensor, serializer),
+        DataType::Int16 => list::<i16, S>(tensor, serializer),
+        DataType::Int32 => list::<i32, S>(tensor, serializer),
+        DataType::Int64 => list::<i64, S>(tensor, serializer),
+        DataType::Fp32 => list::<f32, S>(tensor, serializer),
+        DataType::Fp64 => list::<f64, S>(tensor, serializer),
+        DataType::Fp16 | DataType::Bf16 | DataType::Bytes => {
             let message = format!(
                 "{} has no JSON form: ask for the output with binary_data",
-                data.datatype().name()
+                tensor.datatype().name()
             );
             Err(S::Error::custom(message))
         }
     }
+}
+
+fn list<T: Element + Serialize, S: Serializer>(tensor: &Tensor, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(tensor.elements::<T>().unwrap_or_default())
 }
