@@ -166,6 +166,7 @@ fn start_management(listener: TcpListener, management: Management) -> Result<(),
         .name("management".to_owned())
         .spawn(move || {
             runtime.block_on(async {
+                tokio::spawn(protocol::record_load(management.clone()));
                 match TcpListener::from_std(listener) {
                     Ok(listener) => {
                         drop(axum::serve(listener, protocol::management_router(management)).await)

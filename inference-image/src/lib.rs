@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod exit;
 pub mod lifecycle;
+pub mod load;
 pub mod metrics;
 pub mod package;
 pub mod preprocess;

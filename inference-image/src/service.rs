@@ -3,14 +3,16 @@
 use crate::classify::ImageClassifier;
 use crate::engine::{Engine, OnnxEngine, Runtime, Signature};
 use crate::exit::Fatal;
-use crate::metrics::{Metrics, ModelMetrics};
+use crate::load::Window;
+use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics};
 use crate::package::{self, manifest::Manifest};
 use crate::scheduling::{Completed, Job, JobError, Prepare, Rejected, RunOptions, Runners};
 use crate::tensor::Tensor;
-use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelReport, Report, ServerConfig};
+use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, ModelReport, Report, ServerConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// Version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -127,6 +129,7 @@ impl Service {
                 classifier,
                 runners,
                 metrics,
+                window: Mutex::default(),
             },
         );
         Ok(())
@@ -160,13 +163,35 @@ impl Service {
     /// # Errors
     /// As [`Metrics::encode`].
     pub fn metrics(&self) -> Result<String, std::fmt::Error> {
-        for model in self.models.values() {
+        for (name, model) in &self.models {
+            let load = model.load(name);
             model
                 .metrics
                 .queued
-                .set(i64::try_from(model.runners.waiting()).unwrap_or(i64::MAX));
+                .set(i64::try_from(load.queued).unwrap_or(i64::MAX));
+            model.metrics.duty_cycle.set(load.duty_cycle.last_ten_seconds);
         }
         self.metrics.encode()
+    }
+
+    /// Metrics of the serving port's connections.
+    #[must_use]
+    pub const fn connection_metrics(&self) -> &ConnectionMetrics {
+        self.metrics.connections()
+    }
+
+    /// How busy each model is.
+    #[must_use]
+    pub fn model_loads(&self) -> Vec<ModelLoad> {
+        self.models.iter().map(|(name, model)| model.load(name)).collect()
+    }
+
+    /// Remembers how busy each model was until now; called every [`crate::load::PERIOD`].
+    pub fn record_load(&self) {
+        let now = Instant::now();
+        for model in self.models.values() {
+            model.window().record(now, model.metrics.busy.get());
+        }
     }
 }
 
@@ -176,6 +201,7 @@ pub struct Model {
     classifier: Option<Arc<ImageClassifier>>,
     runners: Runners,
     metrics: ModelMetrics,
+    window: Mutex<Window>,
 }
 
 /// Why a run gave no outputs.
@@ -204,6 +230,26 @@ impl Model {
     #[must_use]
     pub const fn metrics(&self) -> &ModelMetrics {
         &self.metrics
+    }
+
+    // Nothing panics while it holds the lock.
+    fn window(&self) -> std::sync::MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How busy the model is.
+    fn load(&self, name: &str) -> ModelLoad {
+        let (load, busy) = (self.runners.load(), self.metrics.busy.get());
+        ModelLoad {
+            name: name.to_owned(),
+            in_flight: u64::try_from(self.metrics.in_flight.get()).unwrap_or(0),
+            queued: load.queued as u64,
+            running: load.running as u64,
+            runners: load.runners as u64,
+            // There is a runner per core.
+            duty_cycle: self.window().duty_cycle(Instant::now(), busy, load.runners),
+            predicted_wait_ms: load.predicted_wait.as_secs_f64() * 1000.0,
+        }
     }
 
     /// Waits for a runner and runs the model; dropping the future cancels the job if it still waits.

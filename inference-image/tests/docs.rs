@@ -5,7 +5,7 @@
 mod support;
 
 use modelservice_contract::{Drain, Limits};
-use modelservice_server::metrics::Metrics;
+use modelservice_server::metrics::{Metrics, Reloaded};
 use modelservice_server::package::manifest::{Labels, Manifest, parse};
 use modelservice_server::{config, package};
 use support::{example, root};
@@ -51,6 +51,7 @@ fn the_configuration_shown_is_valid_and_holds_the_defaults() {
 fn every_metric_is_described() {
     let metrics = Metrics::new("", "", "");
     let _model = metrics.model("photos");
+    metrics.connections().reloaded(Reloaded::Tokens, true);
     let (docs, text) = (docs(), metrics.encode().unwrap());
     let described = text
         .lines()
@@ -67,5 +68,5 @@ fn every_metric_is_described() {
                 "{name}{suffix} is not in docs/server.md"
             );
         });
-    assert_eq!(described.count(), 7);
+    assert_eq!(described.count(), 17);
 }

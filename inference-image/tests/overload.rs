@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
 use http_body_util::BodyExt;
-use modelservice_contract::Limits;
+use modelservice_contract::{Limits, LoadReport};
 use modelservice_server::engine::{Engine, EngineError, Port, Signature};
 use modelservice_server::lifecycle::Phase;
 use modelservice_server::protocol::{self, Management};
@@ -235,12 +235,20 @@ async fn the_management_port_reports() {
     });
     assert_eq!(report, expected);
     assert_eq!(bench.get("/nothing").await.status(), 404);
+    let load: LoadReport = serde_json::from_str(&text(bench.get("/load").await).await).unwrap();
+    assert!(load.ready);
+    let model = &load.models[0];
+    assert_eq!(
+        (model.name.as_str(), model.queued, model.in_flight, model.runners),
+        ("echo", 0, 0, 1)
+    );
     let loading = protocol::management_router(Management::default());
     for (path, status) in [
         ("/healthz", 200),
         ("/readyz", 503),
         ("/metrics", 503),
         ("/report", 503),
+        ("/load", 503),
     ] {
         let request = Request::get(path).body(Body::empty()).unwrap();
         assert_eq!(

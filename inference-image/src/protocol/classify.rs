@@ -63,6 +63,7 @@ async fn answer(
     let top_k = top_k(&query?, classifier)?;
     refuse_forms(headers)?;
     let image = api.budget.read(headers, body).await?;
+    model.metrics().request_bytes.inc_by(image.bytes.len() as u64);
     let steps = Arc::clone(classifier);
     let prepare = Box::new(move || {
         let inputs = steps.inputs(&image.bytes);

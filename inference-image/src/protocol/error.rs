@@ -49,6 +49,7 @@ impl ApiError {
     pub(super) fn outcome(&self) -> Outcome {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Rejected,
+            StatusCode::GATEWAY_TIMEOUT => Outcome::Expired,
             status if status.is_server_error() => Outcome::Failed,
             _ => Outcome::Invalid,
         }

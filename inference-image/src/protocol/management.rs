@@ -3,14 +3,16 @@
 
 use super::ApiError;
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::load;
 use crate::service::Service;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use modelservice_contract::{LIVE_PATH, METRICS_PATH, READY_PATH, REPORT_PATH};
+use modelservice_contract::{LIVE_PATH, LOAD_PATH, LoadReport, METRICS_PATH, READY_PATH, REPORT_PATH};
 use std::sync::{Arc, OnceLock};
+use tokio::time::MissedTickBehavior;
 
 /// The media type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,6 +40,7 @@ pub fn router(management: Management) -> Router {
         .route(READY_PATH, get(ready))
         .route(METRICS_PATH, get(metrics))
         .route(REPORT_PATH, get(report))
+        .route(LOAD_PATH, get(load))
         .fallback(super::error::no_such_path)
         .method_not_allowed_fallback(super::error::method_not_allowed)
         .with_state(management)
@@ -57,6 +60,29 @@ async fn metrics(State(management): State<Management>) -> Result<Response, ApiEr
         .metrics()
         .map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}
+
+async fn load(State(management): State<Management>) -> Result<Response, ApiError> {
+    let service = management.service()?;
+    let report = LoadReport {
+        ready: management.lifecycle.phase() == Phase::Ready,
+        in_flight: management.lifecycle.in_flight() as u64,
+        connections: u64::try_from(service.connection_metrics().open.get()).unwrap_or(0),
+        models: service.model_loads(),
+    };
+    Ok(Json(report).into_response())
+}
+
+/// Remembers every second how busy the models were; never ends.
+pub async fn record_load(management: Management) {
+    let mut second = tokio::time::interval(load::PERIOD);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        second.tick().await;
+        if let Some(service) = management.service.get() {
+            service.record_load();
+        }
+    }
 }
 
 async fn report(State(management): State<Management>) -> Result<Response, ApiError> {

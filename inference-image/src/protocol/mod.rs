@@ -9,7 +9,7 @@ mod oip;
 mod request;
 
 pub use error::ApiError;
-pub use management::{Management, router as management_router};
+pub use management::{Management, record_load, router as management_router};
 
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};

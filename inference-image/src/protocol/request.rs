@@ -7,6 +7,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use hyper::body::Body as _;
 use std::time::Duration;
 
 /// The model's name in the path, and what follows it up to the next slash.
@@ -34,7 +35,11 @@ pub(super) async fn measured(
     metrics.in_flight.inc();
     let result = work.await;
     counted.outcome = result.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok);
-    result.unwrap_or_else(IntoResponse::into_response)
+    let response = result.unwrap_or_else(IntoResponse::into_response);
+    metrics
+        .response_bytes
+        .inc_by(response.body().size_hint().exact().unwrap_or(0));
+    response
 }
 
 /// Dropped early, before there is an outcome, when the client leaves.

@@ -39,6 +39,19 @@ pub struct InputError {
     pub message: String,
 }
 
+/// How busy the runners of a model are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Runners at work.
+    pub running: usize,
+    /// Runners that there are.
+    pub runners: usize,
+    /// How long a job that came now would probably wait.
+    pub predicted_wait: Duration,
+}
+
 /// Why a job has no outputs.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum JobError {

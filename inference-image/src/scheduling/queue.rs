@@ -1,6 +1,6 @@
 //! A bounded first-in-first-out queue between many submitters and a few runners.
 
-use super::Job;
+use super::{Job, Load};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -80,11 +80,16 @@ impl Queue {
         Ok(())
     }
 
-    fn retry_after(&self, state: &State) -> Duration {
+    /// How long a job that came now would wait.
+    fn predicted_wait(&self, state: &State) -> Duration {
         let rounds = state.jobs.len().div_ceil(self.runners.max(1));
-        let wait = state
+        state
             .service
-            .saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+            .saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    fn retry_after(&self, state: &State) -> Duration {
+        let wait = self.predicted_wait(state);
         Duration::from_secs(wait.as_secs_f64().ceil() as u64).clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
@@ -122,8 +127,14 @@ impl Queue {
         self.arrived.notify_all();
     }
 
-    pub(super) fn waiting(&self) -> usize {
-        self.lock().jobs.len()
+    pub(super) fn load(&self) -> Load {
+        let state = self.lock();
+        Load {
+            queued: state.jobs.len(),
+            running: self.runners.saturating_sub(state.idle),
+            runners: self.runners,
+            predicted_wait: self.predicted_wait(&state),
+        }
     }
 }
 

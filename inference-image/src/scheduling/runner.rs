@@ -1,7 +1,7 @@
 //! Runner threads: each owns an engine and takes jobs from the model's queue.
 
 use super::queue::{Queue, Rejected};
-use super::{Completed, Job, JobError, Timing};
+use super::{Completed, Job, JobError, Load, Timing};
 use crate::engine::Engine;
 use crate::metrics::ModelMetrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,10 +54,10 @@ impl Runners {
         self.queue.submit(job)
     }
 
-    /// Jobs that wait for a runner.
+    /// How busy they are.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.queue.waiting()
+    pub fn load(&self) -> Load {
+        self.queue.load()
     }
 }
 
@@ -90,6 +90,8 @@ fn run(job: Job, engine: &mut dyn Engine, metrics: &ModelMetrics) {
         let outputs = engine.run(&inputs, &outputs)?;
         let inference = started.elapsed();
         metrics.inference.observe(inference.as_secs_f64());
+        metrics.batch_size.observe(1.0);
+        metrics.ran(inference, 1);
         Ok(Completed {
             outputs,
             timing: Timing {

@@ -90,6 +90,7 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let header_length = header_length(headers)?;
     let body = api.budget.read(headers, body).await?;
+    model.metrics().request_bytes.inc_by(body.bytes.len() as u64);
     let Parsed { id, inputs, outputs } =
         request::parse(&body.bytes, header_length, model.signature()).map_err(ApiError::bad_request)?;
     let prepare = Box::new(move || {

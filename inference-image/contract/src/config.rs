@@ -1,0 +1,99 @@
+//! The server's configuration: one document, every value with its unit and its default.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The server's whole configuration. Unknown keys are errors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Models to serve; at least one, names are unique.
+    pub models: Vec<ModelConfig>,
+    /// Execution provider that must hold the whole graph of every model.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub execution_provider: ExecutionProvider,
+    /// Limits on what a client may send.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: Limits,
+    /// How the server leaves.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drain: Drain,
+}
+
+/// One model to serve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Name in request paths (`/v2/models/{name}`).
+    pub name: String,
+    /// Folder of the model package: `model.onnx` and, optionally, `model.yaml`.
+    pub path: String,
+    /// `sha256:<64 hex>` of `model.onnx`; a file that differs is refused before it is parsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+/// An ONNX Runtime execution provider and its options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecutionProvider {
+    /// ONNX Runtime's name, for example `CPUExecutionProvider`.
+    pub name: String,
+    /// Provider options, handed to ONNX Runtime as they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for ExecutionProvider {
+    fn default() -> Self {
+        Self {
+            name: "CPUExecutionProvider".to_owned(),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// Limits on what a client may send.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub max_body_bytes: u64,
+    /// Largest decoded image, in pixels.
+    pub max_image_pixels: u64,
+    /// Requests that may wait for a runner, per model; one more is answered 429.
+    pub queue_length: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 64 << 20,
+            max_image_pixels: 64 << 20,
+            queue_length: 128,
+        }
+    }
+}
+
+/// How the server leaves after SIGTERM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Drain {
+    /// Seconds during which new connections are still accepted; every answer carries `Connection: close`.
+    pub accept_seconds: u32,
+    /// Seconds after that in which requests under way may finish.
+    pub finish_seconds: u32,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            accept_seconds: 5,
+            finish_seconds: 20,
+        }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

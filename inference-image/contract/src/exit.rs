@@ -1,0 +1,63 @@
+//! How the server ends by itself, and what it says then.
+
+use serde::{Deserialize, Serialize};
+
+/// Why the server ended by itself: its exit code and the reason in its [`TerminationMessage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ExitReason {
+    /// The configuration cannot be read or names something impossible.
+    ConfigInvalid,
+    /// The model package has no `model.onnx` (an empty folder is what a mounted OCI artifact looks like).
+    ModelMissing,
+    /// The SHA-256 of `model.onnx` differs from the configured one.
+    ModelDigestMismatch,
+    /// `model.onnx` is not a model that this ONNX Runtime loads, or `model.yaml` does not fit it.
+    ModelInvalid,
+    /// The requested execution provider is not in this runtime or its device is not there.
+    AcceleratorUnavailable,
+    /// The execution provider is there but does not hold the whole graph.
+    ExecutionProviderFallback,
+    /// The ONNX Runtime library cannot be loaded.
+    RuntimeUnavailable,
+    /// A port cannot be bound or another system resource is missing.
+    SystemError,
+}
+
+impl ExitReason {
+    /// Every reason, in the order of the exit codes.
+    pub const ALL: [Self; 8] = [
+        Self::ConfigInvalid,
+        Self::ModelMissing,
+        Self::ModelDigestMismatch,
+        Self::ModelInvalid,
+        Self::AcceleratorUnavailable,
+        Self::ExecutionProviderFallback,
+        Self::RuntimeUnavailable,
+        Self::SystemError,
+    ];
+
+    /// The process's exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::ConfigInvalid => 10,
+            Self::ModelMissing => 11,
+            Self::ModelDigestMismatch => 12,
+            Self::ModelInvalid => 13,
+            Self::AcceleratorUnavailable => 14,
+            Self::ExecutionProviderFallback => 15,
+            Self::RuntimeUnavailable => 16,
+            Self::SystemError => 17,
+        }
+    }
+}
+
+/// The server's last words, written as JSON to [`TERMINATION_LOG`](crate::TERMINATION_LOG).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TerminationMessage {
+    /// Why.
+    pub reason: ExitReason,
+    /// What happened and what to do, for a person.
+    pub message: String,
+}

@@ -1,0 +1,237 @@
+//! What is counted and measured per model.
+
+use super::seconds;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// Examples that run together; powers of two and what lies between, since a batch is rarely a power of two.
+const BATCH_SIZES: [f64; 13] = [
+    1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0,
+];
+
+/// How a request for a model ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Answered.
+    Ok,
+    /// The client's mistake (4xx but 429).
+    Invalid,
+    /// Turned away at once, for want of room or of time (429, 503).
+    Rejected,
+    /// Its deadline passed while it waited (504).
+    Expired,
+    /// The server's mistake (500).
+    Failed,
+    /// The client left before its answer.
+    Cancelled,
+}
+
+const OUTCOMES: [Outcome; 6] = [
+    Outcome::Ok,
+    Outcome::Invalid,
+    Outcome::Rejected,
+    Outcome::Expired,
+    Outcome::Failed,
+    Outcome::Cancelled,
+];
+
+impl Outcome {
+    /// The label's value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.name(), encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    model: String,
+    outcome: Outcome,
+}
+
+/// A counter of seconds.
+pub type Seconds = Counter<f64, AtomicU64>;
+/// A share from 0 to 1.
+pub type Ratio = Gauge<f64, AtomicU64>;
+
+/// Metrics of one model. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct ModelMetrics {
+    requests: [Counter; OUTCOMES.len()],
+    /// Requests from the first byte of their body to their answer.
+    pub in_flight: Gauge,
+    /// Requests that wait for a runner; set when metrics are read.
+    pub queued: Gauge,
+    /// Seconds from the last byte of a request to its runner.
+    pub queue_wait: Histogram,
+    /// Seconds in which a runner makes the inputs: decoding, resizing, normalising.
+    pub preprocessing: Histogram,
+    /// Seconds in the engine.
+    pub inference: Histogram,
+    /// Examples in one run of the engine.
+    pub batch_size: Histogram,
+    /// Core seconds that runs of this model took: a run of 1 s on two cores is 2.
+    pub busy: Seconds,
+    /// Share of the server's cores that this model had lately; set when metrics are read.
+    pub duty_cycle: Ratio,
+    /// Bytes of request bodies that were read.
+    pub request_bytes: Counter,
+    /// Bytes of answers.
+    pub response_bytes: Counter,
+}
+
+impl ModelMetrics {
+    /// Counts a request that ended so.
+    pub fn count(&self, outcome: Outcome) {
+        self.requests[outcome as usize].inc();
+    }
+
+    /// Counts a run of the engine that took `time` on so many cores.
+    pub fn ran(&self, time: Duration, cores: usize) {
+        self.busy.inc_by(time.as_secs_f64() * cores as f64);
+    }
+}
+
+/// The families whose members are the models' metrics.
+#[derive(Debug)]
+pub(super) struct Families {
+    requests: Family<OutcomeLabels, Counter>,
+    in_flight: PerModel<Gauge>,
+    queued: PerModel<Gauge>,
+    queue_wait: PerModel<Histogram>,
+    preprocessing: PerModel<Histogram>,
+    inference: PerModel<Histogram>,
+    batch_size: PerModel<Histogram>,
+    busy: PerModel<Seconds>,
+    duty_cycle: PerModel<Ratio>,
+    request_bytes: PerModel<Counter>,
+    response_bytes: PerModel<Counter>,
+}
+
+type PerModel<M> = Family<ModelLabels, M, fn() -> M>;
+
+impl Families {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let requests = Family::default();
+        registry.register("requests", "Requests by outcome", requests.clone());
+        let batch_sizes = || Histogram::new(BATCH_SIZES);
+        let r = registry;
+        Self {
+            requests,
+            in_flight: plain(r, "in_flight_requests", "Requests that are being served"),
+            queued: plain(r, "queued_requests", "Requests that wait for a runner"),
+            queue_wait: timed(r, "queue_wait", "From the end of a request to its runner"),
+            preprocessing: timed(r, "preprocessing", "From a request's bytes to the model's inputs"),
+            inference: timed(r, "inference", "In the engine"),
+            batch_size: family(r, "batch_size", "Examples in one run", None, batch_sizes),
+            busy: family(
+                r,
+                "busy",
+                "Core seconds of runs",
+                Some(Unit::Seconds),
+                Seconds::default,
+            ),
+            duty_cycle: family(
+                r,
+                "duty_cycle",
+                "Share of the cores in the last 10 s",
+                Some(Unit::Other("ratio".to_owned())),
+                Ratio::default,
+            ),
+            request_bytes: family(
+                r,
+                "request",
+                "Request bodies read",
+                Some(Unit::Bytes),
+                Counter::default,
+            ),
+            response_bytes: family(
+                r,
+                "response",
+                "Answers to requests",
+                Some(Unit::Bytes),
+                Counter::default,
+            ),
+        }
+    }
+
+    pub(super) fn model(&self, name: &str) -> ModelMetrics {
+        let labels = ModelLabels {
+            model: name.to_owned(),
+        };
+        let outcome = |outcome| OutcomeLabels {
+            model: name.to_owned(),
+            outcome,
+        };
+        ModelMetrics {
+            requests: OUTCOMES.map(|kind| self.requests.get_or_create(&outcome(kind)).clone()),
+            in_flight: of(&self.in_flight, &labels),
+            queued: of(&self.queued, &labels),
+            queue_wait: of(&self.queue_wait, &labels),
+            preprocessing: of(&self.preprocessing, &labels),
+            inference: of(&self.inference, &labels),
+            batch_size: of(&self.batch_size, &labels),
+            busy: of(&self.busy, &labels),
+            duty_cycle: of(&self.duty_cycle, &labels),
+            request_bytes: of(&self.request_bytes, &labels),
+            response_bytes: of(&self.response_bytes, &labels),
+        }
+    }
+}
+
+fn of<M: Clone>(family: &PerModel<M>, labels: &ModelLabels) -> M
+where
+    fn() -> M: MetricConstructor<M>,
+{
+    family.get_or_create(labels).clone()
+}
+
+fn family<M>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Option<Unit>,
+    make: fn() -> M,
+) -> PerModel<M>
+where
+    PerModel<M>: Metric + Clone,
+{
+    let family = Family::new_with_constructor(make);
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, family.clone()),
+        None => registry.register(name, help, family.clone()),
+    }
+    family
+}
+
+fn plain(registry: &mut Registry, name: &str, help: &str) -> PerModel<Gauge> {
+    family(registry, name, help, None, Gauge::default)
+}
+
+fn timed(registry: &mut Registry, name: &str, help: &str) -> PerModel<Histogram> {
+    family(registry, name, help, Some(Unit::Seconds), seconds)
+}
