@@ -1,7 +1,7 @@
 # The commands of this project. Each is a script or one line, so that none needs make.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart clean-cluster test lint build images tools crds bench-operator advisories
+.PHONY: help quickstart clean-cluster test lint build images tools crds bench-operator bench-server advisories
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  %-21s %s\n' "make $$name" "$$text"; done
@@ -35,6 +35,9 @@ crds: ## Write crds/*.yaml from the Rust types, and the chart's copies
 
 bench-operator: ## What 500 services cost; prints a table, writes target/bench/operator.json
 	@scripts/bench-operator
+
+bench-server: ## The server against ONNX Runtime in-process; writes target/bench/server.json
+	@scripts/bench-server
 
 advisories: ## Check the dependencies against the advisory database (needs the network)
 	@scripts/lint advisories

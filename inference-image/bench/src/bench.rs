@@ -1,0 +1,313 @@
+//! What every row needs: where things are, how long is measured, requests that are made before, and loads.
+
+use crate::encode;
+use crate::process::Process;
+use crate::raw::read_floats;
+use crate::rawside::{RawSide, Sessions};
+use crate::spec::{Answer, Drive, Driven, Open, Request, Wire};
+use crate::table::median;
+use crate::usage::Group;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Paths and times of a run.
+pub(crate) struct Bench {
+    /// This program.
+    pub(crate) program: PathBuf,
+    /// The server's release build.
+    pub(crate) server: PathBuf,
+    /// The ONNX Runtime library, for both sides.
+    pub(crate) library: PathBuf,
+    /// What models.py made.
+    pub(crate) models: PathBuf,
+    /// For requests and logs of this run.
+    pub(crate) work: PathBuf,
+    pub(crate) cores: usize,
+    pub(crate) rounds: usize,
+    /// Seconds before a measurement, and of it.
+    pub(crate) warm: f64,
+    pub(crate) window: f64,
+    only: String,
+}
+
+/// A model package below [`Bench::models`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Model {
+    pub(crate) name: &'static str,
+    /// Of one sample.
+    pub(crate) shape: &'static [i64],
+}
+
+pub(crate) const RESNET: Model = Model {
+    name: "resnet8",
+    shape: &[3, 32, 32],
+};
+pub(crate) const EFFICIENTNET: Model = Model {
+    name: "efficientnet-lite0",
+    shape: &[3, 224, 224],
+};
+pub(crate) const QUANTISED: Model = Model {
+    name: "efficientnet-lite0-int8",
+    shape: &[3, 224, 224],
+};
+pub(crate) const IDENTITY: Model = Model {
+    name: "identity",
+    shape: &[3072],
+};
+pub(crate) const HEAVY: Model = Model {
+    name: "heavy",
+    shape: &[3, 64, 64],
+};
+
+/// A sample of a model and ONNX Runtime's answer.
+pub(crate) struct Sample {
+    pub(crate) tensor: Vec<u8>,
+    pub(crate) answer: Answer,
+}
+
+impl Bench {
+    /// Paths below the repository's root; the programs lie beside this one.
+    pub(crate) fn new(rounds: usize, window: f64, only: Option<String>) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .canonicalize()?;
+        let arch = if cfg!(target_arch = "aarch64") {
+            "arm64"
+        } else {
+            "amd64"
+        };
+        let library = root.join(format!(".cache/onnxruntime/{arch}/libonnxruntime.so"));
+        let server = program.with_file_name("modelservice-server");
+        let models = root.join(".cache/bench-models");
+        for (path, made_by) in [
+            (&library, "inference-image/onnxruntime"),
+            (&server, "cargo build --release --package modelservice-server"),
+            (&models, "scripts/bench-server"),
+        ] {
+            ensure!(path.exists(), "{} is not there: run {made_by}", path.display());
+        }
+        let work = root.join("target/bench/server");
+        let _ = fs::remove_dir_all(&work);
+        fs::create_dir_all(&work)?;
+        let cores = std::thread::available_parallelism()?.get();
+        let only = only.unwrap_or_default().to_lowercase();
+        let warm = (window / 6.0).max(0.2);
+        Ok(Self {
+            program,
+            server,
+            library,
+            models,
+            work,
+            cores,
+            rounds,
+            warm,
+            window,
+            only,
+        })
+    }
+
+    /// Whether a row is to be measured.
+    pub(crate) fn wants(&self, workload: &str) -> bool {
+        workload.to_lowercase().contains(&self.only)
+    }
+
+    /// A configuration with this model, the rest as it is by default.
+    pub(crate) fn config(&self, model: &Model) -> String {
+        let path = self.models.join(model.name);
+        format!(
+            "models:\n  - name: {}\n    path: {}\n",
+            model.name,
+            path.display()
+        )
+    }
+
+    /// The model's samples with the answers of in-process ONNX Runtime.
+    pub(crate) fn samples(&self, model: &Model) -> Result<Vec<Sample>> {
+        let folder = self.work.join(model.name);
+        let count =
+            RawSide::start(self, model, Sessions::one_with_all_cores(self, false))?.outputs(&folder)?;
+        let inputs = fs::read(self.models.join(model.name).join("inputs.f32"))?;
+        let outputs: Vec<_> = (0..count)
+            .map(|index| folder.join(format!("outputs-{index}.f32")))
+            .collect();
+        ensure_different(model, &outputs)?;
+        let tensors = inputs.chunks_exact(inputs.len() / count);
+        Ok(tensors
+            .zip(outputs)
+            .map(|(tensor, path)| Sample {
+                tensor: tensor.to_vec(),
+                answer: Answer::Tensor(path),
+            })
+            .collect())
+    }
+
+    /// Writes requests to files for the generator.
+    pub(crate) fn requests(
+        &self,
+        name: &str,
+        requests: impl IntoIterator<Item = (Vec<u8>, Answer)>,
+    ) -> Result<Vec<Request>> {
+        let folder = self.work.join(name);
+        fs::create_dir_all(&folder)?;
+        let write = |(index, (content, answer)): (usize, (Vec<u8>, Answer))| {
+            let bytes = folder.join(format!("request-{index}"));
+            fs::write(&bytes, content)?;
+            Ok(Request { bytes, answer })
+        };
+        requests.into_iter().enumerate().map(write).collect()
+    }
+
+    /// Requests over REST with these headers.
+    pub(crate) fn rest(
+        &self,
+        model: &Model,
+        samples: &[Sample],
+        headers: &[(&str, &str)],
+    ) -> Result<Vec<Request>> {
+        let shape = [&[1], model.shape].concat();
+        let name = format!("{}-rest-{}", model.name, headers.len());
+        self.requests(
+            &name,
+            samples.iter().map(|sample| {
+                (
+                    encode::rest(model.name, &shape, &sample.tensor, headers),
+                    sample.answer.clone(),
+                )
+            }),
+        )
+    }
+
+    /// Requests over gRPC.
+    pub(crate) fn grpc(&self, model: &Model, samples: &[Sample]) -> Result<Vec<Request>> {
+        let shape = [&[1], model.shape].concat();
+        let name = format!("{}-grpc", model.name);
+        self.requests(
+            &name,
+            samples.iter().map(|sample| {
+                (
+                    encode::grpc(model.name, &shape, &sample.tensor),
+                    sample.answer.clone(),
+                )
+            }),
+        )
+    }
+
+    /// The photographs as JPEG files of 640×480 pixels.
+    pub(crate) fn jpegs(&self, model: &Model) -> Result<Vec<Request>> {
+        let folder = self.models.join("jpegs");
+        let expected: std::collections::BTreeMap<String, usize> =
+            serde_json::from_slice(&fs::read(folder.join("expected.json"))?)?;
+        let mut requests = Vec::new();
+        for (name, class) in expected {
+            requests.push((
+                encode::classify(model.name, &fs::read(folder.join(name))?),
+                Answer::Class(class),
+            ));
+        }
+        self.requests("jpegs", requests)
+    }
+
+    /// A closed loop with the times of this run.
+    pub(crate) fn closed(
+        &self,
+        address: SocketAddr,
+        server: u32,
+        wire: Wire,
+        requests: Vec<Request>,
+        connections: usize,
+    ) -> Drive {
+        Drive {
+            address,
+            wire,
+            requests,
+            connections,
+            warm: self.warm,
+            window: self.window,
+            server,
+            open: None,
+            keep: None,
+        }
+    }
+
+    /// An open loop; connections are plenty.
+    pub(crate) fn open(&self, closed: &Drive, requests: Vec<Request>, open: Open) -> Drive {
+        Drive {
+            requests,
+            connections: 512,
+            open: Some(open),
+            ..closed.clone()
+        }
+    }
+
+    /// Puts a load on a server, from a process of its own.
+    pub(crate) fn drive(&self, drive: &Drive) -> Result<Driven> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("generate")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
+        let mut input = process.child.stdin.take().context("no standard input")?;
+        input.write_all(&serde_json::to_vec(drive)?)?;
+        drop(input);
+        let (mut output, mut problem) = (String::new(), String::new());
+        process
+            .child
+            .stdout
+            .take()
+            .context("no standard output")?
+            .read_to_string(&mut output)?;
+        process
+            .child
+            .stderr
+            .take()
+            .context("no standard error")?
+            .read_to_string(&mut problem)?;
+        if output.is_empty() {
+            bail!("{}", problem.trim().trim_start_matches("Error: "));
+        }
+        Ok(serde_json::from_str(&output)?)
+    }
+
+    /// Percent of all cores' time that others took while this was measured, the median: a noisy machine.
+    pub(crate) fn others(&self, runs: &[Driven]) -> f64 {
+        let part =
+            |run: &Driven| (run.cpu.machine - run.cpu.own - run.cpu.watched) / (run.wall * self.cores as f64);
+        100.0 * median(&runs.iter().map(part).collect::<Vec<f64>>()).max(0.0)
+    }
+}
+
+/// Answers that cannot be told apart prove nothing.
+fn ensure_different(model: &Model, outputs: &[PathBuf]) -> Result<()> {
+    let values = outputs
+        .iter()
+        .map(|path| read_floats(path))
+        .collect::<Result<Vec<_>>>()?;
+    for (index, one) in values.iter().enumerate() {
+        let largest = one.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+        for other in &values[..index] {
+            let distance = one
+                .iter()
+                .zip(other)
+                .fold(0_f32, |distance, (a, b)| distance.max((a - b).abs()));
+            // Ten times what the generator lets pass.
+            ensure!(
+                distance > 0.01 * largest,
+                "{}: two samples have almost the same answer",
+                model.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The leader's group, for loads that watch a server.
+pub(crate) fn resident(server: u32) -> Result<u64> {
+    Group::of(server).resident_memory()
+}

@@ -1,0 +1,118 @@
+//! The inference server's speed and memory against ONNX Runtime called in-process: see docs/benchmarks.md.
+
+mod bench;
+mod echo;
+mod encode;
+mod generator;
+mod process;
+mod raw;
+mod rawside;
+mod rows;
+mod server;
+mod spec;
+mod table;
+mod usage;
+
+use anyhow::{Result, ensure};
+use bench::Bench;
+use clap::{Parser, Subcommand};
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+use table::Table;
+
+/// Measures modelservice-server's release build against ONNX Runtime called in-process, in interleaved rounds.
+///
+/// Every row is the median of its rounds. A row under load is the served rate as a part of the raw one, with the
+/// generator's time taken from what raw could have had: served ÷ (raw × (1 − generator CPU seconds ÷ (wall × cores))).
+/// Prints a table and writes target/bench/server.json. Run it through `make bench-server`, which makes the models
+/// and builds the programs; nothing else should run on the machine.
+#[derive(Parser)]
+#[command(name = "bench-server", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// Rounds; the value of a row is their median.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Only rows whose name contains this, in any case: `--only gRPC`, `--only memory`.
+    #[arg(long, value_name = "SUBSTRING")]
+    only: Option<String>,
+    /// Two short rounds: to see that everything works, not for numbers.
+    #[arg(long)]
+    quick: bool,
+    /// Seconds that each load is measured.
+    #[arg(long, default_value_t = 3.0)]
+    window: f64,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// The processes that a run consists of; it starts them itself.
+#[derive(Subcommand)]
+enum Part {
+    /// Sessions of ONNX Runtime; commands come on standard input.
+    #[command(hide = true)]
+    Raw { spec: String },
+    /// The load generator; what to do comes on standard input.
+    #[command(hide = true)]
+    Generate,
+    /// The loopback echo.
+    #[command(hide = true)]
+    Echo { request_bytes: usize, answer: PathBuf },
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    match &arguments.part {
+        Some(Part::Raw { spec }) => raw::main(spec)?,
+        Some(Part::Generate) => generator::main()?,
+        Some(Part::Echo {
+            request_bytes,
+            answer,
+        }) => echo::main(*request_bytes, answer)?,
+        None => return coordinate(arguments),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails if a server answered wrongly; a row that misses its aim is a number like any other.
+fn coordinate(arguments: Arguments) -> Result<ExitCode> {
+    ensure!(
+        arguments.rounds > 0 && arguments.window > 0.0,
+        "there must be a round, and time to measure"
+    );
+    process::watch_signals()?;
+    let (rounds, window) = if arguments.quick {
+        (2, 0.6)
+    } else {
+        (arguments.rounds, arguments.window)
+    };
+    let bench = Bench::new(rounds, window, arguments.only)?;
+    let started = Instant::now();
+    println!(
+        "bench-server: {rounds} rounds of {window} s on {} cores",
+        bench.cores
+    );
+    let mut table = Table::default();
+    rows::measure(&bench, &mut table)?;
+    let machine = json!({
+        "cores": bench.cores,
+        "processor": processor(),
+        "rounds": rounds,
+        "windowSeconds": window,
+        "tookSeconds": started.elapsed().as_secs(),
+    });
+    table.finish(&bench.work.with_extension("json"), &machine)?;
+    println!("{machine}");
+    Ok(if table.has_failures() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}

@@ -1,0 +1,44 @@
+//! The rows of the table, by what has to run for them. Each module measures, and says what the numbers mean.
+
+mod identity;
+mod memory;
+mod one_connection;
+mod overload;
+mod start;
+mod throughput;
+
+use crate::bench::Bench;
+use crate::spec::Driven;
+use crate::table::{Aim, Table};
+use anyhow::Result;
+
+/// Measures every row that is wanted.
+pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
+    throughput::resnet(bench, table)?;
+    throughput::efficientnet(bench, table)?;
+    throughput::quantised(bench, table)?;
+    one_connection::measure(bench, table)?;
+    identity::measure(bench, table)?;
+    overload::measure(bench, table)?;
+    memory::measure(bench, table)?;
+    start::measure(bench, table)
+}
+
+/// What was wrong in any of the rounds, if something was.
+fn problem(rounds: &[Driven]) -> Option<String> {
+    let mut failures = rounds.iter().flat_map(|driven| &driven.failures);
+    if let Some((what, count)) = failures.next() {
+        return Some(format!("{count} × {what}"));
+    }
+    rounds
+        .iter()
+        .any(|driven| driven.answered.count == 0)
+        .then(|| "no answers".to_owned())
+}
+
+/// A group of rows that could not be measured: each has failed, the others go on.
+fn all_failed(table: &mut Table, bench: &Bench, aims: &[Aim], error: &anyhow::Error) {
+    for aim in aims.iter().filter(|aim| bench.wants(&aim.workload)) {
+        table.failed(aim, format!("{error:#}"));
+    }
+}

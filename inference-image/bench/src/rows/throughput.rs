@@ -1,0 +1,248 @@
+//! Answers per second under 8 connections, as a part of what ONNX Runtime does in-process with as many callers
+//! as cores. The generator takes its time from the same cores: served ÷ (raw × (1 − generator's part of them)).
+
+use super::{all_failed, problem};
+use crate::bench::{Bench, EFFICIENTNET, Model, QUANTISED, RESNET};
+use crate::rawside::{RawSide, Sessions};
+use crate::server::Server;
+use crate::spec::{Drive, Driven, RawRun, Wire};
+use crate::table::{Aim, Table, median};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Connections of the closed loops.
+const CONNECTIONS: usize = 8;
+const OF_RAW: &str = "% of raw";
+
+/// A load whose rate is compared with raw.
+struct Contender {
+    aim: Aim,
+    drive: Drive,
+}
+
+pub(super) fn resnet(bench: &Bench, table: &mut Table) -> Result<()> {
+    let aims = [
+        Aim::at_least("ResNet-8, binary REST, 8 connections", 90.0, OF_RAW),
+        Aim::at_least("ResNet-8, gRPC, 8 connections", 80.0, OF_RAW),
+    ];
+    group(bench, table, &RESNET, &aims, None)
+}
+
+pub(super) fn efficientnet(bench: &Bench, table: &mut Table) -> Result<()> {
+    let aims = [
+        Aim::at_least("EfficientNet-Lite0, binary REST, 8 connections", 95.0, OF_RAW),
+        Aim::at_least("EfficientNet-Lite0, gRPC, 8 connections", 92.0, OF_RAW),
+        Aim::at_least("JPEG 640×480 to top-5, 8 connections", 75.0, OF_RAW),
+        Aim::at_most("EfficientNet-Lite0, 8 connections: p99 / p50", 1.5, ""),
+    ];
+    group(bench, table, &EFFICIENTNET, &aims, None)
+}
+
+pub(super) fn quantised(bench: &Bench, table: &mut Table) -> Result<()> {
+    let aims = [Aim::at_least(
+        "EfficientNet-Lite0 int8, binary REST, 8 connections",
+        92.0,
+        OF_RAW,
+    )];
+    group(bench, table, &QUANTISED, &aims, Some(&[1, 2, 4, 8]))
+}
+
+/// The rows of one model: over REST, over gRPC, with images, and the spread of REST's latencies.
+fn group(
+    bench: &Bench,
+    table: &mut Table,
+    model: &Model,
+    aims: &[Aim],
+    batches: Option<&[usize]>,
+) -> Result<()> {
+    if !aims.iter().any(|aim| bench.wants(&aim.workload)) {
+        return Ok(());
+    }
+    println!("{}: answers per second", model.name);
+    if let Err(error) = try_group(bench, table, model, aims, batches) {
+        all_failed(table, bench, aims, &error);
+    }
+    Ok(())
+}
+
+fn try_group(
+    bench: &Bench,
+    table: &mut Table,
+    model: &Model,
+    aims: &[Aim],
+    batches: Option<&[usize]>,
+) -> Result<()> {
+    let samples = bench.samples(model)?;
+    let server = Server::start(bench, model.name, &bench.config(model))?;
+    let closed = |wire, requests| bench.closed(server.address, server.id(), wire, requests, CONNECTIONS);
+    let loads = [
+        closed(Wire::Http, bench.rest(model, &samples, &[])?),
+        closed(Wire::Grpc, bench.grpc(model, &samples)?),
+        closed(Wire::Http, bench.jpegs(model)?),
+    ];
+    let spread = aims.get(loads.len()).filter(|aim| bench.wants(&aim.workload));
+    let mut contenders: Vec<Contender> = Vec::new();
+    for (index, (aim, drive)) in aims.iter().zip(loads).enumerate() {
+        // The spread is that of the first load.
+        if !(bench.wants(&aim.workload) || index == 0 && spread.is_some()) {
+            continue;
+        }
+        let contender = Contender {
+            aim: aim.clone(),
+            drive,
+        };
+        match probe(bench, &contender.drive) {
+            Ok(()) => contenders.push(contender),
+            Err(error) if contender.drive.wire == Wire::Grpc => {
+                table.not_measured(aim, &format!("the server does not answer gRPC ({error:#})"));
+            }
+            Err(error) => table.failed(aim, format!("{error:#}")),
+        }
+    }
+    server.settle();
+    let sessions = Sessions {
+        batch: best_batch(bench, model, batches)?,
+        ..Sessions::per_core(bench)
+    };
+    let mut raw = RawSide::start(bench, model, sessions)?;
+    let rounds = rounds(bench, &mut raw, &contenders)?;
+    for (index, contender) in contenders.iter().enumerate() {
+        let runs: Vec<Driven> = rounds.iter().map(|round| round.served[index].clone()).collect();
+        let raws: Vec<RawRun> = rounds.iter().map(|round| round.raw).collect();
+        if let Some(problem) = problem(&runs) {
+            table.failed(&contender.aim, problem);
+        } else {
+            compare(bench, table, &contender.aim, &raws, &runs, sessions.batch);
+            if index == 0
+                && let Some(spread) = spread
+            {
+                spread_row(table, spread, &runs);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One second of the load on one connection: does it work at all?
+fn probe(bench: &Bench, drive: &Drive) -> Result<()> {
+    let driven = bench.drive(&Drive {
+        connections: 1,
+        warm: 0.0,
+        window: 0.3,
+        ..drive.clone()
+    })?;
+    match problem(std::slice::from_ref(&driven)) {
+        Some(problem) => Err(anyhow::anyhow!(problem)),
+        None => Ok(()),
+    }
+}
+
+struct Round {
+    raw: RawRun,
+    served: Vec<Driven>,
+}
+
+/// Raw, then each load, and again: what disturbs the machine for seconds disturbs all of them.
+fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<Vec<Round>> {
+    let server = contenders.first().map_or(0, |contender| contender.drive.server);
+    let mut rounds = Vec::new();
+    for number in 1..=bench.rounds {
+        let raw = raw.run(bench, bench.window, server)?;
+        let served = contenders
+            .iter()
+            .map(|contender| bench.drive(&contender.drive))
+            .collect::<Result<Vec<_>>>()?;
+        let rates: Vec<String> = served
+            .iter()
+            .map(|driven| format!("{:.0}", driven.rate()))
+            .collect();
+        println!(
+            "  round {number}: raw {:.0}/s, served {}/s",
+            raw.rate(),
+            rates.join(", ")
+        );
+        rounds.push(Round { raw, served });
+    }
+    Ok(rounds)
+}
+
+/// The batch size at which in-process ONNX Runtime does the most samples per second.
+fn best_batch(bench: &Bench, model: &Model, batches: Option<&[usize]>) -> Result<usize> {
+    let mut best = (1, 0.0);
+    for &batch in batches.unwrap_or_default() {
+        let sessions = Sessions {
+            batch,
+            ..Sessions::per_core(bench)
+        };
+        let rate = RawSide::start(bench, model, sessions)?
+            .run(bench, bench.window, 0)?
+            .rate();
+        println!("  raw with batches of {batch}: {rate:.0}/s");
+        if rate > best.1 {
+            best = (batch, rate);
+        }
+    }
+    Ok(best.0)
+}
+
+/// The row of one load.
+fn compare(bench: &Bench, table: &mut Table, aim: &Aim, raws: &[RawRun], runs: &[Driven], batch: usize) {
+    let each = |of: fn(&RawRun, &Driven, usize) -> f64| -> Vec<f64> {
+        raws.iter()
+            .zip(runs)
+            .map(|(raw, driven)| of(raw, driven, bench.cores))
+            .collect()
+    };
+    let ratios = each(|raw, driven, cores| {
+        100.0 * driven.rate() / (raw.rate() * (1.0 - driven.generator_share(cores)))
+    });
+    let plain = median(&each(|raw, driven, _| 100.0 * driven.rate() / raw.rate()));
+    let cpu = median(&each(|raw, driven, _| {
+        let served = driven.cpu.watched / driven.answered.count as f64;
+        served / (raw.cpu.own / raw.samples as f64)
+    }));
+    let generator = median(&each(|_, driven, cores| 100.0 * driven.generator_share(cores)));
+    let (rate, raw) = (
+        median(&each(|_, driven, _| driven.rate())),
+        median(&each(|raw, _, _| raw.rate())),
+    );
+    let others = bench.others(runs);
+    let idle: Vec<f64> = raws
+        .iter()
+        .map(|raw| 100.0 * raw.cpu.watched / (raw.wall * bench.cores as f64))
+        .collect();
+    let note = format!(
+        "{rate:.0}/s of {raw:.0}/s; plain {plain:.1} %; CPU per inference {cpu:.2} × raw's; generator {generator:.0} %, others {others:.0} % of the cores"
+    );
+    let more = json!({
+        "ratesPerSecond": {"served": rate, "raw": raw},
+        "plainPercent": plain,
+        "cpuPerInferenceOverRaw": cpu,
+        "generatorPercentOfCores": generator,
+        "othersPercentOfCores": others,
+        "serverPercentOfCoresWhileRawRan": median(&idle),
+        "rawBatch": batch,
+        "latencyMilliseconds": latency(runs),
+        "note": note,
+    });
+    table.row(aim, ratios, more);
+}
+
+fn latency(runs: &[Driven]) -> Value {
+    let of = |time: fn(&Driven) -> f64| 1e3 * median(&runs.iter().map(time).collect::<Vec<f64>>());
+    json!({"p50": of(|run| run.answered.p50), "p99": of(|run| run.answered.p99), "max": of(|run| run.answered.max)})
+}
+
+fn spread_row(table: &mut Table, aim: &Aim, runs: &[Driven]) {
+    let ratios = runs
+        .iter()
+        .map(|run| run.answered.p99 / run.answered.p50)
+        .collect();
+    let latency = latency(runs);
+    let note = format!(
+        "p50 {:.1} ms, p99 {:.1} ms",
+        latency["p50"].as_f64().unwrap_or_default(),
+        latency["p99"].as_f64().unwrap_or_default()
+    );
+    table.row(aim, ratios, json!({"latencyMilliseconds": latency, "note": note}));
+}

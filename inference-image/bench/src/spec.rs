@@ -1,0 +1,193 @@
+//! What the coordinator asks of its helper processes, and what they answer: JSON, one document per line.
+
+use crate::usage::Cpu;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// How requests travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Wire {
+    /// HTTP/1.1; a request's file holds all of its bytes.
+    Http,
+    /// gRPC over HTTP/2 without TLS; a request's file holds the message with its five-byte prefix.
+    Grpc,
+}
+
+/// A request, made before the measurement, and how its answer is checked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) bytes: PathBuf,
+    pub(crate) answer: Answer,
+}
+
+/// What a right answer holds. Every answer is checked, not a sample of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// Ends in (REST) or is (gRPC) this file of float32, up to rounding.
+    Tensor(PathBuf),
+    /// JSON whose first "class" is this.
+    Class(usize),
+    /// Status 200 is enough.
+    Any,
+}
+
+/// A load on a server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Drive {
+    pub(crate) address: SocketAddr,
+    pub(crate) wire: Wire,
+    /// Sent in turn.
+    pub(crate) requests: Vec<Request>,
+    /// In a closed loop, each with one request under way; in an open loop, how many there may be.
+    pub(crate) connections: usize,
+    /// Seconds before the measurement.
+    pub(crate) warm: f64,
+    /// Seconds of the measurement.
+    pub(crate) window: f64,
+    /// Leader of the server's process group.
+    pub(crate) server: u32,
+    /// An open loop: requests are sent at their time, whether or not earlier ones have been answered.
+    pub(crate) open: Option<Open>,
+    /// Where the first answer is kept, as it came.
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// An open loop.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Open {
+    /// Requests per second, as a Poisson process with a fixed seed.
+    pub(crate) rate: f64,
+    /// Answers later than this many seconds after their request are worthless.
+    pub(crate) deadline: f64,
+}
+
+/// Quantiles of times, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Times {
+    pub(crate) count: usize,
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Times {
+    /// Quantiles by the nearest rank; all 0 without times.
+    pub(crate) fn of(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
+        let rank = |q: f64| ((times.len() as f64 * q).ceil() as usize).clamp(1, times.len().max(1)) - 1;
+        let at = |q: f64| times.get(rank(q)).copied().unwrap_or_default();
+        Self {
+            count: times.len(),
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            max: at(1.0),
+        }
+    }
+}
+
+/// What a load measured within its window.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Driven {
+    /// Seconds of the window.
+    pub(crate) wall: f64,
+    /// CPU seconds: own is the generator's, watched the server's.
+    pub(crate) cpu: Cpu,
+    /// From a request's first byte sent to its answer's last byte read, of right answers.
+    pub(crate) answered: Times,
+    /// The same of answers 429 and 503.
+    pub(crate) refused: Times,
+    /// Right answers within the deadline (open loop).
+    pub(crate) in_time: usize,
+    /// How much later than planned requests were sent (open loop).
+    pub(crate) lateness: Times,
+    /// Everything else, by what it was: statuses, wrong answers.
+    pub(crate) failures: BTreeMap<String, usize>,
+}
+
+impl Driven {
+    /// Right answers per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.answered.count as f64 / self.wall
+    }
+
+    /// The part of all cores' time that the generator took.
+    pub(crate) fn generator_share(&self, cores: usize) -> f64 {
+        self.cpu.own / (self.wall * cores as f64)
+    }
+}
+
+/// Sessions of ONNX Runtime in a process of their own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Raw {
+    pub(crate) library: PathBuf,
+    pub(crate) model: PathBuf,
+    /// Samples one after the other, little-endian float32.
+    pub(crate) inputs: PathBuf,
+    /// How many of them are read at most: they count as memory.
+    pub(crate) samples: usize,
+    /// Of one sample, without the batch dimension.
+    pub(crate) shape: Vec<i64>,
+    /// Samples per run.
+    pub(crate) batch: usize,
+    /// Sessions; each has a caller thread of its own.
+    pub(crate) sessions: usize,
+    /// Threads per session, the caller included.
+    pub(crate) threads: usize,
+    /// Whether idle threads spin.
+    pub(crate) spinning: bool,
+}
+
+/// What the raw process is asked to do next.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum RawCommand {
+    /// Run for so many seconds, measure for so many; answered with [`RawRun`].
+    Run { warm: f64, window: f64, server: u32 },
+    /// Write the output of each sample to OUTPUTS-0.f32 and so on below this folder; answered with their number.
+    Outputs(PathBuf),
+}
+
+/// Answered once, when every session has been loaded and has run once.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct RawReady {
+    /// Seconds from the library's being loaded to the end of the last session's first run.
+    pub(crate) seconds: f64,
+}
+
+/// What the sessions measured within their window.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct RawRun {
+    pub(crate) wall: f64,
+    /// CPU seconds: own is ONNX Runtime's, watched the idle server's.
+    pub(crate) cpu: Cpu,
+    /// Samples.
+    pub(crate) samples: usize,
+    /// Of one run.
+    pub(crate) times: Times,
+}
+
+impl RawRun {
+    /// Samples per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.samples as f64 / self.wall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_nearest_rank() {
+        let times = Times::of((1..=200).rev().map(f64::from).collect());
+        assert_eq!(
+            (times.count, times.p50, times.p99, times.max),
+            (200, 100.0, 198.0, 200.0)
+        );
+        assert_eq!(Times::of(vec![3.0]).p99, 3.0);
+        assert_eq!(Times::of(Vec::new()).max, 0.0);
+    }
+}
