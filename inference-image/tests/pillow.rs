@@ -1,4 +1,4 @@
-//! Pre-processing agrees with Pillow, with which most models are trained.
+//! Pre-processing agrees with Pillow, with which most models are trained; without antialiasing, with OpenCV.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -8,7 +8,8 @@ use modelservice_server::engine::Port;
 use modelservice_server::package::manifest;
 use modelservice_server::preprocess::Pipeline;
 use modelservice_server::tensor::DataType;
-use support::{example, floats};
+use serde_json::Value;
+use support::{example, floats, image};
 
 const PHOTOS: [&str; 3] = ["cat", "coffee", "flower"];
 
@@ -73,5 +74,106 @@ fn jpeg_decoding_is_close_to_pillows() {
         );
         let (mean, largest) = (mean(&differences), largest(&differences));
         assert!(mean < 0.5, "{name}: mean {mean}, largest {largest}");
+    }
+}
+
+/// The pixels of an image, as a model sees them that takes them as they are.
+fn pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> (Vec<i64>, Vec<u8>) {
+    let text =
+        format!("task: image-classification\nlabels: [a]\npreprocessing: {{layout: NHWC, {preprocessing}}}");
+    let port = Port {
+        name: "images".into(),
+        datatype: DataType::Uint8,
+        shape: vec![-1, -1, -1, channels],
+    };
+    let steps = manifest::parse(&text).unwrap().preprocessing;
+    let tensor = Pipeline::new(&steps, &port, 1 << 24)
+        .unwrap()
+        .tensor(bytes)
+        .unwrap();
+    (tensor.shape().to_vec(), tensor.elements::<u8>().unwrap().to_vec())
+}
+
+/// Mean and largest difference.
+fn compare(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
+    assert_eq!(ours.len(), theirs.len());
+    let differences = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b));
+    let sum: f64 = differences.clone().map(f64::from).sum();
+    (sum / ours.len() as f64, differences.max().unwrap_or(0))
+}
+
+/// How much the mean and the largest difference from Pillow's pixels may be. JPEG decoders may differ in their
+/// cosine transform and in how they enlarge the colour planes, most of all at the right edge; Pillow does not
+/// round when it makes eight bits of five. Nothing else is open to opinion.
+fn tolerance(name: &str) -> (f64, u8) {
+    match name {
+        "one-column.jpg" => (2.0, 8),
+        "sixteen-bit.bmp" => (0.6, 1),
+        _ if name.ends_with(".jpg") => (0.5, 8),
+        _ => (0.0, 0),
+    }
+}
+
+fn list(name: &str) -> Vec<Value> {
+    serde_json::from_str(&std::fs::read_to_string(image(name)).unwrap()).unwrap()
+}
+
+/// A decoder that sees other pixels than the one a model was trained with gives wrong answers without an error.
+#[test]
+fn every_kind_of_image_has_pillows_pixels() {
+    let images = list("images.json");
+    assert!(images.len() >= 20);
+    let mut wrong = Vec::new();
+    for entry in images {
+        let name = entry["name"].as_str().unwrap();
+        let (shape, ours) = pixels("", 3, &std::fs::read(image(name)).unwrap());
+        let (width, height) = (
+            entry["width"].as_i64().unwrap(),
+            entry["height"].as_i64().unwrap(),
+        );
+        assert_eq!(shape, [1, height, width, 3], "{name}");
+        let (mean, largest) = compare(&ours, &std::fs::read(image(&format!("{name}.rgb"))).unwrap());
+        println!("{name}: mean {mean:.3}, largest {largest}");
+        let (mean_allowed, largest_allowed) = tolerance(name);
+        if mean > mean_allowed || largest > largest_allowed {
+            wrong.push(format!("{name}: mean {mean:.3}, largest {largest}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn grey_is_pillows_luma() {
+    let (_, ours) = pixels(
+        "colorOrder: Gray",
+        1,
+        &std::fs::read(image("colour.png")).unwrap(),
+    );
+    assert_eq!(ours, std::fs::read(image("colour.png.grey")).unwrap());
+}
+
+/// Many models are trained with OpenCV, whose bilinear interpolation looks at four pixels only.
+#[test]
+fn resizing_without_antialiasing_is_opencvs() {
+    for entry in list("resized.json") {
+        let (width, height) = (&entry["width"], &entry["height"]);
+        let name = entry["name"].as_str().unwrap();
+        let bytes = std::fs::read(image(name)).unwrap();
+        let resize =
+            |more: &str| format!("resize: {{mode: stretch, width: {width}, height: {height}{more}}}");
+        let (_, ours) = pixels(&resize(", antialias: false"), 3, &bytes);
+        let theirs = std::fs::read(image(&format!("{name}.{width}x{height}.linear"))).unwrap();
+        let (mean, largest) = compare(&ours, &theirs);
+        println!("{width}x{height}: mean {mean:.3}, largest {largest}");
+        assert!(
+            largest <= 1 && mean < 0.2,
+            "{entry}: mean {mean}, largest {largest}"
+        );
+        let (_, smooth) = pixels(&resize(""), 3, &bytes);
+        let half = width.as_u64() < Some(34);
+        assert!(
+            !half || compare(&smooth, &theirs).1 > 1,
+            "{entry}: antialiasing makes no difference"
+        );
     }
 }

@@ -89,6 +89,10 @@ fn one() -> f32 {
     1.0
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// How an image is resized.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "mode", rename_all = "camelCase", deny_unknown_fields)]
@@ -100,6 +104,9 @@ pub enum Resize {
         /// Interpolation.
         #[serde(default)]
         filter: Filter,
+        /// Whether all pixels count when an image becomes smaller.
+        #[serde(default = "yes")]
+        antialias: bool,
     },
     /// Width and height become what is said; the aspect ratio changes.
     Stretch {
@@ -110,14 +117,35 @@ pub enum Resize {
         /// Interpolation.
         #[serde(default)]
         filter: Filter,
+        /// Whether all pixels count when an image becomes smaller.
+        #[serde(default = "yes")]
+        antialias: bool,
     },
 }
 
-/// Interpolation with antialiasing, as Pillow does it.
+impl Resize {
+    /// Interpolation.
+    #[must_use]
+    pub const fn filter(&self) -> Filter {
+        match self {
+            Self::ShortestEdge { filter, .. } | Self::Stretch { filter, .. } => *filter,
+        }
+    }
+
+    /// Whether all pixels count when an image becomes smaller.
+    #[must_use]
+    pub const fn antialias(&self) -> bool {
+        match self {
+            Self::ShortestEdge { antialias, .. } | Self::Stretch { antialias, .. } => *antialias,
+        }
+    }
+}
+
+/// Interpolation: with antialiasing as Pillow does it, without as OpenCV.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Filter {
-    /// The nearest pixel, no antialiasing.
+    /// The pixel under the centre, no antialiasing.
     Nearest,
     /// Triangle filter; the default.
     #[default]
@@ -129,7 +157,7 @@ pub enum Filter {
 }
 
 /// Width and height in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Size {
     /// Pixels.
@@ -289,6 +317,7 @@ mod tests {
         let expected = Resize::ShortestEdge {
             size: 256,
             filter: Filter::Bicubic,
+            antialias: true,
         };
         assert_eq!(manifest.preprocessing.resize, Some(expected));
         assert_eq!(

@@ -34,9 +34,23 @@ impl Pixels {
         &self.bytes
     }
 
-    /// Cuts `size` out of the middle; where the margin is odd, the smaller half is at the top and left when
-    /// it rounds so to even, as torchvision's `CenterCrop` does.
-    pub(super) fn centre(&self, size: Size) -> Result<Self, InputError> {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The whole image.
+    pub(super) const fn whole(&self) -> View<'_> {
+        View {
+            pixels: self,
+            left: 0,
+            top: 0,
+            size: self.size,
+        }
+    }
+
+    /// `size` out of the middle; where the margin is odd, the smaller half is at the top and left when it
+    /// rounds so to even, as torchvision's `CenterCrop` does.
+    pub(super) fn centre(&self, size: Size) -> Result<View<'_>, InputError> {
         if size.width > self.size.width || size.height > self.size.height {
             let message = format!(
                 "the image has {}×{} pixels, at least {}×{} are needed",
@@ -47,28 +61,39 @@ impl Pixels {
                 message,
             });
         }
-        let (left, top) = (
-            margin(self.size.width, size.width),
-            margin(self.size.height, size.height),
-        );
-        let (stride, row) = (
-            self.size.width as usize * self.channels,
-            size.width as usize * self.channels,
-        );
-        let mut bytes = Vec::with_capacity(row * size.height as usize);
-        for line in self
-            .bytes
-            .chunks_exact(stride)
-            .skip(top)
-            .take(size.height as usize)
-        {
-            bytes.extend_from_slice(&line[left * self.channels..][..row]);
-        }
-        Ok(Self {
+        Ok(View {
+            pixels: self,
+            left: margin(self.size.width, size.width),
+            top: margin(self.size.height, size.height),
             size,
-            channels: self.channels,
-            bytes,
         })
+    }
+}
+
+/// A rectangle of an image.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pixels: &'a Pixels,
+    left: usize,
+    top: usize,
+    size: Size,
+}
+
+impl<'a> View<'a> {
+    pub(super) const fn size(self) -> Size {
+        self.size
+    }
+
+    /// The bytes of each row.
+    pub(super) fn rows(self) -> impl Iterator<Item = &'a [u8]> {
+        let channels = self.pixels.channels;
+        let row = self.size.width as usize * channels;
+        self.pixels
+            .bytes
+            .chunks_exact(self.pixels.size.width as usize * channels)
+            .skip(self.top)
+            .take(self.size.height as usize)
+            .map(move |line| &line[self.left * channels..][..row])
     }
 }
 
@@ -86,8 +111,8 @@ mod tests {
     #[test]
     fn the_middle_is_cut_out() {
         let image = Pixels::new(Size { width: 4, height: 3 }, 1, (0..12).collect());
-        let middle = image.centre(Size { width: 2, height: 1 }).unwrap();
-        assert_eq!(middle.bytes(), [5, 6]);
+        let middle = image.centre(Size { width: 2, height: 2 }).unwrap();
+        assert_eq!(middle.rows().collect::<Vec<_>>(), [[1, 2], [5, 6]]);
         assert!(image.centre(Size { width: 5, height: 1 }).is_err());
     }
 

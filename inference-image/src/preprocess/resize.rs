@@ -1,26 +1,17 @@
-//! Resizing with antialiasing, in the same way as Pillow.
+//! Resizing: with antialiasing in the same way as Pillow, without it as in `sample`.
 
 use super::pixels::Pixels;
+use super::sample;
 use crate::package::manifest::{Filter, Resize, Size};
 use crate::scheduling::{InputError, InputProblem};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
 pub(super) fn resize(image: Pixels, how: Option<&Resize>, max_pixels: u64) -> Result<Pixels, InputError> {
-    let (size, filter) = match how {
-        None => return Ok(image),
-        Some(Resize::Stretch {
-            width,
-            height,
-            filter,
-        }) => (
-            Size {
-                width: *width,
-                height: *height,
-            },
-            *filter,
-        ),
-        Some(Resize::ShortestEdge { size, filter }) => (shortest_edge(image.size(), *size), *filter),
+    let Some(how) = how else { return Ok(image) };
+    let size = match *how {
+        Resize::Stretch { width, height, .. } => Size { width, height },
+        Resize::ShortestEdge { size, .. } => shortest_edge(image.size(), size),
     };
     if size == image.size() {
         return Ok(image);
@@ -33,7 +24,10 @@ pub(super) fn resize(image: Pixels, how: Option<&Resize>, max_pixels: u64) -> Re
             format!("the image is too narrow to be resized: {width}×{height}"),
         ));
     }
-    scale(&image, size, filter, max_pixels)
+    if how.filter() == Filter::Bilinear && !how.antialias() {
+        return Ok(sample::bilinear(&image, size));
+    }
+    scale(&image, size, how.filter(), max_pixels)
         .map_err(|error| problem(InputProblem::Malformed, format!("cannot resize: {error}")))
 }
 

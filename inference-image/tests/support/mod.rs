@@ -25,6 +25,17 @@ pub(crate) fn example(path: &str) -> PathBuf {
     path
 }
 
+/// A file below .cache/examples-images.
+pub(crate) fn image(path: &str) -> PathBuf {
+    let path = root().join(".cache/examples-images").join(path);
+    assert!(
+        path.exists(),
+        "{} is not there: run examples/images/prepare",
+        path.display()
+    );
+    path
+}
+
 /// The ONNX Runtime library: ORT_DYLIB_PATH, or the one that inference-image/onnxruntime extracts.
 pub(crate) fn library() -> PathBuf {
     let arch = match std::env::consts::ARCH {

@@ -1,0 +1,47 @@
+//! PNG of every kind; of an animated one the still image. Of 16 bits the higher eight are kept: so does Pillow
+//! for colours, whereas it cuts 16-bit grey off at 255, which leaves a white image.
+
+use super::{Format, Limit, Problem, Stored, orientation};
+use png::{DecodingError, Transformations};
+use std::io::{Cursor, ErrorKind};
+
+/// For what is no pixel: rows that are being decoded, metadata.
+const WORKING_MEMORY: usize = 64 << 20;
+
+pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
+    let limits = png::Limits {
+        bytes: WORKING_MEMORY,
+    };
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), limits);
+    decoder.set_transformations(Transformations::normalize_to_color8());
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    let header = decoder.read_header_info().map_err(explain)?;
+    let size = limit.check(Format::Png, header.width, header.height)?;
+    let mut reader = decoder.read_info().map_err(explain)?;
+    let channels = reader.output_color_type().0.samples();
+    let length = reader
+        .output_buffer_size()
+        .ok_or(Problem::TooMuchMemory(Format::Png))?;
+    let mut samples = vec![0; length];
+    reader.next_frame(&mut samples).map_err(explain)?;
+    // What follows the pixels may hold the orientation, and shows whether the file is whole.
+    reader.finish().map_err(explain)?;
+    let orientation = orientation(reader.info().exif_metadata.as_deref());
+    Ok(Stored {
+        size,
+        channels,
+        samples,
+        orientation,
+    })
+}
+
+fn explain(error: DecodingError) -> Problem {
+    match error {
+        DecodingError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            Problem::Truncated(Format::Png)
+        }
+        DecodingError::LimitsExceeded => Problem::TooMuchMemory(Format::Png),
+        other => Problem::Broken(Format::Png, other.to_string()),
+    }
+}
