@@ -8,11 +8,13 @@ use crate::scheduling::InputError;
 use crate::tensor::{DataType, Tensor};
 use half::{bf16, f16};
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// A manifest that fits its model.
 #[derive(Clone, Debug)]
 pub struct ImageClassifier {
     pipeline: Pipeline,
+    takes_batches: bool,
     output: usize,
     labels: Vec<String>,
     activation: Activation,
@@ -49,8 +51,13 @@ impl ImageClassifier {
         if manifest.postprocessing.top_k == 0 {
             return Err("postprocessing.topK must be at least 1".to_owned());
         }
+        let pipeline = Pipeline::new(&manifest.preprocessing, &signature.inputs[input], max_pixels)?;
+        let any_batch = |port: &Port| port.shape.len() > 1 && port.shape[0] < 0;
         Ok(Self {
-            pipeline: Pipeline::new(&manifest.preprocessing, &signature.inputs[input], max_pixels)?,
+            takes_batches: any_batch(&signature.inputs[input])
+                && any_batch(&signature.outputs[output])
+                && pipeline.fixed_size().is_some(),
+            pipeline,
             output,
             labels: manifest.labels.names().to_vec(),
             activation: manifest.postprocessing.activation,
@@ -76,12 +83,19 @@ impl ImageClassifier {
         self.top_k.min(self.classes())
     }
 
-    /// The model's inputs for an image.
+    /// Whether several images can be one run: any number goes in, one row comes out for each, and pre-processing
+    /// makes all of one size.
+    #[must_use]
+    pub const fn takes_batches(&self) -> bool {
+        self.takes_batches
+    }
+
+    /// The model's inputs for some images: one, unless the model takes batches.
     ///
     /// # Errors
-    /// When the image is none, is broken or too large.
-    pub fn inputs(&self, image: &[u8]) -> Result<Vec<Tensor>, InputError> {
-        Ok(vec![self.pipeline.tensor(image)?])
+    /// When an image is none, is broken or too large; its index comes with the error.
+    pub fn inputs(&self, images: &[impl AsRef<[u8]>]) -> Result<Vec<Tensor>, (usize, InputError)> {
+        Ok(vec![self.pipeline.batch(images)?])
     }
 
     /// Inputs of the size that the model takes, for warming up.
@@ -90,15 +104,20 @@ impl ImageClassifier {
         Some(vec![self.pipeline.blank()?])
     }
 
-    /// The `top_k` most probable classes of the scores, best first.
+    /// For each of `images` images, the `top_k` most probable classes of its scores, best first.
     ///
     /// # Errors
     /// When the model's output is not what its package promises.
-    pub fn answer(&self, scores: &Tensor, top_k: usize) -> Result<Vec<Prediction>, String> {
+    pub fn answers(
+        &self,
+        scores: &Tensor,
+        images: usize,
+        top_k: usize,
+    ) -> Result<Vec<Vec<Prediction>>, String> {
         let scores = floats(scores).ok_or("the output holds no floating-point numbers")?;
-        if scores.len() != self.classes() {
+        if scores.len() != self.classes() * images {
             return Err(format!(
-                "the output holds {} values, model.yaml has {} labels",
+                "the output holds {} values for {images} images, model.yaml has {} labels",
                 scores.len(),
                 self.classes()
             ));
@@ -106,20 +125,30 @@ impl ImageClassifier {
         if scores.iter().any(|score| !score.is_finite()) {
             return Err("the output holds values that are not finite".to_owned());
         }
+        let rows = scores.chunks_exact(self.classes());
+        Ok(rows.map(|scores| self.best(scores, top_k)).collect())
+    }
+
+    fn best(&self, scores: &[f32], top_k: usize) -> Vec<Prediction> {
         let probabilities = match self.activation {
-            Activation::None => scores,
-            Activation::Softmax => softmax(&scores),
+            Activation::None => Cow::Borrowed(scores),
+            Activation::Softmax => Cow::Owned(softmax(scores)),
         };
-        let mut ranking: Vec<(usize, f32)> = probabilities.into_iter().enumerate().collect();
-        ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let best = ranking.into_iter().take(top_k);
-        Ok(best
-            .map(|(class, probability)| Prediction {
-                class,
-                label: self.labels[class].clone(),
-                probability,
-            })
-            .collect())
+        let descending =
+            |&a: &usize, &b: &usize| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b));
+        let mut ranking: Vec<usize> = (0..probabilities.len()).collect();
+        // The best are parted from the others before they are sorted: there may be thousands of classes.
+        if top_k < ranking.len() {
+            ranking.select_nth_unstable_by(top_k, descending);
+            ranking.truncate(top_k);
+        }
+        ranking.sort_unstable_by(descending);
+        let prediction = |class: usize| Prediction {
+            class,
+            label: self.labels[class].clone(),
+            probability: probabilities[class],
+        };
+        ranking.into_iter().map(prediction).collect()
     }
 }
 
@@ -246,7 +275,7 @@ mod tests {
     #[test]
     fn logits_become_probabilities_best_first() {
         let classifier = classifier("postprocessing: {activation: softmax}", &signature(&[-1, 3])).unwrap();
-        let answer = classifier.answer(&scores(&[100.0, 102.0, 101.0]), 2).unwrap();
+        let answer = &classifier.answers(&scores(&[100.0, 102.0, 101.0]), 1, 2).unwrap()[0];
         let labels: Vec<&str> = answer
             .iter()
             .map(|prediction| prediction.label.as_str())
@@ -260,9 +289,37 @@ mod tests {
     fn probabilities_stay_as_they_are() {
         let classifier = classifier("", &signature(&[1, 3, 1, 1])).unwrap();
         assert_eq!(
-            classifier.answer(&scores(&[0.2, 0.7, 0.1]), 3).unwrap()[0].probability,
+            classifier.answers(&scores(&[0.2, 0.7, 0.1]), 1, 3).unwrap()[0][0].probability,
             0.7
         );
+    }
+
+    // A row that is taken for another image's is a wrong answer.
+    #[test]
+    fn each_image_of_a_batch_has_its_row_and_equal_scores_keep_their_order() {
+        let classifier = classifier("", &signature(&[-1, 3])).unwrap();
+        let rows = scores(&[0.1, 0.8, 0.1, 0.4, 0.2, 0.4]);
+        let answers = classifier.answers(&rows, 2, 2).unwrap();
+        let classes: Vec<Vec<usize>> = answers
+            .iter()
+            .map(|answer| answer.iter().map(|prediction| prediction.class).collect())
+            .collect();
+        assert_eq!(classes, [[1, 0], [0, 2]]);
+    }
+
+    #[test]
+    fn only_a_model_whose_batch_is_open_at_both_ends_takes_batches() {
+        let resize = "preprocessing: {resize: {mode: stretch, width: 4, height: 4}}";
+        let takes = |input: &[i64], output: &[i64]| {
+            let mut signature = signature(output);
+            signature.inputs[0].shape = input.to_vec();
+            let text = format!("task: image-classification\nlabels: [cat, dog, cow]\n{resize}");
+            ImageClassifier::new(&parse(&text).unwrap(), &signature, 1 << 20)
+                .unwrap()
+                .takes_batches()
+        };
+        assert!(takes(&[-1, 3, 4, 4], &[-1, 3]));
+        assert!(!takes(&[1, 3, 4, 4], &[1, 3]) && !takes(&[-1, 3, 4, 4], &[3]));
     }
 
     // Broken numbers must not look like an answer.
@@ -271,13 +328,13 @@ mod tests {
         let classifier = classifier("", &signature(&[-1, -1])).unwrap();
         assert!(
             classifier
-                .answer(&scores(&[f32::NAN, 0.0, 0.0]), 1)
+                .answers(&scores(&[f32::NAN, 0.0, 0.0]), 1, 1)
                 .unwrap_err()
                 .contains("finite")
         );
         assert!(
             classifier
-                .answer(&scores(&[0.0; 4]), 1)
+                .answers(&scores(&[0.0; 4]), 1, 1)
                 .unwrap_err()
                 .contains("3 labels")
         );

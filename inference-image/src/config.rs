@@ -56,8 +56,12 @@ fn check(config: &ServerConfig) -> Result<(), String> {
         }
     }
     let limits = &config.limits;
-    if limits.max_body_bytes == 0 || limits.max_image_pixels == 0 || limits.queue_length == 0 {
-        return Err("limits: maxBodyBytes, maxImagePixels and queueLength must be at least 1".to_owned());
+    let sizes = [limits.max_body_bytes, limits.max_image_pixels];
+    let counts = [limits.max_images_per_request, limits.queue_length];
+    if sizes.contains(&0) || counts.contains(&0) {
+        let message =
+            "limits: maxBodyBytes, maxImagePixels, maxImagesPerRequest and queueLength must be at least 1";
+        return Err(message.to_owned());
     }
     Ok(())
 }
@@ -122,6 +126,10 @@ mod tests {
             (model("colour: red"), "colour"),
             (format!("{SMALLEST}limit: {{}}"), "limit"),
             (format!("{SMALLEST}limits: {{queueLength: 0}}"), "queueLength"),
+            (
+                format!("{SMALLEST}limits: {{maxImagesPerRequest: 0}}"),
+                "maxImagesPerRequest",
+            ),
             (format!("{SMALLEST}limits: {{queueLength: many}}"), "queueLength"),
             (format!("{SMALLEST}drain: {{acceptSeconds: -1}}"), "acceptSeconds"),
             ("models: [{name: a/b, path: x}]".to_owned(), "a/b"),

@@ -291,7 +291,7 @@ fn warm_up(engine: &mut dyn Engine, classifier: Option<&ImageClassifier>) -> Res
         classifier,
         classifier.and_then(|classifier| results.get(classifier.output())),
     ) {
-        (Some(classifier), Some(scores)) => classifier.answer(scores, 1).map(drop),
+        (Some(classifier), Some(scores)) => classifier.answers(scores, 1, 1).map(drop),
         _ => Ok(()),
     }
 }

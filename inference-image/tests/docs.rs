@@ -8,7 +8,9 @@ use modelservice_contract::{Drain, Limits};
 use modelservice_server::metrics::{Metrics, Reloaded};
 use modelservice_server::package::manifest::{Labels, Manifest, parse};
 use modelservice_server::{config, package};
-use support::{example, root};
+use serde_json::{Value, json};
+use std::process::{Command, Stdio};
+use support::{Server, example, root};
 
 fn docs() -> String {
     std::fs::read_to_string(root().join("docs/server.md")).unwrap()
@@ -45,6 +47,47 @@ fn the_configuration_shown_is_valid_and_holds_the_defaults() {
     assert_eq!((shown.limits, shown.drain), (Limits::default(), Drain::default()));
     let defaults = config::parse("models: [{name: a, path: b}]").unwrap();
     assert_eq!(shown.execution_provider, defaults.execution_provider);
+}
+
+/// What a reader copies must work: the commands are run as they stand, but for the server's name.
+#[test]
+fn the_commands_that_classify_images_answer_what_is_shown() {
+    let docs = docs();
+    let (_, section) = docs.split_once("## Classify an image").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let config = json!({"models": [{"name": "photos", "path": example("efficientnet-lite0")}]});
+    let mut server = Server::start(&config.to_string(), &[]);
+    let (address, _) = server.addresses();
+    let mut commands = 0;
+    for text in section.split("```sh\n").skip(1) {
+        let (command, rest) = text.split_once("```\n```json\n").unwrap();
+        let shown: Value = serde_json::from_str(rest.split_once("```").unwrap().0).unwrap();
+        let command = command.replace("photos.team-a.svc", &address.to_string());
+        let output = Command::new("sh")
+            .args(["-c", &command])
+            .current_dir(example("photos"))
+            .stderr(Stdio::null())
+            .output()
+            .unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(agree(&answer, &shown), "{command}\n{answer}");
+        commands += 1;
+    }
+    assert_eq!(commands, 2);
+}
+
+/// The same but for the last digits of probabilities, which depend on the processor.
+fn agree(answer: &Value, shown: &Value) -> bool {
+    match (answer, shown) {
+        (Value::Array(ours), Value::Array(theirs)) => {
+            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(our, their)| agree(our, their))
+        }
+        (Value::Object(ours), Value::Object(theirs)) => {
+            ours.keys().eq(theirs.keys()) && ours.iter().all(|(name, our)| agree(our, &theirs[name]))
+        }
+        _ if shown.is_f64() => (answer.as_f64().unwrap() - shown.as_f64().unwrap()).abs() < 0.01,
+        _ => answer == shown,
+    }
 }
 
 #[test]

@@ -8,33 +8,52 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use image::{DynamicImage, ImageFormat, RgbImage};
 use modelservice_contract::ServerConfig;
 use modelservice_server::lifecycle::{Lifecycle, Phase};
 use modelservice_server::service::Service;
 use modelservice_server::{config, protocol};
 use serde_json::{Value, json};
-use std::io::Cursor;
 use std::sync::{Arc, LazyLock};
-use support::{check_docs_table, example, floats, library};
+use support::{check_docs_table, example, floats, image, library};
 use tower::ServiceExt;
 
-/// `photos` is the real model, `colors` and `tiny` are small, `plain` is `tiny` without model.yaml.
+/// `photos` is the real model, `colors` and `tiny` are small, `plain` is `tiny` without model.yaml, `single` is
+/// `colors` for one image at a time.
 static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     let plain = tempfile::tempdir().unwrap();
     std::fs::copy(example("tiny/model.onnx"), plain.path().join("model.onnx")).unwrap();
+    let single = tempfile::tempdir().unwrap();
+    std::fs::copy(example("colors/model.yaml"), single.path().join("model.yaml")).unwrap();
+    let model = with_a_batch_of_one(std::fs::read(example("colors/model.onnx")).unwrap());
+    std::fs::write(single.path().join("model.onnx"), model).unwrap();
     let models = [
         ("photos", example("efficientnet-lite0")),
         ("colors", example("colors")),
         ("tiny", example("tiny")),
         ("plain", plain.path().to_owned()),
+        ("single", single.path().to_owned()),
     ];
     let models = models.map(|(name, path)| json!({"name": name, "path": path}));
-    let limits = json!({"maxBodyBytes": 1_000_000, "maxImagePixels": 1_000_000});
+    let limits = json!({
+        "maxBodyBytes": 1_000_000, "maxImagePixels": 1_000_000, "maxImagesPerRequest": 3,
+    });
     let text = json!({"models": models, "limits": limits}).to_string();
     let config: ServerConfig = config::parse(&text).unwrap();
     Arc::new(Service::load(&config, &library(), 1).unwrap())
 });
+
+/// Replaces the dimension's name by the number 1, which protobuf can write in as many bytes.
+fn with_a_batch_of_one(mut model: Vec<u8>) -> Vec<u8> {
+    let (name, one) = (b"\x12\x05batch", [0x08, 0x81, 0x80, 0x80, 0x80, 0x80, 0x00]);
+    let places: Vec<usize> = (0..model.len())
+        .filter(|&place| model[place..].starts_with(name))
+        .collect();
+    assert_eq!(places.len(), 2, "the input and the output");
+    for place in places {
+        model[place..place + name.len()].copy_from_slice(&one);
+    }
+    model
+}
 
 fn router() -> Router {
     let lifecycle = Lifecycle::default();
@@ -88,10 +107,45 @@ fn with(mut request: Request<Body>, name: &'static str, value: &'static str) -> 
 }
 
 fn png(width: u32, height: u32, color: [u8; 3]) -> Vec<u8> {
-    let image = DynamicImage::from(RgbImage::from_pixel(width, height, image::Rgb(color)));
-    let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
-    bytes.into_inner()
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let pixels = color.repeat(width as usize * height as usize);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    bytes
+}
+
+const FORM: &str = "multipart/form-data; boundary=x";
+
+/// A form with these files, as browsers and curl send it.
+fn form(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, bytes) in files {
+        let head = format!(
+            "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+        );
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--x--\r\n");
+    body
+}
+
+fn post_form(path: &str, files: &[(&str, Vec<u8>)]) -> Request<Body> {
+    with(post(path, form(files)), "content-type", FORM)
+}
+
+/// One of the small images of `examples/images`.
+fn stored(name: &str) -> Vec<u8> {
+    std::fs::read(image(name)).unwrap()
+}
+
+fn half(name: &str) -> Vec<u8> {
+    let mut image = stored(name);
+    image.truncate(image.len() / 2);
+    image
 }
 
 fn photo(name: &str) -> Vec<u8> {
@@ -164,7 +218,7 @@ const CASES: &[Case] = &[
     case(
         "a model that is not served",
         404,
-        "this server has: colors, photos, plain, tiny",
+        "this server has: colors, photos, plain, single, tiny",
         || post("/v2/models/dogs/infer", "{}"),
     ),
     case(
@@ -291,42 +345,148 @@ const CASES: &[Case] = &[
     case("infer: an output asked for twice", 400, "asked for twice", || {
         post("/v2/models/colors/infer", wanted(&["scores", "scores"]))
     }),
-    case("classify: no image", 415, "neither a JPEG nor a PNG", || {
+    case("classify: an empty body", 400, "the image is empty", || {
         post(CLASSIFY, "")
     }),
     case(
-        "classify: an image of another format",
+        "classify: a body that is no image",
         415,
-        "neither a JPEG nor a PNG",
-        || post(CLASSIFY, "GIF89a; and more"),
+        "neither a JPEG nor a PNG, WebP, GIF or BMP",
+        || post(CLASSIFY, "%PDF-1.7"),
     ),
     case(
-        "classify: a form around the image",
+        "classify: an image of an unusual kind",
         415,
-        "curl --data-binary",
+        "not understood: arithmetic coding",
         || {
-            with(
-                post(CLASSIFY, photo("cat")),
-                "content-type",
-                "multipart/form-data; boundary=x",
-            )
+            let mut image = photo("cat");
+            let frame = image.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+            // Arithmetic coding.
+            image[frame + 1] = 0xC9;
+            post(CLASSIFY, image)
         },
     ),
-    case("classify: a JPEG that is cut off", 400, "truncated", || {
-        let mut image = photo("cat");
-        image.truncate(image.len() / 2);
-        post(CLASSIFY, image)
-    }),
-    case("classify: a PNG that is cut off", 400, "broken", || {
-        let mut image = png(100, 100, [1, 2, 3]);
-        image.truncate(image.len() - 20);
-        post(CLASSIFY, image)
-    }),
+    case(
+        "classify: a JPEG that is cut off",
+        400,
+        "JPEG image is truncated",
+        || post(CLASSIFY, half("large-420.jpg")),
+    ),
+    case(
+        "classify: a PNG that is cut off",
+        400,
+        "PNG image is truncated",
+        || post(CLASSIFY, half("colour.png")),
+    ),
+    case(
+        "classify: a WebP that is cut off",
+        400,
+        "WebP image is truncated",
+        || post(CLASSIFY, half("lossy.webp")),
+    ),
+    case(
+        "classify: a GIF that is cut off",
+        400,
+        "GIF image is truncated",
+        || post(CLASSIFY, half("palette.gif")),
+    ),
+    case(
+        "classify: a BMP that is cut off",
+        400,
+        "BMP image is truncated",
+        || post(CLASSIFY, half("colour.bmp")),
+    ),
+    case(
+        "classify: a damaged image",
+        400,
+        "the PNG image is broken",
+        || {
+            let mut image = stored("colour.png");
+            let middle = image.len() / 2;
+            image[middle] ^= 1;
+            post(CLASSIFY, image)
+        },
+    ),
     case(
         "classify: an image with more than `limits.maxImagePixels`",
         413,
         "at most 1000000 pixels",
         || post(CLASSIFY, png(1001, 1000, [0; 3])),
+    ),
+    case(
+        "classify: an animation with a frame of more than `limits.maxImagePixels`",
+        413,
+        "60000×60000 pixels",
+        || {
+            let mut image = stored("animated.gif");
+            // The size in the head of the first frame.
+            let frame = image.windows(4).position(|four| four == [67, 0, 45, 0]).unwrap();
+            let frame = frame
+                + 4
+                + image[frame + 4..]
+                    .windows(4)
+                    .position(|four| four == [67, 0, 45, 0])
+                    .unwrap();
+            image[frame..frame + 2].copy_from_slice(&60_000_u16.to_le_bytes());
+            image[frame + 2..frame + 4].copy_from_slice(&60_000_u16.to_le_bytes());
+            post(CLASSIFY, image)
+        },
+    ),
+    case(
+        "classify: a form in which one image is bad",
+        400,
+        "image 2 (\"b.png\"): the PNG image is truncated",
+        || {
+            post_form(
+                CLASSIFY,
+                &[("a.png", png(1, 1, [0; 3])), ("b.png", half("colour.png"))],
+            )
+        },
+    ),
+    case(
+        "classify: a form with more images than `limits.maxImagesPerRequest`",
+        413,
+        "more than 3 images",
+        || {
+            post_form(
+                CLASSIFY,
+                &["a", "b", "c", "d"].map(|name| (name, png(1, 1, [0; 3]))),
+            )
+        },
+    ),
+    case("classify: a form without an image", 400, "holds no image", || {
+        post_form(CLASSIFY, &[])
+    }),
+    case(
+        "classify: a form that breaks off",
+        400,
+        "the form is broken",
+        || {
+            let body = form(&[("a.png", png(1, 1, [0; 3]))]);
+            with(
+                post(CLASSIFY, body[..body.len() / 2].to_vec()),
+                "content-type",
+                FORM,
+            )
+        },
+    ),
+    case(
+        "classify: a form without its boundary",
+        400,
+        "names no boundary",
+        || with(post(CLASSIFY, form(&[])), "content-type", "multipart/form-data"),
+    ),
+    case(
+        "classify: another kind of multipart body",
+        415,
+        "send multipart/form-data",
+        || {
+            with(
+                post(CLASSIFY, form(&[])),
+                "content-type",
+                "multipart/mixed; boundary=x",
+            )
+        },
     ),
     case(
         "classify: `top_k` that is no number of classes",
@@ -498,9 +658,124 @@ async fn an_image_is_classified_whatever_its_content_type_says() {
     }
 }
 
-/// The real model on real photographs: what the server says is what Pillow and Python's ONNX Runtime say.
+/// Every format gives the same answer, so that a client may send what it has.
+#[tokio::test]
+async fn the_formats_are_told_apart_by_their_first_bytes() {
+    let expected = send(post(CLASSIFY, stored("colour.png"))).await.json();
+    for name in [
+        "lossless.webp",
+        "colour.bmp",
+        "colour-444.jpg",
+        "palette.gif",
+        "animated-lossless.webp",
+    ] {
+        let answer = send(post(CLASSIFY, stored(name))).await.json();
+        for (one, other) in std::iter::zip(scores(&answer), scores(&expected)) {
+            assert!((one - other).abs() < 0.02, "{name}: {answer}");
+        }
+    }
+}
+
+/// Probabilities in the order of the classes.
+fn scores(answer: &Value) -> Vec<f64> {
+    let predictions = answer["predictions"].as_array().unwrap();
+    let mut scores = vec![0.0; predictions.len()];
+    for prediction in predictions {
+        let class = usize::try_from(prediction["class"].as_u64().unwrap()).unwrap();
+        scores[class] = prediction["probability"].as_f64().unwrap();
+    }
+    scores
+}
+
+/// In the order of the form, under the names of its files; as one run, where the model takes batches.
+#[tokio::test]
+async fn several_images_in_one_form_are_answered_together() {
+    let files = [
+        ("fire.png", png(5, 4, [250, 20, 20])),
+        ("sea.png", png(40, 30, [10, 10, 130])),
+        ("grass.png", png(3, 9, [0, 200, 60])),
+    ];
+    for model in ["colors", "single"] {
+        let request = post_form(&format!("/v1/models/{model}:classify?top_k=1"), &files);
+        let answer = send(request).await.json();
+        assert_eq!(answer["model"], *model);
+        let results = answer["results"].as_array().unwrap();
+        let results: Vec<(&str, &str)> = results
+            .iter()
+            .map(|result| {
+                let best = &result["predictions"][0]["label"];
+                (result["name"].as_str().unwrap(), best.as_str().unwrap())
+            })
+            .collect();
+        let expected = [("fire.png", "red"), ("sea.png", "blue"), ("grass.png", "green")];
+        assert_eq!(results, expected, "{model}");
+    }
+}
+
+/// What is answered to a batch is what is answered to each image.
+#[tokio::test]
+async fn a_batch_changes_no_answer() {
+    let photos = ["cat", "coffee", "flower"];
+    let files = photos.map(|name| (name, photo(name)));
+    let batch = send(post_form("/v1/models/photos:classify?top_k=3", &files))
+        .await
+        .json();
+    for (index, name) in photos.iter().enumerate() {
+        let alone = send(post("/v1/models/photos:classify?top_k=3", photo(name)))
+            .await
+            .json();
+        for place in 0..3 {
+            let (one, other) = (
+                &batch["results"][index]["predictions"][place],
+                &alone["predictions"][place],
+            );
+            assert_eq!(one["class"], other["class"], "{name}");
+            let difference = one["probability"].as_f64().unwrap() - other["probability"].as_f64().unwrap();
+            assert!(difference.abs() < 1e-4, "{name}: {one} {other}");
+        }
+    }
+}
+
+/// Real models on real photographs, by HTTP: what the server says is what Pillow and Python's ONNX Runtime say.
 #[tokio::test]
 async fn photographs_are_classified_as_by_the_reference() {
+    for (model, package, classes) in [
+        ("photos", "efficientnet-lite0", 1000),
+        ("tiny", "tiny", 10),
+        ("colors", "colors", 3),
+    ] {
+        for photo in std::fs::read_dir(example("photos")).unwrap() {
+            let path = photo.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let request = post(
+                &format!("/v1/models/{model}:classify?top_k={classes}"),
+                std::fs::read(&path).unwrap(),
+            );
+            let answer = send(request).await.json();
+            let ours = scores(&answer);
+            let reference = floats(&example(&format!("reference/{package}/{name}.probabilities")));
+            assert_eq!(ours.len(), reference.len());
+            for (class, (&our, &expected)) in ours.iter().zip(&reference).enumerate() {
+                let difference = (our - f64::from(expected)).abs();
+                assert!(
+                    difference < 0.02,
+                    "{model}: {name}: class {class}: {our} for {expected}"
+                );
+            }
+            let best = answer["predictions"][0]["class"].as_u64().unwrap();
+            let expected = reference.iter().copied().fold(0.0, f32::max);
+            assert_eq!(
+                reference[usize::try_from(best).unwrap()],
+                expected,
+                "{model}: {name}: another best class than Python's"
+            );
+        }
+    }
+}
+
+/// The labels are those of the photographs' subjects: the reference could be as wrong as we are.
+#[tokio::test]
+async fn the_answers_make_sense() {
     let labels = std::fs::read_to_string(example("efficientnet-lite0/labels.txt")).unwrap();
     let labels: Vec<&str> = labels.lines().collect();
     for (name, classes) in [
@@ -508,24 +783,11 @@ async fn photographs_are_classified_as_by_the_reference() {
         ("coffee", vec![967]),
         ("flower", vec![985]),
     ] {
-        let answer = send(post("/v1/models/photos:classify?top_k=1000", photo(name)))
-            .await
-            .json();
-        let predictions = answer["predictions"].as_array().unwrap();
-        let best = predictions[0]["class"].as_u64().unwrap();
-        assert!(classes.contains(&best), "{name}: {:?}", predictions[0]);
-        assert_eq!(predictions[0]["label"], labels[usize::try_from(best).unwrap()]);
-        let reference = floats(&example(&format!(
-            "reference/efficientnet-lite0/{name}.probabilities"
-        )));
-        for prediction in predictions {
-            let expected = reference[usize::try_from(prediction["class"].as_u64().unwrap()).unwrap()];
-            let difference = (prediction["probability"].as_f64().unwrap() - f64::from(expected)).abs();
-            assert!(
-                difference < 0.02,
-                "{name}: {prediction}, the reference says {expected}"
-            );
-        }
+        let answer = send(post("/v1/models/photos:classify", photo(name))).await.json();
+        let best = &answer["predictions"][0];
+        let class = usize::try_from(best["class"].as_u64().unwrap()).unwrap();
+        assert!(classes.contains(&class), "{name}: {best}");
+        assert_eq!(best["label"], labels[class]);
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Limits {
     pub max_body_bytes: u64,
     /// Largest decoded image, in pixels.
     pub max_image_pixels: u64,
+    /// Images in one form; all of them are in memory as one batch.
+    pub max_images_per_request: u32,
     /// Requests that may wait for a runner, per model; one more is answered 429.
     pub queue_length: u32,
 }
@@ -70,6 +72,7 @@ impl Default for Limits {
         Self {
             max_body_bytes: 64 << 20,
             max_image_pixels: 64 << 20,
+            max_images_per_request: 16,
             queue_length: 128,
         }
     }

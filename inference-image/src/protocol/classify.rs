@@ -1,16 +1,20 @@
-//! `POST /v1/models/{model}:classify` (and below `/v2`): a JPEG or PNG image as the body, labelled classes out.
+//! `POST /v1/models/{model}:classify` (and below `/v2`): an image as the body, or a form with several of them,
+//! labelled classes out.
 
+use super::body::Received;
 use super::request::{Target, measured, server_timing};
-use super::{Api, ApiError};
+use super::{Api, ApiError, multipart};
 use crate::classify::{ImageClassifier, Prediction};
-use crate::scheduling::RunOptions;
+use crate::scheduling::{InputError, RunOptions, Timing};
 use crate::service::Model;
+use crate::tensor::Tensor;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +24,23 @@ const VERB: &str = ":classify";
 /// The query of a request.
 type Parameters = BTreeMap<String, String>;
 
+/// To an image as the body.
 #[derive(Serialize)]
 struct Answer<'a> {
     model: &'a str,
+    predictions: Vec<Prediction>,
+}
+
+/// To a form.
+#[derive(Serialize)]
+struct FormAnswer<'a> {
+    model: &'a str,
+    results: Vec<FormResult>,
+}
+
+#[derive(Serialize)]
+struct FormResult {
+    name: String,
     predictions: Vec<Prediction>,
 }
 
@@ -61,32 +79,125 @@ async fn answer(
         return Err(ApiError::bad_request(message));
     };
     let top_k = top_k(&query?, classifier)?;
-    refuse_forms(headers)?;
-    let image = api.budget.read(headers, body).await?;
-    model.metrics().request_bytes.inc_by(image.bytes.len() as u64);
-    let steps = Arc::clone(classifier);
-    let prepare = Box::new(move || {
-        let inputs = steps.inputs(&image.bytes);
-        drop(image);
-        inputs
-    });
-    let completed = model
-        .run(prepare, vec![classifier.output()], RunOptions::default())
-        .await?;
-    let scores = completed
-        .outputs
-        .first()
-        .ok_or_else(|| ApiError::internal("the model returned no output"))?;
-    let predictions = classifier.answer(scores, top_k).map_err(ApiError::internal)?;
-    let timing = server_timing(completed.timing);
-    Ok((
-        [timing],
-        Json(Answer {
-            model: name,
-            predictions,
-        }),
-    )
-        .into_response())
+    let boundary = multipart::boundary(headers)?;
+    let mut body = api.budget.read(headers, body).await?;
+    model.metrics().request_bytes.inc_by(body.bytes.len() as u64);
+    let request = Request {
+        name,
+        model,
+        classifier,
+        top_k,
+    };
+    let Some(boundary) = boundary else {
+        return request.image(body).await;
+    };
+    let max = api.service.limits().max_images_per_request as usize;
+    let parts = multipart::parts(std::mem::take(&mut body.bytes), boundary, max).await?;
+    request.form(parts, body).await
+}
+
+/// What is asked of which model.
+struct Request<'a> {
+    name: &'a str,
+    model: &'a Model,
+    classifier: &'a Arc<ImageClassifier>,
+    top_k: usize,
+}
+
+impl Request<'_> {
+    async fn image(&self, mut body: Received) -> Result<Response, ApiError> {
+        let images = Images {
+            images: vec![std::mem::take(&mut body.bytes)],
+            labels: Vec::new(),
+            body: Arc::new(body),
+        };
+        let (mut predictions, timing) = self.run(images).await?;
+        let answer = Answer {
+            model: self.name,
+            predictions: predictions.pop().unwrap_or_default(),
+        };
+        Ok(([server_timing(timing)], Json(answer)).into_response())
+    }
+
+    async fn form(&self, parts: Vec<multipart::Part>, body: Received) -> Result<Response, ApiError> {
+        let (names, images): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.name, part.bytes)).unzip();
+        let label = |(index, name)| format!("image {} ({name:?}): ", index + 1);
+        let images = Images {
+            images,
+            labels: names.iter().enumerate().map(label).collect(),
+            body: Arc::new(body),
+        };
+        let (predictions, timing) = self.run(images).await?;
+        let result = |(name, predictions)| FormResult { name, predictions };
+        let answer = FormAnswer {
+            model: self.name,
+            results: names.into_iter().zip(predictions).map(result).collect(),
+        };
+        Ok(([server_timing(timing)], Json(answer)).into_response())
+    }
+
+    /// The answers in the order of the images: from one run if the model takes a batch, else from one run each.
+    async fn run(&self, images: Images) -> Result<(Vec<Vec<Prediction>>, Timing), ApiError> {
+        if images.images.len() == 1 || self.classifier.takes_batches() {
+            return self.run_once(images).await;
+        }
+        let (mut all, mut total) = (Vec::with_capacity(images.images.len()), Timing::default());
+        for image in images.split() {
+            let (predictions, timing) = self.run_once(image).await?;
+            all.extend(predictions);
+            total.queue += timing.queue;
+            total.prepare += timing.prepare;
+            total.inference += timing.inference;
+        }
+        Ok((all, total))
+    }
+
+    async fn run_once(&self, images: Images) -> Result<(Vec<Vec<Prediction>>, Timing), ApiError> {
+        let (steps, count) = (Arc::clone(self.classifier), images.images.len());
+        let prepare = Box::new(move || images.inputs(&steps));
+        let outputs = vec![self.classifier.output()];
+        let completed = self.model.run(prepare, outputs, RunOptions::default()).await?;
+        let scores = completed
+            .outputs
+            .first()
+            .ok_or_else(|| ApiError::internal("the model returned no output"))?;
+        let answers = self.classifier.answers(scores, count, self.top_k);
+        Ok((answers.map_err(ApiError::internal)?, completed.timing))
+    }
+}
+
+/// The images of one request.
+struct Images {
+    images: Vec<Bytes>,
+    /// What each is called in an error; empty where there is only one.
+    labels: Vec<String>,
+    /// Keeps the room that the bytes take.
+    body: Arc<Received>,
+}
+
+impl Images {
+    /// One by one.
+    fn split(self) -> impl Iterator<Item = Self> {
+        let labels = self.labels.into_iter().map(Some).chain(std::iter::repeat(None));
+        self.images
+            .into_iter()
+            .zip(labels)
+            .map(move |(image, label)| Self {
+                images: vec![image],
+                labels: label.into_iter().collect(),
+                body: Arc::clone(&self.body),
+            })
+    }
+
+    /// The model's inputs; the bytes are given back before the model runs.
+    fn inputs(self, classifier: &ImageClassifier) -> Result<Vec<Tensor>, InputError> {
+        classifier
+            .inputs(&self.images)
+            .map_err(|(index, error)| InputError {
+                message: format!("{}{error}", self.labels.get(index).map_or("", String::as_str)),
+                ..error
+            })
+    }
 }
 
 fn top_k(query: &Parameters, classifier: &ImageClassifier) -> Result<usize, ApiError> {
@@ -107,18 +218,4 @@ fn top_k(query: &Parameters, classifier: &ImageClassifier) -> Result<usize, ApiE
                 "top_k is {text:?}, it must be a number from 1 to {classes}"
             ))
         })
-}
-
-/// The image's own first bytes say what it is, whatever the Content-Type: `curl --data-binary` sends that of
-/// a form. But a form really sent by a browser has other bytes around the image.
-fn refuse_forms(headers: &HeaderMap) -> Result<(), ApiError> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    if content_type.starts_with("multipart/") {
-        let message = "the body must be the image itself, not a form: curl --data-binary @photo.jpg URL";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ mod body;
 mod classify;
 mod error;
 mod management;
+mod multipart;
 mod oip;
 mod request;
 
