@@ -74,9 +74,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
         return Ok(());
     }
     let cores = cgroup::cores();
-    // Runners compute; the network needs little.
+    // While nothing waits, a request runs its model on the thread of its connection: one more thread than such
+    // runs can be is always there for the other connections.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(4))
+        .worker_threads(cores + 1)
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| system("cannot start threads", &error))?;

@@ -1,18 +1,22 @@
-//! The models that are served: loaded, verified, warmed up, each behind its runners. Knows nothing of HTTP.
+//! The models that are served: loaded, verified, warmed up, behind the scheduler. Knows nothing of HTTP.
+
+mod loading;
 
 use crate::classify::ImageClassifier;
-use crate::engine::{Engine, OnnxEngine, Runtime, Signature};
+use crate::engine::{Engine, Runtime, Signature};
 use crate::exit::Fatal;
 use crate::load::Window;
 use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics};
-use crate::package::{self, manifest::Manifest};
-use crate::scheduling::{Completed, Job, JobError, Prepare, Rejected, RunOptions, Runners};
-use crate::tensor::Tensor;
-use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, ModelReport, Report, ServerConfig};
+use crate::package::manifest::Manifest;
+use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
+use loading::{Candidate, Settings};
+use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, Report, ServerConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+pub use crate::scheduling::RunError;
 
 /// Version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,111 +27,93 @@ pub struct Service {
     metrics: Metrics,
     report: Report,
     limits: Limits,
+    scheduler: Scheduler,
 }
 
 impl Service {
-    /// Loads every model of the configuration, with as many runners each as there are `cores`.
+    /// Loads every model of the configuration, to be run on so many cores.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn load(config: &ServerConfig, library: &Path, cores: usize) -> Result<Self, Fatal> {
-        let runtime = Runtime::load(library, &config.execution_provider)?;
-        let mut service = Self::empty(runtime.version(), runtime.provider(), config.limits.clone());
+        let runtime = Arc::new(Runtime::load(library, &config.execution_provider)?);
+        let limits = config.limits.clone();
+        let mut service = Self::empty(runtime.version(), runtime.provider(), limits, cores)?;
+        let settings = Settings::new(config, cores);
         for model in &config.models {
-            service.load_model(model, &runtime, cores)?;
+            let candidate = Candidate::load(model, &runtime, &settings);
+            let added = candidate.and_then(|candidate| service.insert(model, candidate));
+            added.map_err(|fatal| {
+                Fatal::new(fatal.reason, format!("model {:?}: {}", model.name, fatal.message))
+            })?;
         }
         Ok(service)
     }
 
     /// A service without models.
-    #[must_use]
-    pub fn empty(onnx_runtime_version: &str, execution_provider: &str, limits: Limits) -> Self {
+    ///
+    /// # Errors
+    /// `SystemError` for want of threads.
+    pub fn empty(
+        onnx_runtime_version: &str,
+        execution_provider: &str,
+        limits: Limits,
+        cores: usize,
+    ) -> Result<Self, Fatal> {
         let report = Report {
             server_version: VERSION.to_owned(),
             onnx_runtime_version: onnx_runtime_version.to_owned(),
             execution_provider: execution_provider.to_owned(),
             models: Vec::new(),
         };
-        let metrics = Metrics::new(VERSION, onnx_runtime_version, execution_provider);
-        Self {
+        let scheduler = Scheduler::start(cores).map_err(|error| {
+            Fatal::new(ExitReason::SystemError, format!("cannot start a thread: {error}"))
+        })?;
+        Ok(Self {
             models: BTreeMap::new(),
-            metrics,
+            metrics: Metrics::new(VERSION, onnx_runtime_version, execution_provider),
             report,
             limits,
-        }
-    }
-
-    fn load_model(&mut self, config: &ModelConfig, runtime: &Runtime, cores: usize) -> Result<(), Fatal> {
-        let named = |fatal: Fatal| {
-            Fatal::new(
-                fatal.reason,
-                format!("model {:?}: {}", config.name, fatal.message),
-            )
-        };
-        let package = package::open(config).map_err(named)?;
-        let engines: Result<Vec<OnnxEngine>, Fatal> =
-            (0..cores).map(|_| runtime.engine(&package.model)).collect();
-        let engines = engines
-            .map_err(named)?
-            .into_iter()
-            .map(|engine| Box::new(engine) as Box<dyn Engine>);
-        self.add(
-            &config.name,
-            package.digest,
-            engines.collect(),
-            package.manifest.as_ref(),
-        )
-        .map_err(named)
+            scheduler,
+        })
     }
 
     /// Adds a model, after each of its engines has been warmed up.
     ///
     /// # Errors
-    /// `ModelInvalid` if the manifest does not fit the model or a run fails, `SystemError` for want of threads.
+    /// `ModelInvalid` if the manifest does not fit the model or a run fails.
     pub fn add(
         &mut self,
         name: &str,
         digest: String,
-        mut engines: Vec<Box<dyn Engine>>,
+        engines: Vec<Box<dyn Engine>>,
         manifest: Option<&Manifest>,
     ) -> Result<(), Fatal> {
-        let invalid = |problem: String| Fatal::new(ExitReason::ModelInvalid, problem);
-        let signature = engines
-            .first()
-            .map(|engine| engine.signature().clone())
-            .ok_or_else(|| invalid("no engine".into()))?;
-        let classifier = manifest
-            .map(|manifest| ImageClassifier::new(manifest, &signature, self.limits.max_image_pixels))
-            .transpose()
-            .map_err(|problem| {
-                invalid(format!(
-                    "{} does not fit the model: {problem}",
-                    package::MANIFEST_FILE
-                ))
-            })?;
-        for engine in &mut engines {
-            warm_up(engine.as_mut(), classifier.as_ref()).map_err(invalid)?;
-        }
-        let metrics = self.metrics.model(name);
-        let runners =
-            Runners::start(engines, self.limits.queue_length as usize, &metrics).map_err(|error| {
-                Fatal::new(ExitReason::SystemError, format!("cannot start a thread: {error}"))
-            })?;
-        let report = ModelReport {
+        let config = ModelConfig {
             name: name.to_owned(),
-            digest,
-            opset: signature.opset,
-            inputs: signature.inputs.iter().map(|port| port.spec()).collect(),
-            outputs: signature.outputs.iter().map(|port| port.spec()).collect(),
+            path: String::new(),
+            digest: Some(digest),
         };
-        self.report.models.push(report);
-        let classifier = classifier.map(Arc::new);
+        self.insert(&config, Candidate::of(engines, manifest.cloned()))
+    }
+
+    fn insert(&mut self, config: &ModelConfig, candidate: Candidate) -> Result<(), Fatal> {
+        let ready = candidate.make_ready(config, self.limits.max_image_pixels)?;
+        let metrics = self.metrics.model(&config.name);
+        let lane = self.scheduler.add(scheduling::Model {
+            engines: ready.engines,
+            capacity: self.limits.queue_length as usize,
+            curve: ready.curve,
+            tuner: ready.tuner,
+            metrics: metrics.clone(),
+        });
+        self.report.models.push(ready.report);
         self.models.insert(
-            name.to_owned(),
+            config.name.clone(),
             Model {
-                signature,
-                classifier,
-                runners,
+                signature: ready.signature,
+                classifier: ready.classifier.map(Arc::new),
+                lane,
                 metrics,
                 window: Mutex::default(),
             },
@@ -199,18 +185,9 @@ impl Service {
 pub struct Model {
     signature: Signature,
     classifier: Option<Arc<ImageClassifier>>,
-    runners: Runners,
+    lane: Lane,
     metrics: ModelMetrics,
     window: Mutex<Window>,
-}
-
-/// Why a run gave no outputs.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RunError {
-    /// The job was not taken.
-    Rejected(Rejected),
-    /// The job failed.
-    Job(JobError),
 }
 
 impl Model {
@@ -239,71 +216,37 @@ impl Model {
 
     /// How busy the model is.
     fn load(&self, name: &str) -> ModelLoad {
-        let (load, busy) = (self.runners.load(), self.metrics.busy.get());
+        let (load, busy) = (self.lane.load(), self.metrics.busy.get());
         ModelLoad {
             name: name.to_owned(),
             in_flight: u64::try_from(self.metrics.in_flight.get()).unwrap_or(0),
             queued: load.queued as u64,
             running: load.running as u64,
-            runners: load.runners as u64,
+            runners: load.cores as u64,
             // There is a runner per core.
-            duty_cycle: self.window().duty_cycle(Instant::now(), busy, load.runners),
+            duty_cycle: self.window().duty_cycle(Instant::now(), busy, load.cores),
             predicted_wait_ms: load.predicted_wait.as_secs_f64() * 1000.0,
         }
     }
 
-    /// Waits for a runner and runs the model; dropping the future cancels the job if it still waits.
+    /// Whether a request would be taken now: to be asked before its body is read.
     ///
     /// # Errors
-    /// When the job was not taken or failed.
+    /// Why not.
+    pub fn admission(&self, options: &RunOptions) -> Result<(), Rejected> {
+        self.lane.admit(options)
+    }
+
+    /// Runs the model as soon as it is the request's turn; dropping the future cancels what still waits.
+    ///
+    /// # Errors
+    /// When the request was not taken or failed.
     pub async fn run(
         &self,
         prepare: Prepare,
         outputs: Vec<usize>,
-        _options: RunOptions,
+        options: RunOptions,
     ) -> Result<Completed, RunError> {
-        let (job, result) = Job::new(prepare, outputs);
-        self.runners.submit(job).map_err(RunError::Rejected)?;
-        match result.await {
-            Ok(result) => result.map_err(RunError::Job),
-            Err(_) => Err(RunError::Job(JobError::Lost("its runner is gone"))),
-        }
+        self.lane.run(prepare, outputs, options).await
     }
-}
-
-/// The first run of a session plans its memory and is several times as slow as the others. It also shows
-/// whether the model runs at all.
-fn warm_up(engine: &mut dyn Engine, classifier: Option<&ImageClassifier>) -> Result<(), String> {
-    let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
-    let inputs = match classifier.map(ImageClassifier::blank) {
-        Some(Some(image)) => Some(image),
-        Some(None) => None,
-        None => zeros(engine.signature()),
-    };
-    let Some(inputs) = inputs else {
-        tracing::info!("the model takes inputs of any size, it is not warmed up");
-        return Ok(());
-    };
-    let results = engine
-        .run(&inputs, &outputs)
-        .map_err(|error| format!("the first run failed: {error}"))?;
-    match (
-        classifier,
-        classifier.and_then(|classifier| results.get(classifier.output())),
-    ) {
-        (Some(classifier), Some(scores)) => classifier.answers(scores, 1, 1).map(drop),
-        _ => Ok(()),
-    }
-}
-
-/// One of each input, filled with zeros; `None` if a dimension other than the batch is dynamic.
-fn zeros(signature: &Signature) -> Option<Vec<Tensor>> {
-    let zero = |port: &crate::engine::Port| {
-        let mut shape = port.shape.clone();
-        if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {
-            *batch = 1;
-        }
-        Tensor::zeros(port.datatype, shape)
-    };
-    signature.inputs.iter().map(zero).collect()
 }

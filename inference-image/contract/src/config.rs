@@ -15,6 +15,12 @@ pub struct ServerConfig {
     /// Limits on what a client may send.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
+    /// How requests are put together and run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scheduling: Scheduling,
+    /// Where optimised graphs are kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache: Cache,
     /// How the server leaves.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drain: Drain,
@@ -76,6 +82,30 @@ impl Default for Limits {
             queue_length: 128,
         }
     }
+}
+
+/// How requests are put together and run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Scheduling {
+    /// Rows that may go into one run of a model; how many do is measured, and 1 where more do not pay.
+    pub max_batch_size: u32,
+}
+
+impl Default for Scheduling {
+    fn default() -> Self {
+        Self { max_batch_size: 8 }
+    }
+}
+
+/// Where optimised graphs are kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cache {
+    /// Folder that the server may write; without it graphs are optimised anew at each start. Graphs that
+    /// `modelservice-server optimize` has put into a package are used in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 /// How the server leaves after SIGTERM.

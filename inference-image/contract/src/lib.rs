@@ -5,9 +5,9 @@ mod config;
 mod exit;
 mod report;
 
-pub use config::{Drain, ExecutionProvider, Limits, ModelConfig, ServerConfig};
+pub use config::{Cache, Drain, ExecutionProvider, Limits, ModelConfig, Scheduling, ServerConfig};
 pub use exit::{ExitReason, TerminationMessage};
-pub use report::{DutyCycle, LoadReport, ModelLoad, ModelReport, Report, TensorSpec};
+pub use report::{DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report, TensorSpec};
 
 /// Environment variable that carries [`ServerConfig`] as a YAML (or JSON) document.
 pub const CONFIG_ENV: &str = "MODELSERVICE_CONFIG";

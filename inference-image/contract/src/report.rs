@@ -1,6 +1,7 @@
 //! What a server says of itself: what it serves, and how busy it is.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a ready server says of itself at [`REPORT_PATH`](crate::REPORT_PATH).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +31,33 @@ pub struct ModelReport {
     pub inputs: Vec<TensorSpec>,
     /// Outputs, in the model's order.
     pub outputs: Vec<TensorSpec>,
+    /// Program that made the file, and its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer: Option<String>,
+    /// What its maker says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Further entries of the file (`metadata_props`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Where the graph that is run came from.
+    #[serde(default)]
+    pub graph: GraphSource,
+    /// Seconds from opening the package until its sessions were made.
+    #[serde(default)]
+    pub load_seconds: f64,
+}
+
+/// Where the graph that is run came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GraphSource {
+    /// The package's file: each session optimises it and has its own weights.
+    #[default]
+    Original,
+    /// Optimised at this start; the sessions share its weights.
+    Optimised,
+    /// Optimised before, and found in the package or the cache; the sessions share its weights.
+    Cached,
 }
 
 /// Name, type and shape of one input or output.

@@ -1,13 +1,23 @@
 //! What runs a model: one engine per runner, each with a session of its own. Knows nothing of requests.
 
+mod cache;
 mod onnx;
+mod proto;
 mod provider;
+mod session;
+mod source;
 mod value;
 
-pub use onnx::{NO_TELEMETRY, OnnxEngine, Runtime};
+pub use cache::BAKED_FOLDER;
+pub(crate) use onnx::external_files;
+pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Runtime};
+pub use session::OnnxEngine;
 
 use crate::tensor::{DataType, Tensor, element_count};
 use modelservice_contract::TensorSpec;
+use std::collections::BTreeMap;
+
+pub use modelservice_contract::GraphSource;
 
 /// Runs one model; the runner's thread owns it.
 pub trait Engine: Send {
@@ -42,6 +52,21 @@ pub struct Signature {
     pub outputs: Vec<Port>,
     /// Version of the default ONNX operator set.
     pub opset: i64,
+}
+
+/// What a model's file says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// Version of the default ONNX operator set.
+    pub opset: i64,
+    /// Program that made the file, and its version.
+    pub producer: Option<String>,
+    /// The model's version; 0 if its maker gave none.
+    pub version: i64,
+    /// What its maker says of it.
+    pub description: Option<String>,
+    /// Further entries.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// One input or output.

@@ -1,16 +1,22 @@
 //! ONNX Runtime: the library, sessions, and values in and out.
 
-use super::{Engine, EngineError, Port, Signature, provider, value};
+use super::cache::{self, Origin};
+use super::session::OnnxEngine;
+use super::source::Source;
+use super::{Description, GraphSource, proto, provider};
 use crate::exit::Fatal;
-use crate::tensor::Tensor;
+use crate::package::Package;
+use crate::scheduling::Curve;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
-use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
-use ort::value::{Outlet, ValueType};
-use std::path::Path;
-use std::sync::Arc;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use prost::Message;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tempfile::TempDir;
 
 /// Environment variable that must be 1 before ONNX Runtime is loaded. Since 1.29 the official builds for Linux
 /// otherwise send what they run to Microsoft and write a device's identifier to the home folder, whatever
@@ -70,40 +76,132 @@ impl Runtime {
         &self.version
     }
 
+    /// Whether models run on the CPU.
+    #[must_use]
+    pub const fn is_cpu(&self) -> bool {
+        self.dispatch.is_none()
+    }
+
     /// Name of the execution provider.
     #[must_use]
     pub fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// Makes an engine with a session of its own from the bytes of a model.
+    /// Loads a model, from its optimised graph where there is one for this model, runtime and processor; else
+    /// optimises it and keeps the result in the cache.
     ///
     /// # Errors
     /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
-    pub fn engine(&self, model: &[u8]) -> Result<OnnxEngine, Fatal> {
-        let session = self.session(model)?;
-        let signature = signature(&session)?;
-        Ok(OnnxEngine { session, signature })
+    pub fn load_model(self: &Arc<Self>, package: &Package, cache: &Cache) -> Result<OnnxModel, Fatal> {
+        let mut model = OnnxModel {
+            runtime: Arc::clone(self),
+            source: Source::original(package),
+            graph: GraphSource::Original,
+            description: Description::read(&package.model),
+            private: Mutex::default(),
+        };
+        // Other providers compile graphs of their own.
+        if !self.is_cpu() {
+            return Ok(model);
+        }
+        let origin = Origin::new(&package.digest, &self.build());
+        let cached = cache::find(&cache.folders(package), &origin).and_then(Source::optimised);
+        if let Some(source) = cached {
+            (model.source, model.graph) = (source, GraphSource::Cached);
+            return Ok(model);
+        }
+        let (folder, private) = match &cache.path {
+            Some(path) => (path.clone(), None),
+            // ONNX Runtime writes graphs to files only.
+            None => match tempfile::tempdir() {
+                Ok(private) => (private.path().to_owned(), Some(private)),
+                Err(error) => {
+                    not_kept(&std::env::temp_dir(), &error);
+                    return Ok(model);
+                }
+            },
+        };
+        model.private = Mutex::new(private);
+        if let Some(source) = self.optimise(&model.source, &origin, &folder)? {
+            (model.source, model.graph) = (source, GraphSource::Optimised);
+        }
+        Ok(model)
     }
 
-    fn session(&self, model: &[u8]) -> Result<Session, Fatal> {
-        let options = |error: &dyn std::fmt::Display| {
+    /// Optimises a package's graph into a folder; what is there already is kept. Returns the entry's folder.
+    ///
+    /// # Errors
+    /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
+    pub fn bake(&self, package: &Package, folder: &Path) -> Result<PathBuf, Fatal> {
+        let origin = Origin::new(&package.digest, &self.build());
+        if let Some(entry) = cache::find(&[folder.to_owned()], &origin) {
+            return Ok(entry.folder);
+        }
+        let source = self.optimise(&Source::original(package), &origin, folder)?;
+        source.as_ref().and_then(Source::folder).cloned().ok_or_else(|| {
+            let message = format!(
+                "no optimised graph can be written to {}: see the log",
+                folder.display()
+            );
+            Fatal::new(ExitReason::SystemError, message)
+        })
+    }
+
+    /// `None`, after a warning, if the graph cannot be kept: serving goes on without.
+    fn optimise(&self, original: &Source, origin: &Origin, folder: &Path) -> Result<Option<Source>, Fatal> {
+        let made = cache::write(folder, origin, |new| {
+            let builder = self.builder(1)?;
+            original
+                .optimise(builder, new)
+                .map_err(|error| self.explain(&error.to_string()))
+        });
+        match made {
+            Ok(Ok(entry)) => Ok(Source::optimised(entry)),
+            // Not every graph can be written; whether this one can be loaded is another question.
+            Ok(Err(fatal)) => match self.session(original, 1) {
+                Ok(_) => {
+                    tracing::warn!("the optimised graph cannot be kept: {}", fatal.message);
+                    Ok(None)
+                }
+                Err(fatal) => Err(fatal),
+            },
+            Err(error) => {
+                not_kept(folder, &error);
+                Ok(None)
+            }
+        }
+    }
+
+    fn session(&self, source: &Source, threads: usize) -> Result<Session, Fatal> {
+        let session = source.session(self.builder(threads)?);
+        session.map_err(|error| self.explain(&error.to_string()))
+    }
+
+    fn builder(&self, threads: usize) -> Result<SessionBuilder, Fatal> {
+        let refused = |error: &dyn std::fmt::Display| {
             Fatal::new(
                 ExitReason::RuntimeUnavailable,
                 format!("ONNX Runtime refuses the session's options: {error}"),
             )
         };
-        let builder = Session::builder(&self.environment).map_err(|error| options(&error))?;
-        // One core per runner: with more callers than cores, more threads per call only get in each other's way.
-        let builder = builder.with_intra_threads(1).map_err(|error| options(&error))?;
-        let builder = builder.with_inter_threads(1).map_err(|error| options(&error))?;
+        let builder = Session::builder(&self.environment).map_err(|error| refused(&error))?;
+        let builder = builder
+            .with_intra_threads(threads)
+            .map_err(|error| refused(&error))?;
+        let builder = builder.with_inter_threads(1).map_err(|error| refused(&error))?;
+        // Threads that spin while they wait take the cores from other runs.
         let mut builder = builder
             .with_intra_op_spinning(false)
-            .map_err(|error| options(&error))?;
+            .map_err(|error| refused(&error))?;
+        // It warns of each graph that is kept, since another processor may not run it: ours has a key for that.
+        builder = builder
+            .with_log_level(LogLevel::Error)
+            .map_err(|error| refused(&error))?;
         if let Some(dispatch) = &self.dispatch {
             builder = builder
                 .with_disable_cpu_fallback()
-                .map_err(|error| options(&error))?;
+                .map_err(|error| refused(&error))?;
             builder = builder
                 .with_execution_providers([dispatch.clone()])
                 .map_err(|error| {
@@ -114,9 +212,12 @@ impl Runtime {
                     Fatal::new(ExitReason::AcceleratorUnavailable, message)
                 })?;
         }
-        builder
-            .commit_from_memory(model)
-            .map_err(|error| self.explain(&error.to_string()))
+        Ok(builder)
+    }
+
+    /// What a graph depends on beside its model.
+    fn build(&self) -> String {
+        format!("{} {}", self.version, ort::info())
     }
 
     /// ONNX Runtime has one error for everything that can go wrong while a session is made.
@@ -136,7 +237,7 @@ impl Runtime {
             || problem.contains("external data")
             || problem.contains("model_path")
         {
-            "export the model as one file, without external data"
+            "put the files with its external data beside model.onnx"
         } else {
             "check the file with onnx.checker"
         };
@@ -148,6 +249,13 @@ impl Runtime {
     }
 }
 
+fn not_kept(folder: &Path, error: &std::io::Error) {
+    tracing::warn!(
+        "the optimised graph cannot be kept in {}: {error}; each session loads its own weights",
+        folder.display()
+    );
+}
+
 fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &str) {
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, "{message}"),
@@ -157,80 +265,98 @@ fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &st
     }
 }
 
-fn signature(session: &Session) -> Result<Signature, Fatal> {
-    let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Result<Vec<Port>, Fatal>>();
-    let opset = session.opset_for_domain("").map_or(0, i64::from);
-    Ok(Signature {
-        inputs: ports(session.inputs())?,
-        outputs: ports(session.outputs())?,
-        opset,
-    })
+/// Where optimised graphs are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    /// Folder for those that are made at start; `None` keeps none.
+    pub path: Option<PathBuf>,
 }
 
-fn port(outlet: &Outlet) -> Result<Port, Fatal> {
-    let refused = || {
-        let message = format!(
-            "{:?} of the model is {}, which this server does not serve: use tensors of BOOL, (U)INT8–64, FP16–64, BF16 or strings",
-            outlet.name(),
-            outlet.dtype()
-        );
-        Fatal::new(ExitReason::ModelInvalid, message)
-    };
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-        return Err(refused());
-    };
-    Ok(Port {
-        name: outlet.name().to_owned(),
-        datatype: value::datatype(*ty).ok_or_else(refused)?,
-        shape: shape.to_vec(),
-    })
+impl Cache {
+    /// Where to look: what was baked into the package first.
+    fn folders(&self, package: &Package) -> Vec<PathBuf> {
+        let baked = package.folder.join(cache::BAKED_FOLDER);
+        std::iter::once(baked).chain(self.path.clone()).collect()
+    }
 }
 
-/// One ONNX Runtime session; `run` needs it exclusively, since the allocators of some execution providers
-/// are not thread-safe.
-pub struct OnnxEngine {
-    session: Session,
-    signature: Signature,
+/// A model that sessions can be made of.
+pub struct OnnxModel {
+    runtime: Arc<Runtime>,
+    source: Source,
+    graph: GraphSource,
+    description: Description,
+    /// Where the graph is when no folder is configured.
+    private: Mutex<Option<TempDir>>,
 }
 
-impl Engine for OnnxEngine {
-    fn signature(&self) -> &Signature {
-        &self.signature
+impl OnnxModel {
+    /// Makes an engine with a session of its own, that computes with so many threads.
+    ///
+    /// # Errors
+    /// As [`Runtime::load_model`].
+    pub fn engine(&self, threads: usize) -> Result<OnnxEngine, Fatal> {
+        let session = self.runtime.session(&self.source, threads)?;
+        OnnxEngine::new(session, self.description.opset)
     }
 
-    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-        let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
-        for (port, tensor) in self.signature.inputs.iter().zip(inputs) {
-            values.push((&port.name, value::borrow(tensor)?));
-        }
-        let names = || {
-            outputs
-                .iter()
-                .filter_map(|&index| self.signature.outputs.get(index))
+    /// Removes the graph's files if they are in no configured folder; no engine can be made after that.
+    pub fn tidy(&self) {
+        let private = self.private.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(private);
+    }
+
+    /// Where the graph came from.
+    #[must_use]
+    pub const fn graph(&self) -> GraphSource {
+        self.graph
+    }
+
+    /// What the file says of itself.
+    #[must_use]
+    pub const fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// What batches cost on so many cores, if it has been measured before.
+    #[must_use]
+    pub fn curve(&self, cores: usize) -> Option<Curve> {
+        cache::curve(self.source.folder()?, cores)
+    }
+
+    /// Keeps what batches cost beside the graph, if that can be written.
+    pub fn store_curve(&self, cores: usize, curve: &Curve) {
+        let Some(folder) = self.source.folder().filter(|folder| folder.exists()) else {
+            return;
         };
-        // Without a selection ONNX Runtime makes all outputs, and is spared a list of names.
-        let options;
-        let mut results = if outputs.len() == self.signature.outputs.len() {
-            self.session.run(values)
-        } else {
-            let selector = names().fold(OutputSelector::no_default(), |selector, port| {
-                selector.with(&port.name)
-            });
-            options = RunOptions::new()
-                .map_err(|error| value::explain(&error))?
-                .with_outputs(selector);
-            self.session.run_with_options(values, &options)
+        if let Err(error) = cache::store_curve(folder, cores, curve) {
+            tracing::debug!("what batches cost is not kept in {}: {error}", folder.display());
         }
-        .map_err(|error| value::explain(&error))?;
-        names()
-            .map(|port| {
-                let result = results.remove(&port.name).ok_or_else(|| lost(&port.name))?;
-                value::take(result)
-            })
-            .collect()
     }
 }
 
-fn lost(name: &str) -> EngineError {
-    EngineError::Failed(format!("ONNX Runtime returned no output {name:?}"))
+impl Description {
+    fn read(model: &[u8]) -> Self {
+        // What cannot be read here, ONNX Runtime has refused already.
+        let model = proto::Model::decode(model).unwrap_or_default();
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        let producer = format!("{} {}", model.producer_name, model.producer_version);
+        Self {
+            opset: model.opset(),
+            producer: text(producer.trim().to_owned()),
+            version: model.model_version,
+            metadata: model
+                .metadata
+                .iter()
+                .map(|entry| (entry.key.clone(), entry.value.clone()))
+                .collect(),
+            description: text(model.description),
+        }
+    }
+}
+
+/// The files beside `model.onnx` in which it keeps weights, by name.
+pub(crate) fn external_files(model: &[u8]) -> Vec<String> {
+    let model = proto::Model::decode(model).unwrap_or_default();
+    model.external_files().into_iter().map(str::to_owned).collect()
 }

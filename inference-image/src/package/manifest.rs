@@ -6,7 +6,7 @@ use crate::exit::Fatal;
 use modelservice_contract::ExitReason;
 use serde::Deserialize;
 use std::io::ErrorKind;
-use std::path::{Component, Path};
+use std::path::Path;
 
 /// `model.yaml`. Unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -232,7 +232,7 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(&path, &error)),
+        Err(error) => return Err(super::unreadable(&path, &error)),
     };
     let mut manifest = parse(&text).map_err(|problem| invalid(format!("{}: {problem}", path.display())))?;
     if let Labels::File(name) = &manifest.labels {
@@ -250,10 +250,7 @@ pub fn parse(text: &str) -> Result<Manifest, String> {
 }
 
 fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
-    let inside = Path::new(name)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if !inside || name.is_empty() {
+    if !super::is_inside(name) {
         return Err(invalid(format!(
             "{MANIFEST_FILE}: labels must name a file in the package, not {name:?}"
         )));
@@ -263,16 +260,9 @@ fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
         ErrorKind::NotFound => invalid(format!(
             "{MANIFEST_FILE} names labels {name:?}, but the package has no such file"
         )),
-        _ => unreadable(&path, &error),
+        _ => super::unreadable(&path, &error),
     })?;
     Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Fatal {
-    Fatal::new(
-        ExitReason::SystemError,
-        format!("cannot read {}: {error}", path.display()),
-    )
 }
 
 fn invalid(message: String) -> Fatal {

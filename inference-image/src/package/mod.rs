@@ -10,7 +10,8 @@ use manifest::Manifest;
 use modelservice_contract::{ExitReason, ModelConfig};
 use sha2::{Digest, Sha256};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Name of the model file in a package.
 pub const MODEL_FILE: &str = "model.onnx";
@@ -20,8 +21,12 @@ pub const MANIFEST_FILE: &str = "model.yaml";
 /// What a package holds.
 #[derive(Debug)]
 pub struct Package {
+    /// Where it is.
+    pub folder: PathBuf,
     /// The bytes of `model.onnx`.
-    pub model: Vec<u8>,
+    pub model: Arc<Vec<u8>>,
+    /// Name and bytes of each file beside it in which it keeps weights (ONNX external data).
+    pub external: Vec<(String, Arc<[u8]>)>,
     /// `sha256:<64 hex>` of them.
     pub digest: String,
     /// `model.yaml`, where there is one.
@@ -45,10 +50,53 @@ pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
         return Err(Fatal::new(ExitReason::ModelDigestMismatch, message));
     }
     Ok(Package {
-        model,
+        folder: folder.to_owned(),
+        external: read_external(folder, &model)?,
+        model: Arc::new(model),
         digest,
         manifest: manifest::read(folder)?,
     })
+}
+
+fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<(String, Arc<[u8]>)>, Fatal> {
+    let read = |name: String| {
+        let invalid = |problem: String| Fatal::new(ExitReason::ModelInvalid, problem);
+        if !is_inside(&name) {
+            return Err(invalid(format!(
+                "{MODEL_FILE} keeps weights in {name:?}, which is outside its package: export it with the file beside it"
+            )));
+        }
+        let path = folder.join(&name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok((name, bytes.into())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(invalid(format!(
+                "{MODEL_FILE} keeps weights in {name:?}, which the package {} does not have: \
+                 put it beside {MODEL_FILE} (external data)",
+                folder.display()
+            ))),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    };
+    crate::engine::external_files(model)
+        .into_iter()
+        .map(read)
+        .collect()
+}
+
+/// Whether a name that a file of the package gives stays in the package.
+fn is_inside(name: &str) -> bool {
+    !name.is_empty()
+        && Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Fatal {
+    let message = format!(
+        "cannot read {}: {error}: check the file's permissions (the server runs without root)",
+        path.display()
+    );
+    Fatal::new(ExitReason::SystemError, message)
 }
 
 fn read_model(folder: &Path) -> Result<Vec<u8>, Fatal> {
@@ -62,13 +110,7 @@ fn read_model(folder: &Path) -> Result<Vec<u8>, Fatal> {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Err(missing(folder))
         }
-        Err(error) => Err(Fatal::new(
-            ExitReason::SystemError,
-            format!(
-                "cannot read {}: {error}: check the file's permissions (the server runs without root)",
-                path.display()
-            ),
-        )),
+        Err(error) => Err(unreadable(&path, &error)),
     }
 }
 

@@ -1,16 +1,29 @@
-//! From a request to a runner: one bounded queue per model, and one runner thread per core that owns an
-//! engine. Knows nothing of HTTP.
+//! From a request to an engine: one bounded queue per model, and as many runs at once as there are cores.
+//! Knows nothing of HTTP.
 //!
-//! A job's inputs are prepared (an image is decoded) on the runner's thread: so no more images are in
-//! memory at once than there are runners, and decoding never takes a core from the network.
+//! - `state`: the decisions, pure: who may run now, what is refused, which model is next, how many jobs go
+//!   into one run.
+//! - `scheduler`: the runner threads, one per core, and the thread of a request itself while nothing waits.
+//! - `batch`: one run: inputs are made, batched, run, and cut into answers.
+//! - `tuning`: what a run of several costs, measured; from it follows the batch size.
+//!
+//! A job's inputs are made (an image is decoded) by who runs it: so no more images are in memory at once than
+//! there are cores, and decoding counts as the model's time.
+//!
+//! The rules, after Clockwork (OSDI '20): choices are taken in one place, runs are never preempted, and a
+//! request that would be late is refused when it comes, not when it is late.
 
-mod queue;
-mod runner;
+mod batch;
+mod scheduler;
+mod state;
+mod tuning;
 
-pub use queue::Rejected;
-pub use runner::Runners;
+pub use scheduler::{Lane, Scheduler};
+pub use state::Load;
+pub use tuning::{Curve, MakeEngine, Store, Tuner, wide_pays};
 
-use crate::engine::EngineError;
+use crate::engine::{Engine, EngineError};
+use crate::metrics::ModelMetrics;
 use crate::tensor::Tensor;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -39,17 +52,23 @@ pub struct InputError {
     pub message: String,
 }
 
-/// How busy the runners of a model are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Jobs that wait.
-    pub queued: usize,
-    /// Runners at work.
-    pub running: usize,
-    /// Runners that there are.
-    pub runners: usize,
-    /// How long a job that came now would probably wait.
-    pub predicted_wait: Duration,
+/// Why a job was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// As many jobs wait as may; try again after this time.
+    Full {
+        /// When the queue will probably be empty.
+        retry_after: Duration,
+    },
+    /// The deadline would pass before the answer is ready; try again after this time.
+    OutOfReach {
+        /// Until the answer would be ready.
+        predicted: Duration,
+        /// When the queue will probably be empty.
+        retry_after: Duration,
+    },
+    /// The runners are gone: the server is leaving.
+    Closed,
 }
 
 /// Why a job has no outputs.
@@ -61,12 +80,21 @@ pub enum JobError {
     /// The engine could not run them.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The deadline passed before a runner was free.
+    /// The deadline passed before the job could run.
     #[error("the request's deadline passed while it waited in the queue")]
     Expired,
     /// A bug: the job panicked, or its runner is gone.
     #[error("the request could not be completed: {0}")]
     Lost(&'static str),
+}
+
+/// Why a run gave no outputs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunError {
+    /// The job was not taken.
+    Rejected(Rejected),
+    /// The job failed.
+    Job(JobError),
 }
 
 /// Outputs, in the order in which they were asked for, and where the time went.
@@ -81,11 +109,11 @@ pub struct Completed {
 /// Where the time of a job went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timing {
-    /// Waiting for a runner.
+    /// Waiting for a core.
     pub queue: Duration,
     /// Making the inputs.
     pub prepare: Duration,
-    /// In the engine.
+    /// In the engine; of the whole batch, if it was one.
     pub inference: Duration,
 }
 
@@ -108,30 +136,35 @@ pub enum Priority {
     Normal,
 }
 
-/// A request for one run.
-pub struct Job {
-    prepare: Prepare,
-    outputs: Vec<usize>,
-    submitted: Instant,
-    reply: oneshot::Sender<Result<Completed, JobError>>,
+/// What a model runs on. `M` is the engine's type.
+pub struct Engines {
+    /// One thread each; at least one.
+    pub narrow: Vec<Box<dyn Engine>>,
+    /// All cores, for a request that comes when nothing else is there; where that is faster.
+    pub wide: Option<Box<dyn Engine>>,
 }
 
-impl Job {
-    /// A job, and where its result arrives. Dropping the receiver before it runs cancels it.
-    #[must_use]
-    pub fn new(
-        prepare: Prepare,
-        outputs: Vec<usize>,
-    ) -> (Self, oneshot::Receiver<Result<Completed, JobError>>) {
-        let (reply, receiver) = oneshot::channel();
-        (
-            Self {
-                prepare,
-                outputs,
-                submitted: Instant::now(),
-                reply,
-            },
-            receiver,
-        )
-    }
+/// A model as the scheduler is told of it.
+pub struct Model {
+    /// What runs it.
+    pub engines: Engines,
+    /// Jobs that may wait.
+    pub capacity: usize,
+    /// What runs of several cost, as far as it is known.
+    pub curve: Curve,
+    /// Measures in idle moments what is not known yet.
+    pub tuner: Option<Tuner>,
+    /// Where its runs are counted.
+    pub metrics: ModelMetrics,
+}
+
+/// A request for one run.
+struct Job {
+    /// Unique in its scheduler.
+    id: u64,
+    prepare: Prepare,
+    outputs: Vec<usize>,
+    options: RunOptions,
+    submitted: Instant,
+    reply: oneshot::Sender<Result<Completed, JobError>>,
 }

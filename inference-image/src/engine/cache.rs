@@ -1,0 +1,236 @@
+//! Optimised graphs on disk. An entry is a folder whose name is the hash of all that it depends on: the model,
+//! the ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the
+//! weights, a list of their hashes and, once measured, what batches cost.
+
+use crate::scheduling::Curve;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Folder of a package for graphs that `modelservice-server optimize` has made.
+pub const BAKED_FOLDER: &str = ".optimized";
+/// The graph, without its weights.
+pub(super) const GRAPH_FILE: &str = "graph.onnx";
+/// The weights.
+pub(super) const WEIGHTS_FILE: &str = "weights.bin";
+const ENTRY_FILE: &str = "entry.json";
+const CURVE_FILE: &str = "batches.json";
+/// Changes when what an entry holds changes.
+const FORMAT: u32 = 1;
+
+/// What a graph was optimised from and for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Origin {
+    format: u32,
+    /// Digest of `model.onnx`.
+    model: String,
+    /// Version and build of ONNX Runtime.
+    runtime: String,
+    /// Hash of the processor's features.
+    processor: String,
+}
+
+/// What an entry's folder says of itself.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    origin: Origin,
+    graph: String,
+    weights: String,
+}
+
+/// The content of an entry.
+pub(super) struct Entry {
+    pub(super) graph: Vec<u8>,
+    pub(super) weights: Vec<u8>,
+    pub(super) folder: PathBuf,
+}
+
+impl Origin {
+    pub(super) fn new(model: &str, runtime: &str) -> Self {
+        Self {
+            format: FORMAT,
+            model: model.to_owned(),
+            runtime: runtime.to_owned(),
+            processor: processor(),
+        }
+    }
+
+    /// Name of the entry's folder.
+    pub(super) fn key(&self) -> String {
+        let text = format!(
+            "{}\n{}\n{}\n{}",
+            self.format, self.model, self.runtime, self.processor
+        );
+        hash(text.as_bytes())[..16].to_owned()
+    }
+}
+
+/// The first whole entry in these folders. What is broken is said, and passed over.
+pub(super) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
+    folders.iter().find_map(|folder| {
+        let folder = folder.join(origin.key());
+        match read(&folder, origin) {
+            Ok(entry) => Some(entry),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!("the optimised graph in {} is not used: {error}", folder.display());
+                None
+            }
+        }
+    })
+}
+
+fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
+    let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
+    let manifest: Manifest = serde_json::from_slice(&std::fs::read(folder.join(ENTRY_FILE))?)?;
+    if manifest.origin != *origin {
+        return Err(invalid("it is of another model, runtime or processor"));
+    }
+    // Read into private memory: under a memory map, a file that shrinks kills the process.
+    let part = |name: &str, expected: &str| {
+        let bytes = std::fs::read(folder.join(name))?;
+        if hash(&bytes) == expected {
+            Ok(bytes)
+        } else {
+            Err(invalid(&format!("{name} is damaged")))
+        }
+    };
+    Ok(Entry {
+        graph: part(GRAPH_FILE, &manifest.graph)?,
+        weights: part(WEIGHTS_FILE, &manifest.weights)?,
+        folder: folder.to_owned(),
+    })
+}
+
+/// Makes an entry: `make` writes graph and weights into the folder that it is given. Until all is there, the
+/// entry has another name, so that no reader meets half of it and several writers do not disturb each other.
+pub(super) fn write<E>(
+    folder: &Path,
+    origin: &Origin,
+    make: impl FnOnce(&Path) -> Result<(), E>,
+) -> io::Result<Result<Entry, E>> {
+    std::fs::create_dir_all(folder)?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(folder)?;
+    if let Err(error) = make(new.path()) {
+        return Ok(Err(error));
+    }
+    let graph = std::fs::read(new.path().join(GRAPH_FILE))?;
+    let weights = match std::fs::read(new.path().join(WEIGHTS_FILE)) {
+        // A model without large weights.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::write(new.path().join(WEIGHTS_FILE), [])?;
+            Vec::new()
+        }
+        weights => weights?,
+    };
+    let manifest = Manifest {
+        origin: origin.clone(),
+        graph: hash(&graph),
+        weights: hash(&weights),
+    };
+    std::fs::write(new.path().join(ENTRY_FILE), serde_json::to_vec_pretty(&manifest)?)?;
+    let entry = folder.join(origin.key());
+    // What is there is broken, or somebody else's and as good.
+    let _ = std::fs::remove_dir_all(&entry);
+    match std::fs::rename(new.path(), &entry) {
+        Err(error) if !entry.join(ENTRY_FILE).exists() => Err(error),
+        _ => Ok(Ok(Entry {
+            graph,
+            weights,
+            folder: entry,
+        })),
+    }
+}
+
+/// What batches of the entry's model cost, if it has been measured.
+pub(super) fn curve(folder: &Path, cores: usize) -> Option<Curve> {
+    let text = std::fs::read(folder.join(format!("{cores}-{CURVE_FILE}"))).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// Keeps what batches cost.
+pub(super) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Result<()> {
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&file, curve)?;
+    file.persist(folder.join(format!("{cores}-{CURVE_FILE}")))?;
+    Ok(())
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+/// The processor's features as Linux lists them: a graph is laid out for the widest vectors of its processor.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let features = |line: &&str| line.starts_with("flags") || line.starts_with("Features");
+    hash(text.lines().find(features).unwrap_or_default().as_bytes())[..16].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn entry(folder: &Path, origin: &Origin) -> Entry {
+        let made = write(folder, origin, |new| {
+            std::fs::write(new.join(GRAPH_FILE), b"graph")?;
+            std::fs::write(new.join(WEIGHTS_FILE), b"weights")
+        });
+        made.unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_found_again_but_by_no_other_model_or_runtime() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = [folder.path().join("empty"), folder.path().to_owned()];
+        let origin = Origin::new("sha256:1", "1.31");
+        assert!(find(&folders, &origin).is_none());
+        entry(folder.path(), &origin);
+        let found = find(&folders, &origin).unwrap();
+        assert_eq!(
+            (found.graph, found.weights),
+            (b"graph".to_vec(), b"weights".to_vec())
+        );
+        for other in [Origin::new("sha256:2", "1.31"), Origin::new("sha256:1", "1.30")] {
+            assert!(find(&folders, &other).is_none());
+        }
+    }
+
+    // Half a graph could load and answer wrong.
+    #[test]
+    fn a_damaged_or_foreign_entry_is_not_used_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = [folder.path().to_owned()];
+        let origin = Origin::new("sha256:1", "1.31");
+        let made = entry(folder.path(), &origin).folder;
+        for (file, content) in [
+            (GRAPH_FILE, "grapf"),
+            (WEIGHTS_FILE, "weight"),
+            (ENTRY_FILE, "{"),
+            (ENTRY_FILE, "{}"),
+        ] {
+            std::fs::write(made.join(file), content).unwrap();
+            assert!(find(&folders, &origin).is_none(), "{file}");
+            entry(folder.path(), &origin);
+            assert!(find(&folders, &origin).is_some(), "{file}");
+        }
+        let other = entry(folder.path(), &Origin::new("sha256:2", "1.31")).folder;
+        std::fs::remove_dir_all(&made).unwrap();
+        std::fs::rename(other, &made).unwrap();
+        assert!(find(&folders, &origin).is_none());
+    }
+
+    #[test]
+    fn a_curve_is_kept_for_its_number_of_cores() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut measured = Curve::default();
+        measured.add(1, std::time::Duration::from_millis(5));
+        store_curve(folder.path(), 2, &measured).unwrap();
+        assert_eq!(curve(folder.path(), 2), Some(measured));
+        assert_eq!(curve(folder.path(), 4), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! What sessions of one model are made from: the package's file as it is, or the graph that ONNX Runtime has
+//! optimised, whose weights all sessions share.
+//!
+//! Shared are initialisers that are handed in (`AddInitializer`): each session then uses the same tensor, and
+//! what kernels pack for themselves goes into one container. Initialisers that are read from a file are copied
+//! into each session.
+
+use super::cache::{self, Entry};
+use super::proto;
+use crate::package::Package;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
+use prost::Message;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Initialisers smaller than this stay in the graph, in bytes.
+const SMALLEST_SHARED: usize = 1024;
+
+/// What sessions are made from.
+pub(super) enum Source {
+    /// `model.onnx` and the files that it names.
+    Original {
+        model: Arc<Vec<u8>>,
+        external: Vec<(String, Arc<[u8]>)>,
+    },
+    /// An optimised graph. Sessions read it from its file, beside which ONNX Runtime wants to see the file of the
+    /// weights, although it takes none from there.
+    Optimised {
+        weights: Vec<(String, Arc<DynValue>)>,
+        prepacked: PrepackedWeights,
+        folder: PathBuf,
+    },
+}
+
+impl Source {
+    /// The package's files.
+    pub(super) fn original(package: &Package) -> Self {
+        Self::Original {
+            model: Arc::clone(&package.model),
+            external: package.external.clone(),
+        }
+    }
+
+    /// A graph from the cache; `None` if its weights cannot be shared.
+    pub(super) fn optimised(entry: Entry) -> Option<Self> {
+        let model = proto::Model::decode(entry.graph.as_slice()).ok()?;
+        let shared = model
+            .graph?
+            .initializers
+            .into_iter()
+            .filter(|one| one.file().is_some());
+        let weights: Option<Vec<_>> = shared
+            .map(|one| {
+                let elements = entry.weights.get(one.range()?)?;
+                let value = value(one.data_type, &one.dims, elements)?;
+                Some((one.name, Arc::new(value)))
+            })
+            .collect();
+        Some(Self::Optimised {
+            weights: weights?,
+            prepacked: PrepackedWeights::new(),
+            folder: entry.folder,
+        })
+    }
+
+    /// Makes a session.
+    pub(super) fn session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
+        match self {
+            Self::Original { model, external } => {
+                for (name, bytes) in external {
+                    builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
+                }
+                builder.commit_from_memory(model)
+            }
+            Self::Optimised {
+                weights,
+                prepacked,
+                folder,
+            } => {
+                builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;
+                builder = builder.with_prepacked_weights(prepacked)?;
+                for (name, weight) in weights {
+                    builder = builder.with_initializer(name, Arc::clone(weight))?;
+                }
+                builder.commit_from_file(folder.join(cache::GRAPH_FILE))
+            }
+        }
+    }
+
+    /// Optimises the package's graph and writes it into a folder.
+    pub(super) fn optimise(&self, builder: SessionBuilder, folder: &Path) -> ort::Result<()> {
+        let builder = builder
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_optimized_model_path(folder.join(cache::GRAPH_FILE))?
+            .with_config_entry(
+                "session.optimized_model_external_initializers_file_name",
+                cache::WEIGHTS_FILE,
+            )?
+            .with_config_entry(
+                "session.optimized_model_external_initializers_min_size_in_bytes",
+                SMALLEST_SHARED.to_string(),
+            )?;
+        self.session(builder).map(drop)
+    }
+
+    /// The cache entry that it is from.
+    pub(super) fn folder(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Optimised { folder, .. } => Some(folder),
+            Self::Original { .. } => None,
+        }
+    }
+}
+
+/// A tensor with a copy of these elements; `None` for a type that is not shared.
+fn value(data_type: i32, dims: &[i64], bytes: &[u8]) -> Option<DynValue> {
+    fn typed<T: PrimitiveTensorElementType + bytemuck::AnyBitPattern + bytemuck::NoUninit + Debug>(
+        dims: &[i64],
+        bytes: &[u8],
+    ) -> Option<DynValue> {
+        let elements: Vec<T> = bytemuck::pod_collect_to_vec(bytes);
+        Tensor::from_array((dims, elements)).ok().map(Tensor::into_dyn)
+    }
+    // `TensorProto.DataType`.
+    match data_type {
+        1 => typed::<f32>(dims, bytes),
+        2 => typed::<u8>(dims, bytes),
+        3 => typed::<i8>(dims, bytes),
+        4 => typed::<u16>(dims, bytes),
+        5 => typed::<i16>(dims, bytes),
+        6 => typed::<i32>(dims, bytes),
+        7 => typed::<i64>(dims, bytes),
+        10 => typed::<half::f16>(dims, bytes),
+        11 => typed::<f64>(dims, bytes),
+        16 => typed::<half::bf16>(dims, bytes),
+        _ => None,
+    }
+}

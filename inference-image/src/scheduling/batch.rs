@@ -1,0 +1,169 @@
+//! One run: makes the inputs of its jobs, runs those together that fit together, and answers each.
+
+use super::{Completed, Job, JobError, Timing};
+use crate::engine::Engine;
+use crate::metrics::ModelMetrics;
+use crate::tensor::Tensor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot::Sender;
+
+type Reply = Sender<Result<Completed, JobError>>;
+
+/// A job whose inputs are made.
+struct Prepared {
+    inputs: Vec<Tensor>,
+    outputs: Vec<usize>,
+    timing: Timing,
+    reply: Reply,
+}
+
+/// Answers every job; at most `batch` rows go into one run of the engine.
+pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics: &ModelMetrics) {
+    let mut waiting: Vec<Prepared> = jobs.into_iter().filter_map(|job| prepare(job, metrics)).collect();
+    while !waiting.is_empty() {
+        let together = take_fitting(&mut waiting, batch);
+        match <[Prepared; 1]>::try_from(together) {
+            Ok([alone]) => run_alone(alone, engine, metrics),
+            Err(together) => run_together(together, engine, metrics),
+        }
+    }
+}
+
+fn prepare(job: Job, metrics: &ModelMetrics) -> Option<Prepared> {
+    let queue = job.submitted.elapsed();
+    metrics.queue_wait.observe(queue.as_secs_f64());
+    let started = Instant::now();
+    let make = job.prepare;
+    match caught(|| make().map_err(JobError::Input)) {
+        Ok(inputs) => {
+            let prepare = started.elapsed();
+            metrics.preprocessing.observe(prepare.as_secs_f64());
+            let timing = Timing {
+                queue,
+                prepare,
+                inference: Duration::ZERO,
+            };
+            Some(Prepared {
+                inputs,
+                outputs: job.outputs,
+                timing,
+                reply: job.reply,
+            })
+        }
+        Err(error) => {
+            // Its client may have left.
+            let _ = job.reply.send(Err(error));
+            None
+        }
+    }
+}
+
+/// The first job, and those after it whose tensors have the same shape but for the first dimension.
+fn take_fitting(waiting: &mut Vec<Prepared>, batch: usize) -> Vec<Prepared> {
+    let first = waiting.remove(0);
+    let mut room = batch.saturating_sub(first.rows().unwrap_or(batch));
+    let fits = |other: &mut Prepared| match other.rows() {
+        Some(rows) if rows <= room && first.fits(other) => {
+            room -= rows;
+            true
+        }
+        _ => false,
+    };
+    let others: Vec<Prepared> = waiting.extract_if(.., fits).collect();
+    std::iter::once(first).chain(others).collect()
+}
+
+impl Prepared {
+    /// The first dimension, if it is that of all inputs.
+    fn rows(&self) -> Option<usize> {
+        let rows = *self.inputs.first()?.shape().first()?;
+        let same = self
+            .inputs
+            .iter()
+            .all(|input| input.shape().first() == Some(&rows));
+        usize::try_from(rows).ok().filter(|_| same)
+    }
+
+    fn fits(&self, other: &Self) -> bool {
+        let mut inputs = self.inputs.iter().zip(&other.inputs);
+        self.outputs == other.outputs
+            && inputs.all(|(a, b)| a.datatype() == b.datatype() && a.shape().get(1..) == b.shape().get(1..))
+    }
+
+    fn answer(mut self, inference: Duration, result: Result<Vec<Tensor>, JobError>) {
+        self.timing.inference = inference;
+        let timing = self.timing;
+        // The client may have left while the job ran.
+        let _ = self
+            .reply
+            .send(result.map(|outputs| Completed { outputs, timing }));
+    }
+}
+
+fn run_alone(job: Prepared, engine: &mut dyn Engine, metrics: &ModelMetrics) {
+    let (took, result) = measured(engine, &job.inputs, &job.outputs, metrics);
+    job.answer(took, result);
+}
+
+fn run_together(jobs: Vec<Prepared>, engine: &mut dyn Engine, metrics: &ModelMetrics) {
+    if let Some(inputs) = concatenated(&jobs) {
+        let (took, result) = measured(engine, &inputs, &jobs[0].outputs, metrics);
+        let parts = result.and_then(|outputs| {
+            cut(&outputs, &jobs).ok_or(JobError::Lost("the model's outputs are no batch of its inputs"))
+        });
+        if let Ok(parts) = parts {
+            for (job, outputs) in jobs.into_iter().zip(parts) {
+                job.answer(took, Ok(outputs));
+            }
+            return;
+        }
+    }
+    // What one of them did wrong must not hit the others.
+    for job in jobs {
+        run_alone(job, engine, metrics);
+    }
+}
+
+fn measured(
+    engine: &mut dyn Engine,
+    inputs: &[Tensor],
+    outputs: &[usize],
+    metrics: &ModelMetrics,
+) -> (Duration, Result<Vec<Tensor>, JobError>) {
+    let started = Instant::now();
+    let result = caught(|| engine.run(inputs, outputs).map_err(JobError::Engine));
+    let took = started.elapsed();
+    metrics.inference.observe(took.as_secs_f64());
+    let rows = inputs.first().and_then(|input| input.shape().first());
+    metrics.batch_size.observe(rows.map_or(1.0, |&rows| rows as f64));
+    (took, result)
+}
+
+/// A panic is a bug, and a 500 for this request alone.
+fn caught<T>(work: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or(Err(JobError::Lost("an internal error; see the server's log")))
+}
+
+fn concatenated(jobs: &[Prepared]) -> Option<Vec<Tensor>> {
+    let count = jobs.first()?.inputs.len();
+    let input = |index: usize| {
+        let parts: Vec<&Tensor> = jobs.iter().map(|job| &job.inputs[index]).collect();
+        Tensor::concatenate(&parts)
+    };
+    (0..count).map(input).collect()
+}
+
+/// The outputs of each job.
+fn cut(outputs: &[Tensor], jobs: &[Prepared]) -> Option<Vec<Vec<Tensor>>> {
+    let rows: Option<Vec<i64>> = jobs.iter().map(|job| i64::try_from(job.rows()?).ok()).collect();
+    let rows = rows?;
+    let mut parts: Vec<Vec<Tensor>> = jobs.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
+    for output in outputs {
+        for (part, tensor) in parts.iter_mut().zip(output.split(&rows)?) {
+            part.push(tensor);
+        }
+    }
+    Some(parts)
+}

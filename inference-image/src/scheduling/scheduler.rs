@@ -1,0 +1,233 @@
+//! The runner threads, one per core, and the thread of a request itself: while nothing waits, handing a job to
+//! another thread and back would cost more than a small model's run.
+
+use super::state::{Load, State, Taken, Work};
+use super::{Completed, Curve, Job, JobError, Model, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// With nothing to do for this long, a runner measures what is not known yet.
+const IDLE_BEFORE_TUNING: Duration = Duration::from_millis(200);
+
+/// Runs jobs of several models on the cores of this process. Its threads end when it and all lanes are dropped.
+pub struct Scheduler {
+    shared: Arc<Shared>,
+    /// Ends the threads when the last of scheduler and lanes is gone.
+    threads: Arc<Threads>,
+}
+
+/// The way to one model.
+pub struct Lane {
+    shared: Arc<Shared>,
+    model: usize,
+    _threads: Arc<Threads>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// There is a run that could start.
+    startable: Condvar,
+    ids: AtomicU64,
+}
+
+struct Threads {
+    shared: Arc<Shared>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Scheduler {
+    /// Starts one runner per core.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(cores: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(cores)),
+            startable: Condvar::new(),
+            ids: AtomicU64::new(0),
+        });
+        let threads = Threads {
+            shared: Arc::clone(&shared),
+            handles: Mutex::default(),
+        };
+        for index in 0..cores {
+            let runner = Arc::clone(&shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("runner-{index}"))
+                .spawn(move || runner.run())?;
+            locked(&threads.handles).push(thread);
+        }
+        Ok(Self {
+            shared,
+            threads: Arc::new(threads),
+        })
+    }
+
+    /// Adds a model.
+    #[must_use]
+    pub fn add(&self, model: Model) -> Lane {
+        Lane {
+            model: locked(&self.shared.state).add(model),
+            shared: Arc::clone(&self.shared),
+            _threads: Arc::clone(&self.threads),
+        }
+    }
+}
+
+impl Lane {
+    /// Whether a job would be taken now: to be asked before a request's body is read.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, options: &RunOptions) -> Result<(), Rejected> {
+        locked(&self.shared.state).admit(self.model, options, Instant::now())
+    }
+
+    /// Runs the model as soon as it is this job's turn; dropping the future cancels the job if it still waits.
+    ///
+    /// # Errors
+    /// When the job was not taken or failed.
+    pub async fn run(
+        &self,
+        prepare: Prepare,
+        outputs: Vec<usize>,
+        options: RunOptions,
+    ) -> Result<Completed, RunError> {
+        let (reply, mut answer) = oneshot::channel();
+        let now = Instant::now();
+        let id = self.shared.ids.fetch_add(1, Ordering::Relaxed);
+        let job = Job {
+            id,
+            prepare,
+            outputs,
+            options,
+            submitted: now,
+            reply,
+        };
+        let taken = locked(&self.shared.state).submit(self.model, job, now);
+        match taken.map_err(RunError::Rejected)? {
+            Taken::Runs(work) => self.shared.execute(work),
+            Taken::Waits => self.shared.startable.notify_one(),
+        }
+        if let Some(deadline) = options.deadline {
+            let in_time = tokio::time::timeout_at(deadline.into(), &mut answer).await;
+            if let Ok(result) = in_time {
+                return unpack(result);
+            }
+            if locked(&self.shared.state).withdraw(self.model, id).is_some() {
+                return Err(RunError::Job(JobError::Expired));
+            }
+            // It is being run: the answer is late, but there will be one.
+        }
+        unpack(answer.await)
+    }
+
+    /// How busy the model is.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        locked(&self.shared.state).load(self.model)
+    }
+}
+
+fn unpack(
+    result: Result<Result<Completed, JobError>, oneshot::error::RecvError>,
+) -> Result<Completed, RunError> {
+    let result = result.unwrap_or(Err(JobError::Lost("its runner is gone")));
+    result.map_err(RunError::Job)
+}
+
+impl Shared {
+    /// A runner's life.
+    fn run(&self) {
+        while let Some(task) = self.next() {
+            match task {
+                Task::Run(work) => self.execute(work),
+                Task::Tune(model, tuner) => self.tune(model, tuner),
+            }
+        }
+    }
+
+    /// Waits for something to do; `None` when there never will be.
+    fn next(&self) -> Option<Task> {
+        let mut state = locked(&self.state);
+        loop {
+            if let Some(work) = state.take(Instant::now()) {
+                return Some(Task::Run(work));
+            }
+            if state.is_closed() && state.waiting() == 0 {
+                return None;
+            }
+            if !state.has_tuner() {
+                state = self.startable.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (next, waited) = self
+                .startable
+                .wait_timeout(state, IDLE_BEFORE_TUNING)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = next;
+            if waited.timed_out()
+                && let Some((model, tuner)) = state.take_tuner()
+            {
+                return Some(Task::Tune(model, tuner));
+            }
+        }
+    }
+
+    fn execute(&self, mut work: Work) {
+        let started = Instant::now();
+        let jobs = std::mem::take(&mut work.jobs);
+        batch::run(jobs, work.engine.as_mut(), work.batch, &work.metrics);
+        self.release(|state| state.finish(work, started.elapsed()));
+    }
+
+    fn tune(&self, model: usize, mut tuner: Tuner) {
+        // A model that panics when it is measured is not measured any more.
+        let step = catch_unwind(AssertUnwindSafe(|| {
+            let more = tuner.step();
+            (tuner.curve().clone(), more.then_some(tuner))
+        }));
+        let (curve, tuner) = step.unwrap_or_else(|_| (Curve::default(), None));
+        self.release(|state| state.finish_tuner(model, tuner, &curve));
+    }
+
+    /// Gives cores back, and wakes who can use them.
+    fn release(&self, give: impl FnOnce(&mut State)) {
+        let mut state = locked(&self.state);
+        give(&mut state);
+        let startable = state.startable();
+        drop(state);
+        for _ in 0..startable {
+            self.startable.notify_one();
+        }
+    }
+}
+
+enum Task {
+    Run(Work),
+    Tune(usize, Tuner),
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        locked(&self.shared.state).close();
+        self.shared.startable.notify_all();
+        for thread in locked(&self.handles).drain(..) {
+            // A runner catches what its jobs panic with, so there is nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+// Nothing panics while it holds a lock; if it did, what is locked would still be whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "scheduler_tests.rs"]
+mod tests;

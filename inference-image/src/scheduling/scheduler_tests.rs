@@ -1,0 +1,252 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+use crate::engine::{Engine, EngineError, Port, Signature};
+use crate::metrics::{Metrics, ModelMetrics};
+use crate::scheduling::{Engines, Priority};
+use crate::tensor::{DataType, Tensor};
+use std::sync::atomic::AtomicUsize;
+
+/// Answers with its inputs, after a time; refuses negative numbers; counts how many run at once.
+struct Echo {
+    signature: Signature,
+    takes: Duration,
+    at_once: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Engine for Echo {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        let running = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(running, Ordering::SeqCst);
+        std::thread::sleep(self.takes);
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        let negative = |input: &Tensor| {
+            input
+                .elements::<f32>()
+                .is_some_and(|x| x.iter().any(|&x| x < 0.0))
+        };
+        if inputs.iter().any(negative) {
+            return Err(EngineError::Refused("negative".into()));
+        }
+        Ok(inputs.to_vec())
+    }
+}
+
+struct Bench {
+    scheduler: Scheduler,
+    at_once: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    metrics: Metrics,
+    cores: usize,
+}
+
+impl Bench {
+    fn new(cores: usize) -> Self {
+        Self {
+            scheduler: Scheduler::start(cores).unwrap(),
+            at_once: Arc::default(),
+            most: Arc::default(),
+            metrics: Metrics::new("", "", ""),
+            cores,
+        }
+    }
+
+    fn add(&self, takes: Duration, batch: usize, wide: bool) -> (Arc<Lane>, ModelMetrics) {
+        let port = Port {
+            name: "x".into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1],
+        };
+        let engine = || {
+            Box::new(Echo {
+                signature: Signature {
+                    inputs: vec![port.clone()],
+                    outputs: vec![port.clone()],
+                    opset: 1,
+                },
+                takes,
+                at_once: Arc::clone(&self.at_once),
+                most: Arc::clone(&self.most),
+            }) as Box<dyn Engine>
+        };
+        let mut curve = Curve::default();
+        curve.add(1, takes);
+        curve.add(batch, takes);
+        let metrics = self.metrics.model(&format!("echo-{}", takes.as_millis()));
+        let lane = self.scheduler.add(Model {
+            engines: Engines {
+                narrow: (0..self.cores).map(|_| engine()).collect(),
+                wide: wide.then(engine),
+            },
+            capacity: 64,
+            curve,
+            tuner: None,
+            metrics: metrics.clone(),
+        });
+        (Arc::new(lane), metrics)
+    }
+}
+
+fn row(value: f32) -> Prepare {
+    Box::new(move || Ok(vec![Tensor::from_vec(vec![1], vec![value]).unwrap()]))
+}
+
+fn first(completed: &Completed) -> f32 {
+    completed.outputs[0].elements::<f32>().unwrap()[0]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_panics_fails_alone() {
+    let bench = Bench::new(1);
+    let (lane, _) = bench.add(Duration::ZERO, 1, false);
+    let bad = lane.run(Box::new(|| panic!("a bug")), vec![0], RunOptions::default());
+    assert!(matches!(bad.await, Err(RunError::Job(JobError::Lost(_)))));
+    let good = lane.run(row(9.0), vec![0], RunOptions::default()).await.unwrap();
+    assert_eq!(first(&good), 9.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
+    let bench = Bench::new(1);
+    let (lane, _) = bench.add(Duration::from_millis(30), 4, false);
+    let run = |value| {
+        let lane = Arc::clone(&lane);
+        tokio::spawn(async move { lane.run(row(value), vec![0], RunOptions::default()).await })
+    };
+    let running = run(0.0);
+    while lane.load().running == 0 {
+        tokio::task::yield_now().await;
+    }
+    let waiting: Vec<_> = [1.0, 2.0, -3.0, 4.0].map(run).into();
+    assert!(running.await.unwrap().is_ok());
+    for (job, value) in waiting.into_iter().zip([1.0, 2.0, -3.0, 4.0]) {
+        match job.await.unwrap() {
+            Ok(completed) => assert_eq!(first(&completed), value),
+            // The batch failed for its sake, and it alone has to bear it.
+            Err(error) => assert!(value < 0.0, "{error:?}"),
+        }
+    }
+    let text = bench.metrics.encode().unwrap();
+    // One run of one, one of four that failed, and then each of these alone.
+    let has = |line: &str| text.lines().any(|other| other == line);
+    assert!(
+        has("modelservice_batch_size_bucket{le=\"1.0\",model=\"echo-30\"} 5"),
+        "{text}"
+    );
+    assert!(
+        has("modelservice_batch_size_bucket{le=\"4.0\",model=\"echo-30\"} 6"),
+        "{text}"
+    );
+}
+
+// More sessions than cores make all of them slower.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_runs_at_once_than_there_are_cores_whatever_the_models() {
+    let bench = Bench::new(2);
+    let lanes = [
+        bench.add(Duration::from_millis(1), 1, false).0,
+        bench.add(Duration::from_millis(2), 1, true).0,
+    ];
+    let jobs: Vec<_> = (0..40)
+        .map(|index| {
+            let lane = Arc::clone(&lanes[index % 2]);
+            tokio::spawn(async move { lane.run(row(1.0), vec![0], RunOptions::default()).await })
+        })
+        .collect();
+    for job in jobs {
+        assert!(job.await.unwrap().is_ok());
+    }
+    assert_eq!(bench.most.load(Ordering::SeqCst), 2);
+}
+
+// A model with a crowd of requests must not starve another that is on the same server.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_saturated_models_share_the_cores_evenly() {
+    let bench = Bench::new(2);
+    let models = [
+        bench.add(Duration::from_millis(2), 1, false),
+        bench.add(Duration::from_millis(7), 1, false),
+    ];
+    let end = Instant::now() + Duration::from_millis(1500);
+    let mut clients = Vec::new();
+    for (lane, _) in &models {
+        for _ in 0..6 {
+            let lane = Arc::clone(lane);
+            clients.push(tokio::spawn(async move {
+                while Instant::now() < end {
+                    lane.run(row(1.0), vec![0], RunOptions::default()).await.unwrap();
+                }
+            }));
+        }
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let busy = models.map(|(_, metrics)| metrics.busy.get());
+    let share = busy[0] / (busy[0] + busy[1]);
+    assert!((0.4..=0.6).contains(&share), "{busy:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
+    let bench = Bench::new(1);
+    let (lane, _) = bench.add(Duration::from_millis(50), 1, false);
+    let spawn = |value, options| {
+        let lane = Arc::clone(&lane);
+        tokio::spawn(async move {
+            lane.run(row(value), vec![0], options)
+                .await
+                .map(|_| Instant::now())
+        })
+    };
+    let running = spawn(0.0, RunOptions::default());
+    while lane.load().running == 0 {
+        tokio::task::yield_now().await;
+    }
+    let normal = spawn(1.0, RunOptions::default());
+    while lane.load().queued == 0 {
+        tokio::task::yield_now().await;
+    }
+    let urgent = RunOptions {
+        priority: Priority::High,
+        deadline: None,
+    };
+    let high = spawn(2.0, urgent);
+    let late = RunOptions {
+        priority: Priority::Normal,
+        deadline: Some(Instant::now() + Duration::from_millis(1)),
+    };
+    let refused = lane.run(row(3.0), vec![0], late).await;
+    assert!(matches!(
+        refused,
+        Err(RunError::Rejected(Rejected::OutOfReach { .. }))
+    ));
+    running.await.unwrap().unwrap();
+    let (high, normal) = (high.await.unwrap().unwrap(), normal.await.unwrap().unwrap());
+    assert!(high < normal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_finish_what_waits_before_they_end() {
+    let bench = Bench::new(2);
+    // Slow enough to be left to the runners.
+    let (lane, _) = bench.add(Duration::from_millis(30), 1, false);
+    let jobs: Vec<_> = (0..6)
+        .map(|_| {
+            let lane = Arc::clone(&lane);
+            tokio::spawn(async move { lane.run(row(1.0), vec![0], RunOptions::default()).await })
+        })
+        .collect();
+    while lane.load().queued < 4 {
+        tokio::task::yield_now().await;
+    }
+    drop((bench, lane));
+    for job in jobs {
+        assert!(job.await.unwrap().is_ok());
+    }
+}

@@ -1,0 +1,354 @@
+//! The scheduler's decisions. Pure but for the engines it keeps: no threads, no clock; `now` is passed in.
+
+use super::{Curve, Engines, Job, JobError, Model, Priority, Rejected, RunOptions, Tuner};
+use crate::engine::Engine;
+use crate::metrics::ModelMetrics;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A job of which this is known to take longer is left to the runner threads: the thread of a request also
+/// serves other connections.
+const INLINE_LIMIT: Duration = Duration::from_millis(20);
+
+/// All models, the cores and what runs on them.
+pub(super) struct State {
+    cores: usize,
+    /// Cores on which nothing runs.
+    free: usize,
+    models: Vec<ModelState>,
+    closed: bool,
+}
+
+/// One model.
+struct ModelState {
+    high: VecDeque<Job>,
+    normal: VecDeque<Job>,
+    engines: Engines,
+    capacity: usize,
+    batch: usize,
+    tuner: Option<Tuner>,
+    /// Jobs that are being run.
+    running: usize,
+    /// Running mean of the core time of one job.
+    cost: Duration,
+    /// Core time so far, for fairness between models: who has had least is next.
+    spent: Duration,
+    metrics: Arc<ModelMetrics>,
+}
+
+/// One run: the jobs, the engine and the cores it takes. Comes back to [`State::finish`].
+pub(super) struct Work {
+    pub(super) model: usize,
+    pub(super) jobs: Vec<Job>,
+    pub(super) engine: Box<dyn Engine>,
+    /// Rows that go into one run of the engine.
+    pub(super) batch: usize,
+    pub(super) metrics: Arc<ModelMetrics>,
+    cores: usize,
+    count: usize,
+}
+
+/// What becomes of a job that has been taken.
+pub(super) enum Taken {
+    /// It runs now, on the thread that brought it.
+    Runs(Work),
+    /// It waits.
+    Waits,
+}
+
+/// How busy a model is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Jobs that wait.
+    pub queued: usize,
+    /// Jobs that are being run.
+    pub running: usize,
+    /// Cores, which all models share.
+    pub cores: usize,
+    /// How long a job that came now would probably wait.
+    pub predicted_wait: Duration,
+    /// Jobs that go into one run when enough wait.
+    pub batch: usize,
+}
+
+impl State {
+    pub(super) fn new(cores: usize) -> Self {
+        Self {
+            cores,
+            free: cores,
+            models: Vec::new(),
+            closed: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, model: Model) -> usize {
+        let Model {
+            engines,
+            capacity,
+            curve,
+            tuner,
+            metrics,
+        } = model;
+        self.models.push(ModelState {
+            high: VecDeque::new(),
+            normal: VecDeque::new(),
+            engines,
+            capacity,
+            batch: curve.best(),
+            cost: curve.single(),
+            tuner,
+            running: 0,
+            spent: Duration::ZERO,
+            metrics: Arc::new(metrics),
+        });
+        self.models.len() - 1
+    }
+
+    /// Whether a job would be taken now.
+    pub(super) fn admit(&self, model: usize, options: &RunOptions, now: Instant) -> Result<(), Rejected> {
+        if self.closed {
+            return Err(Rejected::Closed);
+        }
+        let entry = &self.models[model];
+        let retry_after = || entry.cost * saturated(entry.waiting()) / saturated(self.cores);
+        // What a free core takes at once does not wait.
+        if entry.waiting() >= entry.capacity + self.free {
+            return Err(Rejected::Full {
+                retry_after: retry_after(),
+            });
+        }
+        let Some(deadline) = options.deadline else {
+            return Ok(());
+        };
+        let predicted = self.predict(model, options.priority);
+        if now + predicted <= deadline {
+            return Ok(());
+        }
+        Err(Rejected::OutOfReach {
+            predicted,
+            retry_after: retry_after(),
+        })
+    }
+
+    /// Takes a job, unless it cannot be served in time or there is no room.
+    pub(super) fn submit(&mut self, model: usize, job: Job, now: Instant) -> Result<Taken, Rejected> {
+        if self.admit(model, &job.options, now).is_err() {
+            // Those whose client left hold places that nobody needs.
+            self.models[model].forget_gone();
+            self.admit(model, &job.options, now)?;
+        }
+        self.activate(model);
+        let nothing_waits = self.models.iter().all(|entry| entry.waiting() == 0);
+        let entry = &mut self.models[model];
+        entry.queue(job.options.priority).push_back(job);
+        if nothing_waits
+            && entry.cost <= INLINE_LIMIT
+            && let Some(work) = self.take(now)
+        {
+            return Ok(Taken::Runs(work));
+        }
+        Ok(Taken::Waits)
+    }
+
+    /// A model that was idle does not get back the time that it did not use.
+    fn activate(&mut self, model: usize) {
+        if self.models[model].is_active() {
+            return;
+        }
+        let active = self.models.iter().filter(|entry| entry.is_active());
+        if let Some(least) = active.map(|entry| entry.spent).min() {
+            let entry = &mut self.models[model];
+            entry.spent = entry.spent.max(least);
+        }
+    }
+
+    /// The next run, if there is a core, an engine and a job for it.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Work> {
+        if self.free == 0 {
+            return None;
+        }
+        loop {
+            let (model, _) = self
+                .models
+                .iter()
+                .enumerate()
+                .filter(|(_, entry)| entry.waiting() > 0 && !entry.engines.narrow.is_empty())
+                .min_by_key(|(_, entry)| entry.spent)?;
+            let alone = self.free == self.cores && self.waiting() == 1;
+            let entry = &mut self.models[model];
+            let jobs = entry.pop(now);
+            if jobs.is_empty() {
+                continue;
+            }
+            let wide = if alone { entry.engines.wide.take() } else { None };
+            let cores = if wide.is_some() { self.cores } else { 1 };
+            let engine = wide.or_else(|| entry.engines.narrow.pop())?;
+            entry.running += jobs.len();
+            self.free -= cores;
+            return Some(Work {
+                model,
+                count: jobs.len(),
+                jobs,
+                engine,
+                batch: entry.batch,
+                metrics: Arc::clone(&entry.metrics),
+                cores,
+            });
+        }
+    }
+
+    /// Takes back what a run used, and learns what it cost.
+    pub(super) fn finish(&mut self, work: Work, took: Duration) {
+        let entry = &mut self.models[work.model];
+        self.free += work.cores;
+        entry.running -= work.count;
+        entry.spent += took * saturated(work.cores);
+        entry.metrics.ran(took, work.cores);
+        if work.cores == 1 {
+            entry.engines.narrow.push(work.engine);
+            let each = took / saturated(work.count);
+            entry.cost = if entry.cost.is_zero() {
+                each
+            } else {
+                (entry.cost * 7 + each) / 8
+            };
+        } else {
+            entry.engines.wide = Some(work.engine);
+        }
+    }
+
+    /// A tuner that has something to measure, if nothing at all is to be done; it takes one core.
+    pub(super) fn take_tuner(&mut self) -> Option<(usize, Tuner)> {
+        if self.free < self.cores || self.waiting() > 0 || self.closed {
+            return None;
+        }
+        let index = self.models.iter().position(|entry| entry.tuner.is_some())?;
+        let tuner = self.models[index].tuner.take()?;
+        self.free -= 1;
+        Some((index, tuner))
+    }
+
+    /// Takes back a tuner, or forgets one that has measured all, and uses what it has learnt.
+    pub(super) fn finish_tuner(&mut self, model: usize, tuner: Option<Tuner>, curve: &Curve) {
+        self.free += 1;
+        let entry = &mut self.models[model];
+        entry.tuner = tuner;
+        entry.batch = curve.best();
+    }
+
+    /// Whether there is something to measure in an idle moment.
+    pub(super) fn has_tuner(&self) -> bool {
+        self.models.iter().any(|entry| entry.tuner.is_some())
+    }
+
+    /// Takes a job back that still waits.
+    pub(super) fn withdraw(&mut self, model: usize, id: u64) -> Option<Job> {
+        let entry = &mut self.models[model];
+        [&mut entry.high, &mut entry.normal]
+            .into_iter()
+            .find_map(|queue| {
+                let index = queue.iter().position(|job| job.id == id)?;
+                queue.remove(index)
+            })
+    }
+
+    /// Refuses new jobs; those that wait are still run.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Jobs of all models that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.models.iter().map(ModelState::waiting).sum()
+    }
+
+    /// Runs that could start now.
+    pub(super) fn startable(&self) -> usize {
+        self.free.min(self.waiting())
+    }
+
+    pub(super) fn load(&self, model: usize) -> Load {
+        let entry = &self.models[model];
+        Load {
+            queued: entry.waiting(),
+            running: entry.running,
+            cores: self.cores,
+            predicted_wait: self.predict(model, Priority::Normal).saturating_sub(entry.cost),
+            batch: entry.batch,
+        }
+    }
+
+    /// Until a job that came now would be answered: what goes before it on this model's share of the cores,
+    /// and its own run.
+    fn predict(&self, model: usize, priority: Priority) -> Duration {
+        let entry = &self.models[model];
+        if self.free > 0 && entry.waiting() == 0 {
+            return entry.cost;
+        }
+        let ahead = match priority {
+            Priority::High => entry.high.len(),
+            Priority::Normal => entry.waiting(),
+        };
+        let others = self.models.iter().enumerate();
+        let active = others.filter(|(index, entry)| *index == model || entry.waiting() > 0);
+        // Runs that are under way are half done, on average.
+        let work = entry.cost * saturated(ahead) + entry.cost * saturated(entry.running) / 2;
+        work * saturated(active.count()) / saturated(self.cores) + entry.cost
+    }
+}
+
+impl ModelState {
+    fn waiting(&self) -> usize {
+        self.high.len() + self.normal.len()
+    }
+
+    fn is_active(&self) -> bool {
+        self.waiting() + self.running > 0
+    }
+
+    fn queue(&mut self, priority: Priority) -> &mut VecDeque<Job> {
+        match priority {
+            Priority::High => &mut self.high,
+            Priority::Normal => &mut self.normal,
+        }
+    }
+
+    /// Jobs for one run. One whose client left is dropped, one that would be late is told so.
+    fn pop(&mut self, now: Instant) -> Vec<Job> {
+        let mut jobs = Vec::with_capacity(self.batch);
+        while jobs.len() < self.batch {
+            let Some(job) = self.high.pop_front().or_else(|| self.normal.pop_front()) else {
+                break;
+            };
+            if job.reply.is_closed() {
+                continue;
+            }
+            match job.options.deadline {
+                Some(deadline) if now + self.cost > deadline => {
+                    // Its client may have left in this moment.
+                    let _ = job.reply.send(Err(JobError::Expired));
+                }
+                _ => jobs.push(job),
+            }
+        }
+        jobs
+    }
+
+    fn forget_gone(&mut self) {
+        self.high.retain(|job| !job.reply.is_closed());
+        self.normal.retain(|job| !job.reply.is_closed());
+    }
+}
+
+fn saturated(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

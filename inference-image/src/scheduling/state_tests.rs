@@ -1,0 +1,276 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::*;
+use crate::engine::{EngineError, Signature};
+use crate::metrics::Metrics;
+use crate::scheduling::Completed;
+use crate::tensor::Tensor;
+use tokio::sync::oneshot::{self, Receiver};
+
+struct Stub(Signature);
+
+impl Engine for Stub {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        Ok(inputs.to_vec())
+    }
+}
+
+fn stub() -> Box<dyn Engine> {
+    Box::new(Stub(Signature {
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+        opset: 1,
+    }))
+}
+
+type Answer = Receiver<Result<Completed, JobError>>;
+
+/// States of a test: jobs are numbered, time stands still unless it is said.
+struct Bench {
+    state: State,
+    now: Instant,
+    next: u64,
+    answers: Vec<Answer>,
+}
+
+const COST: Duration = Duration::from_millis(10);
+
+impl Bench {
+    /// A model of 10 ms for each name in `models`; those in capitals run wide when they are alone.
+    fn new(cores: usize, models: &[&str], batch: usize) -> Self {
+        let mut state = State::new(cores);
+        for name in models {
+            let mut curve = Curve::default();
+            curve.add(1, COST);
+            if batch > 1 {
+                curve.add(batch, COST);
+            }
+            state.add(Model {
+                engines: Engines {
+                    narrow: (0..cores).map(|_| stub()).collect(),
+                    wide: name.starts_with(char::is_uppercase).then(stub),
+                },
+                capacity: 2,
+                curve,
+                tuner: None,
+                metrics: Metrics::new("", "", "").model(name),
+            });
+        }
+        Self {
+            state,
+            now: Instant::now(),
+            next: 0,
+            answers: Vec::new(),
+        }
+    }
+
+    fn submit(&mut self, model: usize, options: RunOptions) -> Result<Option<Work>, Rejected> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            id: self.next,
+            prepare: Box::new(|| Ok(Vec::new())),
+            outputs: Vec::new(),
+            options,
+            submitted: self.now,
+            reply,
+        };
+        self.next += 1;
+        self.answers.push(answer);
+        match self.state.submit(model, job, self.now)? {
+            Taken::Runs(work) => Ok(Some(work)),
+            Taken::Waits => Ok(None),
+        }
+    }
+
+    fn plain(&mut self, model: usize) -> Result<Option<Work>, Rejected> {
+        self.submit(model, RunOptions::default())
+    }
+
+    fn take(&mut self) -> Option<Work> {
+        self.state.take(self.now)
+    }
+
+    fn due(&self, after: Duration) -> RunOptions {
+        RunOptions {
+            deadline: Some(self.now + after),
+            ..RunOptions::default()
+        }
+    }
+}
+
+fn ids(work: &Work) -> Vec<u64> {
+    work.jobs.iter().map(|job| job.id).collect()
+}
+
+const HIGH: RunOptions = RunOptions {
+    priority: Priority::High,
+    deadline: None,
+};
+
+// Handing a job to another thread costs more than a small model's run.
+#[test]
+fn a_job_runs_on_its_own_thread_while_a_core_is_free_and_nothing_waits() {
+    let mut bench = Bench::new(2, &["a"], 1);
+    let first = bench.plain(0).unwrap().unwrap();
+    let _second = bench.plain(0).unwrap().unwrap();
+    assert!(bench.plain(0).unwrap().is_none(), "both cores are busy");
+    bench.state.finish(first, COST);
+    assert!(bench.plain(0).unwrap().is_none(), "another one was there before");
+    assert_eq!(ids(&bench.take().unwrap()), [2]);
+}
+
+// Otherwise a slow model would keep the thread from the connections that it also serves.
+#[test]
+fn a_slow_model_is_left_to_the_runners() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let work = bench.plain(0).unwrap().unwrap();
+    bench.state.finish(work, Duration::from_secs(1));
+    assert!(bench.plain(0).unwrap().is_none());
+    assert!(bench.take().is_some());
+}
+
+#[test]
+fn alone_a_job_has_all_cores_and_with_others_each_has_one() {
+    let mut bench = Bench::new(2, &["Wide"], 1);
+    let wide = bench.plain(0).unwrap().unwrap();
+    for _ in 0..2 {
+        assert!(bench.plain(0).unwrap().is_none());
+    }
+    assert!(bench.take().is_none(), "no core is left");
+    bench.state.finish(wide, COST);
+    let narrow = [bench.take().unwrap(), bench.take().unwrap()];
+    assert_eq!(narrow.map(|work| ids(&work)), [[1], [2]]);
+    assert!(bench.take().is_none());
+}
+
+#[test]
+fn more_jobs_than_may_wait_are_refused_with_a_time_to_come_back() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let running = bench.plain(0).unwrap();
+    assert!(running.is_some());
+    for _ in 0..2 {
+        assert!(bench.plain(0).unwrap().is_none());
+    }
+    let Err(Rejected::Full { retry_after }) = bench.plain(0) else {
+        panic!("a third waits")
+    };
+    assert_eq!(retry_after, 2 * COST);
+    // A crowd of clients that gave up must not keep those out who still wait.
+    bench.answers.remove(1);
+    assert!(bench.plain(0).unwrap().is_none());
+}
+
+#[test]
+fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let late = bench.due(COST / 2);
+    let Err(Rejected::OutOfReach { predicted, .. }) = bench.submit(0, late) else {
+        panic!("a run takes longer than that")
+    };
+    assert_eq!(predicted, COST);
+    let in_time = bench.due(COST);
+    let running = bench.submit(0, in_time).unwrap();
+    assert!(running.is_some());
+    // Half a run that is under way, one that waits, and its own.
+    assert!(bench.plain(0).unwrap().is_none());
+    let (short, enough) = (bench.due(COST * 24 / 10), bench.due(COST * 26 / 10));
+    assert!(matches!(bench.submit(0, short), Err(Rejected::OutOfReach { .. })));
+    assert!(bench.submit(0, enough).unwrap().is_none());
+}
+
+#[test]
+fn a_job_that_became_late_while_it_waited_is_told_so_and_not_run() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let running = bench.plain(0).unwrap().unwrap();
+    let due = bench.due(2 * COST);
+    assert!(bench.submit(0, due).unwrap().is_none());
+    bench.now += COST * 3 / 2;
+    bench.state.finish(running, COST);
+    assert!(bench.take().is_none());
+    assert_eq!(bench.answers[1].try_recv().unwrap(), Err(JobError::Expired));
+}
+
+#[test]
+fn who_left_is_not_run_and_who_is_urgent_goes_first() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let running = bench.plain(0).unwrap().unwrap();
+    assert!(bench.plain(0).unwrap().is_none());
+    bench.answers.remove(1);
+    assert!(bench.plain(0).unwrap().is_none());
+    assert!(bench.submit(0, HIGH).unwrap().is_none());
+    bench.state.finish(running, COST);
+    let urgent = bench.take().unwrap();
+    assert_eq!(ids(&urgent), [3]);
+    bench.state.finish(urgent, COST);
+    assert_eq!(ids(&bench.take().unwrap()), [2]);
+}
+
+#[test]
+fn what_waits_goes_into_one_run_up_to_the_size_that_pays() {
+    let mut bench = Bench::new(1, &["a"], 2);
+    let running = bench.plain(0).unwrap().unwrap();
+    assert_eq!(ids(&running), [0], "it did not wait for others");
+    for _ in 0..2 {
+        assert!(bench.plain(0).unwrap().is_none());
+    }
+    bench.state.finish(running, COST);
+    let both = bench.take().unwrap();
+    assert_eq!((ids(&both), both.batch), (vec![1, 2], 2));
+    assert_eq!(bench.state.load(0).running, 2);
+    bench.state.finish(both, COST);
+    assert_eq!(bench.state.load(0).running, 0);
+}
+
+// One model's crowd must not take the cores from another.
+#[test]
+fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
+    let mut bench = Bench::new(1, &["slow", "fast"], 1);
+    let mut turns = Vec::new();
+    let first = bench.plain(0).unwrap().unwrap();
+    bench.state.finish(first, 3 * COST);
+    let mut running = bench.plain(0).unwrap();
+    for _ in 0..12 {
+        for model in [0, 1] {
+            // Each keeps one waiting.
+            if bench.state.load(model).queued == 0 {
+                let inline = bench.plain(model).unwrap();
+                assert!(inline.is_none());
+            }
+        }
+        let work = running.take().unwrap();
+        let took = if work.model == 0 { 3 * COST } else { COST };
+        bench.state.finish(work, took);
+        running = bench.take();
+        turns.push(running.as_ref().unwrap().model);
+    }
+    let slow = turns.iter().filter(|&&model| model == 0).count();
+    assert!(
+        (2..=4).contains(&slow),
+        "a quarter of the turns, half of the time: {turns:?}"
+    );
+}
+
+#[test]
+fn a_job_that_waits_can_be_taken_back_and_one_that_runs_cannot() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let _running = bench.plain(0).unwrap().unwrap();
+    assert!(bench.plain(0).unwrap().is_none());
+    assert!(bench.state.withdraw(0, 0).is_none());
+    assert!(bench.state.withdraw(0, 1).is_some());
+    assert_eq!(bench.state.waiting(), 0);
+}
+
+#[test]
+fn a_server_that_leaves_finishes_what_waits_and_takes_nothing_new() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let running = bench.plain(0).unwrap().unwrap();
+    assert!(bench.plain(0).unwrap().is_none());
+    bench.state.close();
+    assert!(matches!(bench.plain(0), Err(Rejected::Closed)));
+    bench.state.finish(running, COST);
+    assert!(bench.take().is_some());
+}

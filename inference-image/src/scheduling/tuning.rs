@@ -1,0 +1,276 @@
+//! What a run of several rows costs, measured on this device; from it follows how many go into one run.
+//!
+//! Batching makes many fp32 models slower on a CPU and int8 models faster: no rule but a measurement tells. A
+//! few runs are measured before the server is ready, the others in idle moments after that, on a session of
+//! their own, so that the memory that large batches take is given back.
+
+use crate::engine::{Engine, Signature};
+use crate::tensor::{DataType, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Runs measured of each size.
+const SAMPLES: usize = 5;
+/// A batch must save this part of each row's time to be worth its wait.
+const GAIN: f64 = 0.05;
+/// No larger batch is tried when one takes this long: a request that comes meanwhile has one core less.
+const LONGEST: Duration = Duration::from_millis(250);
+/// How far outputs of a batch may differ from those of single rows, relative to the largest.
+const TOLERANCE: f32 = 1e-2;
+
+/// Seconds of runs by the number of rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    runs: BTreeMap<usize, Vec<f64>>,
+    /// Whether all cores for one run are faster than one, where that has been measured.
+    pub wide: Option<bool>,
+}
+
+impl Curve {
+    /// Adds a measured run.
+    pub fn add(&mut self, rows: usize, took: Duration) {
+        self.runs.entry(rows).or_default().push(took.as_secs_f64());
+    }
+
+    /// The number of rows in a run that takes least time per row; 1 unless more save a noticeable part.
+    #[must_use]
+    pub fn best(&self) -> usize {
+        let per_row = |rows: usize| Some(self.median(rows)? / rows as f64);
+        let Some(single) = per_row(1) else { return 1 };
+        let sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
+        let best = sizes.min_by(|a, b| a.1.total_cmp(&b.1));
+        best.filter(|&(_, time)| time < single * (1.0 - GAIN))
+            .map_or(1, |(rows, _)| rows)
+    }
+
+    /// What a run of one row takes; zero if that is not known.
+    #[must_use]
+    pub fn single(&self) -> Duration {
+        self.median(1).map_or(Duration::ZERO, Duration::from_secs_f64)
+    }
+
+    fn median(&self, rows: usize) -> Option<f64> {
+        let mut runs = self.runs.get(&rows)?.clone();
+        runs.sort_by(f64::total_cmp);
+        runs.get(runs.len() / 2).copied()
+    }
+
+    fn samples(&self, rows: usize) -> usize {
+        self.runs.get(&rows).map_or(0, Vec::len)
+    }
+}
+
+/// Makes a session to measure with.
+pub type MakeEngine = Box<dyn FnMut() -> Option<Box<dyn Engine>> + Send>;
+/// Told of a curve that is complete.
+pub type Store = Box<dyn FnOnce(&Curve) + Send>;
+
+/// Measures a [`Curve`], a run at a time.
+pub struct Tuner {
+    make: MakeEngine,
+    store: Option<Store>,
+    engine: Option<Box<dyn Engine>>,
+    /// Type and shape of each input, for one row.
+    row: Vec<(DataType, Vec<i64>)>,
+    outputs: Vec<usize>,
+    largest: usize,
+    verified: bool,
+    curve: Curve,
+}
+
+impl Tuner {
+    /// Measures batches of up to `largest` rows like `row` on the engine that `make` makes; `None` if the
+    /// model takes no batches.
+    #[must_use]
+    pub fn new(
+        signature: &Signature,
+        row: &[Tensor],
+        largest: usize,
+        curve: Curve,
+        make: MakeEngine,
+        store: Store,
+    ) -> Option<Self> {
+        let is_batch = |shape: &[i64]| shape.first().is_some_and(|&size| size < 0);
+        let ports = signature.inputs.iter().chain(&signature.outputs);
+        if largest < 2 || !ports.into_iter().all(|port| is_batch(&port.shape)) {
+            return None;
+        }
+        Some(Self {
+            make,
+            store: Some(store),
+            engine: None,
+            row: row
+                .iter()
+                .map(|input| (input.datatype(), input.shape().to_vec()))
+                .collect(),
+            outputs: (0..signature.outputs.len()).collect(),
+            largest,
+            verified: false,
+            curve,
+        })
+    }
+
+    /// What is known so far.
+    #[must_use]
+    pub const fn curve(&self) -> &Curve {
+        &self.curve
+    }
+
+    /// Measures for about this long: enough to tell whether batches are worth anything.
+    pub fn quick(&mut self, budget: Duration) {
+        let started = Instant::now();
+        for rows in [1, 4.min(self.largest), 1, 4.min(self.largest)] {
+            if started.elapsed() > budget || !self.measure(rows) {
+                return;
+            }
+        }
+    }
+
+    /// Measures one run; `false` when there is nothing left to measure.
+    pub fn step(&mut self) -> bool {
+        if let Some(rows) = self.next()
+            && self.measure(rows)
+        {
+            return true;
+        }
+        if let Some(store) = self.store.take() {
+            store(&self.curve);
+        }
+        false
+    }
+
+    /// The smallest size with too few runs; none larger than one that does not pay or takes too long.
+    fn next(&self) -> Option<usize> {
+        let sizes =
+            std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|&rows| rows <= self.largest);
+        let single = self.curve.single().as_secs_f64();
+        for rows in sizes {
+            if self.curve.samples(rows) < SAMPLES {
+                return Some(rows);
+            }
+            let time = self.curve.median(rows).unwrap_or_default();
+            if time > LONGEST.as_secs_f64() || (rows >= 4 && time / rows as f64 > single * (1.0 + GAIN)) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// `false` if the model cannot run a batch of that size, or runs it wrong: then it takes none at all.
+    fn measure(&mut self, rows: usize) -> bool {
+        if rows > 1 && !self.verified {
+            self.verified = self.verify();
+            if !self.verified {
+                tracing::info!("this model is not run in batches: a row's outputs depend on the others");
+                self.curve.runs.retain(|&rows, _| rows == 1);
+                return false;
+            }
+        }
+        let inputs = self.inputs(0, rows);
+        // The first run of a shape plans its memory.
+        if self.curve.samples(rows) == 0 && self.run(&inputs).is_none() {
+            return false;
+        }
+        let started = Instant::now();
+        if self.run(&inputs).is_none() {
+            return false;
+        }
+        self.curve.add(rows, started.elapsed());
+        true
+    }
+
+    fn run(&mut self, inputs: &[Tensor]) -> Option<Vec<Tensor>> {
+        if self.engine.is_none() {
+            self.engine = (self.make)();
+        }
+        let result = self.engine.as_mut()?.run(inputs, &self.outputs);
+        result
+            .map_err(|error| tracing::debug!("a batch cannot be measured: {error}"))
+            .ok()
+    }
+
+    /// Whether the rows of a batch come out as they do alone. Where the first dimension is no batch (a
+    /// sequence, say), they do not.
+    fn verify(&mut self) -> bool {
+        let (first, second) = (self.inputs(0, 1), self.inputs(1, 1));
+        let both = self.inputs(0, 2);
+        let (Some(first), Some(second), Some(both)) = (self.run(&first), self.run(&second), self.run(&both))
+        else {
+            return false;
+        };
+        let alone = first.iter().zip(&second);
+        alone.zip(&both).all(|((first, second), both)| {
+            let parts = both.split(&[1, 1]);
+            parts.is_some_and(|parts| close(first, &parts[0]) && close(second, &parts[1]))
+        })
+    }
+
+    /// `count` rows from the `first` on, each different from the others.
+    fn inputs(&self, first: usize, count: usize) -> Vec<Tensor> {
+        let rows = self.row.iter().filter_map(|(datatype, shape)| {
+            let rows: Option<Vec<Tensor>> = (first..first + count)
+                .map(|row| noise(*datatype, shape.clone(), row as u64))
+                .collect();
+            Tensor::concatenate(&rows?.iter().collect::<Vec<_>>())
+        });
+        rows.collect()
+    }
+}
+
+/// Numbers from 0 to 1, or zeros where the elements may be indices.
+fn noise(datatype: DataType, shape: Vec<i64>, seed: u64) -> Option<Tensor> {
+    if datatype != DataType::Fp32 {
+        return Tensor::zeros(datatype, shape);
+    }
+    let count = crate::tensor::element_count(&shape)?;
+    // Knuth's MMIX generator: any will do.
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    Tensor::from_vec(shape, std::iter::repeat_with(next).take(count).collect())
+}
+
+fn close(a: &Tensor, b: &Tensor) -> bool {
+    let (Some(x), Some(y)) = (a.elements::<f32>(), b.elements::<f32>()) else {
+        return a == b;
+    };
+    let largest = x
+        .iter()
+        .fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+    x.len() == y.len()
+        && x.iter()
+            .zip(y)
+            .all(|(a, b)| (a - b).abs() <= largest * TOLERANCE || a == b)
+}
+
+/// Whether `wide` runs the inputs clearly faster than `narrow`.
+#[must_use]
+pub fn wide_pays(narrow: &mut dyn Engine, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
+    let outputs: Vec<usize> = (0..narrow.signature().outputs.len()).collect();
+    let fastest = |engine: &mut dyn Engine| {
+        let run = |_| {
+            let started = Instant::now();
+            engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
+        };
+        // The first run of a session plans its memory.
+        (0..4)
+            .map(run)
+            .skip(1)
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .min()
+    };
+    match (fastest(narrow), fastest(wide)) {
+        (Some(narrow), Some(wide)) => wide.as_secs_f64() < narrow.as_secs_f64() * 0.9,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "tuning_tests.rs"]
+mod tests;

@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::engine::{EngineError, Port};
+use std::sync::{Arc, Mutex};
+
+/// Doubles its inputs; a run takes `fixed` and `each` per row. `mixes` lets rows depend on each other.
+struct Doubler {
+    signature: Signature,
+    fixed: Duration,
+    each: Duration,
+    mixes: bool,
+}
+
+impl Engine for Doubler {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        let input = &inputs[0];
+        let rows = u32::try_from(input.shape()[0]).unwrap();
+        std::thread::sleep(self.fixed + self.each * rows);
+        let values = input.elements::<f32>().unwrap();
+        let more = if self.mixes { values.len() as f32 } else { 0.0 };
+        let doubled = values.iter().map(|value| value * 2.0 + more).collect();
+        Ok(vec![Tensor::from_vec(input.shape().to_vec(), doubled).unwrap()])
+    }
+}
+
+fn signature(batch: i64) -> Signature {
+    let port = Port {
+        name: "x".into(),
+        datatype: DataType::Fp32,
+        shape: vec![batch, 3],
+    };
+    Signature {
+        inputs: vec![port.clone()],
+        outputs: vec![port],
+        opset: 1,
+    }
+}
+
+fn tuner(fixed: u64, each: u64, mixes: bool) -> (Option<Tuner>, Arc<Mutex<Option<Curve>>>) {
+    let stored = Arc::new(Mutex::new(None));
+    let keeper = Arc::clone(&stored);
+    let make = Box::new(move || {
+        Some(Box::new(Doubler {
+            signature: signature(-1),
+            fixed: Duration::from_millis(fixed),
+            each: Duration::from_millis(each),
+            mixes,
+        }) as Box<dyn Engine>)
+    });
+    let store = Box::new(move |curve: &Curve| *keeper.lock().unwrap() = Some(curve.clone()));
+    let row = [Tensor::zeros(DataType::Fp32, vec![1, 3]).unwrap()];
+    (
+        Tuner::new(&signature(-1), &row, 8, Curve::default(), make, store),
+        stored,
+    )
+}
+
+#[test]
+fn where_a_run_costs_much_by_itself_many_rows_go_into_it() {
+    let (tuner, stored) = tuner(8, 0, false);
+    let mut tuner = tuner.unwrap();
+    tuner.quick(Duration::from_secs(1));
+    assert_eq!(tuner.curve().best(), 4, "{:?}", tuner.curve());
+    while tuner.step() {}
+    assert_eq!(stored.lock().unwrap().take().unwrap().best(), 8);
+}
+
+#[test]
+fn where_each_row_costs_the_same_none_waits_for_another() {
+    let (tuner, stored) = tuner(0, 4, false);
+    let mut tuner = tuner.unwrap();
+    while tuner.step() {}
+    assert_eq!(stored.lock().unwrap().take().unwrap().best(), 1);
+}
+
+// A batch of a model whose rows see each other would answer wrong.
+#[test]
+fn a_model_whose_rows_see_each_other_is_never_batched() {
+    let (tuner, stored) = tuner(8, 0, true);
+    let mut tuner = tuner.unwrap();
+    tuner.quick(Duration::from_secs(1));
+    while tuner.step() {}
+    assert_eq!(stored.lock().unwrap().take().unwrap().best(), 1);
+}
+
+#[test]
+fn a_model_without_a_dynamic_first_dimension_takes_no_batches() {
+    let row = [Tensor::zeros(DataType::Fp32, vec![1, 3]).unwrap()];
+    let make = || Box::new(|| None) as MakeEngine;
+    let store = || Box::new(|_: &Curve| ()) as Store;
+    assert!(Tuner::new(&signature(1), &row, 8, Curve::default(), make(), store()).is_none());
+    assert!(Tuner::new(&signature(-1), &row, 1, Curve::default(), make(), store()).is_none());
+}
+
+#[test]
+fn a_curve_that_was_kept_says_the_same_again() {
+    let mut curve = Curve::default();
+    for (rows, milliseconds) in [(1, 10), (2, 15), (4, 24), (8, 60)] {
+        curve.add(rows, Duration::from_millis(milliseconds));
+    }
+    let again: Curve = serde_json::from_str(&serde_json::to_string(&curve).unwrap()).unwrap();
+    assert_eq!((again.best(), again.single()), (4, Duration::from_millis(10)));
+    assert_eq!(
+        (Curve::default().best(), Curve::default().single()),
+        (1, Duration::ZERO)
+    );
+}
