@@ -228,9 +228,15 @@ const CASES: &[Case] = &[
         || post(CLASSIFY, vec![0; 1_000_001]),
     ),
     case(
-        "a body with `Content-Encoding: gzip`",
+        "a body with another `Content-Encoding` than gzip, deflate or identity",
         415,
-        "without Content-Encoding",
+        "use gzip, deflate or none",
+        || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "br"),
+    ),
+    case(
+        "a body that is not compressed as its `Content-Encoding` says",
+        400,
+        "not compressed as its encoding says",
         || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "gzip"),
     ),
     case("infer: a body that is not JSON", 400, "no valid JSON", || {

@@ -1,7 +1,7 @@
 //! `POST /v1/models/{model}:classify` (and below `/v2`): an image as the body, or a form with several of them,
 //! labelled classes out.
 
-use super::body::Received;
+use super::body::{Received, Wanted};
 use super::request::{Target, measured, server_timing};
 use super::{Api, ApiError, multipart};
 use crate::classify::{ImageClassifier, Prediction};
@@ -80,7 +80,7 @@ async fn answer(
     };
     let top_k = top_k(&query?, classifier)?;
     let boundary = multipart::boundary(headers)?;
-    let mut body = api.budget.read(headers, body).await?;
+    let mut body = api.budget.read(headers, body, Wanted::default()).await?;
     model.metrics().request_bytes.inc_by(body.bytes.len() as u64);
     let request = Request {
         name,

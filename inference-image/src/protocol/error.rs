@@ -6,10 +6,13 @@ use crate::scheduling::{InputError, InputProblem, JobError, Rejected};
 use crate::service::RunError;
 use axum::Json;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::time::Duration;
+
+/// `Retry-After` to the millisecond, for clients that know it.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,9 +43,37 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    pub(super) fn expired() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, JobError::Expired.to_string())
+    }
+
+    /// The status of HTTP.
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What happened and what to do.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// When it is worth another try.
+    pub(super) const fn retry(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     pub(super) const fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// Tells whoever runs the server.
+    pub(super) fn log(&self) {
+        if self.outcome() == Outcome::Failed {
+            tracing::error!(status = self.status.as_u16(), "{}", self.message);
+        } else {
+            tracing::debug!(status = self.status.as_u16(), "{}", self.message);
+        }
     }
 
     /// How a request that ends so is counted.
@@ -50,6 +81,7 @@ impl ApiError {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Rejected,
             StatusCode::GATEWAY_TIMEOUT => Outcome::Expired,
+            StatusCode::NOT_IMPLEMENTED => Outcome::Invalid,
             status if status.is_server_error() => Outcome::Failed,
             _ => Outcome::Invalid,
         }
@@ -103,16 +135,13 @@ impl From<RunError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        if self.outcome() == Outcome::Failed {
-            tracing::error!(status = self.status.as_u16(), "{}", self.message);
-        } else {
-            tracing::debug!(status = self.status.as_u16(), "{}", self.message);
-        }
+        self.log();
         let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
         if let Some(after) = self.retry_after {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, milliseconds.div_ceil(1000).max(1).into());
+            headers.insert(RETRY_AFTER_MS, milliseconds.into());
         }
         response
     }

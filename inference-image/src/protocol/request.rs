@@ -23,11 +23,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// Answers with what `work` gives, counts how it ended, and that it is under way until then.
+/// Answers with what `work` gives, and counts it.
 pub(super) async fn measured(
     metrics: &ModelMetrics,
     work: impl Future<Output = Result<Response, ApiError>>,
 ) -> Response {
+    let result = counted(metrics, work).await;
+    let response = result.unwrap_or_else(IntoResponse::into_response);
+    metrics
+        .response_bytes
+        .inc_by(response.body().size_hint().exact().unwrap_or(0));
+    response
+}
+
+/// Gives what `work` gives, counts how it ended, and that it is under way until then.
+pub(super) async fn counted<T>(
+    metrics: &ModelMetrics,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
     let mut counted = Counted {
         metrics,
         outcome: Outcome::Cancelled,
@@ -35,11 +48,7 @@ pub(super) async fn measured(
     metrics.in_flight.inc();
     let result = work.await;
     counted.outcome = result.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok);
-    let response = result.unwrap_or_else(IntoResponse::into_response);
-    metrics
-        .response_bytes
-        .inc_by(response.body().size_hint().exact().unwrap_or(0));
-    response
+    result
 }
 
 /// Dropped early, before there is an outcome, when the client leaves.

@@ -2,14 +2,13 @@
 //! <https://github.com/open-inference/open-inference-protocol>; the extension:
 //! <https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md>
 
-mod elements;
 mod request;
 mod response;
 
+use super::body::{Received, Wanted};
 use super::request::{Target, measured, server_timing};
-use super::{Api, ApiError};
+use super::{Api, ApiError, EXTENSIONS, NAME, PLATFORM, infer};
 use crate::engine::Port;
-use crate::scheduling::RunOptions;
 use crate::service::{Model, VERSION};
 use axum::Json;
 use axum::body::Body;
@@ -20,15 +19,13 @@ use modelservice_contract::TensorSpec;
 use request::Parsed;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Length of the JSON part of a body that tensors follow.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// What the engine is, in the protocol's words.
-const PLATFORM: &str = "onnx_onnxv1";
-
 pub(super) async fn server() -> Json<Value> {
-    Json(json!({"name": "modelservice-server", "version": VERSION, "extensions": ["binary_tensor_data"]}))
+    Json(json!({"name": NAME, "version": VERSION, "extensions": EXTENSIONS}))
 }
 
 pub(super) async fn live() -> Json<Value> {
@@ -71,7 +68,7 @@ pub(super) async fn model(
     })))
 }
 
-pub(super) async fn infer(
+pub(super) async fn infer_tensors(
     State(api): State<Arc<Api>>,
     Target(name): Target,
     headers: HeaderMap,
@@ -88,31 +85,23 @@ async fn answer(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
     let header_length = header_length(headers)?;
-    let body = api.budget.read(headers, body).await?;
-    model.metrics().request_bytes.inc_by(body.bytes.len() as u64);
-    let Parsed { id, inputs, outputs } =
-        request::parse(&body.bytes, header_length, model.signature()).map_err(ApiError::bad_request)?;
-    let prepare = Box::new(move || {
-        let tensors = inputs.into_iter().map(request::Input::tensor).collect();
-        drop(body);
-        tensors
-    });
-    let completed = model
-        .run(
-            prepare,
-            outputs.iter().map(|output| output.index).collect(),
-            RunOptions::default(),
-        )
-        .await?;
-    let timing = server_timing(completed.timing);
-    let answer = response::encode(
-        name,
-        id.as_deref(),
-        model.signature(),
-        &outputs,
-        &completed.outputs,
-    )?;
+    let wanted = Wanted {
+        aligned_at: header_length.unwrap_or(0),
+        deadline: None,
+    };
+    let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
+    model.metrics().request_bytes.inc_by(bytes.len() as u64);
+    let signature = model.signature();
+    let Parsed { id, request } =
+        request::parse(&bytes, header_length, signature).map_err(ApiError::bad_request)?;
+    let options = request.wishes.options(arrived, None);
+    infer::admit(model, &options)?;
+    let answer = infer::run(model, request, options).await?;
+    drop(room);
+    let timing = server_timing(answer.timing);
+    let answer = response::encode(name, id.as_deref(), signature, &answer)?;
     Ok(([timing], answer).into_response())
 }
 

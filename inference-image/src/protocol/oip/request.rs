@@ -1,43 +1,19 @@
 //! An inference request: which tensors it holds, where their bytes are, and which outputs it wants.
 
-use super::elements;
-use crate::engine::{Port, Signature};
-use crate::scheduling::{InputError, InputProblem};
-use crate::tensor::{DataType, Tensor, element_count};
+use crate::engine::Signature;
+use crate::protocol::infer::{self, Draft, Input, Wishes};
+use crate::tensor::{DataType, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
-/// A request whose names, types and shapes fit the model.
+/// A request and what is echoed of it.
 pub(super) struct Parsed {
-    /// Echoed in the answer.
+    /// The request's identifier.
     pub(super) id: Option<String>,
-    /// One per input of the model, in its order.
-    pub(super) inputs: Vec<Input>,
-    /// Outputs to return, in the request's order.
-    pub(super) outputs: Vec<Output>,
-}
-
-/// An input whose elements have not been read yet.
-pub(super) struct Input {
-    name: String,
-    datatype: DataType,
-    shape: Vec<i64>,
-    source: Source,
-}
-
-enum Source {
-    Json(Bytes),
-    Binary(Bytes),
-}
-
-/// An output and its form.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Output {
-    /// Index in the signature.
-    pub(super) index: usize,
-    /// Whether its elements follow the JSON as bytes.
-    pub(super) binary: bool,
+    /// What it asks for.
+    pub(super) request: infer::Request,
 }
 
 #[derive(Deserialize)]
@@ -47,21 +23,27 @@ struct Request<'a> {
     parameters: RequestParameters,
     #[serde(borrow)]
     inputs: Vec<RequestInput<'a>>,
-    #[serde(default)]
-    outputs: Vec<RequestOutput>,
+    #[serde(borrow, default)]
+    outputs: Vec<RequestOutput<'a>>,
 }
 
 #[derive(Default, Deserialize)]
 struct RequestParameters {
     #[serde(default)]
     binary_data_output: bool,
+    #[serde(default)]
+    timeout: u64,
+    #[serde(default)]
+    priority: u64,
 }
 
 #[derive(Deserialize)]
 struct RequestInput<'a> {
-    name: String,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
     shape: Vec<i64>,
-    datatype: String,
+    #[serde(borrow)]
+    datatype: Cow<'a, str>,
     #[serde(default)]
     parameters: InputParameters,
     #[serde(borrow)]
@@ -74,8 +56,9 @@ struct InputParameters {
 }
 
 #[derive(Deserialize)]
-struct RequestOutput {
-    name: String,
+struct RequestOutput<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
     #[serde(default)]
     parameters: OutputParameters,
 }
@@ -102,15 +85,10 @@ pub(super) fn parse(
     let mut binary = body.slice(header_length..);
     let request: Request = serde_json::from_slice(&json)
         .map_err(|error| format!("the request is no valid JSON of an inference request: {error}"))?;
-    let mut inputs: Vec<Option<Input>> = signature.inputs.iter().map(|_| None).collect();
+    let mut draft = Draft::new(signature);
     for given in request.inputs {
-        let index = position("input", &given.name, &signature.inputs)?;
-        let name = given.name.clone();
         // In the request's order: that is the order of the bytes.
-        let input = read_input(given, &signature.inputs[index], &json, &mut binary)?;
-        if inputs[index].replace(input).is_some() {
-            return Err(format!("input {name:?} is given twice"));
-        }
+        give(&mut draft, given, &json, &mut binary)?;
     }
     if !binary.is_empty() {
         return Err(format!(
@@ -118,40 +96,45 @@ pub(super) fn parse(
             binary.len()
         ));
     }
-    let given = inputs.into_iter().zip(&signature.inputs);
-    let inputs = given.map(|(input, port)| input.ok_or_else(|| format!("input {:?} is missing", port.name)));
-    let outputs = choose_outputs(&request.outputs, request.parameters.binary_data_output, signature)?;
+    let parameters = request.parameters;
+    for output in &request.outputs {
+        let binary = output.parameters.binary_data;
+        draft.want(&output.name, binary.unwrap_or(parameters.binary_data_output))?;
+    }
     Ok(Parsed {
         id: request.id,
-        inputs: inputs.collect::<Result<_, _>>()?,
-        outputs,
+        request: draft.finish(parameters.binary_data_output, parameters.wishes())?,
     })
 }
 
-fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
-    ports.iter().position(|port| port.name == name).ok_or_else(|| {
-        let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-        format!("the model has no {kind} {name:?}, it has: {}", names.join(", "))
-    })
+impl RequestParameters {
+    fn wishes(&self) -> Wishes {
+        let mut wishes = Wishes::default();
+        wishes.set_timeout(self.timeout);
+        wishes.set_priority(self.priority);
+        wishes
+    }
 }
 
-fn read_input(given: RequestInput, port: &Port, json: &Bytes, binary: &mut Bytes) -> Result<Input, String> {
-    let name = given.name;
-    let datatype = DataType::parse(&given.datatype)
-        .ok_or_else(|| format!("input {name:?} has the unknown datatype {:?}", given.datatype))?;
-    port.check(datatype, &given.shape)?;
-    let source = match (given.data, given.parameters.binary_data_size) {
-        (Some(data), None) => Source::Json(json.slice_ref(data.get().as_bytes())),
-        (None, Some(size)) => Source::Binary(take(binary, size, &name, datatype, &given.shape)?),
+fn give(draft: &mut Draft<'_>, given: RequestInput, json: &Bytes, binary: &mut Bytes) -> Result<(), String> {
+    let (name, shape) = (&*given.name, given.shape);
+    let (index, datatype) = draft.input(name, &given.datatype, &shape)?;
+    let input = match (given.data, given.parameters.binary_data_size) {
+        (Some(data), None) => Input::Json {
+            name: name.to_owned(),
+            datatype,
+            shape,
+            json: json.slice_ref(data.get().as_bytes()),
+        },
+        (None, Some(size)) => {
+            let bytes = take(binary, size, name, datatype, &shape)?;
+            Input::wire(name, datatype, shape, bytes)?
+        }
         (None, None) => return Err(format!("input {name:?} has neither data nor binary_data_size")),
         (Some(_), Some(_)) => return Err(format!("input {name:?} has both data and binary_data_size")),
     };
-    Ok(Input {
-        name,
-        datatype,
-        shape: given.shape,
-        source,
-    })
+    draft.give(index, input);
+    Ok(())
 }
 
 fn take(
@@ -177,47 +160,4 @@ fn take(
         ));
     }
     Ok(binary.split_to(size))
-}
-
-fn choose_outputs(
-    wanted: &[RequestOutput],
-    binary: bool,
-    signature: &Signature,
-) -> Result<Vec<Output>, String> {
-    if wanted.is_empty() {
-        return Ok((0..signature.outputs.len())
-            .map(|index| Output { index, binary })
-            .collect());
-    }
-    let mut outputs: Vec<Output> = Vec::with_capacity(wanted.len());
-    for output in wanted {
-        let index = position("output", &output.name, &signature.outputs)?;
-        if outputs.iter().any(|other| other.index == index) {
-            return Err(format!("output {:?} is asked for twice", output.name));
-        }
-        outputs.push(Output {
-            index,
-            binary: output.parameters.binary_data.unwrap_or(binary),
-        });
-    }
-    Ok(outputs)
-}
-
-impl Input {
-    /// Reads the elements; not cheap for JSON.
-    pub(super) fn tensor(self) -> Result<Tensor, InputError> {
-        let tensor = match self.source {
-            Source::Json(json) => elements::read(&json, self.datatype, &self.shape),
-            Source::Binary(bytes) => {
-                Tensor::from_wire(self.datatype, self.shape, bytes).map_err(|error| error.to_string())
-            }
-        };
-        tensor.map_err(|problem| {
-            let message = format!("input {:?}: {problem}", self.name);
-            InputError {
-                problem: InputProblem::Malformed,
-                message,
-            }
-        })
-    }
 }

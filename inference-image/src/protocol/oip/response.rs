@@ -1,9 +1,9 @@
 //! An inference response: JSON, or JSON followed by the bytes of the tensors that were asked for so.
 
 use super::HEADER_LENGTH;
-use super::request::Output;
 use crate::engine::Signature;
 use crate::protocol::ApiError;
+use crate::protocol::infer::Answer as Tensors;
 use crate::tensor::{DataType, Element, Tensor};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -34,15 +34,14 @@ struct Parameters {
     binary_data_size: usize,
 }
 
-/// The answer with these outputs; `tensors` belong to `outputs` one by one.
+/// The answer with these outputs.
 pub(super) fn encode(
     model: &str,
     id: Option<&str>,
     signature: &Signature,
-    outputs: &[Output],
-    tensors: &[Tensor],
+    answer: &Tensors,
 ) -> Result<Response, ApiError> {
-    let described = outputs.iter().zip(tensors).map(|(output, tensor)| AnswerOutput {
+    let described = answer.outputs.iter().map(|(output, tensor)| AnswerOutput {
         name: &signature.outputs[output.index].name,
         datatype: tensor.datatype().name(),
         shape: tensor.shape(),
@@ -51,14 +50,14 @@ pub(super) fn encode(
         }),
         data: (!output.binary).then_some(tensor),
     });
-    let answer = Answer {
+    let head = Answer {
         model_name: model,
         id,
         outputs: described.collect(),
     };
     // Only FP16 and BF16 have no JSON form: the client can ask for another.
-    let mut body = serde_json::to_vec(&answer).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    if !outputs.iter().any(|output| output.binary) {
+    let mut body = serde_json::to_vec(&head).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if !answer.outputs.iter().any(|(output, _)| output.binary) {
         return Ok((
             [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
             body,
@@ -66,7 +65,7 @@ pub(super) fn encode(
             .into_response());
     }
     let json_length = body.len();
-    for (output, tensor) in outputs.iter().zip(tensors) {
+    for (output, tensor) in &answer.outputs {
         if output.binary {
             body.extend_from_slice(&tensor.to_wire());
         }

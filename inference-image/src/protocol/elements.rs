@@ -4,6 +4,11 @@ use crate::tensor::{self, DataType, Tensor};
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use std::fmt;
 
+/// Whether the type has a JSON form; half-precision numbers have none, as in Triton.
+pub(super) const fn has_json(datatype: DataType) -> bool {
+    !matches!(datatype, DataType::Fp16 | DataType::Bf16)
+}
+
 /// Reads the elements and checks that a nested list has the shape.
 pub(super) fn read(json: &[u8], datatype: DataType, shape: &[i64]) -> Result<Tensor, String> {
     match datatype {

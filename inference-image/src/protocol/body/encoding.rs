@@ -1,0 +1,164 @@
+//! gzip and deflate: of requests while they arrive, of answers when the client asks for it.
+
+use super::sink::{Full, Sink};
+use axum::http::{HeaderMap, header};
+use flate2::Compression;
+use flate2::write::{GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
+use std::io::{self, Write};
+
+/// How a body is compressed. `deflate` is the format of zlib, as HTTP defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Encoding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950.
+    Deflate,
+}
+
+impl Encoding {
+    /// The encoding of that name, in any case; `Ok(None)` is none.
+    pub(in crate::protocol) fn parse(name: &str) -> Result<Option<Self>, String> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(None),
+            "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
+            "deflate" => Ok(Some(Self::Deflate)),
+            _ => Err(format!(
+                "the encoding {name:?} is not understood: use gzip, deflate or none"
+            )),
+        }
+    }
+
+    /// Its name in headers.
+    pub(in crate::protocol) const fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+        }
+    }
+
+    /// What an answer should be compressed with: the client's favourite of those that are understood.
+    pub(in crate::protocol) fn accepted(headers: &HeaderMap) -> Option<Self> {
+        let offers = headers.get_all(header::ACCEPT_ENCODING).iter();
+        let offers = offers
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|list| list.split(','));
+        let mut best: Option<(f32, Self)> = None;
+        for offer in offers {
+            let (name, weight) = offer.split_once(';').unwrap_or((offer, ""));
+            let weight = weight
+                .trim()
+                .strip_prefix("q=")
+                .map_or(Some(1.0), |q| q.parse().ok());
+            let (Ok(Some(encoding)), Some(weight)) = (Self::parse(name), weight) else {
+                continue;
+            };
+            if weight > best.map_or(0.0, |(weight, _)| weight) {
+                best = Some((weight, encoding));
+            }
+        }
+        best.map(|(_, encoding)| encoding)
+    }
+
+    /// The parts, compressed as one. Fast rather than small: what is sent is mostly floating-point numbers.
+    pub(in crate::protocol) fn compress(self, parts: &[impl AsRef<[u8]>]) -> io::Result<Vec<u8>> {
+        let all =
+            |encoder: &mut dyn Write| parts.iter().try_for_each(|part| encoder.write_all(part.as_ref()));
+        match self {
+            Self::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+                all(&mut encoder)?;
+                encoder.finish()
+            }
+            Self::Deflate => {
+                let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+                all(&mut encoder)?;
+                encoder.finish()
+            }
+        }
+    }
+}
+
+/// Puts what arrives into a sink, as it is or decompressed.
+pub(in crate::protocol) enum Decoder {
+    /// As it is.
+    Plain(Sink),
+    /// From gzip.
+    Gzip(Box<MultiGzDecoder<Inflated>>),
+    /// From zlib.
+    Deflate(Box<ZlibDecoder<Inflated>>),
+}
+
+/// A sink as a writer, which remembers why it took no more.
+pub(in crate::protocol) struct Inflated {
+    sink: Sink,
+    full: Option<Full>,
+}
+
+/// Why a body could not be taken.
+#[derive(Debug)]
+pub(in crate::protocol) enum Refused {
+    /// There is no room for it.
+    Full(Full),
+    /// It is not compressed as it says.
+    Broken(io::Error),
+}
+
+impl Write for Inflated {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.sink.push(data).map_err(|full| {
+            self.full = Some(full);
+            io::Error::from(io::ErrorKind::WriteZero)
+        })?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Decoder {
+    pub(in crate::protocol) fn new(encoding: Option<Encoding>, sink: Sink) -> Self {
+        let inflated = |sink| Inflated { sink, full: None };
+        match encoding {
+            None => Self::Plain(sink),
+            Some(Encoding::Gzip) => Self::Gzip(Box::new(MultiGzDecoder::new(inflated(sink)))),
+            Some(Encoding::Deflate) => Self::Deflate(Box::new(ZlibDecoder::new(inflated(sink)))),
+        }
+    }
+
+    pub(in crate::protocol) fn push(&mut self, data: &[u8]) -> Result<(), Refused> {
+        let result = match self {
+            Self::Plain(sink) => return sink.push(data).map_err(Refused::Full),
+            Self::Gzip(decoder) => decoder.write_all(data),
+            Self::Deflate(decoder) => decoder.write_all(data),
+        };
+        result.map_err(|error| self.explain(error))
+    }
+
+    /// The sink, once the whole body has arrived.
+    pub(in crate::protocol) fn finish(mut self) -> Result<Sink, Refused> {
+        let result = match &mut self {
+            Self::Plain(_) => Ok(()),
+            Self::Gzip(decoder) => decoder.try_finish(),
+            Self::Deflate(decoder) => decoder.try_finish(),
+        };
+        result.map_err(|error| self.explain(error))?;
+        let inflated = match self {
+            Self::Plain(sink) => return Ok(sink),
+            Self::Gzip(decoder) => decoder.finish(),
+            Self::Deflate(decoder) => decoder.finish(),
+        };
+        inflated.map(|inflated| inflated.sink).map_err(Refused::Broken)
+    }
+
+    fn explain(&self, error: io::Error) -> Refused {
+        let inflated = match self {
+            Self::Plain(_) => None,
+            Self::Gzip(decoder) => Some(decoder.get_ref()),
+            Self::Deflate(decoder) => Some(decoder.get_ref()),
+        };
+        let full = inflated.and_then(|inflated| inflated.full);
+        full.map_or(Refused::Broken(error), Refused::Full)
+    }
+}

@@ -1,0 +1,336 @@
+//! Reads request bodies within limits: of one body, of all bodies in memory together, and of time.
+
+mod encoding;
+mod sink;
+
+pub(super) use encoding::{Decoder, Encoding, Refused};
+pub(super) use sink::{Room, Sink};
+
+use super::ApiError;
+use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use sink::{Full, blocks};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tokio::time::{timeout, timeout_at};
+
+/// How long is waited.
+#[derive(Clone, Copy)]
+struct Times {
+    /// For a whole body.
+    read: Duration,
+    /// For room in memory.
+    room: Duration,
+    /// While what is too large is read on and thrown away: most clients read no answer before they have sent
+    /// all, and closing the connection under them would destroy it.
+    discard: Duration,
+}
+
+const TIMES: Times = Times {
+    read: Duration::from_secs(60),
+    room: Duration::from_secs(10),
+    discard: Duration::from_secs(5),
+};
+/// Bodies in memory together may have this many times the size of the largest one.
+const BODIES: usize = 4;
+/// Room for a body whose length nobody has told; it takes more as it grows.
+const UNKNOWN: usize = 64 << 10;
+
+/// Memory for the bodies of all requests that are under way or queued.
+pub(super) struct Budget {
+    blocks: Arc<Semaphore>,
+    max_body: usize,
+    times: Times,
+}
+
+/// A whole body.
+pub(super) struct Received {
+    /// The bytes.
+    pub(super) bytes: Bytes,
+    /// Their memory is accounted for until this is dropped.
+    pub(super) room: Room,
+}
+
+/// How a body is to be read.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wanted {
+    /// The byte that must be aligned as a tensor.
+    pub(super) aligned_at: usize,
+    /// When nobody waits for the answer any more.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Budget {
+    pub(super) fn new(max_body: u64) -> Self {
+        let max_body = usize::try_from(max_body.min(u64::from(u32::MAX))).unwrap_or(usize::MAX);
+        let all = BODIES.saturating_mul(blocks(max_body) as usize);
+        Self {
+            blocks: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
+            max_body,
+            times: TIMES,
+        }
+    }
+
+    /// Reads a whole body, and decompresses it.
+    ///
+    /// # Errors
+    /// 413 if it is too large, 415 if it is compressed in another way than gzip or deflate, 408 if it takes too
+    /// long, 504 if it takes longer than the client waits, 503 if there is no room, 400 if the client breaks off
+    /// or it is not compressed as it says.
+    pub(super) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        wanted: Wanted,
+    ) -> Result<Received, ApiError> {
+        let encoding = encoding(headers)?;
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > self.max_body) {
+            // Who asks first (`Expect: 100-continue`) is answered before anything is sent.
+            if !headers.contains_key(header::EXPECT) {
+                self.discard(body).await;
+            }
+            return Err(self.too_large());
+        }
+        let expected = announced.filter(|_| encoding.is_none());
+        let sink = self.sink(expected, wanted.aligned_at).await?;
+        let decoder = Decoder::new(encoding, sink);
+        self.in_time(wanted.deadline, self.fill(decoder, body)).await
+    }
+
+    async fn fill(&self, mut decoder: Decoder, mut body: Body) -> Result<Received, ApiError> {
+        while let Some(data) = next(&mut body).await? {
+            if let Err(refused) = decoder.push(&data) {
+                drop(decoder);
+                self.discard(body).await;
+                return Err(self.refused(refused));
+            }
+        }
+        let sink = decoder.finish().map_err(|refused| self.refused(refused))?;
+        let (bytes, room) = sink.finish();
+        Ok(Received { bytes, room })
+    }
+
+    /// Largest body, in bytes.
+    pub(super) const fn max_body(&self) -> usize {
+        self.max_body
+    }
+
+    /// A buffer, once there is room for what is expected.
+    ///
+    /// # Errors
+    /// 503 if there is none in time.
+    pub(super) async fn sink(&self, expected: Option<usize>, aligned_at: usize) -> Result<Sink, ApiError> {
+        let expected = expected.unwrap_or(UNKNOWN).min(self.max_body);
+        let permit = Arc::clone(&self.blocks).acquire_many_owned(blocks(expected));
+        let permit = timeout(self.times.room, permit).await;
+        let permit = permit.ok().and_then(Result::ok).ok_or_else(no_room)?;
+        let room = Room::new(Arc::clone(&self.blocks), permit);
+        Ok(Sink::new(expected, aligned_at, self.max_body, room))
+    }
+
+    /// Gives up reading when it takes too long.
+    ///
+    /// # Errors
+    /// Those of `reading`, 408, and 504 when the deadline passes.
+    pub(super) async fn in_time<T>(
+        &self,
+        deadline: Option<Instant>,
+        reading: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let latest = Instant::now() + self.times.read;
+        let end = deadline.map_or(latest, |deadline| deadline.min(latest));
+        match timeout_at(end.into(), reading).await {
+            Ok(result) => result,
+            Err(_) if end < latest => Err(ApiError::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "the request's deadline passed before its body had arrived",
+            )),
+            Err(_) => Err(ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!(
+                    "the body did not arrive within {} seconds",
+                    self.times.read.as_secs()
+                ),
+            )),
+        }
+    }
+
+    pub(super) fn too_large(&self) -> ApiError {
+        let message = format!(
+            "the body is larger than {} bytes, the most that this server takes",
+            self.max_body
+        );
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
+    /// Why a body was not taken.
+    pub(super) fn refused(&self, refused: Refused) -> ApiError {
+        match refused {
+            Refused::Full(Full::Limit) => self.too_large(),
+            Refused::Full(Full::Memory) => no_room(),
+            Refused::Broken(error) => ApiError::bad_request(format!(
+                "the body is not compressed as its encoding says: {error}"
+            )),
+        }
+    }
+
+    async fn discard(&self, mut body: Body) {
+        let all = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = timeout(self.times.discard, all).await;
+    }
+}
+
+/// The next bytes of a body.
+///
+/// # Errors
+/// 400 if the client breaks off.
+pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn no_room() -> ApiError {
+    let message = "the bodies of other requests fill the memory: try again later, or run more replicas";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Duration::from_secs(1))
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+        return Ok(None);
+    };
+    Encoding::parse(&String::from_utf8_lossy(value.as_bytes()))
+        .map_err(|problem| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Outcome;
+    use axum::response::IntoResponse;
+    use hyper::body::{Body as HttpBody, Frame};
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    /// A client that sends nothing and stays.
+    struct Silent;
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    fn budget(max_body: u64) -> Budget {
+        let soon = Duration::from_millis(20);
+        Budget {
+            times: Times {
+                read: soon,
+                room: soon,
+                discard: soon,
+            },
+            ..Budget::new(max_body)
+        }
+    }
+
+    async fn status(budget: &Budget, headers: &HeaderMap, body: Body) -> u16 {
+        let error = budget
+            .read(headers, body, Wanted::default())
+            .await
+            .map(|received| received.bytes)
+            .unwrap_err();
+        error.into_response().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_is_given_up() {
+        assert_eq!(
+            status(&budget(100), &HeaderMap::new(), Body::new(Silent)).await,
+            408
+        );
+    }
+
+    /// Without this, a few large uploads end the server for want of memory.
+    #[tokio::test]
+    async fn bodies_wait_for_room_and_are_turned_away_without_it() {
+        let budget = budget(1 << 20);
+        let headers = HeaderMap::new();
+        let read = || budget.read(&headers, Body::from("x"), Wanted::default());
+        let mut kept = Vec::new();
+        for _ in 0..BODIES {
+            kept.push(budget.sink(Some(1 << 20), 0).await.unwrap());
+        }
+        let error = read().await.map(|received| received.bytes).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Rejected);
+        let response = error.into_response();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["retry-after"]),
+            (503, &"1".parse().unwrap())
+        );
+        kept.pop();
+        assert_eq!(read().await.unwrap().bytes, "x");
+    }
+
+    // A small file that unpacks to gigabytes must cost no more than the largest body may.
+    #[tokio::test]
+    async fn a_body_that_unpacks_to_more_than_the_limit_is_refused() {
+        let zeros = vec![0_u8; 1 << 20];
+        for encoding in [Encoding::Gzip, Encoding::Deflate] {
+            let bomb = encoding.compress(&[&zeros]).unwrap();
+            assert!(bomb.len() < 100_000);
+            let headers =
+                HeaderMap::from_iter([(header::CONTENT_ENCODING, encoding.name().parse().unwrap())]);
+            assert_eq!(
+                status(&Budget::new(1 << 19), &headers, Body::from(bomb.clone())).await,
+                413
+            );
+            let large = Budget::new(1 << 20);
+            let fits = large.read(&headers, Body::from(bomb.clone()), Wanted::default());
+            assert_eq!(fits.await.unwrap().bytes, zeros);
+            let cut = Body::from(bomb[..bomb.len() / 2].to_vec());
+            assert_eq!(status(&Budget::new(1 << 20), &headers, cut).await, 400);
+            assert_eq!(
+                status(&Budget::new(1 << 20), &headers, Body::from("plain")).await,
+                400
+            );
+        }
+        let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, "br".parse().unwrap())]);
+        assert_eq!(status(&Budget::new(10), &headers, Body::from("x")).await, 415);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_refused_with_and_without_its_length() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(status(&budget(9), &headers, Body::from("0123456789")).await, 413);
+        headers.insert(header::CONTENT_LENGTH, 10.into());
+        assert_eq!(status(&budget(9), &headers, Body::from("0123456789")).await, 413);
+        assert_eq!(status(&budget(9), &headers, Body::new(Silent)).await, 413);
+        assert_eq!(
+            budget(10)
+                .read(&headers, Body::from("0123456789"), Wanted::default())
+                .await
+                .unwrap()
+                .bytes
+                .len(),
+            10
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Where a body's bytes are gathered: one buffer whose tensors are aligned, within the limit and the room in
+//! memory that was given to it.
+
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What tensors are aligned to: a cache line, which is also the widest vector that ONNX Runtime loads.
+const ALIGNMENT: usize = 64;
+/// Room is counted in blocks of this size, since a semaphore counts in 32 bits.
+const BLOCK: usize = 4096;
+
+/// Blocks for that many bytes.
+pub(super) fn blocks(length: usize) -> u32 {
+    u32::try_from(length / BLOCK + 1).unwrap_or(u32::MAX)
+}
+
+/// A part of the memory for bodies; given back when this is dropped.
+pub(in crate::protocol) struct Room {
+    blocks: Arc<Semaphore>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    pub(super) const fn new(blocks: Arc<Semaphore>, permit: OwnedSemaphorePermit) -> Self {
+        Self { blocks, permit }
+    }
+
+    /// Takes as much more as a body of that length needs, if it is there.
+    fn grow(&mut self, length: usize) -> Result<(), Full> {
+        let missing = (blocks(length) as usize).saturating_sub(self.permit.num_permits());
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.blocks).try_acquire_many_owned(missing);
+        self.permit.merge(more.map_err(|_| Full::Memory)?);
+        Ok(())
+    }
+}
+
+/// Why no more bytes are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::protocol) enum Full {
+    /// There are as many as a body may have.
+    Limit,
+    /// Other bodies fill the memory.
+    Memory,
+}
+
+/// The buffer; its byte at `aligned_at` lies at a multiple of [`ALIGNMENT`].
+pub(in crate::protocol) struct Sink {
+    buffer: BytesMut,
+    aligned_at: usize,
+    limit: usize,
+    room: Room,
+}
+
+impl Sink {
+    /// A buffer for `expected` bytes, which `room` is large enough for, that may grow up to `limit`.
+    pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Room) -> Self {
+        let buffer = allocate(expected, aligned_at);
+        Self {
+            buffer,
+            aligned_at,
+            limit,
+            room,
+        }
+    }
+
+    /// Appends, in place as long as no more than expected comes.
+    pub(super) fn push(&mut self, data: &[u8]) -> Result<(), Full> {
+        let length = self.buffer.len() + data.len();
+        if length > self.limit {
+            return Err(Full::Limit);
+        }
+        if length > self.buffer.capacity() {
+            let capacity = (self.buffer.capacity() * 2).clamp(length, self.limit);
+            self.room.grow(capacity)?;
+            let mut larger = allocate(capacity, self.aligned_at);
+            larger.extend_from_slice(&self.buffer);
+            self.buffer = larger;
+        }
+        self.buffer.extend_from_slice(data);
+        Ok(())
+    }
+
+    pub(in crate::protocol) fn finish(self) -> (Bytes, Room) {
+        (self.buffer.freeze(), self.room)
+    }
+}
+
+fn allocate(capacity: usize, aligned_at: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(capacity + ALIGNMENT);
+    let target = buffer.as_ptr() as usize + aligned_at;
+    let skip = target.next_multiple_of(ALIGNMENT) - target;
+    buffer.resize(skip, 0);
+    buffer.split_off(skip)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn sink(expected: usize, aligned_at: usize, limit: usize, memory: usize) -> Sink {
+        let all = Arc::new(Semaphore::new(blocks(memory) as usize));
+        let permit = Arc::clone(&all).try_acquire_many_owned(blocks(expected)).unwrap();
+        Sink::new(expected, aligned_at, limit, Room::new(all, permit))
+    }
+
+    // ONNX Runtime's kernels need aligned tensors; one that is not would be copied for each request.
+    #[test]
+    fn the_wanted_byte_is_aligned_also_after_the_buffer_has_grown() {
+        for aligned_at in [0, 1, 63, 64, 187] {
+            let mut sink = sink(200, aligned_at, 100_000, 1 << 20);
+            let mut expected = Vec::new();
+            for part in 0..100_u8 {
+                sink.push(&[part; 97]).unwrap();
+                expected.extend_from_slice(&[part; 97]);
+            }
+            let (bytes, _room) = sink.finish();
+            assert_eq!(bytes, expected);
+            assert_eq!((bytes[aligned_at..].as_ptr() as usize) % ALIGNMENT, 0);
+        }
+    }
+
+    #[test]
+    fn it_takes_no_more_than_the_limit_and_the_memory_allow() {
+        let mut small = sink(10, 0, 20, 1 << 20);
+        assert_eq!(small.push(&[0; 20]), Ok(()));
+        assert_eq!(small.push(&[0]), Err(Full::Limit));
+        let mut crowded = sink(10, 0, 1 << 20, 3 * BLOCK);
+        assert_eq!(crowded.push(&[0; 2 * BLOCK]), Ok(()));
+        assert_eq!(crowded.push(&[0; 4 * BLOCK]), Err(Full::Memory));
+    }
+}

@@ -1,0 +1,197 @@
+//! gRPC's framing: a message after its length, errors as a status in the trailers, deadlines in a header
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+
+use crate::protocol::ApiError;
+use crate::protocol::body::{self, Budget, Decoder, Encoding, Received};
+use crate::protocol::frames::Frames;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::time::{Duration, Instant};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Refuses what is no gRPC call.
+///
+/// # Errors
+/// 415 of HTTP.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    if content_type.starts_with(b"application/grpc") {
+        return Ok(());
+    }
+    let message = "this path speaks gRPC: its requests have the content type application/grpc";
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+}
+
+/// When the caller stops waiting.
+///
+/// # Errors
+/// If the header is not of the form that gRPC defines.
+pub(super) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, ApiError> {
+    let Some(value) = headers.get(GRPC_TIMEOUT) else {
+        return Ok(None);
+    };
+    let timeout = value.to_str().ok().and_then(timeout);
+    let refused = || {
+        ApiError::bad_request(format!(
+            "{GRPC_TIMEOUT} is {value:?}, it must be at most 8 digits and a unit"
+        ))
+    };
+    Ok(arrived.checked_add(timeout.ok_or_else(refused)?))
+}
+
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Reads the one message of a call. `align` tells from the beginning of the message which byte of it should be
+/// aligned as a tensor.
+///
+/// # Errors
+/// As [`Budget::read`].
+pub(super) async fn receive(
+    budget: &Budget,
+    headers: &HeaderMap,
+    mut body: Body,
+    deadline: Option<Instant>,
+    align: fn(&[u8]) -> usize,
+) -> Result<Received, ApiError> {
+    let reading = async {
+        let mut start = next(&mut body).await?;
+        while start.len() < PREFIX {
+            start = [start, next(&mut body).await?].concat().into();
+        }
+        let (encoding, length) = prefix(headers, &start)?;
+        if length > budget.max_body() {
+            return Err(budget.too_large());
+        }
+        let start = start.slice(PREFIX..);
+        let aligned_at = if encoding.is_none() { align(&start) } else { 0 };
+        let expected = encoding.is_none().then_some(length);
+        let sink = budget.sink(expected, aligned_at).await?;
+        let mut decoder = Decoder::new(encoding, sink);
+        fill(budget, &mut decoder, start, length, &mut body).await?;
+        let sink = decoder.finish().map_err(|refused| budget.refused(refused))?;
+        let (bytes, room) = sink.finish();
+        Ok(Received { bytes, room })
+    };
+    budget.in_time(deadline, reading).await
+}
+
+/// Takes the message, of which `data` has arrived already, and waits for the end of the call's body.
+async fn fill(
+    budget: &Budget,
+    decoder: &mut Decoder,
+    mut data: Bytes,
+    length: usize,
+    body: &mut Body,
+) -> Result<(), ApiError> {
+    let mut missing = length;
+    loop {
+        missing = missing
+            .checked_sub(data.len())
+            .ok_or_else(|| ApiError::bad_request("the call has more than one message"))?;
+        decoder.push(&data).map_err(|refused| budget.refused(refused))?;
+        data = match body::next(body).await? {
+            Some(data) => data,
+            None if missing == 0 => return Ok(()),
+            None => return Err(broken_off()),
+        };
+    }
+}
+
+async fn next(body: &mut Body) -> Result<Bytes, ApiError> {
+    body::next(body).await?.ok_or_else(broken_off)
+}
+
+fn broken_off() -> ApiError {
+    ApiError::bad_request("the message is shorter than its length says")
+}
+
+/// The encoding and the length of the message that begins with `start`.
+fn prefix(headers: &HeaderMap, start: &[u8]) -> Result<(Option<Encoding>, usize), ApiError> {
+    let [flag, length @ ..] = start.first_chunk::<PREFIX>().ok_or_else(broken_off)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    match flag {
+        0 => return Ok((None, length)),
+        1 => {}
+        _ => {
+            return Err(ApiError::bad_request(
+                "the message does not begin with gRPC's flag and length",
+            ));
+        }
+    }
+    let name = headers.get(GRPC_ENCODING).map_or(&b""[..], HeaderValue::as_bytes);
+    let encoding = Encoding::parse(&String::from_utf8_lossy(name))
+        .map_err(|problem| ApiError::new(StatusCode::NOT_IMPLEMENTED, problem))?;
+    let refused = || ApiError::bad_request("the message is compressed, but there is no grpc-encoding");
+    Ok((Some(encoding.ok_or_else(refused)?), length))
+}
+
+/// A message of these parts as an answer.
+pub(super) fn answer(parts: Vec<Bytes>) -> Response {
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    // 4 GiB, which the limits on what is read keep far away.
+    let Ok(announced) = u32::try_from(length) else {
+        return failure(&ApiError::internal("the answer is larger than gRPC can carry"));
+    };
+    let mut prefix = BytesMut::with_capacity(PREFIX);
+    prefix.put_u8(0);
+    prefix.put_u32(announced);
+    let mut all = Vec::with_capacity(parts.len() + 1);
+    all.push(prefix.freeze());
+    all.extend(parts);
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+    let body = Body::new(Frames::new(all).trailers(trailers));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
+}
+
+/// An error as an answer: a status, in the headers since nothing follows them.
+pub(super) fn failure(error: &ApiError) -> Response {
+    error.log();
+    status(error).into_http::<Body>()
+}
+
+/// The status of an error, with the time of another try where there is one.
+pub(super) fn status(error: &ApiError) -> Status {
+    let code = match error.status() {
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+        StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        status if status.is_server_error() => Code::Internal,
+        _ => Code::InvalidArgument,
+    };
+    match error.retry() {
+        None => Status::new(code, error.message()),
+        Some(after) => {
+            Status::with_error_details(code, error.message(), ErrorDetails::with_retry_info(Some(after)))
+        }
+    }
+}

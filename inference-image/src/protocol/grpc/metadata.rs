@@ -1,0 +1,53 @@
+//! The calls that tell of the server and its models.
+
+use super::proto::model_metadata_response::TensorMetadata;
+use super::proto::{
+    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerLiveRequest,
+    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse,
+};
+use crate::engine::Port;
+use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
+use crate::service::VERSION;
+
+pub(super) fn server_live(_: &Api, _: ServerLiveRequest) -> Result<ServerLiveResponse, ApiError> {
+    Ok(ServerLiveResponse { live: true })
+}
+
+pub(super) fn server_ready(api: &Api, _: ServerReadyRequest) -> Result<ServerReadyResponse, ApiError> {
+    let ready = api.is_ready();
+    Ok(ServerReadyResponse { ready })
+}
+
+pub(super) fn model_ready(api: &Api, request: ModelReadyRequest) -> Result<ModelReadyResponse, ApiError> {
+    api.version(&request.name, &request.version)?;
+    let ready = api.is_ready();
+    Ok(ModelReadyResponse { ready })
+}
+
+pub(super) fn server_metadata(_: &Api, _: ServerMetadataRequest) -> Result<ServerMetadataResponse, ApiError> {
+    Ok(ServerMetadataResponse {
+        name: NAME.to_owned(),
+        version: VERSION.to_owned(),
+        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+    })
+}
+
+pub(super) fn model_metadata(
+    api: &Api,
+    request: ModelMetadataRequest,
+) -> Result<ModelMetadataResponse, ApiError> {
+    let signature = api.version(&request.name, &request.version)?.signature();
+    let tensor = |port: &Port| TensorMetadata {
+        name: port.name.clone(),
+        datatype: port.datatype.name().to_owned(),
+        shape: port.shape.clone(),
+    };
+    Ok(ModelMetadataResponse {
+        name: request.name,
+        versions: vec![MODEL_VERSION.to_owned()],
+        platform: PLATFORM.to_owned(),
+        inputs: signature.inputs.iter().map(tensor).collect(),
+        outputs: signature.outputs.iter().map(tensor).collect(),
+    })
+}

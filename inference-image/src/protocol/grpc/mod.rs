@@ -1,0 +1,127 @@
+//! The Open Inference Protocol over gRPC. `ModelInfer` reads its message into one buffer with aligned tensors
+//! and sends its outputs from where they lie, so that no general codec stands between the network and the
+//! engine; the other calls take and give whole messages.
+
+mod contents;
+mod message;
+mod metadata;
+mod request;
+mod response;
+mod wire;
+
+/// The messages, as `proto/inference.proto` describes them.
+#[allow(missing_docs, clippy::all)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/inference.rs"));
+}
+
+use super::body::Received;
+use super::request::counted;
+use super::{Api, ApiError, infer};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, post};
+use bytes::Bytes;
+use prost::Message;
+use request::Envelope;
+use std::sync::Arc;
+use std::time::Instant;
+
+const SERVICE: &str = "inference.GRPCInferenceService";
+
+/// The calls of the service.
+pub(super) fn router() -> Router<Arc<Api>> {
+    let path = |call: &str| format!("/{SERVICE}/{call}");
+    Router::new()
+        .route(&path("ServerLive"), unary(metadata::server_live))
+        .route(&path("ServerReady"), unary(metadata::server_ready))
+        .route(&path("ServerMetadata"), unary(metadata::server_metadata))
+        .route(&path("ModelReady"), unary(metadata::model_ready))
+        .route(&path("ModelMetadata"), unary(metadata::model_metadata))
+        .route(&path("ModelInfer"), post(model_infer))
+        .route(&path("{call}"), any(not_implemented))
+}
+
+/// A call with one message and one answer.
+fn unary<Q, A>(call: fn(&Api, Q) -> Result<A, ApiError>) -> MethodRouter<Arc<Api>>
+where
+    Q: Message + Default + 'static,
+    A: Message + 'static,
+{
+    post(move |State(api): State<Arc<Api>>, request: Request| async move {
+        let arrived = Instant::now();
+        let (parts, body) = request.into_parts();
+        called(&parts.headers, async {
+            let deadline = message::deadline(&parts.headers, arrived)?;
+            let received = message::receive(&api.budget, &parts.headers, body, deadline, |_| 0).await?;
+            let message = Q::decode(received.bytes)
+                .map_err(|error| ApiError::bad_request(format!("the message is not valid: {error}")))?;
+            Ok(vec![call(&api, message)?.encode_to_vec().into()])
+        })
+        .await
+    })
+}
+
+async fn model_infer(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    called(&parts.headers, infer(&api, arrived, &parts.headers, body)).await
+}
+
+async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> Result<Vec<Bytes>, ApiError> {
+    let deadline = message::deadline(headers, arrived)?;
+    let align = request::first_tensor_at;
+    let Received { bytes, room } = message::receive(&api.budget, headers, body, deadline, align).await?;
+    let answer = answer(api, arrived, deadline, &bytes).await;
+    drop(room);
+    answer
+}
+
+/// The answer to a `ModelInferRequest`, in parts.
+async fn answer(
+    api: &Api,
+    arrived: Instant,
+    deadline: Option<Instant>,
+    message: &Bytes,
+) -> Result<Vec<Bytes>, ApiError> {
+    let envelope = Envelope::read(message).map_err(ApiError::bad_request)?;
+    let model = api.version(envelope.model_name, envelope.model_version)?;
+    let metrics = model.metrics();
+    metrics.request_bytes.inc_by(message.len() as u64);
+    let answer = counted(metrics, async {
+        let signature = model.signature();
+        let request = envelope
+            .request(message, signature)
+            .map_err(ApiError::bad_request)?;
+        let options = request.wishes.options(arrived, deadline);
+        infer::admit(model, &options)?;
+        let answer = infer::run(model, request, options).await?;
+        let (name, id) = (envelope.model_name, envelope.id);
+        Ok(response::encode(name, id, envelope.echoed(), signature, answer))
+    });
+    let parts = answer.await?;
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    metrics.response_bytes.inc_by(length as u64);
+    Ok(parts)
+}
+
+/// Frames what a call gives.
+async fn called(headers: &HeaderMap, call: impl Future<Output = Result<Vec<Bytes>, ApiError>>) -> Response {
+    if let Err(error) = message::check(headers) {
+        return error.into_response();
+    }
+    match call.await {
+        Ok(parts) => message::answer(parts),
+        Err(error) => message::failure(&error),
+    }
+}
+
+/// Calls of Triton that change what is loaded or use its host's memory, and those that do not exist.
+async fn not_implemented(Path(call): Path<String>, headers: HeaderMap) -> Response {
+    let message = format!("{call} is not implemented; docs/server.md lists the calls");
+    let error = ApiError::new(StatusCode::NOT_IMPLEMENTED, message);
+    called(&headers, async { Err(error) }).await
+}

@@ -1,0 +1,256 @@
+//! A `ModelInferRequest`: read where it lies in the message, then fitted to the model.
+
+use super::contents;
+use super::wire::{Fields, Malformed, Value, varint};
+use crate::engine::Signature;
+use crate::protocol::infer::{Draft, Input, Request, Wishes};
+use bytes::Bytes;
+
+/// Field of the tensors that come as bytes.
+const RAW_INPUT_CONTENTS: u32 = 7;
+/// Most inputs, outputs, parameters or tensors of one request: far more than a model has.
+const MAX_ENTRIES: usize = 1024;
+/// Most dimensions of a shape.
+const MAX_RANK: usize = 64;
+
+/// The parts of a message.
+#[derive(Default)]
+pub(super) struct Envelope<'a> {
+    /// The model's name.
+    pub(super) model_name: &'a str,
+    /// Its version; may be empty.
+    pub(super) model_version: &'a str,
+    /// Echoed in the answer.
+    pub(super) id: &'a str,
+    parameters: Vec<&'a [u8]>,
+    inputs: Vec<&'a [u8]>,
+    outputs: Vec<&'a [u8]>,
+    raw: Vec<&'a [u8]>,
+}
+
+/// A parameter's value, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Parameter {
+    Integer(Option<u64>),
+    Other,
+}
+
+const MALFORMED: &str = "the message is no valid ModelInferRequest";
+
+impl From<Malformed> for String {
+    fn from(_: Malformed) -> Self {
+        MALFORMED.to_owned()
+    }
+}
+
+/// Where the first tensor that comes as bytes begins in a message, as far as its beginning `start` tells; 0 if
+/// it does not.
+pub(super) fn first_tensor_at(start: &[u8]) -> usize {
+    let mut fields = Fields(start);
+    while let Ok((number, length)) = fields.announced() {
+        if number == RAW_INPUT_CONTENTS {
+            return start.len() - fields.rest().len();
+        }
+        let Some(rest) = fields.rest().get(length.unwrap_or(0)..) else {
+            break;
+        };
+        fields = Fields(rest);
+    }
+    0
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads the outermost fields.
+    ///
+    /// # Errors
+    /// If it is no message, or has more parts than any model needs.
+    pub(super) fn read(message: &'a [u8]) -> Result<Self, String> {
+        let mut envelope = Self::default();
+        for field in Fields(message) {
+            let (number, value) = field?;
+            let list = match number {
+                1 => {
+                    envelope.model_name = value.text()?;
+                    continue;
+                }
+                2 => {
+                    envelope.model_version = value.text()?;
+                    continue;
+                }
+                3 => {
+                    envelope.id = value.text()?;
+                    continue;
+                }
+                4 => &mut envelope.parameters,
+                5 => &mut envelope.inputs,
+                6 => &mut envelope.outputs,
+                RAW_INPUT_CONTENTS => &mut envelope.raw,
+                _ => continue,
+            };
+            if list.len() == MAX_ENTRIES {
+                return Err(format!(
+                    "the request has more than {MAX_ENTRIES} inputs, outputs or parameters"
+                ));
+            }
+            list.push(value.bytes()?);
+        }
+        Ok(envelope)
+    }
+
+    /// Parameters that mean nothing to this server, and are echoed: entries of the map as they came.
+    pub(super) fn echoed(&self) -> impl Iterator<Item = &'a [u8]> {
+        let is_known = |entry: &&[u8]| matches!(parameter(entry), Ok((name, _)) if !RESERVED.contains(&name));
+        self.parameters.iter().copied().filter(is_known)
+    }
+
+    /// Fits the request to the model; its tensors share the memory of `message`.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(super) fn request(&self, message: &Bytes, signature: &Signature) -> Result<Request, String> {
+        let mut draft = Draft::new(signature);
+        if !self.raw.is_empty() && self.raw.len() != self.inputs.len() {
+            return Err(format!(
+                "raw_input_contents has {} tensors for {} inputs: it holds all of them or none",
+                self.raw.len(),
+                self.inputs.len()
+            ));
+        }
+        for (index, input) in self.inputs.iter().enumerate() {
+            let raw = self.raw.get(index).map(|raw| message.slice_ref(raw));
+            give(&mut draft, message, input, raw)?;
+        }
+        for output in &self.outputs {
+            want(&mut draft, output)?;
+        }
+        draft.finish(true, self.wishes()?)
+    }
+
+    fn wishes(&self) -> Result<Wishes, String> {
+        let mut wishes = Wishes::default();
+        for entry in &self.parameters {
+            match parameter(entry)? {
+                ("timeout", value) => wishes.set_timeout(value.integer("timeout")?),
+                ("priority", value) => wishes.set_priority(value.integer("priority")?),
+                _ => {}
+            }
+        }
+        Ok(wishes)
+    }
+}
+
+/// Parameters that this server or Triton's clients give a meaning.
+const RESERVED: [&str; 7] = [
+    "timeout",
+    "priority",
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+    "binary_data_output",
+    "triton_enable_empty_final_response",
+];
+
+impl Parameter {
+    fn integer(self, name: &str) -> Result<u64, String> {
+        match self {
+            Self::Integer(Some(value)) => Ok(value),
+            _ => Err(format!(
+                "the parameter {name:?} must be an integer that is not negative"
+            )),
+        }
+    }
+}
+
+/// An entry of a map of parameters.
+fn parameter(entry: &[u8]) -> Result<(&str, Parameter), Malformed> {
+    let (mut name, mut parameter) = ("", Parameter::Other);
+    for field in Fields(entry) {
+        match field? {
+            (1, value) => name = value.text()?,
+            (2, value) => {
+                for field in Fields(value.bytes()?) {
+                    parameter = match field? {
+                        (2, Value::Varint(value)) => {
+                            Parameter::Integer(i64::try_from(value).is_ok().then_some(value))
+                        }
+                        (5, Value::Varint(value)) => Parameter::Integer(Some(value)),
+                        _ => Parameter::Other,
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((name, parameter))
+}
+
+fn give(draft: &mut Draft<'_>, message: &Bytes, input: &[u8], raw: Option<Bytes>) -> Result<(), String> {
+    let (mut name, mut datatype, mut shape, mut elements) = ("", "", Vec::new(), None);
+    for field in Fields(input) {
+        match field? {
+            (1, value) => name = value.text()?,
+            (2, value) => datatype = value.text()?,
+            (3, value) => dimensions(value, &mut shape)?,
+            (4, value) => refuse_shared_memory(name, parameter(value.bytes()?)?.0)?,
+            (5, value) => elements = Some(value.bytes()?),
+            _ => {}
+        }
+    }
+    let (index, datatype) = draft.input(name, datatype, &shape)?;
+    let input = match (raw, elements.filter(|elements| !elements.is_empty())) {
+        (Some(raw), None) => Input::wire(name, datatype, shape, raw)?,
+        (None, Some(elements)) => contents::read(message, elements, datatype, shape)
+            .map(Input::Ready)
+            .map_err(|problem| format!("input {name:?}: {problem}"))?,
+        (None, None) => {
+            return Err(format!(
+                "input {name:?} has neither contents nor raw_input_contents"
+            ));
+        }
+        (Some(_), Some(_)) => return Err(format!("input {name:?} has both contents and raw_input_contents")),
+    };
+    draft.give(index, input);
+    Ok(())
+}
+
+fn want(draft: &mut Draft<'_>, output: &[u8]) -> Result<(), String> {
+    let mut name = "";
+    for field in Fields(output) {
+        match field? {
+            (1, value) => name = value.text()?,
+            (2, value) => refuse_shared_memory(name, parameter(value.bytes()?)?.0)?,
+            _ => {}
+        }
+    }
+    draft.want(name, true)
+}
+
+fn refuse_shared_memory(tensor: &str, parameter: &str) -> Result<(), String> {
+    if parameter.starts_with("shared_memory") {
+        return Err(format!(
+            "{tensor:?} is in shared memory, which is not implemented: send it in the request"
+        ));
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_possible_wrap)]
+fn dimensions(value: Value<'_>, shape: &mut Vec<i64>) -> Result<(), String> {
+    let mut push = |dimension: u64| {
+        if shape.len() == MAX_RANK {
+            return Err(format!("a shape has more than {MAX_RANK} dimensions"));
+        }
+        shape.push(dimension as i64);
+        Ok(())
+    };
+    match value {
+        Value::Varint(dimension) => push(dimension),
+        Value::Bytes(mut packed) => {
+            while !packed.is_empty() {
+                push(varint(&mut packed)?)?;
+            }
+            Ok(())
+        }
+        _ => Err(MALFORMED.to_owned()),
+    }
+}

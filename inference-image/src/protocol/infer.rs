@@ -1,0 +1,244 @@
+//! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
+//! and its answer. Knows no protocol's form.
+
+use super::ApiError;
+use super::elements;
+use crate::engine::{Port, Signature};
+use crate::scheduling::{InputError, InputProblem, Priority, RunOptions, Timing};
+use crate::service::Model;
+use crate::tensor::{DataType, Tensor};
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+
+/// A request whose names, types and shapes fit the model.
+pub(super) struct Request {
+    /// One per input of the model, in its order.
+    pub(super) inputs: Vec<Input>,
+    /// Outputs to return, in the request's order.
+    pub(super) outputs: Vec<Output>,
+    /// How urgent it is.
+    pub(super) wishes: Wishes,
+}
+
+/// The tensor of one input.
+pub(super) enum Input {
+    /// As the model takes it.
+    Ready(Tensor),
+    /// Elements that are still to be read.
+    Json {
+        /// The input's name.
+        name: String,
+        /// Type of the elements.
+        datatype: DataType,
+        /// Shape of the tensor.
+        shape: Vec<i64>,
+        /// The list.
+        json: Bytes,
+    },
+}
+
+/// An output and its form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Output {
+    /// Index in the signature.
+    pub(super) index: usize,
+    /// Whether its elements are sent as bytes, where the protocol has another form.
+    pub(super) binary: bool,
+}
+
+/// What a request says of its own urgency.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Wishes {
+    /// How long its client waits, counted from its arrival.
+    pub(super) timeout: Option<Duration>,
+    /// Which requests go first.
+    pub(super) priority: Priority,
+}
+
+impl Wishes {
+    /// tritonclient's `timeout`, in microseconds; 0 is none.
+    pub(super) fn set_timeout(&mut self, microseconds: u64) {
+        self.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+    }
+
+    /// tritonclient's `priority`: 1 is the highest, 0 the default.
+    pub(super) fn set_priority(&mut self, level: u64) {
+        self.priority = if level == 1 {
+            Priority::High
+        } else {
+            Priority::Normal
+        };
+    }
+
+    /// With a request that arrived at `arrived` and whose transport has a deadline of its own: the earlier one
+    /// counts.
+    pub(super) fn options(self, arrived: Instant, deadline: Option<Instant>) -> RunOptions {
+        let wished = self.timeout.and_then(|timeout| arrived.checked_add(timeout));
+        RunOptions {
+            priority: self.priority,
+            deadline: deadline.into_iter().chain(wished).min(),
+        }
+    }
+}
+
+/// A request while it is read.
+pub(super) struct Draft<'a> {
+    signature: &'a Signature,
+    inputs: Vec<Option<Input>>,
+    outputs: Vec<Output>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(signature: &'a Signature) -> Self {
+        Self {
+            signature,
+            inputs: signature.inputs.iter().map(|_| None).collect(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// The input of that name, if it takes a tensor of that type and shape; and the type.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(super) fn input(
+        &self,
+        name: &str,
+        datatype: &str,
+        shape: &[i64],
+    ) -> Result<(usize, DataType), String> {
+        let index = position("input", name, &self.signature.inputs)?;
+        if self.inputs[index].is_some() {
+            return Err(format!("input {name:?} is given twice"));
+        }
+        let datatype = DataType::parse(datatype)
+            .ok_or_else(|| format!("input {name:?} has the unknown datatype {datatype:?}"))?;
+        self.signature.inputs[index].check(datatype, shape)?;
+        Ok((index, datatype))
+    }
+
+    /// The tensor of an input.
+    pub(super) fn give(&mut self, index: usize, input: Input) {
+        self.inputs[index] = Some(input);
+    }
+
+    /// Asks for an output.
+    ///
+    /// # Errors
+    /// If there is none of that name, it is asked for already, or it has no such form.
+    pub(super) fn want(&mut self, name: &str, binary: bool) -> Result<(), String> {
+        let index = position("output", name, &self.signature.outputs)?;
+        if self.outputs.iter().any(|other| other.index == index) {
+            return Err(format!("output {name:?} is asked for twice"));
+        }
+        self.push(Output { index, binary })
+    }
+
+    fn push(&mut self, output: Output) -> Result<(), String> {
+        let port = &self.signature.outputs[output.index];
+        if !output.binary && !elements::has_json(port.datatype) {
+            return Err(format!(
+                "output {:?} is {}, which has no JSON form: ask for it with binary_data",
+                port.name,
+                port.datatype.name()
+            ));
+        }
+        self.outputs.push(output);
+        Ok(())
+    }
+
+    /// The request; without wanted outputs it asks for all, in the form that `binary` says.
+    ///
+    /// # Errors
+    /// If an input is missing.
+    pub(super) fn finish(mut self, binary: bool, wishes: Wishes) -> Result<Request, String> {
+        if self.outputs.is_empty() {
+            for index in 0..self.signature.outputs.len() {
+                self.push(Output { index, binary })?;
+            }
+        }
+        let given = self.inputs.into_iter().zip(&self.signature.inputs);
+        let inputs =
+            given.map(|(input, port)| input.ok_or_else(|| format!("input {:?} is missing", port.name)));
+        Ok(Request {
+            inputs: inputs.collect::<Result<_, _>>()?,
+            outputs: self.outputs,
+            wishes,
+        })
+    }
+}
+
+fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
+    ports.iter().position(|port| port.name == name).ok_or_else(|| {
+        let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+        format!("the model has no {kind} {name:?}, it has: {}", names.join(", "))
+    })
+}
+
+impl Input {
+    /// The tensor of bytes in the form of the binary tensor extension and of gRPC's raw contents.
+    ///
+    /// # Errors
+    /// If they do not fill the shape.
+    pub(super) fn wire(
+        name: &str,
+        datatype: DataType,
+        shape: Vec<i64>,
+        bytes: Bytes,
+    ) -> Result<Self, String> {
+        let tensor = Tensor::from_wire(datatype, shape, bytes);
+        tensor
+            .map(Self::Ready)
+            .map_err(|problem| format!("input {name:?}: {problem}"))
+    }
+
+    /// Reads what is still to be read; not cheap for JSON.
+    fn tensor(self) -> Result<Tensor, InputError> {
+        match self {
+            Self::Ready(tensor) => Ok(tensor),
+            Self::Json {
+                name,
+                datatype,
+                shape,
+                json,
+            } => elements::read(&json, datatype, &shape).map_err(|problem| InputError {
+                problem: InputProblem::Malformed,
+                message: format!("input {name:?}: {problem}"),
+            }),
+        }
+    }
+}
+
+/// The tensors of a request's outputs, in its order.
+pub(super) struct Answer {
+    /// What was asked for, and the tensor.
+    pub(super) outputs: Vec<(Output, Tensor)>,
+    /// Where the time went.
+    pub(super) timing: Timing,
+}
+
+/// Refuses a request before its body is read, where that can be told already.
+///
+/// # Errors
+/// When its deadline is over.
+pub(super) fn admit(_model: &Model, options: &RunOptions) -> Result<(), ApiError> {
+    match options.deadline {
+        Some(deadline) if deadline <= Instant::now() => Err(ApiError::expired()),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the model.
+///
+/// # Errors
+/// When the request is not taken, or fails.
+pub(super) async fn run(model: &Model, request: Request, options: RunOptions) -> Result<Answer, ApiError> {
+    let Request { inputs, outputs, .. } = request;
+    let prepare = Box::new(move || inputs.into_iter().map(Input::tensor).collect());
+    let indices = outputs.iter().map(|output| output.index).collect();
+    let completed = model.run(prepare, indices, options).await?;
+    Ok(Answer {
+        outputs: outputs.into_iter().zip(completed.outputs).collect(),
+        timing: completed.timing,
+    })
+}
