@@ -4,7 +4,7 @@
 use super::ApiError;
 use super::elements;
 use crate::engine::{Port, Signature};
-use crate::scheduling::{InputError, InputProblem, Priority, RunOptions, Timing};
+use crate::scheduling::{InputError, InputProblem, Priority, RunError, RunOptions, Timing};
 use crate::service::Model;
 use crate::tensor::{DataType, Tensor};
 use bytes::Bytes;
@@ -220,9 +220,19 @@ pub(super) struct Answer {
 /// Refuses a request before its body is read, where that can be told already.
 ///
 /// # Errors
-/// When its deadline is over.
-pub(super) fn admit(_model: &Model, options: &RunOptions) -> Result<(), ApiError> {
-    match options.deadline {
+/// When its deadline is over, it would be late, or as many wait as may.
+pub(super) fn admit(model: &Model, options: &RunOptions) -> Result<(), ApiError> {
+    in_time(options.deadline)?;
+    let admitted = model.admission(options);
+    admitted.map_err(|rejected| RunError::Rejected(rejected).into())
+}
+
+/// Refuses a request whose client has given up.
+///
+/// # Errors
+/// When the deadline is over.
+pub(super) fn in_time(deadline: Option<Instant>) -> Result<(), ApiError> {
+    match deadline {
         Some(deadline) if deadline <= Instant::now() => Err(ApiError::expired()),
         _ => Ok(()),
     }

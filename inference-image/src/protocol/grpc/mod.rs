@@ -73,6 +73,7 @@ async fn model_infer(State(api): State<Arc<Api>>, request: Request) -> Response 
 
 async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> Result<Vec<Bytes>, ApiError> {
     let deadline = message::deadline(headers, arrived)?;
+    infer::in_time(deadline)?;
     let align = request::first_tensor_at;
     let Received { bytes, room } = message::receive(&api.budget, headers, body, deadline, align).await?;
     let answer = answer(api, arrived, deadline, &bytes).await;
@@ -97,7 +98,6 @@ async fn answer(
             .request(message, signature)
             .map_err(ApiError::bad_request)?;
         let options = request.wishes.options(arrived, deadline);
-        infer::admit(model, &options)?;
         let answer = infer::run(model, request, options).await?;
         let (name, id) = (envelope.model_name, envelope.id);
         Ok(response::encode(name, id, envelope.echoed(), signature, answer))

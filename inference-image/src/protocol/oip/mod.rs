@@ -9,6 +9,7 @@ use super::body::{Received, Wanted};
 use super::request::{Target, measured, server_timing};
 use super::{Api, ApiError, EXTENSIONS, NAME, PLATFORM, infer};
 use crate::engine::Port;
+use crate::scheduling::RunOptions;
 use crate::service::{Model, VERSION};
 use axum::Json;
 use axum::body::Body;
@@ -87,6 +88,7 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let header_length = header_length(headers)?;
+    infer::admit(model, &RunOptions::default())?;
     let wanted = Wanted {
         aligned_at: header_length.unwrap_or(0),
         deadline: None,
@@ -97,7 +99,6 @@ async fn answer(
     let Parsed { id, request } =
         request::parse(&bytes, header_length, signature).map_err(ApiError::bad_request)?;
     let options = request.wishes.options(arrived, None);
-    infer::admit(model, &options)?;
     let answer = infer::run(model, request, options).await?;
     drop(room);
     let timing = server_timing(answer.timing);
