@@ -2,8 +2,8 @@
 """Makes small images in every form that the server decodes, and says which pixels Pillow and OpenCV make of them.
 
 Each image is written beside NAME.rgb, the raw pixels of Pillow's `exif_transpose(image).convert("RGB")`;
-`images.json` lists them with their sizes. NAME.WIDTHxHEIGHT.linear holds the raw pixels of OpenCV's
-`resize(…, INTER_LINEAR)`, listed in `resized.json`. Everything is drawn from formulas: the same on every machine.
+`images.json` lists them with their sizes. NAME.WIDTHxHEIGHT.FILTER holds the raw pixels after Pillow's `resize`
+with that filter, or OpenCV's with INTER_LINEAR, listed in `resized.json`. Everything is drawn from formulas: the same on every machine.
 """
 
 import argparse
@@ -241,6 +241,9 @@ def main() -> None:
     for width, height in sizes:
         resized = cv2.resize(picture(), (width, height), interpolation=cv2.INTER_LINEAR)
         (folder / f"colour.png.{width}x{height}.linear").write_bytes(resized.tobytes())
+        for name in ["nearest", "bilinear", "bicubic", "lanczos"]:
+            resized = rgb().resize((width, height), Image.Resampling[name.upper()])
+            (folder / f"colour.png.{width}x{height}.{name}").write_bytes(resized.tobytes())
     resized = [{"name": "colour.png", "width": width, "height": height} for width, height in sizes]
     (folder / "resized.json").write_text(json.dumps(resized, indent=1), encoding="utf-8")
 

@@ -111,7 +111,10 @@ impl Pipeline {
 
     fn decode(&self, image: &[u8]) -> Result<Pixels, InputError> {
         let image = decode::decode(image, self.steps.color_order, self.max_pixels)?;
-        resize::resize(image, self.steps.resize.as_ref(), self.max_pixels)
+        match &self.steps.resize {
+            Some(how) => resize::resize(image, how, self.steps.crop, self.max_pixels),
+            None => Ok(image),
+        }
     }
 
     fn cut<'a>(&self, image: &'a Pixels) -> Result<View<'a>, InputError> {
@@ -182,7 +185,7 @@ pub fn fuzz(bytes: &[u8]) -> bool {
             filter: Filter::Bilinear,
             antialias,
         };
-        let resized = resize::resize(image.clone(), Some(&how), MAX_PIXELS);
+        let resized = resize::resize(image.clone(), &how, None, MAX_PIXELS);
         assert!(resized.is_ok_and(|resized| resized.bytes().len() == 7 * 5 * 3));
     }
     true

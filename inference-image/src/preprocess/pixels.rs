@@ -63,8 +63,8 @@ impl Pixels {
         }
         Ok(View {
             pixels: self,
-            left: margin(self.size.width, size.width),
-            top: margin(self.size.height, size.height),
+            left: margin(self.size.width, size.width) as usize,
+            top: margin(self.size.height, size.height) as usize,
             size,
         })
     }
@@ -98,9 +98,9 @@ impl<'a> View<'a> {
 }
 
 /// Half the difference, a half rounded to even.
-fn margin(outer: u32, inner: u32) -> usize {
-    let difference = (outer - inner) as usize;
-    difference / 2 + usize::from(difference % 4 == 3)
+pub(super) fn margin(outer: u32, inner: u32) -> u32 {
+    let difference = outer - inner;
+    difference / 2 + u32::from(difference % 4 == 3)
 }
 
 #[cfg(test)]

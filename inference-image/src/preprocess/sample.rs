@@ -3,6 +3,7 @@
 //! antialias=False) do it. When an image is made smaller, most of its pixels are not looked at.
 
 use super::pixels::Pixels;
+use super::resize::Axis;
 use crate::package::manifest::Size;
 
 /// Where one row or column of the result is sampled: between two of the source.
@@ -14,11 +15,12 @@ struct Tap {
     weight: f32,
 }
 
-pub(super) fn bilinear(image: &Pixels, size: Size) -> Pixels {
-    let (columns, rows) = (
-        taps(image.size().width, size.width),
-        taps(image.size().height, size.height),
-    );
+pub(super) fn bilinear(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
+    let size = Size {
+        width: columns.length,
+        height: rows.length,
+    };
+    let (columns, rows) = (taps(columns), taps(rows));
     let channels = image.channels();
     let line = image.size().width as usize * channels;
     let mut bytes = Vec::with_capacity(rows.len() * columns.len() * channels);
@@ -52,12 +54,12 @@ fn rounded(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
-/// The sampling points of `to` pixels in `from` pixels; beyond the outermost centres the edge is repeated.
-fn taps(from: u32, to: u32) -> Vec<Tap> {
-    let scale = f64::from(from) / f64::from(to);
-    let last = f64::from(from - 1);
+/// The sampling points of the wanted part; beyond the outermost centres the edge is repeated.
+fn taps(axis: Axis) -> Vec<Tap> {
+    let scale = f64::from(axis.from) / f64::from(axis.to);
+    let last = axis.from - 1;
     let tap = |index: u32| {
-        let place = ((f64::from(index) + 0.5) * scale - 0.5).clamp(0.0, last);
+        let place = ((f64::from(index) + 0.5) * scale - 0.5).clamp(0.0, f64::from(last));
         // Not negative, and less than 2^32.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let first = place as usize;
@@ -65,11 +67,11 @@ fn taps(from: u32, to: u32) -> Vec<Tap> {
         let weight = place.fract() as f32;
         Tap {
             first,
-            second: (first + 1).min(from as usize - 1),
+            second: (first + 1).min(last as usize),
             weight,
         }
     };
-    (0..to).map(tap).collect()
+    (axis.start..axis.start + axis.length).map(tap).collect()
 }
 
 #[cfg(test)]
@@ -82,6 +84,14 @@ mod tests {
             first,
             second,
             weight,
+        };
+        let taps = |from, to| {
+            taps(Axis {
+                from,
+                to,
+                start: 0,
+                length: to,
+            })
         };
         assert_eq!(taps(4, 2), [tap(0, 1, 0.5), tap(2, 3, 0.5)]);
         assert_eq!(
