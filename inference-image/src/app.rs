@@ -102,10 +102,11 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     let service = Arc::new(service);
     let listener = listen(arguments.http_port).await?;
     let router = protocol::router(Arc::clone(&service), lifecycle.clone());
-    announce(&service, &listener);
     // Set once, here.
-    let _ = management.service.set(service);
+    let _ = management.service.set(Arc::clone(&service));
     lifecycle.enter(Phase::Ready);
+    // Who waits for this line finds all ready.
+    announce(&service, &listener);
     serve_until_told(listener, router, &lifecycle, &drain, signals).await;
     Ok(())
 }

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod lifecycle;
 pub mod load;
 pub mod metrics;
+pub mod optimize;
 pub mod package;
 pub mod preprocess;
 pub mod protocol;

@@ -7,6 +7,7 @@ mod support;
 
 use modelservice_contract::{ExitReason, TerminationMessage};
 use std::path::Path;
+use support::onnx::matmul;
 use support::{Server, check_docs_table, example};
 
 struct Case {
@@ -116,6 +117,18 @@ const CASES: &[Case] = &[
             let model = std::fs::read(example("tiny/model.onnx")).unwrap();
             with_model(folder, &model[..model.len() / 2])
         },
+    ),
+    Case::new(
+        "a file with external data that the package does not have",
+        ExitReason::ModelInvalid,
+        "keeps weights in \"weights.data\"",
+        |folder| with_model(folder, &matmul(8, Some("weights.data")).0),
+    ),
+    Case::new(
+        "external data outside the package",
+        ExitReason::ModelInvalid,
+        "outside its package",
+        |folder| with_model(folder, &matmul(8, Some("../weights.data")).0),
     ),
     Case::new(
         "an opset that this ONNX Runtime does not know",

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod onnx;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -80,8 +82,21 @@ impl Server {
 
     /// The same with this home folder.
     pub(crate) fn start_in(home: &Path, config: &str, arguments: &[&str]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_modelservice-server"));
+        Self::launch(command, home, config, arguments)
+    }
+
+    /// The same through another program that replaces itself by the server (`taskset`).
+    pub(crate) fn start_with(program: &[&str], config: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program[0]);
+        command
+            .args(&program[1..])
+            .arg(env!("CARGO_BIN_EXE_modelservice-server"));
+        Self::launch(command, Path::new("/nowhere"), config, arguments)
+    }
+
+    fn launch(mut command: Command, home: &Path, config: &str, arguments: &[&str]) -> Self {
         let termination_log = tempfile::NamedTempFile::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_modelservice-server"));
         command
             .env_remove("ORT_DISABLE_TELEMETRY")
             .env("HOME", home)
@@ -143,6 +158,10 @@ impl Server {
     pub(crate) fn addresses(&mut self) -> (SocketAddr, SocketAddr) {
         let management = local(&self.wait_for("management port open"));
         (local(&self.wait_for("serving")), management)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

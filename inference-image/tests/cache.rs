@@ -1,0 +1,215 @@
+//! Optimised graphs: made once, found again, never trusted blindly; and what is shared by the sessions of a
+//! model. The real process on real files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use support::onnx::matmul;
+use support::{Server, example};
+use tokio::net::TcpStream;
+
+async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Value {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{body:?}"))
+}
+
+struct Running {
+    _server: Server,
+    pid: u32,
+    http: SocketAddr,
+    management: SocketAddr,
+}
+
+fn start(package: &Path, cache: Option<&Path>) -> Running {
+    let mut config = json!({"models": [{"name": "m", "path": package}]});
+    if let Some(cache) = cache {
+        config["cache"] = json!({"path": cache});
+    }
+    let mut server = Server::start(&config.to_string(), &[]);
+    let (http, management) = server.addresses();
+    Running {
+        pid: server.pid(),
+        _server: server,
+        http,
+        management,
+    }
+}
+
+impl Running {
+    /// Where the graph came from.
+    async fn graph(&self) -> String {
+        let request = Request::get("/report")
+            .header("host", "m")
+            .body(Full::default())
+            .unwrap();
+        let report = exchange(self.management, request).await;
+        report["models"][0]["graph"].as_str().unwrap().to_owned()
+    }
+
+    async fn classify(&self) -> Value {
+        let photo = std::fs::read(example("photos/cat.jpg")).unwrap();
+        let request = Request::post("/v1/models/m:classify")
+            .header("host", "m")
+            .body(photo.into())
+            .unwrap();
+        exchange(self.http, request).await["predictions"].clone()
+    }
+
+    /// The first number of `y = x · w` for a row of ones.
+    async fn multiply(&self, width: i64) -> f64 {
+        let row = vec![1.0; usize::try_from(width).unwrap()];
+        let input = json!({"name": "x", "shape": [1, width], "datatype": "FP32", "data": row});
+        let request = Request::post("/v2/models/m/infer")
+            .header("host", "m")
+            .body(json!({"inputs": [input]}).to_string().into())
+            .unwrap();
+        let answer = exchange(self.http, request).await;
+        answer["outputs"][0]["data"][0]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{answer}"))
+    }
+
+    /// Proportional set size in bytes, and it answers.
+    fn pss(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// The only entry of a cache folder.
+fn entry(cache: &Path) -> PathBuf {
+    let mut entries = std::fs::read_dir(cache).unwrap();
+    let entry = entries.next().unwrap().unwrap().path();
+    assert!(
+        entries.next().is_none(),
+        "nothing else is left in {}",
+        cache.display()
+    );
+    entry
+}
+
+fn copy(package: &str, to: &Path) {
+    for file in std::fs::read_dir(example(package)).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+/// Without it each start of a container optimises again.
+#[tokio::test]
+async fn a_graph_is_optimised_once_and_a_damaged_one_is_made_again() {
+    let (package, cache) = (example("efficientnet-lite0"), tempfile::tempdir().unwrap());
+    let first = start(&package, Some(cache.path()));
+    assert_eq!(first.graph().await, "Optimised");
+    let expected = first.classify().await;
+    assert!(expected[0]["label"].as_str().is_some(), "{expected}");
+    drop(first);
+
+    let second = start(&package, Some(cache.path()));
+    assert_eq!(second.graph().await, "Cached");
+    assert_eq!(second.classify().await, expected);
+    drop(second);
+
+    // One bit of one weight.
+    let weights = entry(cache.path()).join("weights.bin");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let third = start(&package, Some(cache.path()));
+    assert_eq!(third.graph().await, "Optimised");
+    assert_eq!(third.classify().await, expected);
+    drop(third);
+    assert_eq!(start(&package, Some(cache.path())).graph().await, "Cached");
+}
+
+/// A memory map of a file that shrinks is SIGBUS: the end of the server by somebody's `cp`.
+#[tokio::test]
+async fn files_that_change_under_a_running_server_change_nothing() {
+    let (package, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    copy("efficientnet-lite0", package.path());
+    let server = start(package.path(), Some(cache.path()));
+    let expected = server.classify().await;
+    let entry = entry(cache.path());
+    for file in [
+        package.path().join("model.onnx"),
+        package.path().join("model.yaml"),
+        entry.join("graph.onnx"),
+        entry.join("weights.bin"),
+    ] {
+        std::fs::File::create(&file).unwrap();
+        assert_eq!(server.classify().await, expected, "{}", file.display());
+        std::fs::rename(&file, file.with_extension("old")).unwrap();
+        std::fs::write(&file, "something else").unwrap();
+        assert_eq!(server.classify().await, expected, "{}", file.display());
+    }
+}
+
+/// A server that may write nowhere still serves.
+#[tokio::test]
+async fn a_cache_that_cannot_be_written_costs_time_and_memory_and_nothing_else() {
+    let nowhere = tempfile::NamedTempFile::new().unwrap();
+    let server = start(
+        &example("efficientnet-lite0"),
+        Some(&nowhere.path().join("below")),
+    );
+    assert_eq!(server.graph().await, "Original");
+    assert!(server.classify().await[0]["label"].as_str().is_some());
+}
+
+#[tokio::test]
+async fn weights_may_be_in_a_file_beside_the_model() {
+    let width = 64;
+    let (folder, (model, weights)) = (tempfile::tempdir().unwrap(), matmul(width, Some("weights.data")));
+    std::fs::write(folder.path().join("model.onnx"), model).unwrap();
+    std::fs::write(folder.path().join("weights.data"), &weights).unwrap();
+    let column = weights.chunks_exact(4).step_by(64);
+    let expected: f32 = column
+        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+        .sum();
+    let answer = start(folder.path(), None).multiply(width).await;
+    assert!((answer - f64::from(expected)).abs() < 1e-3, "{answer} {expected}");
+}
+
+/// Each session with weights of its own would take several times the memory of the model.
+#[tokio::test]
+async fn sessions_share_weights_and_what_kernels_pack_of_them() {
+    let width = 4096;
+    let (folder, (model, weights)) = (tempfile::tempdir().unwrap(), matmul(width, None));
+    std::fs::write(folder.path().join("model.onnx"), model).unwrap();
+    let on = |cores: &str| {
+        let config = json!({"models": [{"name": "m", "path": folder.path()}]}).to_string();
+        let mut server = Server::start_with(&["taskset", "--cpu-list", cores], &config, &[]);
+        let (http, management) = server.addresses();
+        Running {
+            pid: server.pid(),
+            _server: server,
+            http,
+            management,
+        }
+    };
+    let all = format!("0-{}", std::thread::available_parallelism().unwrap().get() - 1);
+    let (one, many) = (on("0"), on(&all));
+    assert_eq!(one.multiply(width).await, many.multiply(width).await);
+    let (one, many) = (one.pss(), many.pss());
+    let grows = many.saturating_sub(one);
+    assert!(
+        grows < weights.len() as u64 / 2,
+        "sessions for more cores take {grows} bytes more, the weights have {}: {one} → {many}",
+        weights.len()
+    );
+}
