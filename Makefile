@@ -36,7 +36,7 @@ crds: ## Write crds/*.yaml from the Rust types, and the chart's copies
 bench-operator: ## What 500 services cost; prints a table, writes target/bench/operator.json
 	@scripts/bench-operator
 
-bench-server: ## The server against ONNX Runtime in-process; writes target/bench/server.json
+bench-server: ## The server against ONNX Runtime in-process; writes target/bench/server.json (PEERS=1: other servers too)
 	@scripts/bench-server
 
 advisories: ## Check the dependencies against the advisory database (needs the network)

@@ -31,6 +31,8 @@ pub(crate) struct Bench {
     /// Seconds before a measurement, and of it.
     pub(crate) warm: f64,
     pub(crate) window: f64,
+    /// Whether other servers are measured too.
+    pub(crate) peers: bool,
     only: String,
 }
 
@@ -71,7 +73,7 @@ pub(crate) struct Sample {
 
 impl Bench {
     /// Paths below the repository's root; the programs lie beside this one.
-    pub(crate) fn new(rounds: usize, window: f64, only: Option<String>) -> Result<Self> {
+    pub(crate) fn new(rounds: usize, window: f64, only: Option<String>, peers: bool) -> Result<Self> {
         let program = std::env::current_exe()?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../..")
@@ -107,6 +109,7 @@ impl Bench {
             rounds,
             warm,
             window,
+            peers,
             only,
         })
     }

@@ -38,6 +38,23 @@ pub(crate) fn classify(model: &str, image: &[u8]) -> Vec<u8> {
     )
 }
 
+/// A whole HTTP request with an HTML form of one file.
+pub(crate) fn form(path: &str, field: &str, content: &[u8]) -> Vec<u8> {
+    const BOUNDARY: &str = "bench-server-boundary";
+    let head = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{field}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    let end = format!("\r\n--{BOUNDARY}--\r\n");
+    let body = [head.as_bytes(), content, end.as_bytes()].concat();
+    post(
+        path,
+        &format!("multipart/form-data; boundary={BOUNDARY}"),
+        &[],
+        &body,
+    )
+}
+
 /// A whole HTTP request.
 pub(crate) fn post(path: &str, content_type: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let length = body.len();

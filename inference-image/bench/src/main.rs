@@ -4,6 +4,7 @@ mod bench;
 mod echo;
 mod encode;
 mod generator;
+mod peers;
 mod process;
 mod raw;
 mod rawside;
@@ -13,7 +14,7 @@ mod spec;
 mod table;
 mod usage;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bench::Bench;
 use clap::{Parser, Subcommand};
 use serde_json::json;
@@ -43,6 +44,12 @@ struct Arguments {
     /// Seconds that each load is measured.
     #[arg(long, default_value_t = 3.0)]
     window: f64,
+    /// Other servers too, in the same rounds; installs them from PyPI below .cache/peers.
+    #[arg(long)]
+    peers: bool,
+    /// Another build of the server.
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -87,7 +94,12 @@ fn coordinate(arguments: Arguments) -> Result<ExitCode> {
     } else {
         (arguments.rounds, arguments.window)
     };
-    let bench = Bench::new(rounds, window, arguments.only)?;
+    let mut bench = Bench::new(rounds, window, arguments.only, arguments.peers)?;
+    if let Some(server) = arguments.server {
+        bench.server = server
+            .canonicalize()
+            .with_context(|| server.display().to_string())?;
+    }
     let started = Instant::now();
     println!(
         "bench-server: {rounds} rounds of {window} s on {} cores",

@@ -43,6 +43,15 @@ impl Aim {
         }
     }
 
+    /// Reported beside the others.
+    pub(crate) fn beside(workload: &str, unit: &'static str) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            unit,
+            target: None,
+        }
+    }
+
     pub(crate) fn at_most(workload: &str, target: f64, unit: &'static str) -> Self {
         Self {
             workload: workload.to_owned(),
@@ -87,7 +96,7 @@ impl Table {
     }
 
     /// The server answered wrongly, or not at all.
-    pub(crate) fn failed(&mut self, aim: &Aim, problem: String) {
+    pub(crate) fn failed(&mut self, aim: &Aim, problem: &str) {
         self.push(
             aim,
             None,
@@ -230,7 +239,7 @@ mod tests {
         let met: Vec<_> = table.rows.iter().map(|row| row.met).collect();
         assert_eq!(met, [Some(true), Some(true), Some(false)]);
         assert!(!table.has_failures());
-        table.failed(&Aim::at_most("wrong", 1.0, ""), "status 500".to_owned());
+        table.failed(&Aim::at_most("wrong", 1.0, ""), "status 500");
         assert_eq!(table.rows[3].met, Some(false));
         assert!(table.has_failures());
     }

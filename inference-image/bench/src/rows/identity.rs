@@ -68,7 +68,7 @@ fn try_measure(bench: &Bench, table: &mut Table, aims: &[Aim; 2]) -> Result<()> 
         );
     }
     if let Some(problem) = problem(&runs).or_else(|| problem(&echoes)) {
-        aims.iter().for_each(|aim| table.failed(aim, problem.clone()));
+        aims.iter().for_each(|aim| table.failed(aim, &problem));
         return Ok(());
     }
     let of = |runs: &[Driven], value: fn(&Driven) -> f64| -> Vec<f64> {

@@ -58,7 +58,7 @@ fn try_measure(bench: &Bench, table: &mut Table, model: &Model, aim: &Aim) -> Re
             ..drive
         })?;
         if let Some(problem) = problem(&[driven, alone]) {
-            table.failed(aim, problem);
+            table.failed(aim, &problem);
             return Ok(());
         }
         server.settle();

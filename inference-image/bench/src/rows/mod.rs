@@ -39,6 +39,6 @@ fn problem(rounds: &[Driven]) -> Option<String> {
 /// A group of rows that could not be measured: each has failed, the others go on.
 fn all_failed(table: &mut Table, bench: &Bench, aims: &[Aim], error: &anyhow::Error) {
     for aim in aims.iter().filter(|aim| bench.wants(&aim.workload)) {
-        table.failed(aim, format!("{error:#}"));
+        table.failed(aim, &format!("{error:#}"));
     }
 }

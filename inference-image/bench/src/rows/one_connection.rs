@@ -49,7 +49,7 @@ fn try_measure(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
         );
     }
     if let Some(problem) = problem(&runs) {
-        table.failed(aim, problem);
+        table.failed(aim, &problem);
         return Ok(());
     }
     let ratios = |of: &[RawRun]| -> Vec<f64> {

@@ -116,7 +116,7 @@ fn report(bench: &Bench, table: &mut Table, aims: &[Aim; 3], rounds: &[Round]) {
     });
     table.row(&aims[0], goodput, more);
     if rounds.iter().any(|round| round.overload.refused.count == 0) {
-        table.failed(&aims[1], "nothing was refused with 429 or 503".to_owned());
+        table.failed(&aims[1], "nothing was refused with 429 or 503");
     } else {
         let p50 = median(&each(&|round| 1e3 * round.overload.refused.p50));
         let note = format!("p50 {p50:.2} ms");

@@ -3,6 +3,7 @@
 
 use super::{all_failed, problem};
 use crate::bench::{Bench, EFFICIENTNET, Model, QUANTISED, RESNET};
+use crate::peers;
 use crate::rawside::{RawSide, Sessions};
 use crate::server::Server;
 use crate::spec::{Drive, Driven, RawRun, Wire};
@@ -18,6 +19,8 @@ const OF_RAW: &str = "% of raw";
 struct Contender {
     aim: Aim,
     drive: Drive,
+    /// Another server: what it does wrong is no failure of this one.
+    is_peer: bool,
 }
 
 pub(super) fn resnet(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -90,14 +93,26 @@ fn try_group(
         let contender = Contender {
             aim: aim.clone(),
             drive,
+            is_peer: false,
         };
         match probe(bench, &contender.drive) {
             Ok(()) => contenders.push(contender),
             Err(error) if contender.drive.wire == Wire::Grpc => {
                 table.not_measured(aim, &format!("the server does not answer gRPC ({error:#})"));
             }
-            Err(error) => table.failed(aim, format!("{error:#}")),
+            Err(error) => table.failed(aim, &format!("{error:#}")),
         }
+    }
+    let mut running = Vec::new();
+    if bench.peers
+        && let Some(first) = contenders.first()
+    {
+        running = peers::start(bench, table, model, &samples, &first.drive);
+        contenders.extend(running.iter().map(|peer| Contender {
+            aim: peer.aim.clone(),
+            drive: peer.drive.clone(),
+            is_peer: true,
+        }));
     }
     server.settle();
     let sessions = Sessions {
@@ -110,7 +125,12 @@ fn try_group(
         let runs: Vec<Driven> = rounds.iter().map(|round| round.served[index].clone()).collect();
         let raws: Vec<RawRun> = rounds.iter().map(|round| round.raw).collect();
         if let Some(problem) = problem(&runs) {
-            table.failed(&contender.aim, problem);
+            let row = if contender.is_peer {
+                Table::not_measured
+            } else {
+                Table::failed
+            };
+            row(table, &contender.aim, &problem);
         } else {
             compare(bench, table, &contender.aim, &raws, &runs, sessions.batch);
             if index == 0
@@ -120,6 +140,8 @@ fn try_group(
             }
         }
     }
+    // Kept until here.
+    drop(running);
     Ok(())
 }
 
