@@ -6,7 +6,7 @@ use crate::raw::read_floats;
 use crate::rawside::{RawSide, Sessions};
 use crate::spec::{Answer, Drive, Driven, Open, Request, Wire};
 use crate::table::median;
-use crate::usage::Group;
+use crate::usage::Family;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::io::{Read, Write};
@@ -40,28 +40,35 @@ pub(crate) struct Bench {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
+    /// In the table.
+    pub(crate) title: &'static str,
     /// Of one sample.
     pub(crate) shape: &'static [i64],
 }
 
 pub(crate) const RESNET: Model = Model {
     name: "resnet8",
+    title: "ResNet-8",
     shape: &[3, 32, 32],
 };
 pub(crate) const EFFICIENTNET: Model = Model {
     name: "efficientnet-lite0",
+    title: "EfficientNet-Lite0",
     shape: &[3, 224, 224],
 };
 pub(crate) const QUANTISED: Model = Model {
     name: "efficientnet-lite0-int8",
+    title: "EfficientNet-Lite0 int8",
     shape: &[3, 224, 224],
 };
 pub(crate) const IDENTITY: Model = Model {
     name: "identity",
+    title: "identity",
     shape: &[3072],
 };
 pub(crate) const HEAVY: Model = Model {
     name: "heavy",
+    title: "a model of 236 MB",
     shape: &[3, 64, 64],
 };
 
@@ -310,7 +317,7 @@ fn ensure_different(model: &Model, outputs: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// The leader's group, for loads that watch a server.
+/// Resident memory of a server in bytes.
 pub(crate) fn resident(server: u32) -> Result<u64> {
-    Group::of(server).resident_memory()
+    Family::of(server).resident_memory()
 }

@@ -7,7 +7,7 @@ use crate::process::Process;
 use crate::server::{free_port, settle};
 use crate::spec::{Answer, Drive, Request, Wire};
 use crate::table::{Aim, Table};
-use crate::usage::Group;
+use crate::usage::Family;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ pub(crate) fn start(
         let aim = Aim::beside(
             &format!(
                 "{}, {} connections: {}",
-                model.name, load.connections, known.title
+                model.title, load.connections, known.title
             ),
             "% of raw",
         );
@@ -91,7 +91,7 @@ pub(crate) fn start(
         }
     }
     for peer in &peers {
-        settle(&Group::of(peer.process.id()));
+        settle(&Family::of(peer.process.id()));
     }
     peers
 }

@@ -1,21 +1,22 @@
-//! Child processes: each leads a process group, and all of them end with this one, however it ends.
+//! Child processes: they and what they start end with this one. None is in this process's group, so that an
+//! interrupt from the keyboard reaches only the coordinator.
 
+use crate::usage::Family;
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-fn groups() -> std::sync::MutexGuard<'static, Vec<Pid>> {
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A child; it and what it has started are killed when this is dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    group: Pid,
 }
 
 impl Process {
@@ -26,12 +27,11 @@ impl Process {
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        let group = Pid::from_child(&child);
-        groups().push(group);
-        Ok(Self { child, group })
+        running().push(child.id());
+        Ok(Self { child })
     }
 
-    /// Leads its process group.
+    /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -44,10 +44,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Workers may outlive the one that started them.
-        let _ = kill_process_group(self.group, Signal::KILL);
+        // Workers would outlive the one that started them.
+        Family::of(self.id()).kill();
         let _ = self.child.wait();
-        groups().retain(|group| *group != self.group);
+        running().retain(|id| *id != self.id());
     }
 }
 
@@ -82,12 +82,46 @@ pub(crate) fn watch_signals() -> Result<()> {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
                 }
-                for group in groups().iter() {
-                    let _ = kill_process_group(*group, Signal::KILL);
-                }
+                running().iter().for_each(|&id| Family::of(id).kill());
                 eprintln!("bench-server: interrupted");
                 std::process::exit(130);
             });
         })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    // Workers of a server that is gone would take the cores from everything that is measured after it.
+    #[test]
+    fn what_a_child_has_started_ends_with_it_even_in_a_session_of_its_own() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "setsid sleep 300 & echo $!; wait"])
+            .stdout(Stdio::piped());
+        let mut process = Process::start(&mut command).unwrap();
+        let mut worker = String::new();
+        BufReader::new(process.child.stdout.take().unwrap())
+            .read_line(&mut worker)
+            .unwrap();
+        drop(process);
+        // Somebody else's child now: it is gone, or waits for that one to take note.
+        let status = format!("/proc/{}/status", worker.trim());
+        let is_alive = || std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ"));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_alive() {
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                std::fs::read_to_string(&status).unwrap()
+            );
+            std::thread::yield_now();
+        }
+    }
 }

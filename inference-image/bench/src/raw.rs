@@ -2,7 +2,7 @@
 //! its CPU is nobody else's. Knows nothing of servers.
 
 use crate::spec::{Raw, RawCommand, RawReady, RawRun, Times};
-use crate::usage::{Cpu, Group};
+use crate::usage::{Cpu, Family};
 use anyhow::{Context, Result, anyhow, ensure};
 use ort::environment::Environment;
 use ort::session::Session;
@@ -30,7 +30,7 @@ pub(crate) fn main(spec: &str) -> Result<()> {
                     &mut sessions,
                     &samples,
                     [warm, window].map(Duration::from_secs_f64),
-                    &Group::of(server),
+                    &Family::of(server),
                 )?)?;
             }
             RawCommand::Outputs(folder) => {
@@ -151,7 +151,7 @@ fn run(
     sessions: &mut [Session],
     samples: &Samples,
     [warm, window]: [Duration; 2],
-    server: &Group,
+    server: &Family,
 ) -> Result<RawRun> {
     let barrier = Barrier::new(sessions.len() + 1);
     std::thread::scope(|scope| {

@@ -3,7 +3,7 @@
 use crate::bench::{Bench, Model};
 use crate::process::Process;
 use crate::spec::{Raw, RawCommand, RawReady, RawRun};
-use crate::usage::Group;
+use crate::usage::Family;
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Write};
@@ -115,7 +115,7 @@ impl RawSide {
     }
 
     /// Its processes.
-    pub(crate) fn group(&self) -> Group {
-        Group::of(self.process.id())
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.process.id())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::bench::Bench;
 use crate::process::Process;
-use crate::usage::Group;
+use crate::usage::Family;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -77,14 +77,14 @@ impl Server {
         log.lines().last().unwrap_or("it said nothing").to_owned()
     }
 
-    /// Leads its process group.
+    /// Its first process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
     /// Its processes.
-    pub(crate) fn group(&self) -> Group {
-        Group::of(self.id())
+    pub(crate) fn family(&self) -> Family {
+        Family::of(self.id())
     }
 
     /// Status and body of a path of the management port.
@@ -94,17 +94,17 @@ impl Server {
 
     /// Waits until it does nothing: what it measures after it is ready would be measured with the rest.
     pub(crate) fn settle(&self) {
-        settle(&self.group());
+        settle(&self.family());
     }
 }
 
 /// Waits, 30 s at most, until the processes take less than 2 % of a core.
-pub(crate) fn settle(group: &Group) {
+pub(crate) fn settle(family: &Family) {
     let pause = Duration::from_millis(500);
     for _ in 0..60 {
-        let before = group.cpu();
+        let before = family.cpu();
         std::thread::sleep(pause);
-        if (group.cpu() - before) / pause.as_secs_f64() < 0.02 {
+        if (family.cpu() - before) / pause.as_secs_f64() < 0.02 {
             return;
         }
     }

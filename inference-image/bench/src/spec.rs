@@ -46,7 +46,7 @@ pub(crate) struct Drive {
     pub(crate) warm: f64,
     /// Seconds of the measurement.
     pub(crate) window: f64,
-    /// Leader of the server's process group.
+    /// The server's process.
     pub(crate) server: u32,
     /// An open loop: requests are sent at their time, whether or not earlier ones have been answered.
     pub(crate) open: Option<Open>,

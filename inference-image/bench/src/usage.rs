@@ -1,6 +1,7 @@
 //! What the system says of processes and of the machine: CPU seconds and memory. Measures, decides nothing.
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::mem::MaybeUninit;
@@ -22,17 +23,35 @@ fn seconds(whole: i64, part: i64, per_second: f64) -> f64 {
     whole as f64 + part as f64 / per_second
 }
 
-/// The processes of a process group: a server, or a supervisor with its workers.
+/// A process and all that it started, directly or not: a server, or a supervisor with its workers.
 #[derive(Clone, Debug)]
-pub(crate) struct Group(Vec<i32>);
+pub(crate) struct Family(Vec<i32>);
 
-impl Group {
-    /// The present members of the group that `leader` leads.
-    pub(crate) fn of(leader: u32) -> Self {
+impl Family {
+    /// Those that are there now.
+    pub(crate) fn of(first: u32) -> Self {
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let is_member = |&pid: &i32| stat_field(pid, 2).is_some_and(|group| group == u64::from(leader));
-        Self(pids.filter(is_member).collect())
+        let parents: Vec<(i32, u64)> = pids.filter_map(|pid| Some((pid, stat_field(pid, 1)?))).collect();
+        let mut family: Vec<i32> = i32::try_from(first).into_iter().filter(|&pid| pid > 0).collect();
+        let mut next = 0;
+        // Children may have left the process group and the session: their parent tells.
+        while let Some(&parent) = family.get(next) {
+            let children = parents
+                .iter()
+                .filter(|(_, of)| *of == u64::from(parent.cast_unsigned()));
+            family.extend(children.map(|(pid, _)| *pid));
+            next += 1;
+        }
+        Self(family)
+    }
+
+    /// Ends all of them at once.
+    pub(crate) fn kill(&self) {
+        for pid in self.0.iter().filter_map(|&pid| Pid::from_raw(pid)) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 
     /// Seconds of CPU that the members have taken, with the precision of the scheduler.
@@ -114,14 +133,14 @@ fn machine_busy() -> f64 {
 pub(crate) struct Cpu {
     /// Of this process.
     pub(crate) own: f64,
-    /// Of the process group that is watched.
+    /// Of the processes that are watched.
     pub(crate) watched: f64,
     /// Of the machine, this and the watched ones included.
     pub(crate) machine: f64,
 }
 
 impl Cpu {
-    pub(crate) fn now(watched: &Group) -> Self {
+    pub(crate) fn now(watched: &Family) -> Self {
         Self {
             own: own_cpu(),
             watched: watched.cpu(),

@@ -3,7 +3,7 @@
 use crate::generator::Message;
 use crate::generator::connection::Reply;
 use crate::spec::{Drive, Driven, Times};
-use crate::usage::{Cpu, Group};
+use crate::usage::{Cpu, Family};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ const SHOWN: usize = 160;
 
 /// Counts answers from the window's start on.
 pub(super) struct Record {
-    server: Group,
+    server: Family,
     from: Instant,
     until: Instant,
     begun: Option<(Instant, Cpu)>,
@@ -32,7 +32,7 @@ impl Record {
     pub(super) fn new(spec: &Drive) -> Self {
         let from = Instant::now() + Duration::from_secs_f64(spec.warm);
         Self {
-            server: Group::of(spec.server),
+            server: Family::of(spec.server),
             from,
             until: from + Duration::from_secs_f64(spec.window),
             begun: None,

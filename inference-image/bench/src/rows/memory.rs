@@ -15,9 +15,9 @@ const MEBIBYTE: f64 = 1_048_576.0;
 const FACTOR: f64 = 1.2;
 
 pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
-    for (model, title) in [(EFFICIENTNET, "EfficientNet-Lite0"), (HEAVY, "a model of 236 MB")] {
+    for model in [EFFICIENTNET, HEAVY] {
         let aim = Aim::at_most(
-            &format!("memory, {title}: PSS − 1.2 × in-process sessions'"),
+            &format!("memory, {}: PSS − 1.2 × in-process sessions'", model.title),
             40.0,
             "MiB",
         );
@@ -62,7 +62,7 @@ fn try_measure(bench: &Bench, table: &mut Table, model: &Model, aim: &Aim) -> Re
             return Ok(());
         }
         server.settle();
-        servers.push(server.group().proportional_memory()? as f64 / MEBIBYTE);
+        servers.push(server.family().proportional_memory()? as f64 / MEBIBYTE);
         let last = |values: &[f64]| values.last().copied().unwrap_or_default();
         println!(
             "  round {number}: server {:.1} MiB, {} sessions {:.1} MiB, one {:.1} MiB",
@@ -97,5 +97,5 @@ fn try_measure(bench: &Bench, table: &mut Table, model: &Model, aim: &Aim) -> Re
 fn in_process(bench: &Bench, model: &Model, sessions: Sessions) -> Result<f64> {
     let mut raw = RawSide::start(bench, model, sessions)?;
     raw.run(bench, 0.5, 0)?;
-    Ok(raw.group().proportional_memory()? as f64 / MEBIBYTE)
+    Ok(raw.family().proportional_memory()? as f64 / MEBIBYTE)
 }
