@@ -203,6 +203,12 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         opset,
         inputs,
         outputs,
+        // Told by the server itself, at its own report.
+        producer: _,
+        description: _,
+        metadata: _,
+        graph: _,
+        load_seconds: _,
     } = report.clone();
     let tensors = |specs: Vec<TensorSpec>| {
         specs

@@ -6,6 +6,7 @@ mod disruption_budget;
 mod endpoint;
 mod meta;
 pub mod rollout;
+mod server_config;
 mod template;
 
 pub(crate) use deployment::{Images, number};

@@ -1,6 +1,6 @@
 //! The pod template of a revision: one restricted container, the model package as an image volume. Pure.
 
-use super::{Brings, meta};
+use super::{Brings, meta, server_config::server_config};
 use crate::{
     crd::{AcceleratorClass, ModelServiceSpec},
     validate::ValidatedService,
@@ -18,8 +18,7 @@ use k8s_openapi::{
     },
 };
 use modelservice_contract::{
-    CONFIG_ENV, Drain, ExecutionProvider, HTTP_PORT, LIVE_PATH, Limits, MANAGEMENT_PORT, MODEL_PATH,
-    ModelConfig, READY_PATH, ServerConfig,
+    CONFIG_ENV, Drain, HTTP_PORT, LIVE_PATH, MANAGEMENT_PORT, MODEL_PATH, READY_PATH,
 };
 
 /// Name of the server's container.
@@ -136,7 +135,7 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
     };
     let config = EnvVar {
         name: CONFIG_ENV.into(),
-        value: Some(config(service, class)),
+        value: Some(server_config(service, class)),
         value_from: None,
     };
     Container {
@@ -217,39 +216,6 @@ fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequi
         limits: some(&limits),
         claims: None,
     }
-}
-
-/// The server's configuration as the one document that it reads.
-fn config(service: &ValidatedService, class: &AcceleratorClass) -> String {
-    let spec = service.spec();
-    let settings = &spec.server;
-    let default = Limits::default();
-    let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
-    let config = ServerConfig {
-        models: vec![ModelConfig {
-            name: settings
-                .model_name
-                .clone()
-                .unwrap_or_else(|| service.name.clone()),
-            path: MODEL_PATH.into(),
-            digest: spec.model.digest.clone(),
-        }],
-        execution_provider: ExecutionProvider {
-            name: class.spec.runtime.execution_provider.clone(),
-            options: class.spec.runtime.options.clone(),
-        },
-        limits: Limits {
-            max_body_bytes: unsigned(settings.max_body_bytes).unwrap_or(default.max_body_bytes),
-            max_image_pixels: unsigned(settings.max_image_pixels).unwrap_or(default.max_image_pixels),
-            queue_length: settings
-                .queue_length
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or(default.queue_length),
-        },
-        drain: Drain::default(),
-    };
-    // Plain data: serialises infallibly.
-    serde_saphyr::to_string(&config).unwrap_or_default()
 }
 
 fn some<K: Clone + Ord, V: Clone>(

@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The server's whole configuration. Unknown keys are errors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerConfig {
     /// Models to serve; at least one, names are unique.
+    #[serde(default)]
     pub models: Vec<ModelConfig>,
     /// Execution provider that must hold the whole graph of every model.
     #[serde(default, skip_serializing_if = "is_default")]
