@@ -199,6 +199,9 @@ def images() -> dict[str, bytes]:
         "lossless-palette.webp": encoded(palette(4).convert("RGB"), "WEBP", lossless=True),
         "animated-lossless.webp": encoded(rgb(), "WEBP", lossless=True, save_all=True, append_images=[ImageOps.mirror(rgb())]),
         "animated-lossy.webp": encoded(rgb(), "WEBP", quality=90, save_all=True, append_images=[ImageOps.mirror(rgb())]),
+        "animated-alpha.webp": encoded(
+            rgba(), "WEBP", lossless=True, exact=True, save_all=True, append_images=[ImageOps.mirror(rgba())]
+        ),
         "orientation-8.webp": encoded(rgb(), "WEBP", lossless=True, exif=exif(8)),
         "colour.bmp": encoded(rgb(), "BMP"),
         "alpha.bmp": encoded(rgba(), "BMP"),

@@ -718,14 +718,27 @@ async fn several_images_in_one_form_are_answered_together() {
     }
 }
 
+/// How often the model has run on three or four examples.
+fn runs_of_three(model: &str) -> u64 {
+    let metrics = SERVICE.metrics().unwrap();
+    let up_to = |size: &str| {
+        let name = format!("modelservice_batch_size_bucket{{le=\"{size}\",model=\"{model}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    up_to("4.0") - up_to("2.0")
+}
+
 /// What is answered to a batch is what is answered to each image.
 #[tokio::test]
 async fn a_batch_changes_no_answer() {
     let photos = ["cat", "coffee", "flower"];
     let files = photos.map(|name| (name, photo(name)));
+    let before = runs_of_three("photos");
     let batch = send(post_form("/v1/models/photos:classify?top_k=3", &files))
         .await
         .json();
+    assert_eq!(runs_of_three("photos"), before + 1, "they were not one run");
     for (index, name) in photos.iter().enumerate() {
         let alone = send(post("/v1/models/photos:classify?top_k=3", photo(name)))
             .await

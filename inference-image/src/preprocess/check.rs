@@ -121,3 +121,26 @@ pub(super) fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32
         made.width, made.height
     ))
 }
+
+/// What pre-processing makes must not be larger than what it may be made of.
+pub(super) fn check_memory(steps: &Preprocessing, made: Option<Size>, max_pixels: u64) -> Result<(), String> {
+    let square = |size: u32| Size {
+        width: size,
+        height: size,
+    };
+    let shortest = match steps.resize {
+        Some(Resize::ShortestEdge { size, .. }) => Some(square(size)),
+        _ => None,
+    };
+    let pixels = |size: &Size| u64::from(size.width) * u64::from(size.height);
+    match made
+        .iter()
+        .chain(&shortest)
+        .find(|size| pixels(size) > max_pixels)
+    {
+        Some(Size { width, height }) => Err(format!(
+            "preprocessing makes images of {width}×{height}, limits.maxImagePixels is {max_pixels}"
+        )),
+        None => Ok(()),
+    }
+}

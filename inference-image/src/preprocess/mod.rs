@@ -11,7 +11,7 @@ use crate::engine::Port;
 use crate::package::manifest::{ColorOrder, Filter, Layout, Preprocessing, Resize, Size};
 use crate::scheduling::{InputError, InputProblem};
 use crate::tensor::Tensor;
-use check::{channel_count, check_size, values};
+use check::{channel_count, check_memory, check_size, values};
 use pixels::{Pixels, View};
 use values::{Elements, Values};
 
@@ -52,12 +52,14 @@ impl Pipeline {
         let dimension = |size: i64| u32::try_from(size).ok();
         let size = (dimension(width), dimension(height));
         check_size(steps, size)?;
-        Ok(Self {
+        let pipeline = Self {
             steps: steps.clone(),
             values: values(steps, input)?,
             size,
             max_pixels,
-        })
+        };
+        check_memory(steps, pipeline.fixed_size(), max_pixels)?;
+        Ok(pipeline)
     }
 
     /// Decodes images and makes a batch of them.

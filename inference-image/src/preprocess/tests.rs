@@ -109,6 +109,14 @@ fn steps_that_do_not_fit_the_model_are_refused_at_load() {
         let problem = pipeline(preprocessing, &square).unwrap_err();
         assert!(problem.contains(word), "{preprocessing}: {problem}");
     }
+    let any = input(DataType::Fp32, &[-1, 3, -1, -1]);
+    for resize in [
+        "mode: shortestEdge, size: 4000000000",
+        "mode: stretch, width: 1, height: 2000000",
+    ] {
+        let problem = pipeline(&format!("{{resize: {{{resize}}}}}"), &any).unwrap_err();
+        assert!(problem.contains("maxImagePixels"), "{resize}: {problem}");
+    }
     let flat = input(DataType::Fp32, &[-1, 3072]);
     assert!(pipeline("{}", &flat).unwrap_err().contains("four dimensions"));
     let long = input(DataType::Int64, &[-1, 3, 32, 32]);

@@ -3,7 +3,7 @@
 
 use super::body::{Received, Wanted};
 use super::request::{Target, measured, server_timing};
-use super::{Api, ApiError, multipart};
+use super::{Api, ApiError, infer, multipart};
 use crate::classify::{ImageClassifier, Prediction};
 use crate::scheduling::{InputError, RunOptions, Timing};
 use crate::service::Model;
@@ -80,6 +80,8 @@ async fn answer(
     };
     let top_k = top_k(&query?, classifier)?;
     let boundary = multipart::boundary(headers)?;
+    let options = RunOptions::default();
+    infer::admit(model, &options)?;
     let mut body = api.budget.read(headers, body, Wanted::default()).await?;
     model.metrics().request_bytes.inc_by(body.bytes.len() as u64);
     let request = Request {
@@ -87,6 +89,7 @@ async fn answer(
         model,
         classifier,
         top_k,
+        options,
     };
     let Some(boundary) = boundary else {
         return request.image(body).await;
@@ -102,6 +105,7 @@ struct Request<'a> {
     model: &'a Model,
     classifier: &'a Arc<ImageClassifier>,
     top_k: usize,
+    options: RunOptions,
 }
 
 impl Request<'_> {
@@ -156,7 +160,7 @@ impl Request<'_> {
         let (steps, count) = (Arc::clone(self.classifier), images.images.len());
         let prepare = Box::new(move || images.inputs(&steps));
         let outputs = vec![self.classifier.output()];
-        let completed = self.model.run(prepare, outputs, RunOptions::default()).await?;
+        let completed = self.model.run(prepare, outputs, self.options).await?;
         let scores = completed
             .outputs
             .first()
