@@ -1,13 +1,17 @@
 //! The process: arguments, load, serve, leave.
 
+use crate::connections::{self, Server, Settings, Tls};
 use crate::exit::{self, Fatal};
+use crate::front::{Front, Tokens};
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::metrics::ConnectionMetrics;
 use crate::protocol::{self, Management};
+use crate::reload::{self, Watched};
 use crate::service::Service;
-use crate::{cgroup, config, serve};
+use crate::{cgroup, config};
 use clap::{Parser, ValueEnum};
 use modelservice_contract::{
-    CONFIG_ENV, ExitReason, HTTP_PORT, MANAGEMENT_PORT, ServerConfig, TERMINATION_LOG,
+    CONFIG_ENV, Drain, ExitReason, HTTP_PORT, MANAGEMENT_PORT, ServerConfig, TERMINATION_LOG,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +21,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code after a second signal: 128 + 15, as if SIGTERM had not been caught.
 const INSISTED: i32 = 143;
+
+/// Connections to the management port.
+const MANAGEMENT_CONNECTIONS: usize = 128;
 
 /// ONNX Runtime inference server for image models.
 #[derive(Clone, Debug, Parser)]
@@ -90,7 +97,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
 async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Result<(), Fatal> {
     let mut signals = Signals::new()?;
     let management = Management::default();
-    start_management(listen(arguments.management_port).await?, management.clone())?;
+    let settings = Settings::new(&config.connections, &config.limits, connections::by_open_files());
+    let guards = Guards::read(&config)?;
+    start_management(listen(arguments.management_port)?, management.clone(), &settings)?;
     let lifecycle = management.lifecycle.clone();
     tracing::info!(cores, models = config.models.len(), "loading");
     let (library, drain) = (arguments.onnx_runtime.clone(), config.drain.clone());
@@ -100,22 +109,59 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
         () = signals.next() => leave_unloaded(),
     };
     let service = Arc::new(service);
-    let listener = listen(arguments.http_port).await?;
+    let listener = listen(arguments.http_port)?;
     let router = protocol::router(Arc::clone(&service), lifecycle.clone());
+    let server = guards.server(router, &lifecycle, settings, service.connection_metrics());
     // Set once, here.
     let _ = management.service.set(Arc::clone(&service));
     lifecycle.enter(Phase::Ready);
     // Who waits for this line finds all ready.
     announce(&service, &listener);
-    serve_until_told(listener, router, &lifecycle, &drain, signals).await;
+    serve_until_told(server, listener, &lifecycle, &drain, signals).await;
     Ok(())
 }
 
+/// Who is let in, from files that are looked at while the server runs.
+struct Guards {
+    tls: Option<(Tls, Watched)>,
+    tokens: Option<(Tokens, Watched)>,
+}
+
+impl Guards {
+    fn read(config: &ServerConfig) -> Result<Self, Fatal> {
+        let tls = config.tls.as_ref().map(Tls::read).transpose();
+        let tokens = config.auth.as_ref().map(Tokens::read).transpose();
+        let invalid = |key: &'static str| {
+            move |problem: String| Fatal::new(ExitReason::ConfigInvalid, format!("{key}: {problem}"))
+        };
+        Ok(Self {
+            tls: tls.map_err(invalid("tls"))?,
+            tokens: tokens.map_err(invalid("auth"))?,
+        })
+    }
+
+    fn server(
+        self,
+        router: axum::Router,
+        lifecycle: &Lifecycle,
+        settings: Settings,
+        metrics: &ConnectionMetrics,
+    ) -> Server {
+        let (tls, certificate) = self.tls.unzip();
+        let (tokens, token_file) = self.tokens.unzip();
+        for watched in [certificate, token_file].into_iter().flatten() {
+            tokio::spawn(reload::watch(watched, reload::PERIOD, metrics.clone()));
+        }
+        let front = Front::new(router, lifecycle.clone(), tokens, metrics);
+        Server::new(front, settings, tls, metrics)
+    }
+}
+
 async fn serve_until_told(
+    server: Server,
     listener: TcpListener,
-    router: axum::Router,
     lifecycle: &Lifecycle,
-    drain: &modelservice_contract::Drain,
+    drain: &Drain,
     mut signals: Signals,
 ) {
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -127,7 +173,7 @@ async fn serve_until_told(
         exit::now(INSISTED);
     });
     let stopped = async { drop(stopped.await) };
-    match serve::serve(listener, router, lifecycle, drain, stopped).await {
+    match server.serve(listener, lifecycle, drain, stopped).await {
         0 => tracing::info!("drained"),
         cut_off => tracing::warn!(cut_off, "requests did not finish in time"),
     }
@@ -158,21 +204,24 @@ fn announce(service: &Service, listener: &TcpListener) {
 }
 
 /// The management port has a thread of its own, so that it answers when the others are busy.
-fn start_management(listener: TcpListener, management: Management) -> Result<(), Fatal> {
+fn start_management(listener: TcpListener, management: Management, settings: &Settings) -> Result<(), Fatal> {
     tracing::info!(address = %address(&listener), "management port open");
     let failed = |error: &dyn std::fmt::Display| system("cannot start the management port", error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&error))?;
     let listener = listener.into_std().map_err(|error| failed(&error))?;
+    let settings = Settings {
+        max: MANAGEMENT_CONNECTIONS,
+        max_age: None,
+        ..*settings
+    };
     let thread = std::thread::Builder::new()
         .name("management".to_owned())
         .spawn(move || {
             runtime.block_on(async {
                 tokio::spawn(protocol::record_load(management.clone()));
                 match TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        drop(axum::serve(listener, protocol::management_router(management)).await)
-                    }
+                    Ok(listener) => serve_management(listener, management, settings).await,
                     Err(error) => tracing::error!("the management port is lost: {error}"),
                 }
             });
@@ -180,10 +229,18 @@ fn start_management(listener: TcpListener, management: Management) -> Result<(),
     thread.map(drop).map_err(|error| failed(&error))
 }
 
-async fn listen(port: u16) -> Result<TcpListener, Fatal> {
-    serve::listen(port)
-        .await
-        .map_err(|error| system(&format!("cannot listen on port {port}"), &error))
+/// It answers until the process ends, also while the serving port drains.
+async fn serve_management(listener: TcpListener, management: Management, settings: Settings) {
+    let (lifecycle, metrics) = (Lifecycle::default(), ConnectionMetrics::unread());
+    let router = protocol::management_router(management);
+    let front = Front::new(router, lifecycle.clone(), None, &metrics);
+    let server = Server::new(front, settings, None, &metrics);
+    let never = std::future::pending();
+    server.serve(listener, &lifecycle, &Drain::default(), never).await;
+}
+
+fn listen(port: u16) -> Result<TcpListener, Fatal> {
+    connections::listen(port).map_err(|error| system(&format!("cannot listen on port {port}"), &error))
 }
 
 fn address(listener: &TcpListener) -> SocketAddr {

@@ -1,9 +1,13 @@
 //! The server's configuration: where it is read from, and what in it is impossible.
 
 use crate::exit::Fatal;
+use crate::yaml;
 use modelservice_contract::{CONFIG_ENV, ExitReason, ModelConfig, ServerConfig};
 use std::collections::BTreeSet;
 use std::path::Path;
+
+/// Less does not hold what ordinary clients send.
+const MIN_HEADER_BYTES: u32 = 1024;
 
 /// Reads the configuration from `file`, or else from the text of the environment variable
 /// [`CONFIG_ENV`], and checks it.
@@ -39,7 +43,7 @@ fn invalid(source: &dyn std::fmt::Display, problem: &dyn std::fmt::Display) -> F
 /// # Errors
 /// What is wrong, with its place.
 pub fn parse(text: &str) -> Result<ServerConfig, String> {
-    let config: ServerConfig = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let config: ServerConfig = yaml::read(text)?;
     check(&config)?;
     Ok(config)
 }
@@ -62,6 +66,16 @@ fn check(config: &ServerConfig) -> Result<(), String> {
         let message =
             "limits: maxBodyBytes, maxImagePixels, maxImagesPerRequest and queueLength must be at least 1";
         return Err(message.to_owned());
+    }
+    if limits.header_seconds == 0 || limits.body_seconds == 0 || limits.max_header_bytes < MIN_HEADER_BYTES {
+        return Err(format!(
+            "limits: headerSeconds and bodySeconds must be at least 1, maxHeaderBytes at least {MIN_HEADER_BYTES}"
+        ));
+    }
+    let connections = &config.connections;
+    if connections.max == Some(0) || connections.idle_seconds == 0 || connections.max_concurrent_requests == 0
+    {
+        return Err("connections: max, idleSeconds and maxConcurrentRequests must be at least 1".to_owned());
     }
     Ok(())
 }

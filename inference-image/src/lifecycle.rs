@@ -1,8 +1,9 @@
 //! Where the server stands between its start and its end, and how many requests are under way.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use tokio::sync::Notify;
 
 /// Where the server stands; it only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,26 +17,21 @@ pub enum Phase {
 }
 
 /// Shared by the listeners and whoever starts and stops them.
-#[derive(Clone, Debug)]
-pub struct Lifecycle {
-    phase: Arc<AtomicU8>,
-    in_flight: Arc<watch::Sender<usize>>,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Lifecycle(Arc<Shared>);
 
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self {
-            phase: Arc::default(),
-            in_flight: Arc::new(watch::Sender::new(0)),
-        }
-    }
+#[derive(Debug, Default)]
+struct Shared {
+    phase: AtomicU8,
+    in_flight: AtomicUsize,
+    quiet: Notify,
 }
 
 impl Lifecycle {
     /// Where the server stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
+        match self.0.phase.load(Ordering::Acquire) {
             0 => Phase::Loading,
             1 => Phase::Ready,
             _ => Phase::Draining,
@@ -44,36 +40,45 @@ impl Lifecycle {
 
     /// Moves on to `phase`; never back.
     pub fn enter(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.0.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
     /// Counts a request as under way until the guard is dropped.
     #[must_use]
     pub fn request(&self) -> InFlight {
-        self.in_flight.send_modify(|count| *count += 1);
-        InFlight(Arc::clone(&self.in_flight))
+        self.0.in_flight.fetch_add(1, Ordering::AcqRel);
+        InFlight(Arc::clone(&self.0))
     }
 
     /// Requests under way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        *self.in_flight.borrow()
+        self.0.in_flight.load(Ordering::Acquire)
     }
 
     /// Waits until no request is under way.
     pub async fn quiet(&self) {
-        // The sender lives as long as `self`, so the wait cannot fail.
-        let _ = self.in_flight.subscribe().wait_for(|&count| count == 0).await;
+        loop {
+            let mut quiet = pin!(self.0.quiet.notified());
+            // Before the look, so that an end between the two is not missed.
+            quiet.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            quiet.await;
+        }
     }
 }
 
 /// A request under way.
 #[derive(Debug)]
-pub struct InFlight(Arc<watch::Sender<usize>>);
+pub struct InFlight(Arc<Shared>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.quiet.notify_waiters();
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use modelservice_contract::{Drain, Limits};
+use modelservice_contract::{Connections, Drain, Limits};
 use modelservice_server::metrics::{Metrics, Reloaded};
 use modelservice_server::package::manifest::{Labels, Manifest, parse};
 use modelservice_server::{config, package};
@@ -45,6 +45,7 @@ fn the_model_yaml_shown_is_that_of_the_example() {
 fn the_configuration_shown_is_valid_and_holds_the_defaults() {
     let shown = config::parse(&block("configuration")).unwrap();
     assert_eq!((shown.limits, shown.drain), (Limits::default(), Drain::default()));
+    assert_eq!(shown.connections, Connections::default());
     let defaults = config::parse("models: [{name: a, path: b}]").unwrap();
     assert_eq!(shown.execution_provider, defaults.execution_provider);
 }

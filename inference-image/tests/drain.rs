@@ -5,17 +5,16 @@
 mod support;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response};
+use http_body_util::Full;
+use hyper::Request;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use support::http::{connect, exchange, get, post};
 use support::{Server, example};
 use tokio::net::TcpStream;
-
-type Sender = http1::SendRequest<Full<Bytes>>;
 
 const CLASSIFY: &str = "/v1/models/photos:classify";
 
@@ -27,39 +26,9 @@ fn config(accept_seconds: u32) -> String {
     )
 }
 
-async fn connect(address: SocketAddr) -> Sender {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
 fn classify() -> Request<Full<Bytes>> {
     let photo = std::fs::read(example("photos/cat.jpg")).unwrap();
-    Request::post(CLASSIFY)
-        .header("host", "photos")
-        .body(Full::from(photo))
-        .unwrap()
-}
-
-fn get(path: &str) -> Request<Full<Bytes>> {
-    Request::get(path)
-        .header("host", "photos")
-        .body(Full::default())
-        .unwrap()
-}
-
-/// The status, and whether the answer asks to close; fails on any transport error.
-async fn exchange(sender: &mut Sender, request: Request<Full<Bytes>>) -> (u16, bool) {
-    sender.ready().await.unwrap();
-    let response: Response<_> = sender.send_request(request).await.unwrap();
-    let status = response.status().as_u16();
-    let close = response
-        .headers()
-        .get("connection")
-        .is_some_and(|value| value == "close");
-    response.into_body().collect().await.unwrap();
-    (status, close)
+    post(CLASSIFY, photo)
 }
 
 async fn ready(management: SocketAddr) -> u16 {

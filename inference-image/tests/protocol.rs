@@ -582,10 +582,7 @@ async fn a_server_that_is_leaving_says_so_and_still_answers() {
     let ready = router.clone().oneshot(get("/v2/health/ready")).await.unwrap();
     assert_eq!(ready.status(), 503);
     let answer = router.oneshot(infer("name", json!("images"))).await.unwrap();
-    assert_eq!(
-        (answer.status().as_u16(), &answer.headers()["connection"]),
-        (200, &"close".parse().unwrap())
-    );
+    assert_eq!(answer.status(), 200);
 }
 
 #[tokio::test]

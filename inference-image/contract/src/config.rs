@@ -1,5 +1,6 @@
 //! The server's configuration: one document, every value with its unit and its default.
 
+use crate::{Auth, Connections, Tls};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +23,15 @@ pub struct ServerConfig {
     /// Where optimised graphs are kept.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cache: Cache,
+    /// How long connections live, and how many there may be.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub connections: Connections,
+    /// TLS on the serving port; without it the port is plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Who may use the serving port; without it everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// How the server leaves.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drain: Drain,
@@ -72,6 +82,12 @@ pub struct Limits {
     pub max_images_per_request: u32,
     /// Requests that may wait for a runner, per model; one more is answered 429.
     pub queue_length: u32,
+    /// Time for the head of a request, and for a TLS handshake, in seconds.
+    pub header_seconds: u32,
+    /// Largest head of a request, in bytes; a larger one is answered 431.
+    pub max_header_bytes: u32,
+    /// Time for the body of a request, in seconds; a slower one is answered 408.
+    pub body_seconds: u32,
 }
 
 impl Default for Limits {
@@ -81,6 +97,9 @@ impl Default for Limits {
             max_image_pixels: 64 << 20,
             max_images_per_request: 16,
             queue_length: 128,
+            header_seconds: 10,
+            max_header_bytes: 32 << 10,
+            body_seconds: 60,
         }
     }
 }

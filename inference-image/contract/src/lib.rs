@@ -2,10 +2,12 @@
 //! exit reasons and its report. Serde types and constants only: no I/O, no Kubernetes, no ONNX Runtime.
 
 mod config;
+mod connections;
 mod exit;
 mod report;
 
 pub use config::{Cache, Drain, ExecutionProvider, Limits, ModelConfig, Scheduling, ServerConfig};
+pub use connections::{Auth, Connections, Tls};
 pub use exit::{ExitReason, TerminationMessage};
 pub use report::{DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report, TensorSpec};
 

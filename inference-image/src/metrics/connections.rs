@@ -98,6 +98,12 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
+    /// Metrics that nobody reads.
+    #[must_use]
+    pub fn unread() -> Self {
+        Self::register(&mut Registry::default())
+    }
+
     pub(super) fn register(registry: &mut Registry) -> Self {
         let closed: Family<ClosedLabels, Counter> = Family::default();
         let metrics = Self {

@@ -3,6 +3,7 @@
 
 use super::MANIFEST_FILE;
 use crate::exit::Fatal;
+use crate::yaml;
 use modelservice_contract::ExitReason;
 use serde::Deserialize;
 use std::io::ErrorKind;
@@ -246,7 +247,7 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
 /// # Errors
 /// What is wrong, with its place in the text.
 pub fn parse(text: &str) -> Result<Manifest, String> {
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    yaml::read(text)
 }
 
 fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {

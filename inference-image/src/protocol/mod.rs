@@ -20,13 +20,10 @@ pub use management::{Management, record_load, router as management_router};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Version, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
 use axum::routing::{get, post};
 use body::Budget;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The server's name in the protocols.
 const NAME: &str = "modelservice-server";
@@ -73,10 +70,12 @@ impl Api {
 
 /// The inference protocols; tests call it without a socket.
 pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
-    let budget = Budget::new(service.limits().max_body_bytes);
+    let limits = service.limits();
+    let body_time = Duration::from_secs(limits.body_seconds.into());
+    let budget = Budget::new(limits.max_body_bytes).in_at_most(body_time);
     let api = Arc::new(Api {
         service,
-        lifecycle: lifecycle.clone(),
+        lifecycle,
         budget,
     });
     Router::new()
@@ -90,21 +89,5 @@ pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
         .merge(grpc::router())
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(from_fn_with_state(lifecycle, accompany))
         .with_state(api)
-}
-
-/// Counts a request as under way, and asks clients to leave once the server is leaving.
-async fn accompany(State(lifecycle): State<Lifecycle>, request: Request, next: Next) -> Response {
-    let in_flight = lifecycle.request();
-    let version = request.version();
-    let mut response = next.run(request).await;
-    // HTTP/2 has no such header; its clients are told by a GOAWAY frame.
-    if lifecycle.phase() == Phase::Draining && version <= Version::HTTP_11 {
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    drop(in_flight);
-    response
 }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod http;
 pub(crate) mod onnx;
 
 use serde_json::Value;

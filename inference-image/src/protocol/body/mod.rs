@@ -74,6 +74,12 @@ impl Budget {
         }
     }
 
+    /// The same, with another time for a whole body.
+    pub(super) const fn in_at_most(mut self, time: Duration) -> Self {
+        self.times.read = time;
+        self
+    }
+
     /// Reads a whole body, and decompresses it.
     ///
     /// # Errors

@@ -1,0 +1,54 @@
+//! The part of the configuration that is about connections and who may open them.
+
+use serde::{Deserialize, Serialize};
+
+/// How long connections live, and how many there may be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Connections {
+    /// Most connections at a time; without it as many as the limit of open files allows, at most 65,536. At the
+    /// limit those that have been idle longest are closed, and newcomers wait.
+    pub max: Option<u32>,
+    /// Age at which a connection is ended without losing a request, in seconds, 10 % more or less; 0 is never.
+    pub max_age_seconds: u32,
+    /// Requests after which a connection is ended in the same way; 0 is never.
+    pub max_requests: u32,
+    /// Time after which an idle connection is closed, in seconds. Longer than load balancers keep theirs (600 s
+    /// at most among the common ones): whoever closes first while the other sends loses a request.
+    pub idle_seconds: u32,
+    /// Requests at the same time on one connection of HTTP/2.
+    pub max_concurrent_requests: u32,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max: None,
+            max_age_seconds: 300,
+            max_requests: 0,
+            idle_seconds: 620,
+            max_concurrent_requests: 256,
+        }
+    }
+}
+
+/// TLS on the serving port. The files are PEM; they are read again when they change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// The server's certificate, followed by those between it and its CA.
+    pub certificate_file: String,
+    /// Its private key.
+    pub key_file: String,
+    /// Certificates of the CAs whose clients are let in; without it clients need no certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<String>,
+}
+
+/// Who may use the serving port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Auth {
+    /// A file with one bearer token per line, read again when it changes.
+    pub token_file: String,
+}

@@ -1,0 +1,223 @@
+//! One connection from its acceptance to its end.
+
+use super::activity::{Activity, Times, Verdict};
+use super::stream::{Stream, Transport};
+use super::tls::Tls;
+use crate::front::Front;
+use crate::metrics::Closed;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep_until, timeout};
+
+/// What all connections of a listener share.
+pub(super) struct Shared {
+    pub(super) front: Front,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<TokioExecutor>,
+    pub(super) times: Times,
+    pub(super) tls: Option<Tls>,
+}
+
+/// Serves a connection until its end; returns why it ended.
+pub(super) async fn run(stream: TcpStream, shared: Arc<Shared>, activity: Arc<Activity>) -> Closed {
+    let transport = match secure(stream, &shared).await {
+        Ok(transport) => transport,
+        Err(reason) => return reason,
+    };
+    let mut stream = Stream::new(transport, Arc::clone(&activity));
+    let speaks_http_2 = match greet(&mut stream, &activity, &shared.times).await {
+        Ok(speaks) => speaks,
+        Err(reason) => return reason,
+    };
+    let stream = TokioIo::new(stream);
+    let service = service_fn({
+        let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
+        move |request| {
+            let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
+            async move { shared.front.answer(request, &activity).await }
+        }
+    });
+    let ended = if speaks_http_2 {
+        activity.multiplex();
+        let connection = shared.http2.serve_connection(stream, service);
+        drive(connection, &activity, &shared.times).await
+    } else {
+        let connection = shared.http1.serve_connection(stream, service);
+        drive(connection, &activity, &shared.times).await
+    };
+    match ended {
+        Ended::ByUs(reason) => reason,
+        Ended::ByItself if shared.front.is_leaving() => Closed::Drain,
+        Ended::ByItself if activity.is_last(Instant::now()) => Closed::Age,
+        Ended::ByItself => Closed::Client,
+        Ended::Broken(error) => {
+            tracing::debug!("connection: {error}");
+            Closed::Error
+        }
+    }
+}
+
+async fn secure(stream: TcpStream, shared: &Shared) -> Result<Transport, Closed> {
+    let Some(tls) = &shared.tls else {
+        return Ok(Transport::Plain(stream));
+    };
+    match timeout(shared.times.header, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => Ok(Transport::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!("TLS: {error}");
+            Err(Closed::Handshake)
+        }
+        Err(_) => Err(Closed::Slow),
+    }
+}
+
+/// Waits for the first bytes, which tell the protocol: while there are none it costs no buffers.
+async fn greet(stream: &mut Stream, activity: &Activity, times: &Times) -> Result<bool, Closed> {
+    let patience = async {
+        loop {
+            match activity.judge(Instant::now(), &mut None, times) {
+                Verdict::Wait(until) => tokio::select! {
+                    () = sleep_until(until.into()) => {}
+                    () = activity.woken() => {}
+                },
+                Verdict::Retire(reason) | Verdict::Cut(reason) => return reason,
+            }
+        }
+    };
+    let begun = tokio::select! {
+        // The stream first: a request that has arrived is answered.
+        biased;
+        begun = stream.begin() => begun.map_err(|_| Closed::Client)?,
+        reason = patience => return Err(reason),
+    };
+    if !begun {
+        return Err(Closed::Client);
+    }
+    let speaks = timeout(times.header, stream.speaks_http_2()).await;
+    speaks.map_err(|_| Closed::Slow)?.map_err(|_| Closed::Client)
+}
+
+/// How a connection ended.
+enum Ended {
+    ByUs(Closed),
+    ByItself,
+    Broken(hyper::Error),
+}
+
+/// A connection of either protocol.
+trait Protocol: Future<Output = hyper::Result<()>> {
+    /// Lets it end when what is under way is answered.
+    fn retire(self: Pin<&mut Self>);
+}
+
+impl<S> Protocol for http1::Connection<TokioIo<Stream>, S>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn retire(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Protocol for http2::Connection<TokioIo<Stream>, S, TokioExecutor>
+where
+    S: HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+{
+    fn retire(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn drive(connection: impl Protocol, activity: &Activity, times: &Times) -> Ended {
+    let mut connection = pin!(connection);
+    let mut watch = Watch {
+        activity,
+        times,
+        reading_since: None,
+        ending: None,
+    };
+    let mut timer = pin!(sleep_until(Instant::now().into()));
+    let mut woken = pin!(activity.woken());
+    let mut asleep = true;
+    poll_fn(|context| {
+        loop {
+            // The connection first: a request that has arrived is read before the connection is closed.
+            if let Poll::Ready(result) = connection.as_mut().poll(context) {
+                return Poll::Ready(match (result, watch.ending) {
+                    (_, Some(reason)) => Ended::ByUs(reason),
+                    (Ok(()), None) => Ended::ByItself,
+                    (Err(error), None) => Ended::Broken(error),
+                });
+            }
+            let awakened = asleep && woken.as_mut().poll(context).is_ready();
+            asleep &= !awakened;
+            match watch.look(timer.as_mut(), awakened, context) {
+                Look::Wait => return Poll::Pending,
+                Look::Retire => connection.as_mut().retire(),
+                Look::End(reason) => return Poll::Ready(Ended::ByUs(reason)),
+            }
+        }
+    })
+    .await
+}
+
+/// The connection's timer. It is not set anew with each request: when it fires, it finds out what is new.
+struct Watch<'a> {
+    activity: &'a Activity,
+    times: &'a Times,
+    reading_since: Option<Instant>,
+    ending: Option<Closed>,
+}
+
+/// What comes out of a look at the connection.
+enum Look {
+    Wait,
+    Retire,
+    End(Closed),
+}
+
+impl Watch<'_> {
+    fn look(&mut self, mut timer: Pin<&mut Sleep>, mut awakened: bool, context: &mut Context<'_>) -> Look {
+        // Polled again after each setting, so that it wakes this task.
+        while timer.as_mut().poll(context).is_ready() || awakened || self.has_news() {
+            awakened = false;
+            let now = Instant::now();
+            let until = match (
+                self.ending,
+                self.activity.judge(now, &mut self.reading_since, self.times),
+            ) {
+                // Its client has had time to see that it ends, and nothing is under way.
+                (Some(reason), _) if self.activity.idle_since().is_some() => return Look::End(reason),
+                (Some(_), _) => now + self.times.header,
+                (None, Verdict::Wait(until)) => until,
+                (None, Verdict::Cut(reason)) => return Look::End(reason),
+                (None, Verdict::Retire(reason)) => {
+                    self.ending = Some(reason);
+                    timer.as_mut().reset((now + self.times.header).into());
+                    return Look::Retire;
+                }
+            };
+            timer.as_mut().reset(until.into());
+        }
+        Look::Wait
+    }
+
+    fn has_news(&self) -> bool {
+        let activity = self.activity;
+        self.ending.is_none()
+            && (activity.is_reading() && self.reading_since.is_none()
+                || activity.is_multiplexed() && activity.has_served_enough())
+    }
+}

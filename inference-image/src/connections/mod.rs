@@ -1,0 +1,268 @@
+//! Connections: accepting them, serving them, and leaving without breaking one that is in use.
+//! What is asked over them is the business of `front`.
+
+mod activity;
+mod connection;
+mod listen;
+mod places;
+mod stream;
+mod tls;
+
+pub(crate) use activity::{Activity, Busy};
+pub use listen::listen;
+pub use places::by_open_files;
+pub use tls::Tls;
+
+use crate::front::Front;
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::metrics::ConnectionMetrics;
+use activity::Times;
+use connection::Shared;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use modelservice_contract::{Connections, Drain, Limits};
+use places::{Free, Places};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+/// Pause after a connection could not be accepted for want of memory or of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long an old connection must have been idle before it is closed: a client that is about to use it sends
+/// in this time, and is told then.
+const QUIET: Duration = Duration::from_secs(30);
+/// An age, and the quiet after it, vary by this part, so that connections of one moment do not end in one.
+const JITTER: f64 = 0.1;
+
+/// Bytes that a client of HTTP/2 may send before they are read: of one request, so that a batch of images does
+/// not stop for a round trip, and of all requests of a connection together, which bounds the memory that an
+/// idle reader costs.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Largest frame of HTTP/2 that is taken: fewer of them for a large body.
+const FRAME: u32 = 64 << 10;
+/// Connections of HTTP/2 are asked for a sign of life after this time, and closed without one.
+const PING: Duration = Duration::from_secs(60);
+const PONG: Duration = Duration::from_secs(20);
+/// Requests that an HTTP/2 client may cancel before they are looked at, and requests of one connection that the
+/// server itself may have to cancel: more are an attack ("rapid reset", CVE-2023-44487).
+const RESETS: usize = 20;
+const OWN_RESETS: usize = 1024;
+
+/// How connections are treated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Most connections at a time.
+    pub max: usize,
+    /// A connection retires after this time, 10 % more or less; `None` is never.
+    pub max_age: Option<Duration>,
+    /// A connection retires after so many requests; `None` is never.
+    pub max_requests: Option<u32>,
+    /// An idle connection is closed after this time.
+    pub idle: Duration,
+    /// An idle connection that has its age is closed after this time, 10 % more or less.
+    pub quiet: Duration,
+    /// Time for a request's head, and for a TLS handshake.
+    pub header: Duration,
+    /// Largest head of a request, in bytes.
+    pub max_header_bytes: u32,
+    /// Requests at the same time on a connection of HTTP/2.
+    pub max_streams: u32,
+}
+
+impl Settings {
+    /// What the configuration says; `by_files` connections are possible.
+    #[must_use]
+    pub fn new(connections: &Connections, limits: &Limits, by_files: usize) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let some = |number: u32| (number > 0).then_some(number);
+        Self {
+            max: connections.max.map_or(by_files, |max| by_files.min(max as usize)),
+            max_age: some(connections.max_age_seconds).map(seconds),
+            max_requests: some(connections.max_requests),
+            idle: seconds(connections.idle_seconds),
+            quiet: QUIET,
+            header: seconds(limits.header_seconds),
+            max_header_bytes: limits.max_header_bytes,
+            max_streams: connections.max_concurrent_requests,
+        }
+    }
+}
+
+/// A listener's connections.
+pub struct Server {
+    shared: Arc<Shared>,
+    places: Arc<Places>,
+    settings: Settings,
+    metrics: ConnectionMetrics,
+}
+
+impl Server {
+    /// Answers with `front`, over TLS if that is given.
+    #[must_use]
+    pub fn new(front: Front, settings: Settings, tls: Option<Tls>, metrics: &ConnectionMetrics) -> Self {
+        let times = Times {
+            header: settings.header,
+            idle: settings.idle,
+            quiet: jittered(settings.quiet),
+        };
+        let shared = Shared {
+            front,
+            http1: http1(&settings),
+            http2: http2(&settings),
+            times,
+            tls,
+        };
+        Self {
+            shared: Arc::new(shared),
+            places: Places::new(settings.max),
+            settings,
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// Serves until `stop`, then leaves:
+    ///
+    /// 1. The phase is `Draining`: the server is unready, and every answer asks its client to close.
+    /// 2. New connections are still accepted for `accept_seconds`: those who send here learn only little by
+    ///    little that they should not.
+    /// 3. The listener closes, after the last connection in its queue has been accepted.
+    /// 4. When no request is under way, connections that are still there are closed; idle ones come last, since
+    ///    their clients may use them at any moment.
+    ///
+    /// Steps 3 and 4 take at most `finish_seconds`. Returns the number of requests that were cut off.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        lifecycle: &Lifecycle,
+        drain: &Drain,
+        stop: impl Future<Output = ()>,
+    ) -> usize {
+        let mut door = Door {
+            listener,
+            waiting: None,
+        };
+        self.accept_until(&mut door, stop).await;
+        lifecycle.enter(Phase::Draining);
+        tracing::info!(
+            in_flight = lifecycle.in_flight(),
+            accept_seconds = drain.accept_seconds,
+            "draining"
+        );
+        let accepting = Duration::from_secs(drain.accept_seconds.into());
+        self.accept_until(&mut door, sleep(accepting)).await;
+        self.accept_waiting(door).await;
+
+        let finishing = Duration::from_secs(drain.finish_seconds.into());
+        let finished = timeout(finishing, async {
+            // Clients of HTTP/2 may keep one connection busy for ever: they are told to leave at half time.
+            let _ = timeout(finishing / 2, lifecycle.quiet()).await;
+            self.places.close().await;
+        });
+        if finished.await.is_ok() {
+            0
+        } else {
+            lifecycle.in_flight()
+        }
+    }
+
+    async fn accept_until(&self, door: &mut Door, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                newcomer = door.newcomer(&self.places) => match newcomer {
+                    Ok((stream, free)) => self.spawn(stream, free),
+                    Err(error) => pause(&error).await,
+                },
+                () = &mut end => return,
+            }
+        }
+    }
+
+    /// Accepts what is in the listener's queue already: closing it would reset them.
+    async fn accept_waiting(&self, mut door: Door) {
+        while let Ok(newcomer) = timeout(Duration::ZERO, door.newcomer(&self.places)).await {
+            match newcomer {
+                Ok((stream, free)) => self.spawn(stream, free),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, free: Free) {
+        let age = self.settings.max_age.map(jittered);
+        let activity = Arc::new(Activity::new(age, self.settings.max_requests));
+        let place = self.places.take(free, &activity);
+        let (shared, metrics) = (Arc::clone(&self.shared), self.metrics.clone());
+        metrics.accepted.inc();
+        metrics.open.inc();
+        tokio::spawn(async move {
+            let reason = connection::run(stream, shared, activity).await;
+            metrics.closed(reason);
+            drop(place);
+        });
+    }
+}
+
+/// Where connections come in. At the limit the next one waits inside and the others in the listener's queue.
+struct Door {
+    listener: TcpListener,
+    waiting: Option<TcpStream>,
+}
+
+impl Door {
+    /// The next connection and its place; nothing is lost if this is dropped.
+    async fn newcomer(&mut self, places: &Places) -> std::io::Result<(TcpStream, Free)> {
+        loop {
+            if self.waiting.is_none() {
+                self.waiting = Some(self.listener.accept().await?.0);
+            }
+            let free = places.free().await;
+            if let (Some(stream), Some(free)) = (self.waiting.take(), free) {
+                return Ok((stream, free));
+            }
+        }
+    }
+}
+
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
+}
+
+fn http1(settings: &Settings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // hyper's own timer does not tell a slow head from an idle connection.
+    builder
+        .header_read_timeout(None)
+        .max_header_size(settings.max_header_bytes as usize);
+    builder
+}
+
+fn http2(settings: &Settings) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_streams)
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(settings.max_header_bytes)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(OWN_RESETS);
+    builder
+}
+
+/// Out of file descriptors there is nothing to wait for but that others close theirs; what is wrong with one
+/// connection alone is none of the listener's business.
+async fn pause(error: &std::io::Error) {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
+    if !matches!(error.kind(), ConnectionAborted | ConnectionReset) {
+        tracing::warn!("cannot accept a connection: {error}");
+        sleep(ACCEPT_PAUSE).await;
+    }
+}

@@ -1,0 +1,209 @@
+//! How many connections there may be, and which are closed when there are too many.
+
+use super::activity::{Activity, Told};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Files that the process keeps for itself: models, libraries, the management port, event queues.
+const RESERVE: usize = 256;
+/// No more than this by default, however many files there may be: each connection also takes memory.
+const MOST: usize = 65_536;
+/// A connection that has been idle for less is not closed to make room.
+const SPARED: Duration = Duration::from_secs(1);
+/// When there is nobody to close, how long until the next look.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Of all connections this part is closed at once, so that not every newcomer has to look for a place.
+const PART: usize = 64;
+
+/// Raises the limit of open files as far as it goes; how many connections it allows.
+#[must_use]
+pub fn by_open_files() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let files = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    files.saturating_sub(RESERVE).clamp(1, MOST)
+}
+
+/// The connections that are open.
+pub(super) struct Places {
+    slots: Arc<Semaphore>,
+    open: Mutex<Open>,
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    connections: HashMap<u64, Arc<Activity>>,
+}
+
+/// A place that a connection may take.
+pub(super) struct Free(OwnedSemaphorePermit);
+
+/// A connection's place, until it is dropped.
+pub(super) struct Place {
+    places: Arc<Places>,
+    key: u64,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Places {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))),
+            open: Mutex::default(),
+            left: Notify::new(),
+        })
+    }
+
+    // Nothing panics while it holds the lock.
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, if there is one.
+    pub(super) fn try_free(&self) -> Option<Free> {
+        Arc::clone(&self.slots).try_acquire_owned().ok().map(Free)
+    }
+
+    /// Waits for a place; meanwhile newcomers wait in the listener's queue. Those that have been idle longest
+    /// are closed for it. `None` never comes: nobody closes the semaphore.
+    pub(super) async fn free(&self) -> Option<Free> {
+        loop {
+            if let Some(free) = self.try_free() {
+                return Some(free);
+            }
+            let closing = self.make_room(Instant::now());
+            tracing::debug!(closing, "as many connections as there may be");
+            if let Ok(slot) = timeout(PATIENCE, Arc::clone(&self.slots).acquire_owned()).await {
+                return slot.ok().map(Free);
+            }
+        }
+    }
+
+    /// Tells the connections that have been idle longest to close; how many that are.
+    fn make_room(&self, now: Instant) -> usize {
+        let open = self.open();
+        let mut idle: Vec<(Instant, &Arc<Activity>)> = open
+            .connections
+            .values()
+            .filter(|activity| activity.told().is_none())
+            .filter_map(|activity| Some((activity.idle_since()?, activity)))
+            .filter(|(since, _)| now.saturating_duration_since(*since) >= SPARED)
+            .collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        let part = open.connections.len().div_ceil(PART);
+        idle.iter()
+            .take(part)
+            .filter(|(_, activity)| activity.tell(Told::Room))
+            .count()
+    }
+
+    pub(super) fn take(self: &Arc<Self>, free: Free, activity: &Arc<Activity>) -> Place {
+        let mut open = self.open();
+        let key = open.next;
+        open.next += 1;
+        open.connections.insert(key, Arc::clone(activity));
+        Place {
+            places: Arc::clone(self),
+            key,
+            _slot: free.0,
+        }
+    }
+
+    /// Tells all connections that the server is leaving, and waits until they are closed.
+    pub(super) async fn close(&self) {
+        loop {
+            let left = self.left.notified();
+            {
+                let open = self.open();
+                if open.connections.is_empty() {
+                    return;
+                }
+                for activity in open.connections.values() {
+                    activity.tell(Told::Drain);
+                }
+            }
+            left.await;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let empty = {
+            let mut open = self.places.open();
+            open.connections.remove(&self.key);
+            open.connections.is_empty()
+        };
+        if empty {
+            self.places.left.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn connection() -> Arc<Activity> {
+        Arc::new(Activity::new(None, None))
+    }
+
+    // Otherwise a crowd of idle connections keeps everybody else out.
+    #[tokio::test]
+    async fn the_idle_make_room_and_the_busy_stay() {
+        let places = Places::new(2);
+        let (busy, idle) = (connection(), connection());
+        let _busy_place = places.take(places.try_free().unwrap(), &busy);
+        let idle_place = places.take(places.try_free().unwrap(), &idle);
+        let _request = busy.begin();
+        assert!(places.try_free().is_none());
+        let now = Instant::now();
+        assert_eq!(places.make_room(now), 0, "it has only just become idle");
+        assert_eq!(places.make_room(now + SPARED), 1);
+        assert!(idle.told().is_some() && busy.told().is_none());
+        assert_eq!(places.make_room(now + SPARED), 0, "it has been told already");
+        drop(idle_place);
+        assert!(places.try_free().is_some());
+    }
+
+    #[tokio::test]
+    async fn all_are_told_at_the_end() {
+        let places = Places::new(2);
+        let one = connection();
+        let place = places.take(places.try_free().unwrap(), &one);
+        let closing = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.close().await }
+        });
+        one.woken().await;
+        assert!(!closing.is_finished());
+        drop(place);
+        closing.await.unwrap();
+    }
+
+    #[test]
+    fn the_limit_follows_the_open_files() {
+        let max = by_open_files();
+        let files = getrlimit(Resource::Nofile);
+        assert_eq!(files.current, files.maximum);
+        assert!(
+            files
+                .current
+                .is_none_or(|files| max < usize::try_from(files).unwrap())
+        );
+    }
+}

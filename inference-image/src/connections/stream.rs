@@ -1,0 +1,165 @@
+//! A connection's bytes: plain or TLS, with those put back that were read to tell HTTP/1.1 from HTTP/2.
+
+use super::activity::Activity;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The bytes as the protocol sees them.
+pub(super) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Tells the connection's [`Activity`] what comes and goes.
+pub(super) struct Stream {
+    transport: Transport,
+    activity: Arc<Activity>,
+    first: [u8; PREFACE.len()],
+    /// Of `first`, what was read and what was given on.
+    filled: usize,
+    given: usize,
+}
+
+impl Stream {
+    pub(super) fn new(transport: Transport, activity: Arc<Activity>) -> Self {
+        Self {
+            transport,
+            activity,
+            first: [0; PREFACE.len()],
+            filled: 0,
+            given: 0,
+        }
+    }
+
+    /// Waits for the first bytes; false if the client closes without any.
+    pub(super) async fn begin(&mut self) -> io::Result<bool> {
+        self.filled = self.transport.read(&mut self.first).await?;
+        self.activity.read();
+        Ok(self.filled > 0)
+    }
+
+    /// Whether the first bytes begin HTTP/2; reads on while that is open.
+    pub(super) async fn speaks_http_2(&mut self) -> io::Result<bool> {
+        while self.filled < PREFACE.len() && PREFACE.starts_with(&self.first[..self.filled]) {
+            match self.transport.read(&mut self.first[self.filled..]).await? {
+                0 => return Ok(false),
+                read => self.filled += read,
+            }
+        }
+        Ok(self.first == *PREFACE)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.given < this.filled {
+            let part = &this.first[this.given..this.filled];
+            let part = &part[..part.len().min(buffer.remaining())];
+            buffer.put_slice(part);
+            this.given += part.len();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.transport).poll_read(context, buffer))?;
+        if buffer.filled().len() > before {
+            this.activity.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.transport).poll_write(context, bytes));
+        self.activity.wrote();
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.transport).poll_write_vectored(context, parts));
+        self.activity.wrote();
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(context)
+    }
+}
+
+/// One call on whichever it is.
+macro_rules! either {
+    ($self:expr, $method:ident($($argument:expr),*)) => {
+        match $self.get_mut() {
+            Transport::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            Transport::Tls(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, poll_write(context, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, poll_write_vectored(context, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, poll_shutdown(context))
+    }
+}

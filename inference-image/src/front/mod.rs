@@ -1,0 +1,157 @@
+//! What happens around every request on the serving port, whatever its protocol: it is counted, its token is
+//! checked, a panic becomes an answer, and its client learns when to leave. Knows nothing of models.
+
+mod auth;
+mod refusal;
+
+pub use auth::Tokens;
+
+use crate::connections::{Activity, Busy};
+use crate::lifecycle::{InFlight, Lifecycle, Phase};
+use crate::metrics::ConnectionMetrics;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use refusal::Refusal;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+use tower::Service;
+
+/// How long a body is read that nobody wants.
+const DISCARD: Duration = Duration::from_secs(5);
+
+/// Answers requests, with what goes for all of them.
+pub struct Front {
+    router: Router,
+    lifecycle: Lifecycle,
+    tokens: Option<Tokens>,
+    metrics: ConnectionMetrics,
+}
+
+impl Front {
+    /// Answers with `router`; who has none of the `tokens` is refused, if there are some.
+    #[must_use]
+    pub fn new(
+        router: Router,
+        lifecycle: Lifecycle,
+        tokens: Option<Tokens>,
+        metrics: &ConnectionMetrics,
+    ) -> Self {
+        Self {
+            router,
+            lifecycle,
+            tokens,
+            metrics: metrics.clone(),
+        }
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.lifecycle.phase() == Phase::Draining
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        activity: &Arc<Activity>,
+    ) -> Result<Response<Body>, Infallible> {
+        let under_way = (self.lifecycle.request(), activity.begin());
+        let version = request.version();
+        let mut response = match self.refused(&request) {
+            None => self.routed(request).await,
+            Some(refusal) => {
+                discard(request).await;
+                refusal.into_response()
+            }
+        };
+        // HTTP/2 has no such header; its clients are told by a GOAWAY frame.
+        if version <= Version::HTTP_11 && (self.is_leaving() || activity.is_last(Instant::now())) {
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if response.body().size_hint().exact().is_some() {
+            return Ok(response);
+        }
+        // An answer that is made while it is sent is under way until its end.
+        Ok(response.map(|body| {
+            Body::new(UnderWay {
+                body,
+                _guards: under_way,
+            })
+        }))
+    }
+
+    fn refused(&self, request: &Request<Incoming>) -> Option<Refusal> {
+        let problem = self.tokens.as_ref()?.refuses(request)?;
+        self.metrics.unauthorized.inc();
+        Some(Refusal::new(StatusCode::UNAUTHORIZED, problem, request.headers()))
+    }
+
+    /// A panic is a bug, and an error for this request alone.
+    async fn routed(&self, request: Request<Incoming>) -> Response<Body> {
+        let lost = Refusal::prepare(request.headers());
+        let mut answer = pin!(self.router.clone().call(request));
+        let result = std::future::poll_fn(|context| {
+            match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(Ok(response))) => Poll::Ready(Some(response)),
+                // The panic itself was logged by its hook.
+                Err(_) => Poll::Ready(None),
+            }
+        });
+        result.await.unwrap_or_else(|| {
+            lost.with(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "an internal error; see the server's log",
+            )
+            .into_response()
+        })
+    }
+}
+
+/// Reads what a client sends that is refused whatever it is: most clients read no answer before they have sent
+/// all, and closing the connection under them would destroy it.
+async fn discard(request: Request<Incoming>) {
+    // Who asks first (`Expect: 100-continue`) is answered before anything is sent.
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let mut body = request.into_body();
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(DISCARD, all).await;
+}
+
+/// A body that keeps its request under way.
+struct UnderWay {
+    body: Body,
+    _guards: (InFlight, Busy),
+}
+
+impl HttpBody for UnderWay {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,72 @@
+//! An error that is answered before any protocol has seen the request, in the form that its client reads.
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::json;
+
+/// gRPC's status codes for what is refused here.
+const INTERNAL: &str = "13";
+const UNAUTHENTICATED: &str = "16";
+
+/// How the client of a request reads errors.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    grpc: bool,
+}
+
+/// An error and its form.
+pub(super) struct Refusal {
+    form: Form,
+    status: StatusCode,
+    message: &'static str,
+}
+
+impl Refusal {
+    /// Remembers how the client of a request with these headers reads errors.
+    pub(super) fn prepare(headers: &HeaderMap) -> Form {
+        let content_type = headers.get(header::CONTENT_TYPE);
+        Form {
+            grpc: content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+        }
+    }
+
+    pub(super) fn new(status: StatusCode, message: &'static str, headers: &HeaderMap) -> Self {
+        Self::prepare(headers).with(status, message)
+    }
+}
+
+impl Form {
+    pub(super) const fn with(self, status: StatusCode, message: &'static str) -> Refusal {
+        Refusal {
+            form: self,
+            status,
+            message,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response<Body> {
+        let unauthorized = self.status == StatusCode::UNAUTHORIZED;
+        let mut response = if self.form.grpc {
+            // Trailers only: the status stands in the headers of an answer without a body.
+            let status = if unauthorized { UNAUTHENTICATED } else { INTERNAL };
+            let headers = [
+                ("content-type", "application/grpc"),
+                ("grpc-status", status),
+                ("grpc-message", self.message),
+            ];
+            (headers, Body::empty()).into_response()
+        } else {
+            (self.status, Json(json!({"error": self.message}))).into_response()
+        };
+        if unauthorized {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
