@@ -62,6 +62,13 @@ def jpeg(image: Image.Image, **options) -> bytes:
     return encoded(image, "JPEG", **{"quality": 90, **options})
 
 
+def jpeg_by_opencv(sampling: int) -> bytes:
+    """With a sampling of the colour planes that Pillow does not write."""
+    bgr = np.ascontiguousarray(picture()[:, :, ::-1])
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling])
+    return data.tobytes()
+
+
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation
@@ -150,6 +157,8 @@ def images() -> dict[str, bytes]:
         "colour-444.jpg": jpeg(rgb(), subsampling="4:4:4"),
         "colour-422.jpg": jpeg(rgb(), subsampling="4:2:2"),
         "colour-420.jpg": jpeg(rgb(), subsampling="4:2:0"),
+        "colour-440.jpg": jpeg_by_opencv(cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440),
+        "colour-411.jpg": jpeg_by_opencv(cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411),
         "colour-stored-as-rgb.jpg": jpeg(rgb(), keep_rgb=True),
         "progressive-420.jpg": jpeg(rgb(), progressive=True, subsampling="4:2:0"),
         "progressive-444.jpg": jpeg(rgb(), progressive=True, subsampling="4:4:4"),

@@ -712,6 +712,16 @@ async fn several_images_in_one_form_are_answered_together() {
             .collect();
         let expected = [("fire.png", "red"), ("sea.png", "blue"), ("grass.png", "green")];
         assert_eq!(results, expected, "{model}");
+
+        let bad = [files[0].clone(), ("torn.png", half("colour.png"))];
+        let answer = send(post_form(&format!("/v1/models/{model}:classify"), &bad)).await;
+        let error = answer.json();
+        assert_eq!(answer.status, 400, "{error}");
+        let message = error["error"].as_str().unwrap();
+        assert!(
+            message.starts_with("image 2 (\"torn.png\"): "),
+            "{model}: {message}"
+        );
     }
 }
 
