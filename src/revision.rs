@@ -91,6 +91,11 @@ mod tests {
         assert!(with("accelerators", json!(["tpu"])));
         assert!(with("resources", json!({"requests": {"cpu": "1"}})));
         assert!(with("server", json!({"queueLength": 4})));
+        assert!(with(
+            "server",
+            json!({"cache": {"volumeClaim": {"name": "graphs"}}})
+        ));
+        assert!(!with("server", json!({"cache": {}})));
         assert!(with("pod", json!({"labels": {"a": "b"}})));
         assert!(with("adoptRuntime", json!("0.2.0")));
         assert!(!with("replicas", json!(4)));

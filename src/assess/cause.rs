@@ -208,7 +208,7 @@ fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
     let advice = if is_exclusive && message.contains("Insufficient") {
         "; the device is given to one server alone and none is spare: free one, add a node, or set spec.rollout.strategy to Recreate, which ends the old servers first"
     } else {
-        "; add a node that fits or change spec.resources, spec.accelerators or spec.pod"
+        "; add a node that fits or change spec.resources, spec.accelerators, spec.pod or spec.server.cache"
     };
     Some(Cause::waiting(
         Reason::Unschedulable,

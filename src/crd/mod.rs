@@ -15,8 +15,8 @@ pub use accelerator_class::{
     AcceleratorClass, AcceleratorClassSpec, DeviceResource, Runtime, Sharing, Toleration,
 };
 pub use model_service::{
-    Autoscaling, Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
-    ScaleTarget, ServerSettings,
+    Autoscaling, CacheSettings, Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout,
+    RolloutStrategy, ScaleTarget, ServerSettings, VolumeClaim,
 };
 pub use names::*;
 pub use status::{

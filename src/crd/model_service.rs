@@ -206,6 +206,30 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65536))]
     pub queue_length: Option<i32>,
+    /// Where each server keeps its optimised graphs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache: CacheSettings,
+}
+
+/// Where a server keeps its optimised graphs, with which it starts faster.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheSettings {
+    /// A volume that outlives the servers. Without it each pod has an empty folder of its own, which helps it
+    /// when its container restarts, and no other pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_claim: Option<VolumeClaim>,
+}
+
+/// A PersistentVolumeClaim of the service's namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeClaim {
+    /// Its name. All servers of a service write to it, those of several services may; servers on several nodes
+    /// need the access mode ReadWriteMany.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("must be the name of a PersistentVolumeClaim of this namespace, as kubectl get pvc shows it"))]
+    pub name: String,
 }
 
 /// How a new revision takes over.

@@ -8,6 +8,7 @@ mod meta;
 pub mod rollout;
 mod server_config;
 mod template;
+mod volumes;
 
 pub(crate) use deployment::{Images, number};
 

@@ -1,7 +1,9 @@
 //! The server's configuration, as the one document that travels in a revision's pod template. Pure.
 
 use crate::{crd::AcceleratorClass, validate::ValidatedService};
-use modelservice_contract::{ExecutionProvider, Limits, MODEL_PATH, ModelConfig, ServerConfig};
+use modelservice_contract::{
+    CACHE_PATH, Cache, ExecutionProvider, Limits, MODEL_PATH, ModelConfig, ServerConfig,
+};
 use serde_json::{Value, json};
 
 /// The document for a new revision. It says only what differs from the server's defaults: a runtime image that is
@@ -28,6 +30,9 @@ pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass
             max_image_pixels: number(settings.max_image_pixels, default.max_image_pixels),
             queue_length: number(settings.queue_length, default.queue_length),
             ..default.clone()
+        },
+        cache: Cache {
+            path: Some(CACHE_PATH.into()),
         },
         ..ServerConfig::default()
     };

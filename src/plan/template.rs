@@ -1,15 +1,15 @@
-//! The pod template of a revision: one restricted container, the model package as an image volume. Pure.
+//! The pod template of a revision: one restricted container with its model and its cache. Pure.
 
-use super::{Brings, meta, server_config::server_config};
+use super::{Brings, meta, server_config::server_config, volumes};
 use crate::{
     crd::{AcceleratorClass, ModelServiceSpec},
     validate::ValidatedService,
 };
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, ImageVolumeSource, Lifecycle,
-        LifecycleHandler, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-        SeccompProfile, SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
+        Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler,
+        PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+        SecurityContext, SleepAction, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -17,9 +17,8 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
-use modelservice_contract::{
-    CONFIG_ENV, Drain, HTTP_PORT, LIVE_PATH, MANAGEMENT_PORT, MODEL_PATH, READY_PATH,
-};
+use modelservice_contract::{CONFIG_ENV, Drain, HTTP_PORT, LIVE_PATH, MANAGEMENT_PORT, READY_PATH};
+use std::collections::BTreeMap;
 
 /// Name of the server's container.
 const CONTAINER: &str = "server";
@@ -38,10 +37,13 @@ pub(super) fn template(
     let mut labels = spec.pod.labels.clone();
     labels.extend(meta::labels(service));
     labels.extend(meta::revision_selector(service, &service.revision));
+    // What the user says of them counts.
+    let mut annotations: BTreeMap<_, _> = volumes::safe_to_evict(spec).into_iter().collect();
+    annotations.extend(spec.pod.annotations.clone());
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
-            annotations: some(&spec.pod.annotations),
+            annotations: some(&annotations),
             ..ObjectMeta::default()
         }),
         spec: Some(pod(service, class, brings)),
@@ -77,14 +79,7 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) ->
     let drain = Drain::default();
     PodSpec {
         containers: vec![container(service, class, brings)],
-        volumes: Some(vec![Volume {
-            name: "model".into(),
-            image: Some(ImageVolumeSource {
-                reference: Some(spec.model.image.clone()),
-                pull_policy: Some("IfNotPresent".into()),
-            }),
-            ..Volume::default()
-        }]),
+        volumes: Some(volumes::volumes(spec)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(
@@ -96,7 +91,7 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) ->
                 type_: "RuntimeDefault".into(),
                 localhost_profile: None,
             }),
-            fs_group: settings.fs_group,
+            fs_group: volumes::fs_group(spec),
             ..PodSecurityContext::default()
         }),
         node_selector: some(&node_selector),
@@ -178,12 +173,7 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
             ..SecurityContext::default()
         }),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "model".into(),
-            mount_path: MODEL_PATH.into(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(volumes::mounts()),
         ..Container::default()
     }
 }
@@ -218,8 +208,6 @@ fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequi
     }
 }
 
-fn some<K: Clone + Ord, V: Clone>(
-    map: &std::collections::BTreeMap<K, V>,
-) -> Option<std::collections::BTreeMap<K, V>> {
+fn some<K: Clone + Ord, V: Clone>(map: &BTreeMap<K, V>) -> Option<BTreeMap<K, V>> {
     (!map.is_empty()).then(|| map.clone())
 }

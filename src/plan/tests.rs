@@ -38,7 +38,8 @@ fn the_whole_plan_of_a_rich_service_on_a_device() {
         "autoscaling": {"minReplicas": 2, "maxReplicas": 9, "target": {"cpuUtilization": 60},
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 10}}},
         "resources": {"requests": {"cpu": "2"}, "limits": {"memory": "3Gi"}},
-        "server": {"modelName": "net", "queueLength": 7, "maxBodyBytes": 4096},
+        "server": {"modelName": "net", "queueLength": 7, "maxBodyBytes": 4096,
+            "cache": {"volumeClaim": {"name": "graphs"}}},
         "rollout": {"startupDeadlineSeconds": 33, "progressDeadlineSeconds": 44},
         "pod": {"labels": {"team": "vision"}, "nodeSelector": {"zone": "z1"}, "fsGroup": 7,
             "env": [{"name": "A", "value": "b"}], "tolerations": [{"key": "mine"}],
@@ -74,6 +75,34 @@ fn a_template_that_was_made_is_never_rendered_again() {
             .contains("set spec.adoptRuntime to \"10.0.0\"")
     );
     assert_eq!(plan(&service, &observed, &brings()).runtime_update, None);
+}
+
+/// Without the group a server cannot write to its claim; without the annotation no node of ours is ever removed.
+#[test]
+fn a_cache_is_writable_and_holds_no_node() {
+    let pod = |spec: Value| {
+        let template = observed(spec).planned().revisions[0]
+            .deployment
+            .spec
+            .template
+            .clone();
+        let group = template.spec.unwrap().security_context.unwrap().fs_group;
+        let annotations = template.metadata.unwrap().annotations.unwrap_or_default();
+        let local = annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes");
+        (group, local.cloned())
+    };
+    let claimed = json!({"cache": {"volumeClaim": {"name": "graphs"}}});
+    let annotation = json!({"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": ""});
+    assert_eq!(pod(json!({})), (None, Some("cache".into())));
+    assert_eq!(
+        pod(json!({"pod": {"annotations": annotation}})),
+        (None, Some(String::new()))
+    );
+    assert_eq!(pod(json!({"server": claimed})), (Some(65532), None));
+    assert_eq!(
+        pod(json!({"server": claimed, "pod": {"fsGroup": 7}})),
+        (Some(7), None)
+    );
 }
 
 #[test]

@@ -99,6 +99,16 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "are set by the operator",
         ),
         (
+            "a cache without its claim's name",
+            base().with("server.cache", json!({"volumeClaim": {}})),
+            "spec.server.cache.volumeClaim.name: Required value",
+        ),
+        (
+            "a cache on what is no claim",
+            base().with("server.cache", json!({"volumeClaim": {"name": "/graphs"}})),
+            "as kubectl get pvc shows it",
+        ),
+        (
             "a negative size",
             base().replicas(-1),
             "should be greater than or equal to 0",

@@ -17,6 +17,7 @@ crate::tests!(
     a_limit_range_that_forbids_the_pods_is_named,
     pod_security_that_forbids_the_pods_is_named,
     pods_comply_with_restricted_pod_security,
+    a_claim_that_is_not_there_is_named,
     events_tell_transitions_once,
     a_cluster_without_image_volumes_is_told,
 );
@@ -126,6 +127,21 @@ async fn pods_comply_with_restricted_pod_security(world: Arc<World>) {
     restrict(&place.client, &place.name).await;
     place.apply(&service("photos")).await;
     place.serving("photos").await;
+}
+
+/// The server would go on without its cache; its pod does not even start.
+async fn a_claim_that_is_not_there_is_named(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    restrict(&place.client, &place.name).await;
+    let claim = json!({"volumeClaim": {"name": "graphs"}});
+    place.apply(&service("photos").with("server.cache", claim)).await;
+    let unready = place.wait_ready("photos", "False", "Unschedulable").await;
+    let message = condition(&unready, "Reconciling").unwrap().2;
+    assert!(
+        message.contains("persistentvolumeclaim \"graphs\" not found")
+            && message.contains("spec.server.cache"),
+        "{message}"
+    );
 }
 
 async fn restrict(client: &kube::Client, namespace: &str) {

@@ -22,6 +22,7 @@ crate::tests!(
     recreate_ends_the_old_revision_first,
     an_exclusive_device_without_a_spare_is_named,
     an_operator_with_another_runtime_restarts_no_pod,
+    a_template_that_an_older_operator_made_stays,
     an_edited_class_affects_new_revisions_only,
     a_lost_service_is_made_anew_for_the_revision_that_works,
 );
@@ -278,6 +279,59 @@ async fn an_operator_with_another_runtime_restarts_no_pod(world: Arc<World>) {
         if done { Ok(()) } else { Err(image) }
     })
     .await;
+}
+
+/// As for the pod template of an operator that knew of no cache.
+async fn a_template_that_an_older_operator_made_stays(world: Arc<World>) {
+    let (place, mut operator) = world.place().await;
+    place.apply(&service("photos")).await;
+    place.serving("photos").await;
+    operator.quiet().await;
+    operator.stop().await;
+    let mut older = place.deployment("photos").await;
+    let pod = older.spec.template.spec.as_mut().unwrap();
+    pod.volumes
+        .as_mut()
+        .unwrap()
+        .retain(|volume| volume.name == "model");
+    let mounts = pod.containers[0].volume_mounts.as_mut().unwrap();
+    mounts.retain(|mount| mount.name == "model");
+    let template = serde_json::to_value(&older.spec.template).unwrap().to_string();
+    older
+        .annotations_mut()
+        .insert("serving.modelservice.dev/pod-template".into(), template);
+    older.metadata.managed_fields = None;
+    let (name, parameters) = (older.name_any(), Default::default());
+    let older = place
+        .api::<Deployment>()
+        .replace(&name, &parameters, &older)
+        .await
+        .unwrap();
+    let pods = eventually("its pods are those of the older template", async || {
+        let pods = place.pods("photos").await;
+        let volumes = |pod: &Pod| pod.spec.as_ref().unwrap().volumes.clone().unwrap_or_default();
+        match &pods[..] {
+            [pod] if volumes(pod).len() == 1 => Ok(pod_uids(&place, "photos").await),
+            _ => Err(format!("{} pods", pods.len())),
+        }
+    })
+    .await;
+
+    let newer = place.operator(&[]);
+    let announced = eventually("the update is announced", async || {
+        let service = place.service("photos").await;
+        condition(&service, "RuntimeUpdateAvailable").ok_or_else(|| format!("{:?}", service.status))
+    })
+    .await;
+    assert!(
+        announced.2.contains("the pod template made by"),
+        "{}",
+        announced.2
+    );
+    newer.quiet().await;
+    assert_eq!(pod_uids(&place, "photos").await, pods);
+    let live = place.deployment("photos").await;
+    assert_eq!(live.spec.template, older.spec.template);
 }
 
 async fn an_edited_class_affects_new_revisions_only(world: Arc<World>) {

@@ -250,6 +250,10 @@ fn the_table_of_revisions_says_what_the_hash_does() {
         ("spec.accelerators", json!({"accelerators": ["tpu"]})),
         ("spec.resources", json!({"resources": {"requests": {"cpu": "3"}}})),
         ("spec.server", json!({"server": {"queueLength": 3}})),
+        (
+            "spec.server.cache",
+            json!({"server": {"cache": {"volumeClaim": {"name": "graphs"}}}}),
+        ),
         ("spec.pod", json!({"pod": {"fsGroup": 3}})),
         ("spec.adoptRuntime", json!({"adoptRuntime": "0.2.0"})),
         ("spec.replicas", json!({"replicas": 3})),

@@ -19,6 +19,8 @@ pub const HTTP_PORT: u16 = 8080;
 pub const MANAGEMENT_PORT: u16 = 8081;
 /// Folder of the model package inside the container.
 pub const MODEL_PATH: &str = "/mnt/model";
+/// Folder for what the server can make anew, optimised graphs above all; the one folder that it may write.
+pub const CACHE_PATH: &str = "/var/cache/modelservice";
 /// Where the kubelet reads the container's last words: a JSON [`TerminationMessage`].
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Liveness on [`MANAGEMENT_PORT`]: 200 while the process can answer at all.

@@ -1,0 +1,73 @@
+//! The volumes of a server: the model package, which it reads, and the cache, which it writes. Pure.
+
+use crate::crd::ModelServiceSpec;
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, ImageVolumeSource, PersistentVolumeClaimVolumeSource, Volume, VolumeMount,
+};
+use modelservice_contract::{CACHE_PATH, MODEL_PATH};
+
+/// Name of the cache's volume.
+const CACHE: &str = "cache";
+/// Name of the model's volume.
+const MODEL: &str = "model";
+/// Group of the runtime image's user: what a claim's files belong to unless `spec.pod.fsGroup` says another.
+const RUNTIME_GROUP: i64 = 65532;
+/// Volumes of a pod whose loss is no reason for the cluster autoscaler to keep its node.
+const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
+/// The volumes of a pod.
+pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
+    let model = Volume {
+        name: MODEL.into(),
+        image: Some(ImageVolumeSource {
+            reference: Some(spec.model.image.clone()),
+            pull_policy: Some("IfNotPresent".into()),
+        }),
+        ..Volume::default()
+    };
+    let cache = Volume {
+        name: CACHE.into(),
+        ..match &spec.server.cache.volume_claim {
+            Some(claim) => Volume {
+                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: claim.name.clone(),
+                    read_only: None,
+                }),
+                ..Volume::default()
+            },
+            // Without a size limit: a pod that passes one is evicted, which for a large model would be a loop. What
+            // is in it is bounded by the model, and spec.resources.limits.ephemeral-storage counts it.
+            None => Volume {
+                empty_dir: Some(EmptyDirVolumeSource::default()),
+                ..Volume::default()
+            },
+        }
+    };
+    vec![model, cache]
+}
+
+/// Where the container has them.
+pub(super) fn mounts() -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only,
+        ..VolumeMount::default()
+    };
+    vec![
+        mount(MODEL, MODEL_PATH, Some(true)),
+        mount(CACHE, CACHE_PATH, None),
+    ]
+}
+
+/// The group that owns mounted volumes. Most storage makes a claim's root writable for nobody else.
+pub(super) fn fs_group(spec: &ModelServiceSpec) -> Option<i64> {
+    let claimed = spec.server.cache.volume_claim.is_some();
+    spec.pod.fs_group.or_else(|| claimed.then_some(RUNTIME_GROUP))
+}
+
+/// A pod's annotation that lets the cluster autoscaler remove its node.
+pub(super) fn safe_to_evict(spec: &ModelServiceSpec) -> Option<(String, String)> {
+    let local = spec.server.cache.volume_claim.is_none();
+    local.then(|| (SAFE_TO_EVICT.to_owned(), CACHE.to_owned()))
+}
