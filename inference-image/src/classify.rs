@@ -71,6 +71,12 @@ impl ImageClassifier {
         self.output
     }
 
+    /// The name of a class.
+    #[must_use]
+    pub fn label(&self, class: usize) -> Option<&str> {
+        self.labels.get(class).map(String::as_str)
+    }
+
     /// Number of classes.
     #[must_use]
     pub fn classes(&self) -> usize {

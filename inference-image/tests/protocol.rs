@@ -55,6 +55,8 @@ fn with_a_batch_of_one(mut model: Vec<u8>) -> Vec<u8> {
     model
 }
 
+const MODELS: [&str; 5] = ["colors", "photos", "plain", "single", "tiny"];
+
 fn router() -> Router {
     let lifecycle = Lifecycle::default();
     lifecycle.enter(Phase::Ready);
@@ -205,6 +207,7 @@ const fn case(what: &'static str, status: u16, words: &'static str, request: fn(
     }
 }
 
+const INFER: &str = "/v2/models/colors/infer";
 const CLASSIFY: &str = "/v1/models/colors:classify";
 
 const CASES: &[Case] = &[
@@ -305,6 +308,103 @@ const CASES: &[Case] = &[
         400,
         "neither data nor",
         || infer("data", Value::Null),
+    ),
+    case(
+        "infer: an `id` that is no string",
+        400,
+        "id must be a string",
+        || {
+            let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+            post(INFER, json!({"id": 7, "inputs": [input]}).to_string())
+        },
+    ),
+    case(
+        "infer: a `timeout` or `priority` that is no number from 0",
+        400,
+        "expected u64",
+        || {
+            let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+            post(
+                INFER,
+                json!({"parameters": {"timeout": -1}, "inputs": [input]}).to_string(),
+            )
+        },
+    ),
+    case(
+        "`X-Request-Timeout` that is no number above 0",
+        400,
+        "decimal number of milliseconds",
+        || with(infer("id", json!("x")), "x-request-timeout", "soon"),
+    ),
+    case(
+        "infer: more than 1024 inputs or outputs",
+        400,
+        "more than 1024 entries",
+        || {
+            let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+            let outputs = vec![json!({"name": "scores"}); 1025];
+            post(INFER, json!({"inputs": [input], "outputs": outputs}).to_string())
+        },
+    ),
+    case(
+        "infer: a shape of more than 64 dimensions",
+        400,
+        "more than 64 entries",
+        || infer("shape", json!(vec![1; 65])),
+    ),
+    case(
+        "infer: lists nested deeper than 32",
+        400,
+        "more than 32 dimensions",
+        || {
+            let list = format!("{}1{}", "[".repeat(33), "]".repeat(33));
+            infer("data", serde_json::from_str(&list).unwrap())
+        },
+    ),
+    case(
+        "infer: a tensor in shared memory",
+        400,
+        "shared memory, which is not implemented",
+        || {
+            infer(
+                "parameters",
+                json!({"shared_memory_region": "region", "shared_memory_byte_size": 3072}),
+            )
+        },
+    ),
+    case(
+        "infer: `classification` that is no count from 1",
+        400,
+        "at least 1",
+        || {
+            let outputs = json!([{"name": "scores", "parameters": {"classification": 0}}]);
+            let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+            post(INFER, json!({"inputs": [input], "outputs": outputs}).to_string())
+        },
+    ),
+    case(
+        "infer: a raw binary request whose length does not fit the shape",
+        400,
+        "takes 3072 bytes, not 100",
+        || with(post(INFER, vec![0; 100]), "inference-header-content-length", "0"),
+    ),
+    case(
+        "another version than 1",
+        404,
+        "has no version \"2\", it has: 1",
+        || post("/v2/models/colors/versions/2/infer", "{}"),
+    ),
+    case(
+        "loading and unloading models, shared memory, trace and log settings",
+        501,
+        "is not implemented",
+        || post("/v2/repository/models/colors/load", "{}"),
+    ),
+    case(
+        "an index request that is no JSON",
+        400,
+        "no JSON of an index request",
+        || post("/v2/repository/index", "ready"),
     ),
     case(
         "infer: `binary_data_size` that does not fit the shape",
@@ -559,10 +659,19 @@ fn the_documentation_lists_every_refusal() {
 #[tokio::test]
 async fn the_server_describes_itself_and_its_models() {
     let server = send(get("/v2")).await.json();
-    assert_eq!(server["extensions"], json!(["binary_tensor_data"]));
-    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/photos/ready"] {
+    let extensions = server["extensions"].as_array().unwrap();
+    assert!(extensions.contains(&json!("binary_tensor_data")), "{server}");
+    for path in [
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/photos/ready",
+        "/v2/models/photos/versions/1/ready",
+        "/v2/models/photos/versions/1",
+    ] {
         assert_eq!(send(get(path)).await.status, 200, "{path}");
     }
+    let models = send(get("/v2/models")).await.json();
+    assert_eq!(models, json!({ "models": MODELS }));
     let model = send(get("/v2/models/photos")).await.json();
     assert_eq!(
         model["inputs"],
@@ -596,7 +705,7 @@ async fn json_tensors_go_in_and_out() {
     let body = json!({"id": "42", "inputs": [input], "outputs": [{"name": "scores"}]}).to_string();
     let answer = send(post("/v2/models/colors/infer", body)).await;
     let expected = json!({
-        "model_name": "colors", "id": "42",
+        "model_name": "colors", "model_version": "1", "id": "42",
         "outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 3], "data": [4.0, 0.0, 0.0]}],
     });
     assert_eq!(answer.json(), expected);
@@ -858,4 +967,154 @@ async fn the_references_own_tensor_gives_the_references_answer() {
 fn softmax(scores: &[f64]) -> Vec<f64> {
     let sum: f64 = scores.iter().map(|score| score.exp()).sum();
     scores.iter().map(|score| score.exp() / sum).collect()
+}
+
+/// What perf_analyzer and tritonclient ask for before they send anything.
+#[tokio::test]
+async fn a_model_has_a_configuration_as_triton_would_need_it() {
+    let config = send(get("/v2/models/photos/config")).await.json();
+    assert_eq!(config["platform"], "onnxruntime_onnx");
+    // 1,000,000 bytes hold one image of 602,112.
+    assert_eq!(config["max_batch_size"], 1);
+    let input =
+        json!({"name": "images", "data_type": "TYPE_FP32", "format": "FORMAT_NONE", "dims": [3, 224, 224]});
+    assert_eq!(config["input"], json!([input]));
+    let output = json!({"name": "probabilities", "data_type": "TYPE_FP32", "dims": [1000]});
+    assert_eq!(config["output"], json!([output]));
+    let colors = send(get("/v2/models/colors/versions/1/config")).await.json();
+    assert_eq!(colors["max_batch_size"], 325);
+}
+
+#[tokio::test]
+async fn the_repository_has_an_index() {
+    let everything = MODELS.map(|name| json!({"name": name, "version": "1", "state": "READY", "reason": ""}));
+    for request in [
+        get("/v2/repository/index"),
+        post("/v2/repository/index", ""),
+        post("/v2/repository/index", r#"{"ready": true}"#),
+    ] {
+        assert_eq!(send(request).await.json(), json!(everything));
+    }
+}
+
+/// A client that knows no JSON sends a tensor as it is.
+#[tokio::test]
+async fn a_raw_binary_request_is_the_tensor_itself() {
+    let answer = send(with(
+        post(INFER, red_bytes()),
+        "inference-header-content-length",
+        "0",
+    ))
+    .await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let (json, bytes) = split(&answer);
+    assert_eq!(json["outputs"][0]["shape"], json!([1, 3]));
+    assert_eq!(bytes, [4.0_f32, 0.0, 0.0].map(f32::to_le_bytes).concat());
+}
+
+/// The JSON and the bytes of an answer.
+fn split(answer: &Answer) -> (Value, &[u8]) {
+    let length = answer.headers["inference-header-content-length"]
+        .to_str()
+        .unwrap();
+    let (json, bytes) = answer.body.split_at(length.parse().unwrap());
+    (serde_json::from_slice(json).unwrap(), bytes)
+}
+
+#[tokio::test]
+async fn unknown_parameters_come_back_and_known_ones_do_not() {
+    let input = json!({"name": "images", "shape": [1, 3, 16, 16], "datatype": "FP32", "data": red()});
+    let parameters =
+        json!({"trace": {"a": [1, "\u{e9}"]}, "timeout": 60_000_000, "priority": 1, "sequence_id": 7});
+    let answer = send(post(
+        INFER,
+        json!({"inputs": [input], "parameters": parameters}).to_string(),
+    ))
+    .await
+    .json();
+    assert_eq!(answer["parameters"], json!({"trace": {"a": [1, "\u{e9}"]}}));
+}
+
+#[tokio::test]
+async fn the_best_classes_come_instead_of_an_output_when_asked_for() {
+    let data = [red(), red()].concat();
+    let input = json!({"name": "images", "shape": [2, 3, 16, 16], "datatype": "FP32", "data": data});
+    let wanted = |binary: bool| json!([{"name": "scores", "parameters": {"classification": 2, "binary_data": binary}}]);
+    let body = |outputs: Value| json!({"inputs": [input], "outputs": outputs}).to_string();
+    let answer = send(post(INFER, body(wanted(false)))).await.json();
+    let row = ["4.000000:0:red", "0.000000:1:green"];
+    let data = [row, row].concat();
+    let output = json!({"name": "scores", "datatype": "BYTES", "shape": [2, 2], "data": data});
+    assert_eq!(answer["outputs"], json!([output]));
+    let answer = send(post(INFER, body(wanted(true)))).await;
+    let (_, bytes) = split(&answer);
+    assert_eq!(&bytes[..18], b"\x0e\0\0\x004.000000:0:red");
+}
+
+#[tokio::test]
+async fn bodies_may_be_compressed_both_ways() {
+    for (encoding, magic) in [("gzip", &b"\x1f\x8b"[..]), ("deflate", b"\x78")] {
+        let body = infer_binary(3072, None, &red_bytes())
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
+        let length = body.len() - 3072;
+        let mut request = post(INFER, compress(encoding, &body));
+        request
+            .headers_mut()
+            .insert("inference-header-content-length", length.into());
+        request
+            .headers_mut()
+            .insert("content-encoding", encoding.parse().unwrap());
+        let accept = format!("br, identity;q=0.1, {encoding};q=0.5, *;q=0");
+        request
+            .headers_mut()
+            .insert("accept-encoding", accept.parse().unwrap());
+        let mut answer = send(request).await;
+        assert_eq!(answer.headers["content-encoding"], encoding);
+        assert!(answer.body.starts_with(magic));
+        answer.body = decompress(encoding, &answer.body);
+        let (json, bytes) = split(&answer);
+        assert_eq!(json["id"], "seven");
+        assert_eq!(bytes, [4.0_f32, 0.0, 0.0].map(f32::to_le_bytes).concat());
+    }
+    let plain = send(with(infer("id", json!("x")), "accept-encoding", "gzip;q=0, br")).await;
+    assert!(!plain.headers.contains_key("content-encoding"));
+}
+
+fn compress(encoding: &str, bytes: &[u8]) -> Vec<u8> {
+    use flate2::{Compression, read};
+    use std::io::Read;
+    let mut out = Vec::new();
+    match encoding {
+        "gzip" => read::GzEncoder::new(bytes, Compression::default()).read_to_end(&mut out),
+        _ => read::ZlibEncoder::new(bytes, Compression::default()).read_to_end(&mut out),
+    }
+    .unwrap();
+    out
+}
+
+fn decompress(encoding: &str, bytes: &[u8]) -> Vec<u8> {
+    use flate2::read;
+    use std::io::Read;
+    let mut out = Vec::new();
+    match encoding {
+        "gzip" => read::GzDecoder::new(bytes).read_to_end(&mut out),
+        _ => read::ZlibDecoder::new(bytes).read_to_end(&mut out),
+    }
+    .unwrap();
+    out
+}
+
+/// A deadline that is far away does no harm, and one that is over is told as such.
+#[tokio::test]
+async fn a_request_says_how_long_its_client_waits() {
+    for milliseconds in ["60000", "60000.5", "1e300"] {
+        let request = with(infer("id", json!("x")), "x-request-timeout", milliseconds);
+        assert_eq!(send(request).await.status, 200, "{milliseconds}");
+    }
+    let late = send(with(infer("id", json!("x")), "x-request-timeout", "0.000001")).await;
+    assert_eq!(late.status, 504, "{}", late.json());
 }

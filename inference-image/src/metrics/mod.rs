@@ -3,9 +3,11 @@
 
 mod connections;
 mod model;
+mod statistics;
 
 pub use connections::{Closed, ConnectionMetrics, Reloaded};
 pub use model::{ModelMetrics, Outcome, Ratio, Seconds};
+pub use statistics::{Batch, Statistics, Total};
 
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;

@@ -1,12 +1,13 @@
 //! What is counted and measured per model.
 
-use super::seconds;
+use super::{Statistics, seconds};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub struct ModelMetrics {
     pub request_bytes: Counter,
     /// Bytes of answers.
     pub response_bytes: Counter,
+    /// What Triton's clients ask for.
+    pub statistics: Arc<Statistics>,
 }
 
 impl ModelMetrics {
@@ -199,6 +202,7 @@ impl Families {
             duty_cycle: of(&self.duty_cycle, &labels),
             request_bytes: of(&self.request_bytes, &labels),
             response_bytes: of(&self.response_bytes, &labels),
+            statistics: Arc::default(),
         }
     }
 }

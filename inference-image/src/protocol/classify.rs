@@ -46,12 +46,13 @@ struct FormResult {
 
 pub(super) async fn classify(
     State(api): State<Arc<Api>>,
-    Target(target): Target,
+    target: Target,
     query: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let Some(name) = target.strip_suffix(VERB) else {
+    let Some(name) = target.model.strip_suffix(VERB) else {
+        let target = target.model;
         return Err(ApiError::not_found(format!(
             "nothing can be posted to the model {target:?} but {target}{VERB}"
         )));

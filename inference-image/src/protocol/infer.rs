@@ -1,8 +1,7 @@
 //! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
 //! and its answer. Knows no protocol's form.
 
-use super::ApiError;
-use super::elements;
+use super::{ApiError, classes, json};
 use crate::engine::{Port, Signature};
 use crate::scheduling::{InputError, InputProblem, Priority, RunError, RunOptions, Timing};
 use crate::service::Model;
@@ -44,6 +43,8 @@ pub(super) struct Output {
     pub(super) index: usize,
     /// Whether its elements are sent as bytes, where the protocol has another form.
     pub(super) binary: bool,
+    /// Instead of its elements so many of the largest, as text; see `classes`.
+    pub(super) classes: Option<usize>,
 }
 
 /// What a request says of its own urgency.
@@ -126,17 +127,28 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// If there is none of that name, it is asked for already, or it has no such form.
-    pub(super) fn want(&mut self, name: &str, binary: bool) -> Result<(), String> {
+    pub(super) fn want(&mut self, name: &str, binary: bool, classes: Option<usize>) -> Result<(), String> {
         let index = position("output", name, &self.signature.outputs)?;
         if self.outputs.iter().any(|other| other.index == index) {
             return Err(format!("output {name:?} is asked for twice"));
         }
-        self.push(Output { index, binary })
+        let output = Output {
+            index,
+            binary,
+            classes,
+        };
+        self.push(output)
     }
 
     fn push(&mut self, output: Output) -> Result<(), String> {
         let port = &self.signature.outputs[output.index];
-        if !output.binary && !elements::has_json(port.datatype) {
+        if output.classes == Some(0) || (output.classes.is_some() && port.datatype == DataType::Bytes) {
+            return Err(format!(
+                "output {:?}: classification needs numbers, and a count of at least 1",
+                port.name
+            ));
+        }
+        if !output.binary && output.classes.is_none() && !json::has_json(port.datatype) {
             return Err(format!(
                 "output {:?} is {}, which has no JSON form: ask for it with binary_data",
                 port.name,
@@ -154,7 +166,11 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(mut self, binary: bool, wishes: Wishes) -> Result<Request, String> {
         if self.outputs.is_empty() {
             for index in 0..self.signature.outputs.len() {
-                self.push(Output { index, binary })?;
+                self.push(Output {
+                    index,
+                    binary,
+                    classes: None,
+                })?;
             }
         }
         let given = self.inputs.into_iter().zip(&self.signature.inputs);
@@ -173,6 +189,17 @@ fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
         let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
         format!("the model has no {kind} {name:?}, it has: {}", names.join(", "))
     })
+}
+
+/// Why a tensor in shared memory is refused.
+pub(super) fn no_shared_memory(kind: &str, name: &str) -> String {
+    format!("{kind} {name:?} is in shared memory, which is not implemented: send it in the request")
+}
+
+/// Whether the first dimension of every tensor is a batch of any size.
+pub(super) fn takes_batches(signature: &Signature) -> bool {
+    let is_batch = |port: &Port| port.shape.first().is_some_and(|&size| size < 0);
+    signature.inputs.iter().chain(&signature.outputs).all(is_batch)
 }
 
 impl Input {
@@ -200,8 +227,8 @@ impl Input {
                 name,
                 datatype,
                 shape,
-                json,
-            } => elements::read(&json, datatype, &shape).map_err(|problem| InputError {
+                json: list,
+            } => json::read(&list, datatype, &shape).map_err(|problem| InputError {
                 problem: InputProblem::Malformed,
                 message: format!("input {name:?}: {problem}"),
             }),
@@ -247,8 +274,78 @@ pub(super) async fn run(model: &Model, request: Request, options: RunOptions) ->
     let prepare = Box::new(move || inputs.into_iter().map(Input::tensor).collect());
     let indices = outputs.iter().map(|output| output.index).collect();
     let completed = model.run(prepare, indices, options).await?;
+    let mut outputs: Vec<_> = outputs.into_iter().zip(completed.outputs).collect();
+    for (output, tensor) in &mut outputs {
+        if let Some(count) = output.classes {
+            *tensor = top(model, output.index, count, tensor).map_err(ApiError::internal)?;
+        }
+    }
     Ok(Answer {
-        outputs: outputs.into_iter().zip(completed.outputs).collect(),
+        outputs,
         timing: completed.timing,
     })
+}
+
+/// The largest values of an output; with labels, if the package has some for it.
+fn top(model: &Model, output: usize, count: usize, tensor: &Tensor) -> Result<Tensor, String> {
+    let classifier = model
+        .classifier()
+        .filter(|classifier| classifier.output() == output);
+    let label = |class| classifier.and_then(|classifier| classifier.label(class));
+    classes::top(tensor, count, takes_batches(model.signature()), label)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A signature of ports: name, type, shape.
+    pub(in crate::protocol) fn signature(
+        inputs: &[(&str, DataType, &[i64])],
+        outputs: &[(&str, DataType, &[i64])],
+    ) -> Signature {
+        let port = |&(name, datatype, shape): &(&str, DataType, &[i64])| Port {
+            name: name.to_owned(),
+            datatype,
+            shape: shape.to_vec(),
+        };
+        Signature {
+            inputs: inputs.iter().map(port).collect(),
+            outputs: outputs.iter().map(port).collect(),
+            opset: 17,
+        }
+    }
+
+    #[test]
+    fn the_earliest_deadline_counts() {
+        let arrived = Instant::now();
+        let mut wishes = Wishes::default();
+        assert_eq!(wishes.options(arrived, None), RunOptions::default());
+        wishes.set_timeout(5_000);
+        wishes.set_priority(1);
+        let (five, two, nine) = (5, 2, 9);
+        let at = |milliseconds| Some(arrived + Duration::from_millis(milliseconds));
+        let options = wishes.options(arrived, at(nine));
+        assert_eq!((options.deadline, options.priority), (at(five), Priority::High));
+        assert_eq!(wishes.options(arrived, at(two)).deadline, at(two));
+        wishes.set_timeout(u64::MAX);
+        wishes.set_priority(2);
+        let options = wishes.options(arrived, None);
+        assert!(options.deadline.is_none_or(|deadline| deadline > arrived));
+        assert_eq!(options.priority, Priority::Normal);
+    }
+
+    #[test]
+    fn only_models_whose_every_tensor_has_one_take_batches() {
+        fn port(shape: &[i64]) -> (&str, DataType, &[i64]) {
+            ("x", DataType::Fp32, shape)
+        }
+        assert!(takes_batches(&signature(&[port(&[-1, 3])], &[port(&[-1])])));
+        assert!(!takes_batches(&signature(&[port(&[-1, 3])], &[port(&[3])])));
+        assert!(!takes_batches(&signature(
+            &[port(&[1, 3]), port(&[-1])],
+            &[port(&[-1])]
+        )));
+        assert!(!takes_batches(&signature(&[port(&[])], &[port(&[-1])])));
+    }
 }

@@ -2,16 +2,20 @@
 //! knows how a model is run, and what they share of an inference is `infer`.
 
 mod body;
+mod classes;
 mod classify;
-mod elements;
 mod error;
 mod frames;
 mod grpc;
 mod infer;
+mod json;
+mod kept;
+mod limited;
 mod management;
 mod multipart;
 mod oip;
 mod request;
+mod triton;
 
 pub use error::ApiError;
 pub use grpc::proto;
@@ -22,13 +26,21 @@ use crate::service::{Model, Service};
 use axum::Router;
 use axum::routing::{get, post};
 use body::Budget;
+use kept::Kept;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The server's name in the protocols.
 const NAME: &str = "modelservice-server";
 /// Extensions of the Open Inference Protocol that are understood, by Triton's names.
-const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+const EXTENSIONS: [&str; 5] = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "statistics",
+];
 /// What the engine is, in the protocol's words.
 const PLATFORM: &str = "onnx_onnxv1";
 /// A model has one version: another is another ModelService.
@@ -37,30 +49,56 @@ const MODEL_VERSION: &str = "1";
 /// What the handlers share.
 pub(crate) struct Api {
     service: Arc<Service>,
+    kept: BTreeMap<String, Kept>,
     lifecycle: Lifecycle,
     budget: Budget,
 }
 
+/// A model that a request names.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    name: &'a str,
+    model: &'a Model,
+    kept: &'a Kept,
+}
+
 impl Api {
+    fn new(service: Arc<Service>, lifecycle: Lifecycle) -> Self {
+        let model = |name| Some((name, service.model(name)?.signature()));
+        let models = service.names().filter_map(model);
+        let limits = service.limits();
+        let body_time = Duration::from_secs(limits.body_seconds.into());
+        Self {
+            kept: models
+                .map(|(name, signature)| (name.to_owned(), Kept::new(name, signature)))
+                .collect(),
+            budget: Budget::new(limits.max_body_bytes).in_at_most(body_time),
+            service,
+            lifecycle,
+        }
+    }
+
+    /// The model of that name.
     fn model(&self, name: &str) -> Result<&Model, ApiError> {
-        self.service.model(name).ok_or_else(|| {
-            let known: Vec<&str> = self.service.names().collect();
-            ApiError::not_found(format!(
-                "there is no model {name:?}, this server has: {}",
-                known.join(", ")
-            ))
-        })
+        self.named(name, "").map(|named| named.model)
     }
 
     /// The model of that name and version; without a version the only one.
-    fn version(&self, name: &str, version: &str) -> Result<&Model, ApiError> {
-        let model = self.model(name)?;
-        if version.is_empty() || version == MODEL_VERSION {
-            return Ok(model);
+    fn named(&self, name: &str, version: &str) -> Result<Named<'_>, ApiError> {
+        let (Some(model), Some((name, kept))) = (self.service.model(name), self.kept.get_key_value(name))
+        else {
+            let known: Vec<&str> = self.service.names().collect();
+            return Err(ApiError::not_found(format!(
+                "there is no model {name:?}, this server has: {}",
+                known.join(", ")
+            )));
+        };
+        if !version.is_empty() && version != MODEL_VERSION {
+            return Err(ApiError::not_found(format!(
+                "model {name:?} has no version {version:?}, it has: {MODEL_VERSION}"
+            )));
         }
-        Err(ApiError::not_found(format!(
-            "model {name:?} has no version {version:?}, it has: {MODEL_VERSION}"
-        )))
+        Ok(Named { name, model, kept })
     }
 
     fn is_ready(&self) -> bool {
@@ -70,22 +108,11 @@ impl Api {
 
 /// The inference protocols; tests call it without a socket.
 pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
-    let limits = service.limits();
-    let body_time = Duration::from_secs(limits.body_seconds.into());
-    let budget = Budget::new(limits.max_body_bytes).in_at_most(body_time);
-    let api = Arc::new(Api {
-        service,
-        lifecycle,
-        budget,
-    });
+    let api = Arc::new(Api::new(service, lifecycle));
     Router::new()
-        .route("/v2", get(oip::server))
-        .route("/v2/health/live", get(oip::live))
-        .route("/v2/health/ready", get(oip::ready))
-        .route("/v2/models/{model}", get(oip::model).post(classify::classify))
-        .route("/v2/models/{model}/ready", get(oip::model_ready))
-        .route("/v2/models/{model}/infer", post(oip::infer_tensors))
         .route("/v1/models/{model}", post(classify::classify))
+        .route("/v2/models/{model}", get(oip::model).post(classify::classify))
+        .merge(oip::router())
         .merge(grpc::router())
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)

@@ -3,24 +3,66 @@
 use super::ApiError;
 use crate::metrics::{ModelMetrics, Outcome};
 use crate::scheduling::Timing;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
-use std::time::Duration;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
 
-/// The model's name in the path, and what follows it up to the next slash.
-pub(super) struct Target(pub(super) String);
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+
+/// The model in the path: its name, with what follows it up to the next slash, and its version if there is one.
+pub(super) struct Target {
+    /// The name.
+    pub(super) model: String,
+    version: Option<String>,
+}
+
+impl Target {
+    /// The version; empty if the path has none.
+    pub(super) fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or_default()
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Target {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(target)| Self(target))
-            .map_err(|error| ApiError::bad_request(error.body_text()))
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        let path = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
+        let part = |wanted| {
+            path.iter()
+                .find(|(key, _)| *key == wanted)
+                .map(|(_, part)| part.to_owned())
+        };
+        Ok(Self {
+            model: part("model").unwrap_or_default(),
+            version: part("version"),
+        })
     }
+}
+
+/// When the client stops waiting: `X-Request-Timeout`, in milliseconds, counted from the request's arrival.
+///
+/// # Errors
+/// 400 if it is no such number.
+pub(super) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, ApiError> {
+    let Some(value) = headers.get(REQUEST_TIMEOUT) else {
+        return Ok(None);
+    };
+    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());
+    let milliseconds = milliseconds.filter(|number| number.is_finite() && *number > 0.0);
+    let refused = || {
+        ApiError::bad_request(format!(
+            "{REQUEST_TIMEOUT} is {value:?}, it must be a decimal number of milliseconds above 0"
+        ))
+    };
+    let timeout = Duration::try_from_secs_f64(milliseconds.ok_or_else(refused)? / 1000.0);
+    // Later than time can tell is never.
+    Ok(timeout.ok().and_then(|timeout| arrived.checked_add(timeout)))
 }
 
 /// Answers with what `work` gives, and counts it.
@@ -44,6 +86,7 @@ pub(super) async fn counted<T>(
     let mut counted = Counted {
         metrics,
         outcome: Outcome::Cancelled,
+        started: Instant::now(),
     };
     metrics.in_flight.inc();
     let result = work.await;
@@ -55,10 +98,17 @@ pub(super) async fn counted<T>(
 struct Counted<'a> {
     metrics: &'a ModelMetrics,
     outcome: Outcome,
+    started: Instant,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        let statistics = &self.metrics.statistics;
+        match self.outcome {
+            Outcome::Ok => statistics.success.add(self.started.elapsed()),
+            Outcome::Cancelled => {}
+            _ => statistics.fail.add(self.started.elapsed()),
+        }
         self.metrics.in_flight.dec();
         self.metrics.count(self.outcome);
     }
@@ -66,13 +116,18 @@ impl Drop for Counted<'_> {
 
 /// The `Server-Timing` header (W3C Server Timing), in milliseconds.
 pub(super) fn server_timing(timing: Timing) -> (HeaderName, HeaderValue) {
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
-    let value = format!(
-        "queue;dur={:.3}, preprocessing;dur={:.3}, inference;dur={:.3}",
-        milliseconds(timing.queue),
-        milliseconds(timing.prepare),
-        milliseconds(timing.inference)
-    );
-    let value = HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(""));
+    let parts = [
+        ("queue", timing.queue),
+        ("preprocessing", timing.prepare),
+        ("inference", timing.inference),
+    ];
+    let mut value = String::with_capacity(80);
+    for (name, time) in parts {
+        let separator = if value.is_empty() { "" } else { ", " };
+        let (whole, rest) = (time.as_millis(), time.subsec_micros() % 1000);
+        // Writing to memory does not fail.
+        let _ = write!(value, "{separator}{name};dur={whole}.{rest:03}");
+    }
+    let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
     (HeaderName::from_static("server-timing"), value)
 }

@@ -2,7 +2,7 @@
 
 use super::{Completed, Job, JobError, Timing};
 use crate::engine::Engine;
-use crate::metrics::ModelMetrics;
+use crate::metrics::{ModelMetrics, Statistics};
 use crate::tensor::Tensor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -91,9 +91,14 @@ impl Prepared {
             && inputs.all(|(a, b)| a.datatype() == b.datatype() && a.shape().get(1..) == b.shape().get(1..))
     }
 
-    fn answer(mut self, inference: Duration, result: Result<Vec<Tensor>, JobError>) {
+    fn answer(mut self, inference: Duration, result: Result<Vec<Tensor>, JobError>, statistics: &Statistics) {
         self.timing.inference = inference;
         let timing = self.timing;
+        if result.is_ok() {
+            statistics.queue.add(timing.queue);
+            statistics.compute_input.add(timing.prepare);
+            statistics.compute_infer.add(timing.inference);
+        }
         // The client may have left while the job ran.
         let _ = self
             .reply
@@ -102,19 +107,20 @@ impl Prepared {
 }
 
 fn run_alone(job: Prepared, engine: &mut dyn Engine, metrics: &ModelMetrics) {
-    let (took, result) = measured(engine, &job.inputs, &job.outputs, metrics);
-    job.answer(took, result);
+    let (took, result) = measured(engine, &job.inputs, &job.outputs, job.timing.prepare, metrics);
+    job.answer(took, result, &metrics.statistics);
 }
 
 fn run_together(jobs: Vec<Prepared>, engine: &mut dyn Engine, metrics: &ModelMetrics) {
     if let Some(inputs) = concatenated(&jobs) {
-        let (took, result) = measured(engine, &inputs, &jobs[0].outputs, metrics);
+        let prepare = jobs.iter().map(|job| job.timing.prepare).sum();
+        let (took, result) = measured(engine, &inputs, &jobs[0].outputs, prepare, metrics);
         let parts = result.and_then(|outputs| {
             cut(&outputs, &jobs).ok_or(JobError::Lost("the model's outputs are no batch of its inputs"))
         });
         if let Ok(parts) = parts {
             for (job, outputs) in jobs.into_iter().zip(parts) {
-                job.answer(took, Ok(outputs));
+                job.answer(took, Ok(outputs), &metrics.statistics);
             }
             return;
         }
@@ -129,6 +135,7 @@ fn measured(
     engine: &mut dyn Engine,
     inputs: &[Tensor],
     outputs: &[usize],
+    prepare: Duration,
     metrics: &ModelMetrics,
 ) -> (Duration, Result<Vec<Tensor>, JobError>) {
     let started = Instant::now();
@@ -136,7 +143,11 @@ fn measured(
     let took = started.elapsed();
     metrics.inference.observe(took.as_secs_f64());
     let rows = inputs.first().and_then(|input| input.shape().first());
-    metrics.batch_size.observe(rows.map_or(1.0, |&rows| rows as f64));
+    let rows = rows.map_or(1, |&rows| u64::try_from(rows).unwrap_or(1));
+    metrics.batch_size.observe(rows as f64);
+    if result.is_ok() {
+        metrics.statistics.ran(rows, prepare, took);
+    }
     (took, result)
 }
 

@@ -20,7 +20,7 @@ pub(super) fn server_ready(api: &Api, _: ServerReadyRequest) -> Result<ServerRea
 }
 
 pub(super) fn model_ready(api: &Api, request: ModelReadyRequest) -> Result<ModelReadyResponse, ApiError> {
-    api.version(&request.name, &request.version)?;
+    api.named(&request.name, &request.version)?;
     let ready = api.is_ready();
     Ok(ModelReadyResponse { ready })
 }
@@ -37,7 +37,7 @@ pub(super) fn model_metadata(
     api: &Api,
     request: ModelMetadataRequest,
 ) -> Result<ModelMetadataResponse, ApiError> {
-    let signature = api.version(&request.name, &request.version)?.signature();
+    let signature = api.named(&request.name, &request.version)?.model.signature();
     let tensor = |port: &Port| TensorMetadata {
         name: port.name.clone(),
         datatype: port.datatype.name().to_owned(),

@@ -17,7 +17,7 @@ pub mod proto {
 
 use super::body::Received;
 use super::request::counted;
-use super::{Api, ApiError, infer};
+use super::{Api, ApiError, Named, infer};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -89,7 +89,7 @@ async fn answer(
     message: &Bytes,
 ) -> Result<Vec<Bytes>, ApiError> {
     let envelope = Envelope::read(message).map_err(ApiError::bad_request)?;
-    let model = api.version(envelope.model_name, envelope.model_version)?;
+    let Named { name, model, .. } = api.named(envelope.model_name, envelope.model_version)?;
     let metrics = model.metrics();
     metrics.request_bytes.inc_by(message.len() as u64);
     let answer = counted(metrics, async {
@@ -99,8 +99,13 @@ async fn answer(
             .map_err(ApiError::bad_request)?;
         let options = request.wishes.options(arrived, deadline);
         let answer = infer::run(model, request, options).await?;
-        let (name, id) = (envelope.model_name, envelope.id);
-        Ok(response::encode(name, id, envelope.echoed(), signature, answer))
+        Ok(response::encode(
+            name,
+            envelope.id,
+            envelope.echoed(),
+            signature,
+            answer,
+        ))
     });
     let parts = answer.await?;
     let length: usize = parts.iter().map(Bytes::len).sum();

@@ -3,7 +3,7 @@
 use super::contents;
 use super::wire::{Fields, Malformed, Value, varint};
 use crate::engine::Signature;
-use crate::protocol::infer::{Draft, Input, Request, Wishes};
+use crate::protocol::infer::{Draft, Input, Request, Wishes, no_shared_memory};
 use bytes::Bytes;
 
 /// Field of the tensors that come as bytes.
@@ -12,6 +12,9 @@ const RAW_INPUT_CONTENTS: u32 = 7;
 const MAX_ENTRIES: usize = 1024;
 /// Most dimensions of a shape.
 const MAX_RANK: usize = 64;
+
+/// Parameter of a tensor that is not in the request.
+const SHARED_MEMORY: &str = "shared_memory_region";
 
 /// The parts of a message.
 #[derive(Default)]
@@ -186,15 +189,19 @@ fn parameter(entry: &[u8]) -> Result<(&str, Parameter), Malformed> {
 
 fn give(draft: &mut Draft<'_>, message: &Bytes, input: &[u8], raw: Option<Bytes>) -> Result<(), String> {
     let (mut name, mut datatype, mut shape, mut elements) = ("", "", Vec::new(), None);
+    let mut shared = false;
     for field in Fields(input) {
         match field? {
             (1, value) => name = value.text()?,
             (2, value) => datatype = value.text()?,
             (3, value) => dimensions(value, &mut shape)?,
-            (4, value) => refuse_shared_memory(name, parameter(value.bytes()?)?.0)?,
+            (4, value) => shared |= parameter(value.bytes()?)?.0 == SHARED_MEMORY,
             (5, value) => elements = Some(value.bytes()?),
             _ => {}
         }
+    }
+    if shared {
+        return Err(no_shared_memory("input", name));
     }
     let (index, datatype) = draft.input(name, datatype, &shape)?;
     let input = match (raw, elements.filter(|elements| !elements.is_empty())) {
@@ -214,24 +221,22 @@ fn give(draft: &mut Draft<'_>, message: &Bytes, input: &[u8], raw: Option<Bytes>
 }
 
 fn want(draft: &mut Draft<'_>, output: &[u8]) -> Result<(), String> {
-    let mut name = "";
+    let (mut name, mut classes, mut shared) = ("", None, false);
     for field in Fields(output) {
         match field? {
             (1, value) => name = value.text()?,
-            (2, value) => refuse_shared_memory(name, parameter(value.bytes()?)?.0)?,
+            (2, value) => match parameter(value.bytes()?)? {
+                ("classification", count) => classes = Some(count.integer("classification")?),
+                (key, _) => shared |= key == SHARED_MEMORY,
+            },
             _ => {}
         }
     }
-    draft.want(name, true)
-}
-
-fn refuse_shared_memory(tensor: &str, parameter: &str) -> Result<(), String> {
-    if parameter.starts_with("shared_memory") {
-        return Err(format!(
-            "{tensor:?} is in shared memory, which is not implemented: send it in the request"
-        ));
+    if shared {
+        return Err(no_shared_memory("output", name));
     }
-    Ok(())
+    let classes = classes.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    draft.want(name, true, classes)
 }
 
 #[allow(clippy::cast_possible_wrap)]

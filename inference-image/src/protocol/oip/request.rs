@@ -1,58 +1,68 @@
-//! An inference request: which tensors it holds, where their bytes are, and which outputs it wants.
+//! An inference request: JSON, or JSON followed by the bytes of its tensors.
 
 use crate::engine::Signature;
 use crate::protocol::infer::{self, Draft, Input, Wishes};
+use crate::protocol::json::{Lifted, lift};
+use crate::protocol::limited::Limited;
 use crate::tensor::{DataType, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
+
+/// Most inputs or outputs of a request: far more than a model has.
+const MAX_TENSORS: usize = 1024;
+/// Most dimensions of a shape.
+const MAX_RANK: usize = 64;
 
 /// A request and what is echoed of it.
 pub(super) struct Parsed {
-    /// The request's identifier.
-    pub(super) id: Option<String>,
+    /// Echoed.
+    pub(super) echo: Echo,
     /// What it asks for.
     pub(super) request: infer::Request,
 }
 
-#[derive(Deserialize)]
-struct Request<'a> {
-    id: Option<String>,
-    #[serde(default)]
-    parameters: RequestParameters,
-    #[serde(borrow)]
-    inputs: Vec<RequestInput<'a>>,
-    #[serde(borrow, default)]
-    outputs: Vec<RequestOutput<'a>>,
+/// What comes back in the answer as it came, as JSON.
+#[derive(Default)]
+pub(super) struct Echo {
+    /// The request's identifier.
+    pub(super) id: Option<String>,
+    /// Its parameters that mean nothing to this server.
+    pub(super) parameters: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-struct RequestParameters {
-    #[serde(default)]
-    binary_data_output: bool,
-    #[serde(default)]
-    timeout: u64,
-    #[serde(default)]
-    priority: u64,
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    parameters: Parameters<'a>,
+    #[serde(borrow)]
+    inputs: Limited<RequestInput<'a>, MAX_TENSORS>,
+    #[serde(borrow, default)]
+    outputs: Limited<RequestOutput<'a>, MAX_TENSORS>,
 }
 
 #[derive(Deserialize)]
 struct RequestInput<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
-    shape: Vec<i64>,
+    shape: Limited<i64, MAX_RANK>,
     #[serde(borrow)]
     datatype: Cow<'a, str>,
     #[serde(default)]
     parameters: InputParameters,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
+    /// The number of the value that was taken out.
+    data: Option<usize>,
 }
 
 #[derive(Default, Deserialize)]
 struct InputParameters {
     binary_data_size: Option<usize>,
+    shared_memory_region: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -66,9 +76,57 @@ struct RequestOutput<'a> {
 #[derive(Default, Deserialize)]
 struct OutputParameters {
     binary_data: Option<bool>,
+    classification: Option<usize>,
+    shared_memory_region: Option<IgnoredAny>,
 }
 
+/// Parameters of the request as a whole.
+#[derive(Default)]
+struct Parameters<'a> {
+    binary_data_output: bool,
+    wishes: Wishes,
+    others: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Parameters<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of parameters")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut parameters = Parameters::default();
+                while let Some(Key(key)) = map.next_key()? {
+                    match &*key {
+                        "binary_data_output" => parameters.binary_data_output = map.next_value()?,
+                        "timeout" => parameters.wishes.set_timeout(map.next_value()?),
+                        "priority" => parameters.wishes.set_priority(map.next_value()?),
+                        // Of models that keep a state, which none of ours does.
+                        "sequence_id" | "sequence_start" | "sequence_end" => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        _ => parameters.others.push((key, map.next_value()?)),
+                    }
+                }
+                Ok(parameters)
+            }
+        }
+        deserializer.deserialize_map(Map)
+    }
+}
+
+/// A key that is borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Reads the JSON part of a body, and fits it to the model.
+///
+/// # Errors
+/// What is wrong with it.
 pub(super) fn parse(
     body: &Bytes,
     header_length: Option<usize>,
@@ -83,12 +141,20 @@ pub(super) fn parse(
     }
     let json = body.slice(..header_length);
     let mut binary = body.slice(header_length..);
-    let request: Request = serde_json::from_slice(&json)
-        .map_err(|error| format!("the request is no valid JSON of an inference request: {error}"))?;
+    // Lists of numbers lie in the inputs: at the third level.
+    let lifted = lift(&json, 3, &["data"]);
+    let request: Request = serde_json::from_slice(&lifted.rest).map_err(|error| explain(&error, &lifted))?;
     let mut draft = Draft::new(signature);
-    for given in request.inputs {
+    for given in request.inputs.0 {
+        let data = given.data.map(|index| lifted.values.get(index).cloned());
+        let data = data.map(|range| range.map(|range| json.slice(range)));
         // In the request's order: that is the order of the bytes.
-        give(&mut draft, given, &json, &mut binary)?;
+        give(
+            &mut draft,
+            given,
+            data.map(Option::unwrap_or_default),
+            &mut binary,
+        )?;
     }
     if !binary.is_empty() {
         return Err(format!(
@@ -96,35 +162,62 @@ pub(super) fn parse(
             binary.len()
         ));
     }
-    let parameters = request.parameters;
-    for output in &request.outputs {
-        let binary = output.parameters.binary_data;
-        draft.want(&output.name, binary.unwrap_or(parameters.binary_data_output))?;
+    let parameters = &request.parameters;
+    for output in &request.outputs.0 {
+        want(&mut draft, output, parameters.binary_data_output)?;
     }
     Ok(Parsed {
-        id: request.id,
-        request: draft.finish(parameters.binary_data_output, parameters.wishes())?,
+        echo: echo(request.id, &parameters.others)?,
+        request: draft.finish(parameters.binary_data_output, parameters.wishes)?,
     })
 }
 
-impl RequestParameters {
-    fn wishes(&self) -> Wishes {
-        let mut wishes = Wishes::default();
-        wishes.set_timeout(self.timeout);
-        wishes.set_priority(self.priority);
-        wishes
-    }
+/// A place in a text from which the lists were taken out is none in the client's text.
+fn explain(error: &serde_json::Error, lifted: &Lifted<'_>) -> String {
+    let text = error.to_string();
+    let problem = match text.rsplit_once(" at line ") {
+        Some((problem, _)) if !lifted.values.is_empty() => problem,
+        _ => &text,
+    };
+    format!("the request is no valid JSON of an inference request: {problem}")
 }
 
-fn give(draft: &mut Draft<'_>, given: RequestInput, json: &Bytes, binary: &mut Bytes) -> Result<(), String> {
-    let (name, shape) = (&*given.name, given.shape);
+fn echo(id: Option<&RawValue>, others: &[(Cow<'_, str>, &RawValue)]) -> Result<Echo, String> {
+    let id = id.map(RawValue::get).filter(|id| *id != "null");
+    if id.is_some_and(|id| !id.starts_with('"')) {
+        return Err("id must be a string".to_owned());
+    }
+    let parameters = (!others.is_empty()).then(|| {
+        let pairs = others.iter();
+        let pairs: Vec<String> = pairs
+            .map(|(key, value)| format!("{}:{value}", serde_json::Value::from(&**key)))
+            .collect();
+        format!("{{{}}}", pairs.join(","))
+    });
+    Ok(Echo {
+        id: id.map(str::to_owned),
+        parameters,
+    })
+}
+
+fn give(
+    draft: &mut Draft<'_>,
+    given: RequestInput<'_>,
+    data: Option<Bytes>,
+    binary: &mut Bytes,
+) -> Result<(), String> {
+    let (name, shape) = (&*given.name, given.shape.0);
+    if given.parameters.shared_memory_region.is_some() {
+        return Err(infer::no_shared_memory("input", name));
+    }
     let (index, datatype) = draft.input(name, &given.datatype, &shape)?;
-    let input = match (given.data, given.parameters.binary_data_size) {
-        (Some(data), None) => Input::Json {
+    let data = data.filter(|data| data != "null");
+    let input = match (data, given.parameters.binary_data_size) {
+        (Some(json), None) => Input::Json {
             name: name.to_owned(),
             datatype,
             shape,
-            json: json.slice_ref(data.get().as_bytes()),
+            json,
         },
         (None, Some(size)) => {
             let bytes = take(binary, size, name, datatype, &shape)?;
@@ -160,4 +253,16 @@ fn take(
         ));
     }
     Ok(binary.split_to(size))
+}
+
+fn want(draft: &mut Draft<'_>, output: &RequestOutput<'_>, binary: bool) -> Result<(), String> {
+    let OutputParameters {
+        binary_data,
+        classification,
+        shared_memory_region,
+    } = &output.parameters;
+    if shared_memory_region.is_some() {
+        return Err(infer::no_shared_memory("output", &output.name));
+    }
+    draft.want(&output.name, binary_data.unwrap_or(binary), *classification)
 }

@@ -1,112 +1,116 @@
 //! An inference response: JSON, or JSON followed by the bytes of the tensors that were asked for so.
 
 use super::HEADER_LENGTH;
-use crate::engine::Signature;
-use crate::protocol::ApiError;
-use crate::protocol::infer::Answer as Tensors;
-use crate::tensor::{DataType, Element, Tensor};
+use super::request::Echo;
+use crate::protocol::body::Encoding;
+use crate::protocol::frames::Frames;
+use crate::protocol::infer::{Answer, Output};
+use crate::protocol::kept::Kept;
+use crate::protocol::request::server_timing;
+use crate::protocol::{ApiError, json};
+use crate::tensor::Tensor;
+use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde::ser::{Error, Serializer};
+use bytes::Bytes;
+use std::io::Write;
 
-#[derive(Serialize)]
-struct Answer<'a> {
-    model_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    outputs: Vec<AnswerOutput<'a>>,
-}
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// A tensor below this size is copied behind the JSON: a part of its own would cost more.
+const SMALL: usize = 16 << 10;
 
-#[derive(Serialize)]
-struct AnswerOutput<'a> {
-    name: &'a str,
-    datatype: &'static str,
-    shape: &'a [i64],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Parameters>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "elements")]
-    data: Option<&'a Tensor>,
-}
-
-#[derive(Serialize)]
-struct Parameters {
-    binary_data_size: usize,
-}
-
-/// The answer with these outputs.
-pub(super) fn encode(
-    model: &str,
-    id: Option<&str>,
-    signature: &Signature,
-    answer: &Tensors,
+/// The answer, compressed if the client asked for it.
+///
+/// # Errors
+/// When it cannot be compressed.
+pub(super) async fn encode(
+    kept: &Kept,
+    echo: &Echo,
+    answer: Answer,
+    encoding: Option<Encoding>,
 ) -> Result<Response, ApiError> {
-    let described = answer.outputs.iter().map(|(output, tensor)| AnswerOutput {
-        name: &signature.outputs[output.index].name,
-        datatype: tensor.datatype().name(),
-        shape: tensor.shape(),
-        parameters: output.binary.then(|| Parameters {
-            binary_data_size: tensor.wire_len(),
-        }),
-        data: (!output.binary).then_some(tensor),
-    });
-    let head = Answer {
-        model_name: model,
-        id,
-        outputs: described.collect(),
+    let mut text = Vec::with_capacity(512);
+    head(&mut text, kept, echo, &answer.outputs);
+    let length = text.len();
+    let binary = answer.outputs.iter().any(|(output, _)| output.binary);
+    let parts = parts(text, answer.outputs);
+    let (body, encoded) = match encoding {
+        None => (Body::new(Frames::new(parts)), None),
+        Some(encoding) => {
+            // Compressing takes far longer than anything else here; the network must not wait for it.
+            let compressed = tokio::task::spawn_blocking(move || encoding.compress(&parts)).await;
+            let compressed = compressed.map_err(std::io::Error::from).flatten();
+            let compressed = compressed.map_err(|error| ApiError::internal(error.to_string()))?;
+            (Body::from(compressed), Some(encoding))
+        }
     };
-    // Only FP16 and BF16 have no JSON form: the client can ask for another.
-    let mut body = serde_json::to_vec(&head).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    if !answer.outputs.iter().any(|(output, _)| output.binary) {
-        return Ok((
-            [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))],
-            body,
-        )
-            .into_response());
+    let (timing, value) = server_timing(answer.timing);
+    let mut response = ([(timing, value)], body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, if binary { BINARY } else { JSON });
+    if binary {
+        headers.insert(HEADER_LENGTH, length.into());
     }
-    let json_length = body.len();
-    for (output, tensor) in &answer.outputs {
+    if let Some(encoding) = encoded {
+        headers.insert(
+            header::CONTENT_ENCODING,
+            HeaderValue::from_static(encoding.name()),
+        );
+    }
+    Ok(response)
+}
+
+/// The JSON; writing to memory does not fail.
+fn head(text: &mut Vec<u8>, kept: &Kept, echo: &Echo, outputs: &[(Output, Tensor)]) {
+    text.extend_from_slice(&kept.head);
+    if let Some(id) = &echo.id {
+        let _ = write!(text, r#","id":{id}"#);
+    }
+    if let Some(parameters) = &echo.parameters {
+        let _ = write!(text, r#","parameters":{parameters}"#);
+    }
+    text.extend_from_slice(br#","outputs":["#);
+    for (index, (output, tensor)) in outputs.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(&kept.outputs[output.index]);
+        text.extend_from_slice(tensor.datatype().name().as_bytes());
+        text.extend_from_slice(br#"","shape":["#);
+        for (index, dimension) in tensor.shape().iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            let _ = write!(text, "{comma}{dimension}");
+        }
         if output.binary {
-            body.extend_from_slice(&tensor.to_wire());
-        }
-    }
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/octet-stream"),
-        ),
-        (HEADER_LENGTH, HeaderValue::from(json_length)),
-    ];
-    Ok((headers, body).into_response())
-}
-
-/// Values that JSON has no number for (infinities, not-a-number) become null.
-fn elements<S: Serializer>(tensor: &Option<&Tensor>, serializer: S) -> Result<S::Ok, S::Error> {
-    let Some(tensor) = tensor else {
-        return serializer.serialize_none();
-    };
-    match tensor.datatype() {
-        DataType::Bool => list::<bool, S>(tensor, serializer),
-        DataType::Uint8 => list::<u8, S>(tensor, serializer),
-        DataType::Uint16 => list::<u16, S>(tensor, serializer),
-        DataType::Uint32 => list::<u32, S>(tensor, serializer),
-        DataType::Uint64 => list::<u64, S>(tensor, serializer),
-        DataType::Int8 => list::<i8, S>(tensor, serializer),
-        DataType::Int16 => list::<i16, S>(tensor, serializer),
-        DataType::Int32 => list::<i32, S>(tensor, serializer),
-        DataType::Int64 => list::<i64, S>(tensor, serializer),
-        DataType::Fp32 => list::<f32, S>(tensor, serializer),
-        DataType::Fp64 => list::<f64, S>(tensor, serializer),
-        DataType::Fp16 | DataType::Bf16 | DataType::Bytes => {
-            let message = format!(
-                "{} has no JSON form: ask for the output with binary_data",
-                tensor.datatype().name()
+            let _ = write!(
+                text,
+                r#"],"parameters":{{"binary_data_size":{}}}}}"#,
+                tensor.wire_len()
             );
-            Err(S::Error::custom(message))
+        } else {
+            text.extend_from_slice(br#"],"data":"#);
+            json::flat(text, tensor);
+            text.push(b'}');
         }
     }
+    text.extend_from_slice(b"]}");
 }
 
-fn list<T: Element + Serialize, S: Serializer>(tensor: &Tensor, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(tensor.elements::<T>().unwrap_or_default())
+fn parts(mut text: Vec<u8>, outputs: Vec<(Output, Tensor)>) -> Vec<Bytes> {
+    let mut parts = Vec::with_capacity(2 * outputs.len());
+    for (output, tensor) in outputs {
+        if !output.binary {
+            continue;
+        }
+        let bytes = tensor.to_wire();
+        if bytes.len() < SMALL {
+            text.extend_from_slice(&bytes);
+        } else {
+            parts.push(std::mem::take(&mut text).into());
+            parts.push(bytes);
+        }
+    }
+    parts.push(text.into());
+    parts
 }

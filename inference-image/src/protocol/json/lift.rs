@@ -1,0 +1,186 @@
+//! Takes the long lists of tensors out of a request's text before the rest of it is parsed, so that a general
+//! parser never walks over them: what is left is short, and the lists go straight into tensors.
+//!
+//! It only finds where values end. Whether they, and what surrounds them, are valid JSON is told by those who
+//! read them: a text that is not well-formed is left as it is.
+
+use super::list::string_length;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Nesting at which the search is given up; a parser refuses it anyway.
+const MAX_DEPTH: usize = 128;
+
+/// A text with places for values that were taken out.
+pub(in crate::protocol) struct Lifted<'a> {
+    /// The text; in the place of each value stands its number, counted from 0.
+    pub(in crate::protocol) rest: Cow<'a, [u8]>,
+    /// Where the values lie in the original text.
+    pub(in crate::protocol) values: Vec<Range<usize>>,
+}
+
+/// Takes out the values of these `keys` of objects that are `depth` deep, where 1 is the outermost.
+pub(in crate::protocol) fn lift<'a>(json: &'a [u8], depth: usize, keys: &[&str]) -> Lifted<'a> {
+    let values = find(json, depth, keys).unwrap_or_default();
+    let mut rest = Cow::Borrowed(json);
+    if !values.is_empty() {
+        let mut text = Vec::with_capacity(1024);
+        let mut end = 0;
+        for (index, value) in values.iter().enumerate() {
+            text.extend_from_slice(&json[end..value.start]);
+            text.extend_from_slice(index.to_string().as_bytes());
+            end = value.end;
+        }
+        text.extend_from_slice(&json[end..]);
+        rest = Cow::Owned(text);
+    }
+    Lifted { rest, values }
+}
+
+fn find(json: &[u8], wanted: usize, keys: &[&str]) -> Option<Vec<Range<usize>>> {
+    let (mut values, mut at, mut depth) = (Vec::new(), 0, 0_usize);
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => {
+                let length = string_length(&json[at..])?;
+                let text = &json[at + 1..at + length - 1];
+                at += length;
+                let is_key = depth == wanted && keys.iter().any(|key| key.as_bytes() == text);
+                if let Some(start) = after_colon(json, at).filter(|_| is_key) {
+                    at = start + value_length(&json[start..])?;
+                    values.push(start..at);
+                }
+            }
+            b'[' | b'{' if depth == MAX_DEPTH => return None,
+            b'[' | b'{' => {
+                depth += 1;
+                at += 1;
+            }
+            b']' | b'}' => {
+                depth = depth.checked_sub(1)?;
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+    Some(values)
+}
+
+/// Where a value begins, if a colon is next.
+fn after_colon(json: &[u8], at: usize) -> Option<usize> {
+    let colon = at
+        + json
+            .get(at..)?
+            .iter()
+            .position(|byte| !byte.is_ascii_whitespace())?;
+    if json[colon] != b':' {
+        return None;
+    }
+    let start = colon + 1;
+    Some(
+        start
+            + json
+                .get(start..)?
+                .iter()
+                .position(|byte| !byte.is_ascii_whitespace())?,
+    )
+}
+
+/// Length of the value at the beginning of `json`.
+fn value_length(json: &[u8]) -> Option<usize> {
+    match json.first()? {
+        b'"' => string_length(json),
+        b'[' => bracketed(json),
+        b'{' => braced(json),
+        _ => json.iter().position(|byte| b",]} \n\r\t".contains(byte)),
+    }
+}
+
+/// A list; its braces do not matter, since between two of them brackets are balanced.
+fn bracketed(json: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0, 0_usize);
+    loop {
+        at += memchr::memchr3(b'[', b']', b'"', json.get(at..)?)?;
+        match json[at] {
+            b'[' => depth += 1,
+            b']' => depth -= 1,
+            _ => at += string_length(&json[at..])? - 1,
+        }
+        at += 1;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+/// An object; its brackets do not matter.
+fn braced(json: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0, 0_usize);
+    loop {
+        at += memchr::memchr3(b'{', b'}', b'"', json.get(at..)?)?;
+        match json[at] {
+            b'{' => depth += 1,
+            b'}' => depth -= 1,
+            _ => at += string_length(&json[at..])? - 1,
+        }
+        at += 1;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn lifted(json: &str, depth: usize, keys: &[&str]) -> (String, Vec<String>) {
+        let lifted = lift(json.as_bytes(), depth, keys);
+        let values = lifted.values.into_iter().map(|range| json[range].to_owned());
+        (
+            String::from_utf8(lifted.rest.into_owned()).unwrap(),
+            values.collect(),
+        )
+    }
+
+    #[test]
+    fn values_of_a_key_are_taken_out_at_one_depth_only() {
+        let json = r#"{"data": 1, "inputs": [{"data" : [[1], ["]"]] , "name": "data"}, {"p": {"data": [2]}, "data":null}]}"#;
+        let (rest, values) = lifted(json, 3, &["data"]);
+        assert_eq!(
+            rest,
+            r#"{"data": 1, "inputs": [{"data" : 0 , "name": "data"}, {"p": {"data": [2]}, "data":1}]}"#
+        );
+        assert_eq!(values, [r#"[[1], ["]"]]"#, "null"]);
+        let (rest, values) = lifted(
+            r#"{"inputs": {"a": "}", "b": {}}, "instances": "x\"y"}"#,
+            1,
+            &["instances", "inputs"],
+        );
+        assert_eq!(rest, r#"{"inputs": 0, "instances": 1}"#);
+        assert_eq!(values, [r#"{"a": "}", "b": {}}"#, r#""x\"y""#]);
+    }
+
+    #[test]
+    fn a_text_that_is_no_json_is_left_to_the_parser() {
+        let deep = "[".repeat(200);
+        for json in [
+            "",
+            "{",
+            r#"{"data"#,
+            r#"{"data": "#,
+            r#"{"data": ["#,
+            r#"{"data": [1, "x]}"#,
+            "]]]",
+            r#"{"data"}"#,
+            &deep,
+        ] {
+            assert_eq!(
+                lifted(json, 1, &["data"]),
+                (json.to_owned(), Vec::new()),
+                "{json}"
+            );
+        }
+    }
+}
