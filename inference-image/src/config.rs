@@ -2,35 +2,114 @@
 
 use crate::exit::Fatal;
 use crate::yaml;
-use modelservice_contract::{CONFIG_ENV, ExitReason, ModelConfig, ServerConfig};
+use modelservice_contract::{
+    AccessLog, Auth, CONFIG_ENV, Cache, Connections, Drain, ExecutionProvider, ExitReason, Limits,
+    ModelConfig, Scheduling, ServerConfig, Tls, Tracing,
+};
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Less does not hold what ordinary clients send.
 const MIN_HEADER_BYTES: u32 = 1024;
 
+/// What is said beside the configuration, by flags, and goes before it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// More models.
+    pub models: Vec<ModelConfig>,
+    /// Another execution provider, without options.
+    pub execution_provider: Option<String>,
+}
+
 /// Reads the configuration from `file`, or else from the text of the environment variable
-/// [`CONFIG_ENV`], and checks it.
+/// [`CONFIG_ENV`], and checks it together with what is said beside it. Who names a model there needs neither.
 ///
 /// # Errors
 /// `ConfigInvalid`, naming the key in question.
-pub fn load(file: Option<&Path>, environment: Option<&str>) -> Result<ServerConfig, Fatal> {
+pub fn load(
+    file: Option<&Path>,
+    environment: Option<&str>,
+    overrides: Overrides,
+) -> Result<ServerConfig, Fatal> {
     let (source, text) = match (file, environment) {
         (Some(path), _) => {
+            let source = path.display().to_string();
             let text = std::fs::read_to_string(path);
-            (
-                path.display().to_string(),
-                text.map_err(|error| invalid(&path.display(), &error))?,
-            )
+            let text = text.map_err(|error| invalid(&source, &error))?;
+            (source, text)
         }
         (None, Some(text)) => (CONFIG_ENV.to_owned(), text.to_owned()),
+        (None, None) if !overrides.models.is_empty() => ("--model".to_owned(), "{}".to_owned()),
         (None, None) => {
-            let message =
-                format!("no configuration: set {CONFIG_ENV} to the YAML text, or use --config FILE");
+            let message = format!(
+                "nothing to serve: name a model package with --model FOLDER, or give a configuration \
+                 with --config FILE or as the text of {CONFIG_ENV}"
+            );
             return Err(Fatal::new(ExitReason::ConfigInvalid, message));
         }
     };
-    parse(&text).map_err(|problem| invalid(&source, &problem))
+    let config = yaml::read(&text).and_then(|mut config: ServerConfig| {
+        config.models.extend(overrides.models);
+        if let Some(name) = overrides.execution_provider {
+            config.execution_provider = ExecutionProvider {
+                name,
+                ..ExecutionProvider::default()
+            };
+        }
+        check(&config).map(|()| config)
+    });
+    config.map_err(|problem| invalid(&source, &problem))
+}
+
+/// The configuration as YAML, with the values of all keys, also of those that were not written.
+///
+/// # Errors
+/// When a value has no YAML form, which none lacks.
+pub fn effective(config: &ServerConfig) -> Result<String, String> {
+    // Without `..`, so that a new part is not forgotten.
+    let ServerConfig {
+        models,
+        execution_provider,
+        limits,
+        scheduling,
+        cache,
+        connections,
+        tls,
+        auth,
+        access_log,
+        tracing,
+        drain,
+    } = config;
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Effective<'a> {
+        models: &'a [ModelConfig],
+        execution_provider: &'a ExecutionProvider,
+        limits: &'a Limits,
+        scheduling: &'a Scheduling,
+        cache: &'a Cache,
+        connections: &'a Connections,
+        tls: &'a Option<Tls>,
+        auth: &'a Option<Auth>,
+        access_log: &'a AccessLog,
+        tracing: &'a Option<Tracing>,
+        drain: &'a Drain,
+    }
+    let effective = Effective {
+        models,
+        execution_provider,
+        limits,
+        scheduling,
+        cache,
+        connections,
+        tls,
+        auth,
+        access_log,
+        tracing,
+        drain,
+    };
+    serde_saphyr::to_string(&effective).map_err(|error| error.to_string())
 }
 
 fn invalid(source: &dyn std::fmt::Display, problem: &dyn std::fmt::Display) -> Fatal {
@@ -76,6 +155,26 @@ fn check(config: &ServerConfig) -> Result<(), String> {
     if connections.max == Some(0) || connections.idle_seconds == 0 || connections.max_concurrent_requests == 0
     {
         return Err("connections: max, idleSeconds and maxConcurrentRequests must be at least 1".to_owned());
+    }
+    check_observability(config)
+}
+
+fn check_observability(config: &ServerConfig) -> Result<(), String> {
+    let share = 0.0..=1.0;
+    if !share.contains(&config.access_log.sample_ratio) {
+        return Err("accessLog: sampleRatio must be a share from 0 to 1".to_owned());
+    }
+    let Some(tracing) = &config.tracing else {
+        return Ok(());
+    };
+    if !share.contains(&tracing.sample_ratio) {
+        return Err("tracing: sampleRatio must be a share from 0 to 1".to_owned());
+    }
+    if !tracing.endpoint.starts_with("http://") {
+        return Err(format!(
+            "tracing: endpoint is {:?}, it must be a URL such as http://collector.observability:4317",
+            tracing.endpoint
+        ));
     }
     Ok(())
 }
@@ -162,13 +261,48 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_before_the_environment_and_one_of_them_is_needed() {
-        let fatal = load(None, None).unwrap_err();
+    fn a_file_goes_before_the_environment_and_one_of_them_or_a_model_is_needed() {
+        let none = Overrides::default;
+        let fatal = load(None, None, none()).unwrap_err();
         assert!(fatal.reason == ExitReason::ConfigInvalid && fatal.message.contains("MODELSERVICE_CONFIG"));
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SMALLEST).unwrap();
-        assert!(load(Some(file.path()), Some("nonsense")).is_ok());
-        let fatal = load(Some(Path::new("/nowhere/config.yaml")), Some(SMALLEST)).unwrap_err();
+        assert!(load(Some(file.path()), Some("nonsense"), none()).is_ok());
+        let fatal = load(Some(Path::new("/nowhere/config.yaml")), Some(SMALLEST), none()).unwrap_err();
         assert!(fatal.message.contains("/nowhere/config.yaml"));
+        let typed = |name: &str| Overrides {
+            models: parse(&SMALLEST.replace("photos", name)).unwrap().models,
+            execution_provider: Some("Other".to_owned()),
+        };
+        let config = load(None, Some(SMALLEST), typed("letters")).unwrap();
+        let names: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
+        assert_eq!(
+            (names, config.execution_provider.name.as_str()),
+            (vec!["photos", "letters"], "Other")
+        );
+        assert_eq!(load(None, None, typed("a")).unwrap().models[0].name, "a");
+        assert!(
+            load(None, Some(SMALLEST), typed("photos"))
+                .unwrap_err()
+                .message
+                .contains("twice")
+        );
+    }
+
+    // What is printed is what is in force, and can be used as a configuration.
+    #[test]
+    fn the_effective_configuration_holds_every_value_and_is_read_back() {
+        let config = parse(SMALLEST).unwrap();
+        let text = effective(&config).unwrap();
+        assert_eq!(parse(&text).unwrap(), config);
+        for key in [
+            "maxAgeSeconds: 300",
+            "queueLength: 128",
+            "acceptSeconds: 5",
+            "tls: null",
+            "failures: true",
+        ] {
+            assert!(text.contains(key), "{key} is not in\n{text}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod front;
 pub mod lifecycle;
 pub mod load;
 pub mod metrics;
+pub mod notes;
 pub mod optimize;
 pub mod package;
 pub mod preprocess;

@@ -31,7 +31,13 @@ fn log(arguments: &Arguments) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stdout().is_terminal());
-    match arguments.log_format {
+    let for_people = std::io::stdout().is_terminal();
+    let by_default = if for_people {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    };
+    match arguments.log_format.unwrap_or(by_default) {
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
         LogFormat::Text => subscriber.init(),
     }

@@ -7,6 +7,7 @@ use crate::engine::{Engine, Runtime, Signature};
 use crate::exit::Fatal;
 use crate::load::Window;
 use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics};
+use crate::notes::note;
 use crate::package::manifest::Manifest;
 use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
 use loading::{Candidate, Settings};
@@ -247,6 +248,10 @@ impl Model {
         outputs: Vec<usize>,
         options: RunOptions,
     ) -> Result<Completed, RunError> {
-        self.lane.run(prepare, outputs, options).await
+        let result = self.lane.run(prepare, outputs, options).await;
+        if let Ok(completed) = &result {
+            note(|notes| notes.timing = Some(completed.timing));
+        }
+        result
     }
 }

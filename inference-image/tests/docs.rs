@@ -4,7 +4,7 @@
 
 mod support;
 
-use modelservice_contract::{Connections, Drain, Limits};
+use modelservice_contract::ServerConfig;
 use modelservice_server::metrics::{Metrics, Reloaded};
 use modelservice_server::package::manifest::{Labels, Manifest, parse};
 use modelservice_server::{config, package};
@@ -44,10 +44,31 @@ fn the_model_yaml_shown_is_that_of_the_example() {
 #[test]
 fn the_configuration_shown_is_valid_and_holds_the_defaults() {
     let shown = config::parse(&block("configuration")).unwrap();
-    assert_eq!((shown.limits, shown.drain), (Limits::default(), Drain::default()));
-    assert_eq!(shown.connections, Connections::default());
-    let defaults = config::parse("models: [{name: a, path: b}]").unwrap();
-    assert_eq!(shown.execution_provider, defaults.execution_provider);
+    let defaults = ServerConfig {
+        models: shown.models.clone(),
+        ..ServerConfig::default()
+    };
+    assert_eq!(shown, defaults);
+}
+
+/// A key that is not shown is one that nobody finds.
+#[test]
+fn every_key_of_the_configuration_is_shown() {
+    let shown = block("configuration");
+    // With what may be left out, which is shown as comments.
+    let whole = shown.replace("\n# ", "\n").replace("\ncache: {}", "\ncache:");
+    let whole = whole.replace("\nmax: ", "\n  max: ");
+    let whole = config::parse(&whole).unwrap_or_else(|problem| panic!("{problem}\n{whole}"));
+    assert!(whole.tls.is_some() && whole.auth.is_some() && whole.tracing.is_some());
+    let text = config::effective(&whole).unwrap();
+    assert!(!text.contains("null"), "{text}");
+    for line in text.lines() {
+        let (key, _) = line.trim_start_matches([' ', '-']).split_once(':').unwrap();
+        assert!(
+            shown.contains(&format!("{key}:")),
+            "{key} is not in docs/server.md"
+        );
+    }
 }
 
 /// What a reader copies must work: the commands are run as they stand, but for the server's name.

@@ -51,6 +51,42 @@ const CASES: &[Case] = &[
         |folder| format!("{}colour: red\n", colors(folder)),
     ),
     Case::new(
+        "a misspelt key",
+        ExitReason::ConfigInvalid,
+        "did you mean `queueLength`?",
+        |folder| format!("{}limits: {{queueLenght: 9}}\n", colors(folder)),
+    ),
+    Case::new(
+        "a certificate that is not there",
+        ExitReason::ConfigInvalid,
+        "tls.crt: No such file",
+        |folder| {
+            let file = |name: &str| folder.join(name).display().to_string();
+            format!(
+                "{}tls: {{certificateFile: '{}', keyFile: '{}'}}\n",
+                colors(folder),
+                file("tls.crt"),
+                file("tls.key")
+            )
+        },
+    ),
+    Case::new(
+        "a file of tokens that holds none",
+        ExitReason::ConfigInvalid,
+        "no token in it",
+        |folder| {
+            let path = folder.join("tokens");
+            std::fs::write(&path, "# none yet\n").unwrap();
+            format!("{}auth: {{tokenFile: '{}'}}\n", colors(folder), path.display())
+        },
+    ),
+    Case::new(
+        "a collector of traces that is no URL",
+        ExitReason::ConfigInvalid,
+        "such as http://collector",
+        |folder| format!("{}tracing: {{endpoint: 'collector:4317'}}\n", colors(folder)),
+    ),
+    Case::new(
         "a configuration without models",
         ExitReason::ConfigInvalid,
         "name at least one model",
@@ -328,14 +364,42 @@ fn no_configuration_at_all_is_explained() {
     assert!(
         String::from_utf8(status.stdout)
             .unwrap()
-            .contains("set MODELSERVICE_CONFIG")
+            .contains("--model FOLDER")
     );
+}
+
+/// To try a model nobody should have to write YAML.
+#[test]
+fn a_model_can_be_named_by_a_flag_or_by_the_environment_alone() {
+    let check = |arguments: &[&str], models: Option<&str>| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_modelservice-server"));
+        command
+            .env_remove("MODELSERVICE_CONFIG")
+            .args(arguments)
+            .arg("--check-config");
+        if let Some(models) = models {
+            command.env("MODELSERVICE_MODELS", models);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let config = modelservice_server::config::parse(&String::from_utf8(output.stdout).unwrap()).unwrap();
+        let pair = |model: modelservice_contract::ModelConfig| format!("{} in {}", model.name, model.path);
+        config.models.into_iter().map(pair).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        check(&["--model", "a=/x", "--model", "/y/b"], None),
+        ["a in /x", "b in /y/b"]
+    );
+    assert_eq!(check(&[], Some("a=/x,/y/b")), ["a in /x", "b in /y/b"]);
 }
 
 #[test]
 fn a_configuration_can_be_checked_without_a_model() {
     let mut server = Server::start("models: [{name: photos, path: /nowhere}]", &["--check-config"]);
     assert!(server.wait().success());
+    // What is in force, also where nothing was written.
+    let shown: Vec<&str> = server.log().iter().filter_map(|line| line.as_str()).collect();
+    assert!(shown.contains(&"  maxAgeSeconds: 300"), "{shown:#?}");
     let mut server = Server::start("models: [{name: photos}]", &["--check-config"]);
     assert_eq!(server.wait().code(), Some(10));
 }

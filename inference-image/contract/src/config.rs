@@ -1,6 +1,6 @@
 //! The server's configuration: one document, every value with its unit and its default.
 
-use crate::{Auth, Connections, Tls};
+use crate::{AccessLog, Auth, Connections, Tls, Tracing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -32,6 +32,12 @@ pub struct ServerConfig {
     /// Who may use the serving port; without it everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+    /// Which requests have a line in the log.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub access_log: AccessLog,
+    /// Where traces go; without it there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
     /// How the server leaves.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drain: Drain,

@@ -4,11 +4,13 @@
 mod config;
 mod connections;
 mod exit;
+mod observability;
 mod report;
 
 pub use config::{Cache, Drain, ExecutionProvider, Limits, ModelConfig, Scheduling, ServerConfig};
 pub use connections::{Auth, Connections, Tls};
 pub use exit::{ExitReason, TerminationMessage};
+pub use observability::{AccessLog, Tracing};
 pub use report::{DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report, TensorSpec};
 
 /// Environment variable that carries [`ServerConfig`] as a YAML (or JSON) document.

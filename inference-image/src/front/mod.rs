@@ -1,14 +1,21 @@
 //! What happens around every request on the serving port, whatever its protocol: it is counted, its token is
 //! checked, a panic becomes an answer, and its client learns when to leave. Knows nothing of models.
 
+mod access_log;
 mod auth;
+mod observe;
 mod refusal;
+mod traces;
 
+pub use access_log::AccessLog;
 pub use auth::Tokens;
+pub use observe::Observer;
+pub use traces::Traces;
 
 use crate::connections::{Activity, Busy};
 use crate::lifecycle::{InFlight, Lifecycle, Phase};
 use crate::metrics::ConnectionMetrics;
+use crate::notes::{Notes, noted};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
@@ -34,6 +41,7 @@ pub struct Front {
     router: Router,
     lifecycle: Lifecycle,
     tokens: Option<Tokens>,
+    observer: Observer,
     metrics: ConnectionMetrics,
 }
 
@@ -50,8 +58,15 @@ impl Front {
             router,
             lifecycle,
             tokens,
+            observer: Observer::default(),
             metrics: metrics.clone(),
         }
+    }
+
+    /// The same, with somebody who reads what is known of requests.
+    #[must_use]
+    pub fn observed_by(self, observer: Observer) -> Self {
+        Self { observer, ..self }
     }
 
     pub(crate) fn is_leaving(&self) -> bool {
@@ -65,11 +80,16 @@ impl Front {
     ) -> Result<Response<Body>, Infallible> {
         let under_way = (self.lifecycle.request(), activity.begin());
         let version = request.version();
-        let mut response = match self.refused(&request) {
-            None => self.routed(request).await,
-            Some(refusal) => {
-                discard(request).await;
-                refusal.into_response()
+        let mut response = match self.observer.begin(&request) {
+            None => self.admitted(request).await,
+            Some(observed) => {
+                let (response, notes) = if observed.is_sampled() {
+                    noted(self.admitted(request)).await
+                } else {
+                    (self.admitted(request).await, Notes::default())
+                };
+                self.observer.end(&observed, &response, &notes);
+                response
             }
         };
         // HTTP/2 has no such header; its clients are told by a GOAWAY frame.
@@ -88,6 +108,16 @@ impl Front {
                 _guards: under_way,
             })
         }))
+    }
+
+    async fn admitted(&self, request: Request<Incoming>) -> Response<Body> {
+        match self.refused(&request) {
+            None => self.routed(request).await,
+            Some(refusal) => {
+                discard(request).await;
+                refusal.into_response()
+            }
+        }
     }
 
     fn refused(&self, request: &Request<Incoming>) -> Option<Refusal> {

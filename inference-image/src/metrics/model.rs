@@ -82,6 +82,8 @@ pub type Ratio = Gauge<f64, AtomicU64>;
 /// Metrics of one model. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct ModelMetrics {
+    /// The model's name.
+    pub name: Arc<str>,
     requests: [Counter; OUTCOMES.len()],
     /// Requests from the first byte of their body to their answer.
     pub in_flight: Gauge,
@@ -191,6 +193,7 @@ impl Families {
             outcome,
         };
         ModelMetrics {
+            name: name.into(),
             requests: OUTCOMES.map(|kind| self.requests.get_or_create(&outcome(kind)).clone()),
             in_flight: of(&self.in_flight, &labels),
             queued: of(&self.queued, &labels),

@@ -2,6 +2,7 @@
 
 use super::ApiError;
 use crate::metrics::{ModelMetrics, Outcome};
+use crate::notes::note;
 use crate::scheduling::Timing;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -91,6 +93,10 @@ pub(super) async fn counted<T>(
     metrics.in_flight.inc();
     let result = work.await;
     counted.outcome = result.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok);
+    note(|notes| {
+        notes.model = Some(Arc::clone(&metrics.name));
+        notes.outcome = Some(counted.outcome);
+    });
     result
 }
 

@@ -1,0 +1,137 @@
+//! The process: arguments, load, serve, leave.
+
+mod arguments;
+mod ports;
+mod signals;
+
+pub use arguments::{Arguments, LogFormat};
+
+use crate::connections::{self, Server, Settings};
+use crate::exit::{self, Fatal};
+use crate::lifecycle::{Lifecycle, Phase};
+use crate::protocol::{self, Management};
+use crate::service::Service;
+use crate::{cgroup, config};
+use modelservice_contract::{CONFIG_ENV, Drain, ExitReason, ServerConfig};
+use ports::{Serving, address, listen, start_management};
+use signals::Signals;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Exit code after a second signal: 128 + 15, as if SIGTERM had not been caught.
+const INSISTED: i32 = 143;
+
+/// Runs the server until it is told to leave.
+///
+/// # Errors
+/// Why it cannot serve.
+pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
+    let environment = std::env::var(CONFIG_ENV).ok();
+    let overrides = arguments.overrides();
+    let config = config::load(arguments.config.as_deref(), environment.as_deref(), overrides)?;
+    if arguments.check_config {
+        return print(&config);
+    }
+    let cores = cgroup::cores();
+    // While nothing waits, a request runs its model on the thread of its connection: one more thread than such
+    // runs can be is always there for the other connections.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores + 1)
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| system("cannot start threads", &error))?;
+    let result = runtime.block_on(live(arguments, config, cores));
+    // What still waits for slow clients is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Whoever asks to check a configuration wants to see what was understood.
+fn print(config: &ServerConfig) -> Result<(), Fatal> {
+    use std::io::Write as _;
+    let text = config::effective(config).map_err(|error| system("cannot print the configuration", &error))?;
+    let written = std::io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| system("cannot print the configuration", &error))
+}
+
+async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Result<(), Fatal> {
+    let mut signals = Signals::new()?;
+    let management = Management::default();
+    let settings = Settings::new(&config.connections, &config.limits, connections::by_open_files());
+    let serving = Serving::new(&config, settings)?;
+    start_management(listen(arguments.management_port)?, management.clone(), &settings)?;
+    let lifecycle = management.lifecycle.clone();
+    tracing::info!(cores, models = config.models.len(), "loading");
+    let (library, drain) = (arguments.onnx_runtime.clone(), config.drain.clone());
+    let loading = tokio::task::spawn_blocking(move || Service::load(&config, &library, cores));
+    let service = tokio::select! {
+        service = loading => service.map_err(|error| system("loading failed", &error))??,
+        () = signals.next() => leave_unloaded(),
+    };
+    let service = Arc::new(service);
+    let listener = listen(arguments.http_port)?;
+    let router = protocol::router(Arc::clone(&service), lifecycle.clone());
+    let traces = serving.traces();
+    let server = serving.server(router, &lifecycle, service.connection_metrics());
+    // Set once, here.
+    let _ = management.service.set(Arc::clone(&service));
+    lifecycle.enter(Phase::Ready);
+    // Who waits for this line finds all ready.
+    announce(&service, &listener);
+    serve_until_told(server, listener, &lifecycle, &drain, signals).await;
+    if let Some(traces) = traces {
+        // It waits for its own thread, which sends through this runtime.
+        let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
+    }
+    Ok(())
+}
+
+async fn serve_until_told(
+    server: Server,
+    listener: TcpListener,
+    lifecycle: &Lifecycle,
+    drain: &Drain,
+    mut signals: Signals,
+) {
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        signals.next().await;
+        let _ = stop.send(());
+        signals.next().await;
+        tracing::warn!("told twice to leave: leaving at once");
+        exit::now(INSISTED);
+    });
+    let stopped = async { drop(stopped.await) };
+    match server.serve(listener, lifecycle, drain, stopped).await {
+        0 => tracing::info!("drained"),
+        cut_off => tracing::warn!(cut_off, "requests did not finish in time"),
+    }
+}
+
+/// Nobody has been served yet: there is nothing to drain, and a load cannot be interrupted.
+fn leave_unloaded() -> ! {
+    tracing::info!("told to leave before the models were loaded");
+    exit::now(0);
+}
+
+fn announce(service: &Service, listener: &TcpListener) {
+    let report = service.report();
+    for model in &report.models {
+        tracing::info!(
+            model = model.name,
+            digest = model.digest,
+            opset = model.opset,
+            "model loaded"
+        );
+    }
+    tracing::info!(
+        address = %address(listener),
+        execution_provider = report.execution_provider,
+        onnxruntime_version = report.onnx_runtime_version,
+        "serving"
+    );
+}
+
+fn system(what: &str, error: &dyn std::fmt::Display) -> Fatal {
+    Fatal::new(ExitReason::SystemError, format!("{what}: {error}"))
+}

@@ -1,0 +1,118 @@
+//! The two ports: the management port, and what guards and watches the serving port.
+
+use super::system;
+use crate::connections::{self, Server, Settings, Tls};
+use crate::exit::Fatal;
+use crate::front::{AccessLog, Front, Observer, Tokens, Traces};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::ConnectionMetrics;
+use crate::protocol::{self, Management};
+use crate::reload::{self, Watched};
+use modelservice_contract::{Drain, ExitReason, ServerConfig};
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
+
+/// Connections to the management port.
+const MANAGEMENT_CONNECTIONS: usize = 128;
+
+pub(super) fn listen(port: u16) -> Result<TcpListener, Fatal> {
+    connections::listen(port).map_err(|error| system(&format!("cannot listen on port {port}"), &error))
+}
+
+pub(super) fn address(listener: &TcpListener) -> SocketAddr {
+    listener
+        .local_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// The serving port, before there are models to serve: what can be wrong with it is found out before they are
+/// loaded.
+pub(super) struct Serving {
+    settings: Settings,
+    tls: Option<(Tls, Watched)>,
+    tokens: Option<(Tokens, Watched)>,
+    access_log: Option<AccessLog>,
+    traces: Option<Traces>,
+}
+
+impl Serving {
+    pub(super) fn new(config: &ServerConfig, settings: Settings) -> Result<Self, Fatal> {
+        let invalid = |key: &'static str| {
+            move |problem: String| Fatal::new(ExitReason::ConfigInvalid, format!("{key}: {problem}"))
+        };
+        let tls = config.tls.as_ref().map(Tls::read).transpose();
+        let tokens = config.auth.as_ref().map(Tokens::read).transpose();
+        let traces = config.tracing.as_ref().map(Traces::start).transpose();
+        Ok(Self {
+            settings,
+            tls: tls.map_err(invalid("tls"))?,
+            tokens: tokens.map_err(invalid("auth"))?,
+            access_log: AccessLog::new(&config.access_log),
+            traces: traces.map_err(invalid("tracing"))?,
+        })
+    }
+
+    /// What is to be finished when all requests are answered.
+    pub(super) fn traces(&self) -> Option<Traces> {
+        self.traces.clone()
+    }
+
+    /// Answers with `router`.
+    pub(super) fn server(
+        self,
+        router: axum::Router,
+        lifecycle: &Lifecycle,
+        metrics: &ConnectionMetrics,
+    ) -> Server {
+        let (tls, certificate) = self.tls.unzip();
+        let (tokens, token_file) = self.tokens.unzip();
+        for watched in [certificate, token_file].into_iter().flatten() {
+            tokio::spawn(reload::watch(watched, reload::PERIOD, metrics.clone()));
+        }
+        let front = Front::new(router, lifecycle.clone(), tokens, metrics).observed_by(Observer {
+            access_log: self.access_log,
+            traces: self.traces,
+        });
+        Server::new(front, self.settings, tls, metrics)
+    }
+}
+
+/// The management port has a thread of its own, so that it answers when the others are busy.
+pub(super) fn start_management(
+    listener: TcpListener,
+    management: Management,
+    settings: &Settings,
+) -> Result<(), Fatal> {
+    tracing::info!(address = %address(&listener), "management port open");
+    let failed = |error: &dyn std::fmt::Display| system("cannot start the management port", error);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(&error))?;
+    let listener = listener.into_std().map_err(|error| failed(&error))?;
+    let settings = Settings {
+        max: MANAGEMENT_CONNECTIONS,
+        max_age: None,
+        ..*settings
+    };
+    let thread = std::thread::Builder::new()
+        .name("management".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::spawn(protocol::record_load(management.clone()));
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => serve_management(listener, management, settings).await,
+                    Err(error) => tracing::error!("the management port is lost: {error}"),
+                }
+            });
+        });
+    thread.map(drop).map_err(|error| failed(&error))
+}
+
+/// It answers until the process ends, also while the serving port drains.
+async fn serve_management(listener: TcpListener, management: Management, settings: Settings) {
+    let (lifecycle, metrics) = (Lifecycle::default(), ConnectionMetrics::unread());
+    let router = protocol::management_router(management);
+    let front = Front::new(router, lifecycle.clone(), None, &metrics);
+    let server = Server::new(front, settings, None, &metrics);
+    let never = std::future::pending();
+    server.serve(listener, &lifecycle, &Drain::default(), never).await;
+}

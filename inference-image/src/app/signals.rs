@@ -1,0 +1,27 @@
+//! SIGTERM and SIGINT. As the first process of a container it would ignore them unless it asked for them.
+
+use super::system;
+use crate::exit::Fatal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, Fatal> {
+        let handler = |kind| signal(kind).map_err(|error| system("cannot handle signals", &error));
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

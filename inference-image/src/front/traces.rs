@@ -1,0 +1,136 @@
+//! OpenTelemetry: a span for a request, and spans in it for where its time went. They are made when the request
+//! is answered, from what was measured anyway, so that a request without a trace pays nothing.
+
+use super::observe::Facts;
+use crate::scheduling::Timing;
+use modelservice_contract::Tracing;
+use opentelemetry::trace::{
+    Span as _, SpanKind, Status, TraceContextExt, TraceId, Tracer as _, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use std::time::{Duration, SystemTime};
+
+/// The name of the service in traces.
+const SERVICE: &str = "modelservice-server";
+/// How long the last spans may take to be sent when the server leaves.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Sends spans to a collector; clones share it.
+#[derive(Clone)]
+pub struct Traces {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+impl Traces {
+    /// To be called where tokio runs: spans are sent through it.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL.
+    pub fn start(config: &Tracing) -> Result<Self, String> {
+        let exporter = opentelemetry_otlp::SpanExporter::builder()
+            .with_tonic()
+            .with_endpoint(&config.endpoint)
+            .build()
+            .map_err(|error| format!("endpoint {:?}: {error}", config.endpoint))?;
+        let begun_here = Sampler::TraceIdRatioBased(config.sample_ratio);
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
+            .with_resource(Resource::builder().with_service_name(SERVICE).build())
+            .build();
+        let tracer = provider.tracer(SERVICE);
+        Ok(Self { provider, tracer })
+    }
+
+    /// Sends what was not sent yet, and ends; blocks.
+    pub fn finish(&self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(LAST) {
+            tracing::warn!("the last traces were not sent: {error}");
+        }
+    }
+
+    /// Tells of a request that is answered now; the id of its trace, whether it is sampled or not.
+    pub(super) fn record(&self, facts: &Facts<'_>, parent: &Context, began: SystemTime) -> TraceId {
+        let notes = facts.notes;
+        // Any path may be asked for; only those of models are few.
+        let name = match &notes.model {
+            Some(_) => format!("{} {}", facts.method, facts.path),
+            None => facts.method.to_string(),
+        };
+        let builder = self
+            .tracer
+            .span_builder(name)
+            .with_kind(SpanKind::Server)
+            .with_start_time(began);
+        let mut span = self.tracer.build_with_context(builder, parent);
+        let id = span.span_context().trace_id();
+        if !span.is_recording() {
+            return id;
+        }
+        span.set_attributes(attributes(facts));
+        if facts.is_failure() {
+            span.set_status(Status::error(""));
+        }
+        let end = began + facts.duration;
+        if let Some(timing) = &notes.timing {
+            let within = Context::new().with_remote_span_context(span.span_context().clone());
+            self.record_parts(timing, &within, end);
+        }
+        span.end_with_timestamp(end);
+        id
+    }
+
+    /// One after the other, up to the answer: making that takes next to no time.
+    fn record_parts(&self, timing: &Timing, within: &Context, end: SystemTime) {
+        let parts = [
+            ("queue", timing.queue),
+            ("preprocessing", timing.prepare),
+            ("inference", timing.inference),
+        ];
+        let mut at = end - parts.iter().map(|(_, time)| *time).sum::<Duration>();
+        for (name, time) in parts {
+            let builder = self.tracer.span_builder(name).with_start_time(at);
+            at += time;
+            self.tracer
+                .build_with_context(builder, within)
+                .end_with_timestamp(at);
+        }
+    }
+}
+
+/// By OpenTelemetry's names where it has some (semantic conventions for HTTP spans).
+fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
+    let notes = facts.notes;
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let always = [
+        KeyValue::new("http.request.method", facts.method.to_string()),
+        KeyValue::new("url.path", facts.path.to_owned()),
+        KeyValue::new("http.response.status_code", i64::from(facts.status.as_u16())),
+    ];
+    let sometimes = [
+        facts
+            .grpc_status
+            .map(|status| KeyValue::new("rpc.response.status_code", status.to_owned())),
+        facts
+            .request_bytes
+            .map(|bytes| KeyValue::new("http.request.body.size", number(bytes))),
+        facts
+            .response_bytes
+            .map(|bytes| KeyValue::new("http.response.body.size", number(bytes))),
+        notes
+            .model
+            .as_ref()
+            .map(|model| KeyValue::new("modelservice.model", model.to_string())),
+        notes
+            .outcome
+            .map(|outcome| KeyValue::new("modelservice.outcome", outcome.name())),
+    ];
+    always
+        .into_iter()
+        .chain(sometimes.into_iter().flatten())
+        .collect()
+}
