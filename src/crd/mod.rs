@@ -9,16 +9,18 @@ mod accelerator_class;
 mod model_service;
 mod names;
 mod schemas;
+mod server_settings;
 mod status;
 
 pub use accelerator_class::{
     AcceleratorClass, AcceleratorClassSpec, DeviceResource, Runtime, Sharing, Toleration,
 };
 pub use model_service::{
-    Autoscaling, CacheSettings, Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout,
-    RolloutStrategy, ScaleTarget, ServerSettings, VolumeClaim,
+    Autoscaling, Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
+    ScaleTarget,
 };
 pub use names::*;
+pub use server_settings::{CacheSettings, ConnectionSettings, ServerSettings, VolumeClaim};
 pub use status::{
     AcceleratorStatus, ModelServiceStatus, ModelStatus, RevisionStatus, Signature, TensorStatus,
 };

@@ -1,6 +1,6 @@
 //! `ModelService`: the spec that users write.
 
-use super::{schemas, status::ModelServiceStatus};
+use super::{schemas, server_settings::ServerSettings, status::ModelServiceStatus};
 use k8s_openapi::{
     api::{
         autoscaling::v2::HorizontalPodAutoscalerBehavior,
@@ -183,55 +183,6 @@ impl Default for Resources {
     }
 }
 
-/// Settings of the inference server.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ServerSettings {
-    /// Name of the model in request paths (`/v2/models/{name}`); the ModelService's name when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = "^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$")
-    )]
-    pub model_name: Option<String>,
-    /// Largest request body in bytes (default 67108864).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1024, max = 4_294_967_296_i64))]
-    pub max_body_bytes: Option<i64>,
-    /// Largest decoded image in pixels (default 67108864).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_073_741_824_i64))]
-    pub max_image_pixels: Option<i64>,
-    /// Requests that may wait in one server before the next is answered 429 (default 128).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65536))]
-    pub queue_length: Option<i32>,
-    /// Where each server keeps its optimised graphs.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub cache: CacheSettings,
-}
-
-/// Where a server keeps its optimised graphs, with which it starts faster.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct CacheSettings {
-    /// A volume that outlives the servers. Without it each pod has an empty folder of its own, which helps it
-    /// when its container restarts, and no other pod.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_claim: Option<VolumeClaim>,
-}
-
-/// A PersistentVolumeClaim of the service's namespace.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct VolumeClaim {
-    /// Its name. All servers of a service write to it, those of several services may; servers on several nodes
-    /// need the access mode ReadWriteMany.
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("must be the name of a PersistentVolumeClaim of this namespace, as kubectl get pvc shows it"))]
-    pub name: String,
-}
-
 /// How a new revision takes over.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -352,6 +303,6 @@ const fn default_progress_deadline() -> i32 {
     600
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

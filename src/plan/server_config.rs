@@ -1,8 +1,12 @@
 //! The server's configuration, as the one document that travels in a revision's pod template. Pure.
 
-use crate::{crd::AcceleratorClass, validate::ValidatedService};
+use crate::{
+    crd::{AcceleratorClass, ConnectionSettings, ServerSettings},
+    validate::ValidatedService,
+};
 use modelservice_contract::{
-    CACHE_PATH, Cache, ExecutionProvider, Limits, MODEL_PATH, ModelConfig, ServerConfig,
+    CACHE_PATH, Cache, Connections, ExecutionProvider, Limits, MODEL_PATH, ModelConfig, Scheduling,
+    ServerConfig,
 };
 use serde_json::{Value, json};
 
@@ -11,7 +15,7 @@ use serde_json::{Value, json};
 pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass) -> String {
     let spec = service.spec();
     let settings = &spec.server;
-    let default = Limits::default();
+    let default = ServerConfig::default();
     let config = ServerConfig {
         models: vec![ModelConfig {
             name: settings
@@ -25,21 +29,43 @@ pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass
             name: class.spec.runtime.execution_provider.clone(),
             options: class.spec.runtime.options.clone(),
         },
-        limits: Limits {
-            max_body_bytes: number(settings.max_body_bytes, default.max_body_bytes),
-            max_image_pixels: number(settings.max_image_pixels, default.max_image_pixels),
-            queue_length: number(settings.queue_length, default.queue_length),
-            ..default.clone()
+        limits: limits(settings, &default.limits),
+        scheduling: Scheduling {
+            max_batch_size: number(settings.max_batch_size, default.scheduling.max_batch_size),
         },
+        connections: connections(&settings.connections, &default.connections),
         cache: Cache {
             path: Some(CACHE_PATH.into()),
         },
-        ..ServerConfig::default()
+        ..default.clone()
     };
-    let defaults = json!({"limits": default});
+    let defaults = json!({
+        "limits": default.limits,
+        "scheduling": default.scheduling,
+        "connections": default.connections,
+    });
     // Plain data: serialises infallibly.
     let different = without_defaults(serde_json::to_value(&config).unwrap_or_default(), &defaults);
     serde_saphyr::to_string(&different.unwrap_or_default()).unwrap_or_default()
+}
+
+fn limits(settings: &ServerSettings, default: &Limits) -> Limits {
+    Limits {
+        max_body_bytes: number(settings.max_body_bytes, default.max_body_bytes),
+        max_image_pixels: number(settings.max_image_pixels, default.max_image_pixels),
+        max_images_per_request: number(settings.max_images_per_request, default.max_images_per_request),
+        queue_length: number(settings.queue_length, default.queue_length),
+        ..default.clone()
+    }
+}
+
+fn connections(settings: &ConnectionSettings, default: &Connections) -> Connections {
+    Connections {
+        max_age_seconds: number(settings.max_age_seconds, default.max_age_seconds),
+        max_requests: number(settings.max_requests, default.max_requests),
+        idle_seconds: number(settings.idle_seconds, default.idle_seconds),
+        ..default.clone()
+    }
 }
 
 /// What was set; the schema lets no number pass that does not fit.
@@ -58,5 +84,90 @@ fn without_defaults(value: Value, default: &Value) -> Option<Value> {
             Some(Value::Object(kept.collect()))
         }
         value => Some(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{crd::definitions, fixtures::observed, validate::validate};
+
+    fn config(server: &Value) -> (String, ServerConfig) {
+        let service = validate(&observed(json!({"server": server}))).unwrap();
+        let text = server_config(&service, &AcceleratorClass::new("cpu", Default::default()));
+        let read = serde_saphyr::from_str(&text).unwrap();
+        (text, read)
+    }
+
+    /// Numbers of `spec.server` and their places in the configuration.
+    const SETTINGS: &[(&str, &str)] = &[
+        ("/maxBodyBytes", "/limits/maxBodyBytes"),
+        ("/maxImagePixels", "/limits/maxImagePixels"),
+        ("/maxImagesPerRequest", "/limits/maxImagesPerRequest"),
+        ("/queueLength", "/limits/queueLength"),
+        ("/maxBatchSize", "/scheduling/maxBatchSize"),
+        ("/connections/maxAgeSeconds", "/connections/maxAgeSeconds"),
+        ("/connections/maxRequests", "/connections/maxRequests"),
+        ("/connections/idleSeconds", "/connections/idleSeconds"),
+    ];
+
+    fn nested(pointer: &str, value: Value) -> Value {
+        let keys = pointer.trim_start_matches('/').rsplit('/');
+        keys.fold(value, |inner, key| json!({key: inner}))
+    }
+
+    /// A setting that does not reach the server is worse than none.
+    #[test]
+    fn every_number_of_the_spec_arrives_in_the_configuration() {
+        for (setting, place) in SETTINGS {
+            let (text, config) = config(&nested(setting, 4321.into()));
+            let arrived = serde_json::to_value(&config).unwrap();
+            assert_eq!(arrived.pointer(place), Some(&json!(4321)), "{setting}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_set_is_said() {
+        let (text, _) =
+            config(&json!({"modelName": "net", "connections": {"maxAgeSeconds": 60, "idleSeconds": 620}}));
+        let said = "cache:\n  path: /var/cache/modelservice\nconnections:\n  maxAgeSeconds: 60\nmodels:\n- name: net\n  path: /mnt/model\n";
+        assert_eq!(text, said);
+    }
+
+    /// The API reference is what people size their clients by.
+    #[test]
+    fn every_setting_is_tested_and_its_documented_default_is_the_servers() {
+        let definition = serde_json::to_value(&definitions()[1]).unwrap();
+        let server = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            ["server"];
+        let ServerConfig {
+            limits,
+            scheduling,
+            connections,
+            ..
+        } = ServerConfig::default();
+        let defaults = json!({"limits": limits, "scheduling": scheduling, "connections": connections});
+        for (setting, place) in SETTINGS {
+            let schema = server.pointer(&setting.replace('/', "/properties/")).unwrap();
+            let described = schema["description"].as_str().unwrap();
+            let default = defaults.pointer(place).unwrap();
+            assert!(
+                described.contains(&format!("default {default}")),
+                "{setting}: {described}"
+            );
+        }
+        assert_eq!(
+            SETTINGS.len(),
+            numbers(server),
+            "a number of spec.server is not in the table"
+        );
+    }
+
+    fn numbers(schema: &Value) -> usize {
+        let properties = schema["properties"].as_object().into_iter().flatten();
+        properties
+            .map(|(_, inner)| usize::from(inner["type"] == "integer") + numbers(inner))
+            .sum()
     }
 }

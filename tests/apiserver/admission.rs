@@ -99,6 +99,11 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "are set by the operator",
         ),
         (
+            "no time for connections",
+            base().with("server.connections", json!({"idleSeconds": 0})),
+            "should be greater than or equal to 1",
+        ),
+        (
             "a cache without its claim's name",
             base().with("server.cache", json!({"volumeClaim": {}})),
             "spec.server.cache.volumeClaim.name: Required value",
