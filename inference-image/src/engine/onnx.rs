@@ -1,6 +1,6 @@
 //! ONNX Runtime: the library, sessions, and values in and out.
 
-use super::cache::{self, Origin};
+use super::cache::{self, Entry, Origin};
 use super::session::OnnxEngine;
 use super::source::Source;
 use super::{Description, GraphSource, proto, provider};
@@ -100,16 +100,16 @@ impl Runtime {
             graph: GraphSource::Original,
             description: Description::read(&package.model),
             private: Mutex::default(),
+            first: Mutex::default(),
         };
         // Other providers compile graphs of their own.
         if !self.is_cpu() {
             return Ok(model);
         }
         let origin = Origin::new(&package.digest, &self.build());
-        let cached = cache::find(&cache.folders(package), &origin).and_then(Source::optimised);
-        if let Some(source) = cached {
-            (model.source, model.graph) = (source, GraphSource::Cached);
-            return Ok(model);
+        let cached = cache::find(&cache.folders(package), &origin).and_then(|entry| self.shared(entry));
+        if let Some((source, session)) = cached {
+            return Ok(model.with(source, session, GraphSource::Cached));
         }
         let (folder, private) = match &cache.path {
             Some(path) => (path.clone(), None),
@@ -123,10 +123,10 @@ impl Runtime {
             },
         };
         model.private = Mutex::new(private);
-        if let Some(source) = self.optimise(&model.source, &origin, &folder)? {
-            (model.source, model.graph) = (source, GraphSource::Optimised);
-        }
-        Ok(model)
+        Ok(match self.optimise(&model.source, &origin, &folder)? {
+            Some((source, session)) => model.with(source, session, GraphSource::Optimised),
+            None => model,
+        })
     }
 
     /// Optimises a package's graph into a folder; what is there already is kept. Returns the entry's folder.
@@ -139,7 +139,8 @@ impl Runtime {
             return Ok(entry.folder);
         }
         let source = self.optimise(&Source::original(package), &origin, folder)?;
-        source.as_ref().and_then(Source::folder).cloned().ok_or_else(|| {
+        let made = source.and_then(|(source, _)| source.folder().cloned());
+        made.ok_or_else(|| {
             let message = format!(
                 "no optimised graph can be written to {}: see the log",
                 folder.display()
@@ -149,7 +150,12 @@ impl Runtime {
     }
 
     /// `None`, after a warning, if the graph cannot be kept: serving goes on without.
-    fn optimise(&self, original: &Source, origin: &Origin, folder: &Path) -> Result<Option<Source>, Fatal> {
+    fn optimise(
+        &self,
+        original: &Source,
+        origin: &Origin,
+        folder: &Path,
+    ) -> Result<Option<(Source, Session)>, Fatal> {
         let made = cache::write(folder, origin, |new| {
             let builder = self.builder(1)?;
             original
@@ -157,7 +163,7 @@ impl Runtime {
                 .map_err(|error| self.explain(&error.to_string()))
         });
         match made {
-            Ok(Ok(entry)) => Ok(Source::optimised(entry)),
+            Ok(Ok(entry)) => Ok(self.shared(entry)),
             // Not every graph can be written; whether this one can be loaded is another question.
             Ok(Err(fatal)) => match self.session(original, 1) {
                 Ok(_) => {
@@ -169,6 +175,23 @@ impl Runtime {
             Err(error) => {
                 not_kept(folder, &error);
                 Ok(None)
+            }
+        }
+    }
+
+    /// What sessions are made from, with as much shared as the graph's kernels can share, and the first of them;
+    /// `None`, after a warning, if none can be made of it.
+    fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
+        let source = Source::optimised(entry)?;
+        if let Ok(session) = self.session(&source, 1) {
+            return Some((source, session));
+        }
+        let source = source.without_packed();
+        match self.session(&source, 1) {
+            Ok(session) => Some((source, session)),
+            Err(fatal) => {
+                tracing::warn!("the optimised graph is not used: {}", fatal.message);
+                None
             }
         }
     }
@@ -288,22 +311,33 @@ pub struct OnnxModel {
     description: Description,
     /// Where the graph is when no folder is configured.
     private: Mutex<Option<TempDir>>,
+    /// A session that has been made already.
+    first: Mutex<Option<Session>>,
 }
 
 impl OnnxModel {
+    fn with(self, source: Source, session: Session, graph: GraphSource) -> Self {
+        Self {
+            source,
+            graph,
+            first: Mutex::new(Some(session)),
+            ..self
+        }
+    }
+
     /// Makes an engine with a session of its own, that computes with so many threads.
     ///
     /// # Errors
     /// As [`Runtime::load_model`].
     pub fn engine(&self, threads: usize) -> Result<OnnxEngine, Fatal> {
-        let session = self.runtime.session(&self.source, threads)?;
+        let first = taken(&self.first).filter(|_| threads == 1);
+        let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
         OnnxEngine::new(session, self.description.opset)
     }
 
     /// Removes the graph's files if they are in no configured folder; no engine can be made after that.
     pub fn tidy(&self) {
-        let private = self.private.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(private);
+        drop(taken(&self.private));
     }
 
     /// Where the graph came from.
@@ -333,6 +367,10 @@ impl OnnxModel {
             tracing::debug!("what batches cost is not kept in {}: {error}", folder.display());
         }
     }
+}
+
+fn taken<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Description {

@@ -30,7 +30,8 @@ pub(super) enum Source {
     /// weights, although it takes none from there.
     Optimised {
         weights: Vec<(String, Arc<DynValue>)>,
-        prepacked: PrepackedWeights,
+        /// What kernels pack, where all kernels of the graph can share it.
+        prepacked: Option<PrepackedWeights>,
         folder: PathBuf,
     },
 }
@@ -61,7 +62,7 @@ impl Source {
             .collect();
         Some(Self::Optimised {
             weights: weights?,
-            prepacked: PrepackedWeights::new(),
+            prepacked: Some(PrepackedWeights::new()),
             folder: entry.folder,
         })
     }
@@ -81,12 +82,26 @@ impl Source {
                 folder,
             } => {
                 builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;
-                builder = builder.with_prepacked_weights(prepacked)?;
+                if let Some(prepacked) = prepacked {
+                    builder = builder.with_prepacked_weights(prepacked)?;
+                }
                 for (name, weight) in weights {
                     builder = builder.with_initializer(name, Arc::clone(weight))?;
                 }
                 builder.commit_from_file(folder.join(cache::GRAPH_FILE))
             }
+        }
+    }
+
+    /// The same, but what kernels pack is not shared: those for quantised convolutions cannot.
+    pub(super) fn without_packed(self) -> Self {
+        match self {
+            Self::Optimised { weights, folder, .. } => Self::Optimised {
+                weights,
+                prepacked: None,
+                folder,
+            },
+            original @ Self::Original { .. } => original,
         }
     }
 

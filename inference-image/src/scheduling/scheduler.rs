@@ -155,7 +155,14 @@ impl Shared {
     fn next(&self) -> Option<Task> {
         let mut state = locked(&self.state);
         loop {
-            if let Some(work) = state.take(Instant::now()) {
+            let now = Instant::now();
+            if state.waiting() > 0
+                && state.has_tuner()
+                && let Some((model, tuner)) = state.take_tuner(now)
+            {
+                return Some(Task::Tune(model, tuner));
+            }
+            if let Some(work) = state.take(now) {
                 return Some(Task::Run(work));
             }
             if state.is_closed() && state.waiting() == 0 {
@@ -171,7 +178,7 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
             state = next;
             if waited.timed_out()
-                && let Some((model, tuner)) = state.take_tuner()
+                && let Some((model, tuner)) = state.take_tuner(Instant::now())
             {
                 return Some(Task::Tune(model, tuner));
             }

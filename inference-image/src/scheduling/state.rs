@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// serves other connections.
 const INLINE_LIMIT: Duration = Duration::from_millis(20);
 
+/// A server that is never idle measures this often nevertheless: what it learns may serve more than it costs.
+const TUNING_UNDER_LOAD: Duration = Duration::from_secs(2);
+
 /// All models, the cores and what runs on them.
 pub(super) struct State {
     cores: usize,
@@ -18,6 +21,8 @@ pub(super) struct State {
     free: usize,
     models: Vec<ModelState>,
     closed: bool,
+    /// When something was measured last.
+    tuned: Option<Instant>,
 }
 
 /// One model.
@@ -79,6 +84,7 @@ impl State {
             free: cores,
             models: Vec::new(),
             closed: false,
+            tuned: None,
         }
     }
 
@@ -218,13 +224,17 @@ impl State {
         }
     }
 
-    /// A tuner that has something to measure, if nothing at all is to be done; it takes one core.
-    pub(super) fn take_tuner(&mut self) -> Option<(usize, Tuner)> {
-        if self.free < self.cores || self.waiting() > 0 || self.closed {
+    /// A tuner that has something to measure; it takes one core. Nothing else may be there to do, unless such a
+    /// moment has not come for long.
+    pub(super) fn take_tuner(&mut self, now: Instant) -> Option<(usize, Tuner)> {
+        let is_idle = self.free == self.cores && self.waiting() == 0;
+        let is_overdue = now - *self.tuned.get_or_insert(now) > TUNING_UNDER_LOAD;
+        if self.free == 0 || self.closed || !(is_idle || is_overdue) {
             return None;
         }
         let index = self.models.iter().position(|entry| entry.tuner.is_some())?;
         let tuner = self.models[index].tuner.take()?;
+        self.tuned = Some(now);
         self.free -= 1;
         Some((index, tuner))
     }

@@ -117,12 +117,15 @@ impl Tuner {
         &self.curve
     }
 
-    /// Measures for about this long: enough to tell whether batches are worth anything.
+    /// Measures whether batches are worth anything, if that takes no longer than `budget`; where a run takes
+    /// long, this is left to idle moments.
     pub fn quick(&mut self, budget: Duration) {
-        let started = Instant::now();
-        for rows in [1, 4.min(self.largest), 1, 4.min(self.largest)] {
-            if started.elapsed() > budget || !self.measure(rows) {
-                return;
+        let tried = 4.min(self.largest);
+        // Two runs of each size, one more for the first of each, and what it takes to verify.
+        let rows = 3 + 3 * tried + 4;
+        if self.measure(1) && self.curve.single() * u32::try_from(rows).unwrap_or(u32::MAX) < budget {
+            for rows in [tried, 1, tried] {
+                self.measure(rows);
             }
         }
     }
@@ -248,24 +251,21 @@ fn close(a: &Tensor, b: &Tensor) -> bool {
             .all(|(a, b)| (a - b).abs() <= largest * TOLERANCE || a == b)
 }
 
-/// Whether `wide` runs the inputs clearly faster than `narrow`.
+/// Whether `wide` runs the inputs clearly faster than `narrow`, which has run them before.
 #[must_use]
 pub fn wide_pays(narrow: &mut dyn Engine, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
     let outputs: Vec<usize> = (0..narrow.signature().outputs.len()).collect();
-    let fastest = |engine: &mut dyn Engine| {
-        let run = |_| {
-            let started = Instant::now();
-            engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
-        };
-        // The first run of a session plans its memory.
-        (0..4)
-            .map(run)
-            .skip(1)
-            .collect::<Option<Vec<_>>>()?
-            .into_iter()
-            .min()
+    let time = |engine: &mut dyn Engine| {
+        let started = Instant::now();
+        engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
     };
-    match (fastest(narrow), fastest(wide)) {
+    // The first run of a session plans its memory. The faster of two: something else may come between.
+    let (narrow, _, wide) = (
+        time(narrow).min(time(narrow)),
+        time(wide),
+        time(wide).min(time(wide)),
+    );
+    match (narrow, wide) {
         (Some(narrow), Some(wide)) => wide.as_secs_f64() < narrow.as_secs_f64() * 0.9,
         _ => false,
     }
