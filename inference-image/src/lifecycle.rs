@@ -25,6 +25,7 @@ struct Shared {
     phase: AtomicU8,
     in_flight: AtomicUsize,
     quiet: Notify,
+    moved: Notify,
 }
 
 impl Lifecycle {
@@ -41,6 +42,20 @@ impl Lifecycle {
     /// Moves on to `phase`; never back.
     pub fn enter(&self, phase: Phase) {
         self.0.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.0.moved.notify_waiters();
+    }
+
+    /// Waits until the server has come to `phase`, or beyond it.
+    pub async fn reached(&self, phase: Phase) {
+        loop {
+            let mut moved = pin!(self.0.moved.notified());
+            // Before the look, so that a move between the two is not missed.
+            moved.as_mut().enable();
+            if self.phase() >= phase {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Counts a request as under way until the guard is dropped.
@@ -93,6 +108,20 @@ mod tests {
         lifecycle.enter(Phase::Draining);
         lifecycle.enter(Phase::Ready);
         assert_eq!(lifecycle.phase(), Phase::Draining);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_phase_is_told_of_it_and_of_later_ones() {
+        let lifecycle = Lifecycle::default();
+        let waiting = tokio::spawn({
+            let lifecycle = lifecycle.clone();
+            async move { lifecycle.reached(Phase::Ready).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        lifecycle.enter(Phase::Draining);
+        assert!(waiting.await.is_ok());
+        lifecycle.reached(Phase::Draining).await;
     }
 
     #[tokio::test]

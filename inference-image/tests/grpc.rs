@@ -7,14 +7,18 @@ mod support;
 use axum::Router;
 use axum::http::uri::PathAndQuery;
 use bytes::Bytes;
+use futures::stream::{StreamExt, iter};
 use modelservice_contract::ServerConfig;
 use modelservice_server::lifecycle::{Lifecycle, Phase};
+use modelservice_server::protocol::proto::infer_parameter::ParameterChoice;
 use modelservice_server::protocol::proto::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
 };
 use modelservice_server::protocol::proto::{
-    InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-    ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    InferParameter, InferTensorContents, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use modelservice_server::service::Service;
@@ -23,10 +27,16 @@ use prost::Message;
 use serde_json::json;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use support::{example, library};
+use support::{check_docs_table, example, library};
 use tonic::client::Grpc;
+use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     let models = [json!({"name": "colors", "path": example("colors")})];
@@ -37,9 +47,22 @@ static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
 });
 
 fn router() -> Router {
+    router_in(Phase::Ready).0
+}
+
+fn router_in(phase: Phase) -> (Router, Lifecycle) {
     let lifecycle = Lifecycle::default();
-    lifecycle.enter(Phase::Ready);
-    protocol::router(Arc::clone(&SERVICE), lifecycle)
+    lifecycle.enter(phase);
+    (
+        protocol::router(Arc::clone(&SERVICE), lifecycle.clone()),
+        lifecycle,
+    )
+}
+
+async fn client(router: Router) -> Grpc<Router> {
+    let mut client = Grpc::new(router);
+    client.ready().await.unwrap();
+    client
 }
 
 async fn call<Q, A>(name: &str, request: Request<Q>) -> Result<Response<A>, Status>
@@ -47,10 +70,9 @@ where
     Q: Message + 'static,
     A: Message + Default + 'static,
 {
-    let mut client = Grpc::new(router());
-    client.ready().await.unwrap();
     let path = PathAndQuery::try_from(format!("/inference.GRPCInferenceService/{name}")).unwrap();
-    client.unary(request, path, ProstCodec::<Q, A>::default()).await
+    let codec = ProstCodec::<Q, A>::default();
+    client(router()).await.unary(request, path, codec).await
 }
 
 async fn ask<Q, A>(name: &str, request: Q) -> Result<A, Status>
@@ -314,6 +336,41 @@ const CASES: &[Case] = &[
         },
     ),
     case(
+        "an `int64_param` or `uint64_param` of `timeout` or `priority` that is below 0, or of another type",
+        Code::InvalidArgument,
+        "\"timeout\" must be an integer",
+        || with_parameter("timeout", ParameterChoice::Int64Param(-1)),
+    ),
+    case(
+        "more than 1024 inputs, outputs or parameters",
+        Code::InvalidArgument,
+        "more than 1024 inputs",
+        || ModelInferRequest {
+            inputs: vec![images(); 1025],
+            ..raw()
+        },
+    ),
+    case(
+        "a tensor in shared memory",
+        Code::InvalidArgument,
+        "shared memory, which is not implemented",
+        || {
+            with_input(|input| {
+                let region = parameter(ParameterChoice::StringParam("region".to_owned()));
+                input.parameters.insert("shared_memory_region".to_owned(), region);
+            })
+        },
+    ),
+    case(
+        "`classification` that is no count from 1",
+        Code::InvalidArgument,
+        "at least 1",
+        || ModelInferRequest {
+            outputs: vec![classified(0)],
+            ..raw()
+        },
+    ),
+    case(
         "an output asked for twice",
         Code::InvalidArgument,
         "asked for twice",
@@ -324,11 +381,50 @@ const CASES: &[Case] = &[
     ),
 ];
 
+fn parameter(choice: ParameterChoice) -> InferParameter {
+    InferParameter {
+        parameter_choice: Some(choice),
+    }
+}
+
+fn with_parameter(name: &str, choice: ParameterChoice) -> ModelInferRequest {
+    let mut request = raw();
+    request.parameters.insert(name.to_owned(), parameter(choice));
+    request
+}
+
+fn classified(count: i64) -> InferRequestedOutputTensor {
+    let mut output = wanted("scores");
+    let count = parameter(ParameterChoice::Int64Param(count));
+    output.parameters.insert("classification".to_owned(), count);
+    output
+}
+
 fn wanted(name: &str) -> InferRequestedOutputTensor {
     InferRequestedOutputTensor {
         name: name.to_owned(),
         ..Default::default()
     }
+}
+
+/// Rows that need a full queue are tested beside the code that answers them.
+#[test]
+fn the_documentation_lists_every_refusal() {
+    let row = |case: &Case| {
+        let code = format!("{:?}", case.code);
+        let words = code.chars().flat_map(|letter| {
+            let space = letter.is_uppercase().then_some('_');
+            space.into_iter().chain(letter.to_uppercase())
+        });
+        let code: String = words.skip(1).collect();
+        format!("| {} | {code} | …{}… |", case.what, case.words)
+    };
+    let rows: Vec<String> = CASES.iter().map(row).collect();
+    check_docs_table(
+        "calls that are refused",
+        "| What is sent | Status | Message |",
+        &rows,
+    );
 }
 
 #[tokio::test]
@@ -352,4 +448,233 @@ async fn a_deadline_that_is_over_is_told_and_one_that_is_not_does_no_harm() {
     request.set_timeout(Duration::from_secs(3600));
     let early: Result<Response<ModelInferResponse>, Status> = call("ModelInfer", request).await;
     early.unwrap();
+}
+
+#[tokio::test]
+async fn what_tritons_clients_ask_for_is_there() {
+    let (name, version) = ("colors".to_owned(), String::new());
+    let config: ModelConfigResponse = ask("ModelConfig", ModelConfigRequest { name, version })
+        .await
+        .unwrap();
+    let config = config.config.unwrap();
+    assert_eq!(
+        (config.max_batch_size, &*config.input[0].dims),
+        (325, &[3, 16, 16][..])
+    );
+    infer(raw()).await.unwrap();
+    let all = ModelStatisticsRequest::default();
+    let statistics: ModelStatisticsResponse = ask("ModelStatistics", all).await.unwrap();
+    assert!(
+        statistics.model_stats[0]
+            .inference_stats
+            .unwrap()
+            .success
+            .unwrap()
+            .count
+            >= 1
+    );
+    let index: RepositoryIndexResponse = ask("RepositoryIndex", RepositoryIndexRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        (index.models[0].name.as_str(), index.models[0].state.as_str()),
+        ("colors", "READY")
+    );
+    for call in [
+        "RepositoryModelLoad",
+        "SystemSharedMemoryStatus",
+        "TraceSetting",
+        "Nonsense",
+    ] {
+        let status = ask::<_, ServerLiveResponse>(call, ServerLiveRequest {})
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains(call), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn classes_identifiers_and_unknown_parameters_come_back() {
+    let request = ModelInferRequest {
+        outputs: vec![classified(2)],
+        ..with_parameter("trace", ParameterChoice::StringParam("é".to_owned()))
+    };
+    let answer = infer(request).await.unwrap();
+    assert_eq!(
+        (answer.outputs[0].datatype.as_str(), &*answer.outputs[0].shape),
+        ("BYTES", &[1, 2][..])
+    );
+    assert!(answer.raw_output_contents[0].starts_with(b"\x0e\0\0\x004.000000:0:red"));
+    let trace = parameter(ParameterChoice::StringParam("é".to_owned()));
+    assert_eq!(
+        answer.parameters.into_iter().collect::<Vec<_>>(),
+        [("trace".to_owned(), trace)]
+    );
+    let known = with_parameter("priority", ParameterChoice::Uint64Param(1));
+    assert!(infer(known).await.unwrap().parameters.is_empty());
+}
+
+/// One bad request must not end the stream for the others.
+#[tokio::test]
+async fn a_stream_answers_each_request_in_its_order() {
+    let requests = (0..100).map(|index: usize| ModelInferRequest {
+        id: index.to_string(),
+        model_name: if index % 10 == 3 { "dogs" } else { "colors" }.to_owned(),
+        ..raw()
+    });
+    let answers: Vec<_> = stream(router(), iter(requests)).await.unwrap().collect().await;
+    assert_eq!(answers.len(), 100);
+    for (index, answer) in answers.into_iter().enumerate() {
+        let answer: ModelStreamInferResponse = answer.unwrap();
+        let response = answer.infer_response.unwrap();
+        assert_eq!(response.id, index.to_string());
+        if index % 10 == 3 {
+            assert!(
+                answer.error_message.contains("no model \"dogs\""),
+                "{}",
+                answer.error_message
+            );
+            continue;
+        }
+        assert_eq!(answer.error_message, "");
+        assert_eq!(response.raw_output_contents, [bytes(&[4.0, 0.0, 0.0])]);
+        let last = parameter(ParameterChoice::BoolParam(true));
+        assert_eq!(response.parameters.get("triton_final_response"), Some(&last));
+    }
+}
+
+type Answers = tonic::Streaming<ModelStreamInferResponse>;
+
+async fn stream(
+    router: Router,
+    requests: impl futures::Stream<Item = ModelInferRequest> + Send + 'static,
+) -> Result<Answers, Status> {
+    let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelStreamInfer");
+    let codec = ProstCodec::<ModelInferRequest, ModelStreamInferResponse>::default();
+    let answers = client(router)
+        .await
+        .streaming(Request::new(requests), path, codec)
+        .await?;
+    Ok(answers.into_inner())
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_read_on_ends_with_its_status() {
+    let large = ModelInferRequest {
+        raw_input_contents: vec![vec![0; 1_000_000].into()],
+        ..raw()
+    };
+    let mut answers = stream(router(), iter([raw(), large, raw()])).await.unwrap();
+    answers.next().await.unwrap().unwrap();
+    assert_eq!(
+        answers.next().await.unwrap().unwrap_err().code(),
+        Code::ResourceExhausted
+    );
+    assert!(answers.next().await.is_none());
+}
+
+/// An idle stream must not keep the server from leaving.
+#[tokio::test]
+async fn an_idle_stream_ends_when_the_server_leaves() {
+    let (router, lifecycle) = router_in(Phase::Ready);
+    let requests = iter([raw()]).chain(futures::stream::pending());
+    let mut answers = stream(router, requests).await.unwrap();
+    answers.next().await.unwrap().unwrap();
+    lifecycle.enter(Phase::Draining);
+    assert_eq!(
+        answers.next().await.unwrap().unwrap_err().code(),
+        Code::Unavailable
+    );
+}
+
+#[tokio::test]
+async fn messages_may_be_compressed() {
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
+        let mut client = client(router()).await.send_compressed(encoding);
+        let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
+        let codec = ProstCodec::<ModelInferRequest, ModelInferResponse>::default();
+        let answer = client
+            .unary(Request::new(raw()), path, codec)
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(answer.raw_output_contents, [bytes(&[4.0, 0.0, 0.0])]);
+    }
+}
+
+#[tokio::test]
+async fn health_follows_the_lifecycle() {
+    let check = async |phase: Phase, service: &str| {
+        let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+        let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+        let service = service.to_owned();
+        let request = Request::new(HealthCheckRequest { service });
+        let answer = client(router_in(phase).0).await.unary(request, path, codec).await;
+        answer.map(|answer| answer.into_inner().status())
+    };
+    for service in ["", "inference.GRPCInferenceService"] {
+        assert_eq!(
+            check(Phase::Loading, service).await.unwrap(),
+            ServingStatus::NotServing
+        );
+        assert_eq!(
+            check(Phase::Ready, service).await.unwrap(),
+            ServingStatus::Serving
+        );
+        assert_eq!(
+            check(Phase::Draining, service).await.unwrap(),
+            ServingStatus::NotServing
+        );
+    }
+    assert_eq!(
+        check(Phase::Ready, "nonsense").await.unwrap_err().code(),
+        Code::NotFound
+    );
+}
+
+#[tokio::test]
+async fn who_watches_the_health_is_told_of_each_change_and_then_let_go() {
+    let (router, lifecycle) = router_in(Phase::Loading);
+    let path = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
+    let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+    let request = Request::new(HealthCheckRequest::default());
+    let watch = client(router).await.server_streaming(request, path, codec).await;
+    let mut watch = watch.unwrap().into_inner();
+    for (phase, status) in [
+        (Phase::Loading, ServingStatus::NotServing),
+        (Phase::Ready, ServingStatus::Serving),
+        (Phase::Draining, ServingStatus::NotServing),
+    ] {
+        lifecycle.enter(phase);
+        let told: HealthCheckResponse = watch.next().await.unwrap().unwrap();
+        assert_eq!(told.status(), status);
+    }
+    assert!(watch.next().await.is_none());
+}
+
+/// grpcurl and its like need no file of ours.
+#[tokio::test]
+async fn reflection_lists_the_services() {
+    let path = PathAndQuery::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+    let codec = ProstCodec::<ServerReflectionRequest, ServerReflectionResponse>::default();
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let answers = client(router())
+        .await
+        .streaming(Request::new(iter([list])), path, codec)
+        .await;
+    let answer: ServerReflectionResponse = answers.unwrap().into_inner().next().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let names: Vec<&str> = services
+        .service
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
+    assert!(names.contains(&"inference.GRPCInferenceService"), "{names:?}");
+    assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
 }

@@ -108,12 +108,13 @@ impl Api {
 
 /// The inference protocols; tests call it without a socket.
 pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
+    let grpc = grpc::router(&lifecycle);
     let api = Arc::new(Api::new(service, lifecycle));
     Router::new()
         .route("/v1/models/{model}", post(classify::classify))
         .route("/v2/models/{model}", get(oip::model).post(classify::classify))
         .merge(oip::router())
-        .merge(grpc::router())
+        .merge(grpc)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(api)

@@ -1,8 +1,9 @@
-//! What Triton's clients ask for besides the protocol, in the form of its messages: a model's configuration and
-//! its statistics.
+//! What Triton's clients ask for besides the protocol, in the form of its messages: a model's configuration, its
+//! statistics, and the repository's index.
 
 use super::infer::takes_batches;
 use super::proto::model_version_policy::{Latest, PolicyChoice};
+use super::proto::repository_index_response::ModelIndex;
 use super::proto::{
     DataType as Type, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelOutput,
     ModelStatistics, ModelVersionPolicy, StatisticDuration,
@@ -83,6 +84,19 @@ const fn data_type(datatype: DataType) -> Type {
         DataType::Fp64 => Type::TypeFp64,
         DataType::Bytes => Type::TypeString,
     }
+}
+
+/// The repository's index; every model is ready at the same time.
+pub(super) fn index(api: &Api, only_ready: bool) -> Vec<ModelIndex> {
+    let ready = api.is_ready();
+    let model = |name: &str| ModelIndex {
+        name: name.to_owned(),
+        version: MODEL_VERSION.to_owned(),
+        state: if ready { "READY" } else { "UNAVAILABLE" }.to_owned(),
+        reason: String::new(),
+    };
+    let models = api.service.names().filter(|_| ready || !only_ready);
+    models.map(model).collect()
 }
 
 /// Of the model of that name, or of all if it is empty.

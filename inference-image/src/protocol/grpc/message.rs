@@ -67,64 +67,94 @@ fn timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Reads the one message of a call. `align` tells from the beginning of the message which byte of it should be
-/// aligned as a tensor.
+/// The messages of a call, as they arrive.
+pub(super) struct Messages {
+    body: Body,
+    /// What has arrived behind the last message.
+    rest: Bytes,
+}
+
+impl Messages {
+    pub(super) fn new(body: Body) -> Self {
+        Self {
+            body,
+            rest: Bytes::new(),
+        }
+    }
+
+    /// Waits for the beginning of another message; false if there is none.
+    ///
+    /// # Errors
+    /// 400 if the client breaks off.
+    pub(super) async fn begin(&mut self) -> Result<bool, ApiError> {
+        while self.rest.is_empty() {
+            let Some(data) = body::next(&mut self.body).await? else {
+                return Ok(false);
+            };
+            self.rest = data;
+        }
+        Ok(true)
+    }
+
+    /// Reads a message. `align` tells from its beginning which byte of it should be aligned as a tensor.
+    ///
+    /// # Errors
+    /// As [`Budget::read`].
+    pub(super) async fn read(
+        &mut self,
+        budget: &Budget,
+        headers: &HeaderMap,
+        align: fn(&[u8]) -> usize,
+    ) -> Result<Received, ApiError> {
+        while self.rest.len() < PREFIX {
+            let more = body::next(&mut self.body).await?.ok_or_else(broken_off)?;
+            self.rest = [&self.rest[..], &more].concat().into();
+        }
+        let (encoding, length) = prefix(headers, &self.rest)?;
+        if length > budget.max_body() {
+            return Err(budget.too_large());
+        }
+        let mut data = self.rest.slice(PREFIX..);
+        let aligned_at = if encoding.is_none() { align(&data) } else { 0 };
+        let expected = encoding.is_none().then_some(length);
+        let mut decoder = Decoder::new(encoding, budget.sink(expected, aligned_at).await?);
+        let mut missing = length;
+        loop {
+            let part = data.split_to(missing.min(data.len()));
+            missing -= part.len();
+            decoder.push(&part).map_err(|refused| budget.refused(refused))?;
+            if missing == 0 {
+                break;
+            }
+            data = body::next(&mut self.body).await?.ok_or_else(broken_off)?;
+        }
+        self.rest = data;
+        let sink = decoder.finish().map_err(|refused| budget.refused(refused))?;
+        let (bytes, room) = sink.finish();
+        Ok(Received { bytes, room })
+    }
+}
+
+/// Reads the one message of a call, and waits for the end of its body. For `align` see [`Messages::read`].
 ///
 /// # Errors
 /// As [`Budget::read`].
 pub(super) async fn receive(
     budget: &Budget,
     headers: &HeaderMap,
-    mut body: Body,
+    body: Body,
     deadline: Option<Instant>,
     align: fn(&[u8]) -> usize,
 ) -> Result<Received, ApiError> {
+    let mut messages = Messages::new(body);
     let reading = async {
-        let mut start = next(&mut body).await?;
-        while start.len() < PREFIX {
-            start = [start, next(&mut body).await?].concat().into();
+        let message = messages.read(budget, headers, align).await?;
+        if messages.begin().await? {
+            return Err(ApiError::bad_request("the call has more than one message"));
         }
-        let (encoding, length) = prefix(headers, &start)?;
-        if length > budget.max_body() {
-            return Err(budget.too_large());
-        }
-        let start = start.slice(PREFIX..);
-        let aligned_at = if encoding.is_none() { align(&start) } else { 0 };
-        let expected = encoding.is_none().then_some(length);
-        let sink = budget.sink(expected, aligned_at).await?;
-        let mut decoder = Decoder::new(encoding, sink);
-        fill(budget, &mut decoder, start, length, &mut body).await?;
-        let sink = decoder.finish().map_err(|refused| budget.refused(refused))?;
-        let (bytes, room) = sink.finish();
-        Ok(Received { bytes, room })
+        Ok(message)
     };
     budget.in_time(deadline, reading).await
-}
-
-/// Takes the message, of which `data` has arrived already, and waits for the end of the call's body.
-async fn fill(
-    budget: &Budget,
-    decoder: &mut Decoder,
-    mut data: Bytes,
-    length: usize,
-    body: &mut Body,
-) -> Result<(), ApiError> {
-    let mut missing = length;
-    loop {
-        missing = missing
-            .checked_sub(data.len())
-            .ok_or_else(|| ApiError::bad_request("the call has more than one message"))?;
-        decoder.push(&data).map_err(|refused| budget.refused(refused))?;
-        data = match body::next(body).await? {
-            Some(data) => data,
-            None if missing == 0 => return Ok(()),
-            None => return Err(broken_off()),
-        };
-    }
-}
-
-async fn next(body: &mut Body) -> Result<Bytes, ApiError> {
-    body::next(body).await?.ok_or_else(broken_off)
 }
 
 fn broken_off() -> ApiError {
@@ -151,29 +181,56 @@ fn prefix(headers: &HeaderMap, start: &[u8]) -> Result<(Option<Encoding>, usize)
     Ok((Some(encoding.ok_or_else(refused)?), length))
 }
 
-/// A message of these parts as an answer.
-pub(super) fn answer(parts: Vec<Bytes>) -> Response {
+/// A message of these parts, in parts: its length goes before it.
+///
+/// # Errors
+/// If it is larger than 4 GiB, which the limits on what is read keep far away.
+pub(super) fn framed(parts: Vec<Bytes>) -> Result<Vec<Bytes>, ApiError> {
     let length: usize = parts.iter().map(Bytes::len).sum();
-    // 4 GiB, which the limits on what is read keep far away.
-    let Ok(announced) = u32::try_from(length) else {
-        return failure(&ApiError::internal("the answer is larger than gRPC can carry"));
-    };
+    let announced =
+        u32::try_from(length).map_err(|_| ApiError::internal("the answer is larger than gRPC can carry"))?;
     let mut prefix = BytesMut::with_capacity(PREFIX);
     prefix.put_u8(0);
     prefix.put_u32(announced);
     let mut all = Vec::with_capacity(parts.len() + 1);
     all.push(prefix.freeze());
     all.extend(parts);
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-    let body = Body::new(Frames::new(all).trailers(trailers));
+    Ok(all)
+}
+
+/// The answer to a call, with one message of these parts.
+pub(super) fn answer(parts: Vec<Bytes>) -> Response {
+    match framed(parts) {
+        Ok(parts) => response(Body::new(Frames::new(parts).trailers(success()))),
+        Err(error) => failure(&error),
+    }
+}
+
+/// An answer with this body, which ends in a status.
+pub(super) fn response(body: Body) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
+}
+
+/// The status that nothing went wrong.
+pub(super) fn success() -> HeaderMap {
+    HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))])
 }
 
 /// An error as an answer: a status, in the headers since nothing follows them.
 pub(super) fn failure(error: &ApiError) -> Response {
     error.log();
     status(error).into_http::<Body>()
+}
+
+/// An error as the end of an answer.
+pub(super) fn trailers(error: &ApiError) -> HeaderMap {
+    error.log();
+    let mut trailers = HeaderMap::with_capacity(3);
+    if status(error).add_header(&mut trailers).is_err() {
+        // A message that no header can hold, though it is escaped.
+        trailers.insert(Status::GRPC_STATUS, (Code::Internal as i32).into());
+    }
+    trailers
 }
 
 /// The status of an error, with the time of another try where there is one.

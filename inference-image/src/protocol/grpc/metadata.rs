@@ -2,12 +2,13 @@
 
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::{
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ServerLiveRequest,
-    ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse,
+    ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+    ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
+    RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use crate::engine::Port;
-use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
+use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM, triton};
 use crate::service::VERSION;
 
 pub(super) fn server_live(_: &Api, _: ServerLiveRequest) -> Result<ServerLiveResponse, ApiError> {
@@ -50,4 +51,27 @@ pub(super) fn model_metadata(
         inputs: signature.inputs.iter().map(tensor).collect(),
         outputs: signature.outputs.iter().map(tensor).collect(),
     })
+}
+
+pub(super) fn model_config(api: &Api, request: ModelConfigRequest) -> Result<ModelConfigResponse, ApiError> {
+    let named = api.named(&request.name, &request.version)?;
+    Ok(ModelConfigResponse {
+        config: Some(triton::config(api, named)),
+    })
+}
+
+pub(super) fn model_statistics(
+    api: &Api,
+    request: ModelStatisticsRequest,
+) -> Result<ModelStatisticsResponse, ApiError> {
+    let model_stats = triton::statistics(api, &request.name, &request.version)?;
+    Ok(ModelStatisticsResponse { model_stats })
+}
+
+pub(super) fn repository_index(
+    api: &Api,
+    request: RepositoryIndexRequest,
+) -> Result<RepositoryIndexResponse, ApiError> {
+    let models = triton::index(api, request.ready);
+    Ok(RepositoryIndexResponse { models })
 }

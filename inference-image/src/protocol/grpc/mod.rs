@@ -3,10 +3,13 @@
 //! engine; the other calls take and give whole messages.
 
 mod contents;
+mod health;
 mod message;
 mod metadata;
+mod reflection;
 mod request;
 mod response;
+mod stream;
 mod wire;
 
 /// The messages, as `proto/inference.proto` describes them.
@@ -18,6 +21,7 @@ pub mod proto {
 use super::body::Received;
 use super::request::counted;
 use super::{Api, ApiError, Named, infer};
+use crate::lifecycle::Lifecycle;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -32,8 +36,8 @@ use std::time::Instant;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 
-/// The calls of the service.
-pub(super) fn router() -> Router<Arc<Api>> {
+/// The calls of the service, of health and of reflection.
+pub(super) fn router(lifecycle: &Lifecycle) -> Router<Arc<Api>> {
     let path = |call: &str| format!("/{SERVICE}/{call}");
     Router::new()
         .route(&path("ServerLive"), unary(metadata::server_live))
@@ -41,8 +45,14 @@ pub(super) fn router() -> Router<Arc<Api>> {
         .route(&path("ServerMetadata"), unary(metadata::server_metadata))
         .route(&path("ModelReady"), unary(metadata::model_ready))
         .route(&path("ModelMetadata"), unary(metadata::model_metadata))
+        .route(&path("ModelConfig"), unary(metadata::model_config))
+        .route(&path("ModelStatistics"), unary(metadata::model_statistics))
+        .route(&path("RepositoryIndex"), unary(metadata::repository_index))
         .route(&path("ModelInfer"), post(model_infer))
+        .route(&path("ModelStreamInfer"), post(stream::model_stream_infer))
         .route(&path("{call}"), any(not_implemented))
+        .merge(health::router(lifecycle))
+        .merge(reflection::router())
 }
 
 /// A call with one message and one answer.
@@ -76,38 +86,38 @@ async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> 
     infer::in_time(deadline)?;
     let align = request::first_tensor_at;
     let Received { bytes, room } = message::receive(&api.budget, headers, body, deadline, align).await?;
-    let answer = answer(api, arrived, deadline, &bytes).await;
+    let envelope = Envelope::read(&bytes).map_err(ApiError::bad_request)?;
+    let answer = answer(api, arrived, deadline, &bytes, &envelope, None).await;
     drop(room);
     answer
 }
 
-/// The answer to a `ModelInferRequest`, in parts.
+/// The answer to the `ModelInferRequest` in `message`, in parts; with one more parameter, if there is one.
 async fn answer(
     api: &Api,
     arrived: Instant,
     deadline: Option<Instant>,
     message: &Bytes,
+    envelope: &Envelope<'_>,
+    parameter: Option<&'static [u8]>,
 ) -> Result<Vec<Bytes>, ApiError> {
-    let envelope = Envelope::read(message).map_err(ApiError::bad_request)?;
     let Named { name, model, .. } = api.named(envelope.model_name, envelope.model_version)?;
     let metrics = model.metrics();
     metrics.request_bytes.inc_by(message.len() as u64);
-    let answer = counted(metrics, async {
+    let parts = counted(metrics, async {
         let signature = model.signature();
         let request = envelope
             .request(message, signature)
             .map_err(ApiError::bad_request)?;
         let options = request.wishes.options(arrived, deadline);
         let answer = infer::run(model, request, options).await?;
-        Ok(response::encode(
-            name,
-            envelope.id,
-            envelope.echoed(),
-            signature,
-            answer,
-        ))
+        let started = Instant::now();
+        let parameters = envelope.echoed().chain(parameter);
+        let parts = response::encode(name, envelope.id, parameters, signature, answer);
+        metrics.statistics.compute_output.add(started.elapsed());
+        Ok(parts)
     });
-    let parts = answer.await?;
+    let parts = parts.await?;
     let length: usize = parts.iter().map(Bytes::len).sum();
     metrics.response_bytes.inc_by(length as u64);
     Ok(parts)

@@ -2,6 +2,7 @@
 
 use crate::engine::Port;
 use crate::protocol::body::Wanted;
+use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
     InferBatchStatistics, ModelConfig, ModelInput, ModelOutput, ModelStatistics, StatisticDuration,
 };
@@ -73,7 +74,6 @@ struct Index {
     ready: bool,
 }
 
-/// Every model; all are ready at the same time.
 pub(super) async fn index(
     State(api): State<Arc<Api>>,
     headers: HeaderMap,
@@ -87,11 +87,10 @@ pub(super) async fn index(
     } else {
         serde_json::from_slice(&body).map_err(refused)?
     };
-    let state = if api.is_ready() { "READY" } else { "UNAVAILABLE" };
-    let models = api.service.names().filter(|_| api.is_ready() || !index.ready);
-    let models =
-        models.map(|name| json!({"name": name, "version": MODEL_VERSION, "state": state, "reason": ""}));
-    Ok(Json(models.collect()))
+    let model = |model: ModelIndex| json!({"name": model.name, "version": model.version, "state": model.state, "reason": model.reason});
+    Ok(Json(
+        triton::index(&api, index.ready).into_iter().map(model).collect(),
+    ))
 }
 
 pub(super) async fn config(State(api): State<Arc<Api>>, target: Target) -> Result<Json<Value>, ApiError> {
