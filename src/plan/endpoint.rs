@@ -7,6 +7,11 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
+/// Port of the URL.
+const HTTP: i32 = 80;
+/// Port for gRPC: the one that Triton's and KServe's clients know.
+const GRPC: i32 = 8001;
+
 pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service {
     let mut metadata = meta::meta(service, service.name.clone());
     metadata.annotations = rollout
@@ -16,16 +21,25 @@ pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service
         metadata,
         spec: Some(ServiceSpec {
             selector: Some(meta::revision_selector(service, &rollout.traffic)),
-            ports: Some(vec![ServicePort {
-                name: Some("http".into()),
-                app_protocol: Some("http".into()),
-                port: 80,
-                protocol: Some("TCP".into()),
-                target_port: Some(IntOrString::String("http".into())),
-                ..ServicePort::default()
-            }]),
+            ports: Some(vec![
+                port("http", HTTP, "http"),
+                port("grpc", GRPC, "kubernetes.io/h2c"),
+            ]),
             ..ServiceSpec::default()
         }),
         status: None,
+    }
+}
+
+/// The server tells the protocols apart on its one port. They have two here because a proxy or a mesh has to know
+/// beforehand what it will speak.
+fn port(name: &str, port: i32, app_protocol: &str) -> ServicePort {
+    ServicePort {
+        name: Some(name.into()),
+        app_protocol: Some(app_protocol.into()),
+        port,
+        protocol: Some("TCP".into()),
+        target_port: Some(IntOrString::String("http".into())),
+        ..ServicePort::default()
     }
 }

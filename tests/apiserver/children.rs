@@ -16,6 +16,7 @@ use std::sync::Arc;
 crate::tests!(
     a_service_gets_its_children_and_says_where_it_is,
     drift_in_any_child_is_repaired,
+    a_service_from_before_grpc_gets_its_port_in_place,
     what_is_no_longer_wanted_goes,
     objects_of_others_stay_byte_identical,
     children_of_a_deleted_namesake_are_waited_for,
@@ -39,11 +40,18 @@ async fn a_service_gets_its_children_and_says_where_it_is(world: Arc<World>) {
     );
 
     let endpoint: Service = place.api().get("photos").await.unwrap();
-    let port = endpoint.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].clone();
-    assert_eq!(
-        (port.name.as_deref(), port.app_protocol.as_deref(), port.port),
-        (Some("http"), Some("http"), 80)
-    );
+    let ports = endpoint.spec.as_ref().unwrap().ports.as_ref().unwrap();
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            (
+                port.name.as_deref().unwrap(),
+                port.app_protocol.as_deref().unwrap(),
+                port.port,
+            )
+        })
+        .collect();
+    assert_eq!(ports, [("http", "http", 80), ("grpc", "kubernetes.io/h2c", 8001)]);
     let autoscaler: HorizontalPodAutoscaler = place.api().get("photos").await.unwrap();
     assert_eq!(
         autoscaler.spec.scale_target_ref.kind, "Deployment",
@@ -149,6 +157,34 @@ async fn drift_in_any_child_is_repaired(world: Arc<World>) {
             .ok_or("none")
     })
     .await;
+}
+
+/// A Service that is made anew has another address, and every client loses its connections.
+async fn a_service_from_before_grpc_gets_its_port_in_place(world: Arc<World>) {
+    let (place, mut operator) = world.place().await;
+    place.apply(&service("photos")).await;
+    place.serving("photos").await;
+    operator.quiet().await;
+    operator.stop().await;
+    let only_http = json!({"spec": {"ports": [{"name": "http", "appProtocol": "http", "port": 80, "targetPort": "http"}]}});
+    let older = place.merge::<Service>("photos", only_http).await;
+
+    let _newer = place.operator(&[]);
+    let newer = eventually("the port is there", async || {
+        let now: Service = place.api().get("photos").await.unwrap();
+        let ports = now.spec.clone().unwrap().ports.unwrap();
+        if ports.len() == 2 {
+            Ok(now)
+        } else {
+            Err(format!("{ports:?}"))
+        }
+    })
+    .await;
+    assert_eq!(newer.uid(), older.uid());
+    let address = |service: &Service| service.spec.as_ref().unwrap().cluster_ip.clone();
+    assert_eq!(address(&newer), address(&older));
+    let status = place.serving("photos").await.status.unwrap();
+    assert_eq!(status.url.unwrap(), format!("http://photos.{}.svc", place.name));
 }
 
 async fn what_is_no_longer_wanted_goes(world: Arc<World>) {

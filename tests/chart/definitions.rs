@@ -10,6 +10,10 @@ const FILES: &[(&str, &str)] = &[
         "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
     ),
     (
+        "sigs.k8s.io/gateway-api",
+        "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml",
+    ),
+    (
         "github.com/prometheus-operator/prometheus-operator",
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
     ),
