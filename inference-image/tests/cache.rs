@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use support::onnx::matmul;
-use support::{Server, example};
+use support::{Server, example, library};
 use tokio::net::TcpStream;
 
 async fn exchange(address: SocketAddr, request: Request<Full<Bytes>>) -> Value {
@@ -157,6 +157,39 @@ async fn files_that_change_under_a_running_server_change_nothing() {
         std::fs::write(&file, "something else").unwrap();
         assert_eq!(server.classify().await, expected, "{}", file.display());
     }
+}
+
+/// What is baked into a package helps the first start of every pod.
+#[tokio::test]
+async fn a_package_can_carry_its_optimised_graph() {
+    let package = tempfile::tempdir().unwrap();
+    copy("efficientnet-lite0", package.path());
+    let optimize = || {
+        let command = std::process::Command::new(env!("CARGO_BIN_EXE_modelservice-server"))
+            .arg("optimize")
+            .arg(package.path())
+            .arg("--onnx-runtime")
+            .arg(library())
+            .output();
+        let output = command.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        entry(&package.path().join(".optimized"))
+    };
+    let graph = optimize();
+    let made = std::fs::metadata(graph.join("weights.bin"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(optimize(), graph, "a second time it keeps what is there");
+    let kept = std::fs::metadata(graph.join("weights.bin"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(kept, made);
+    let server = start(package.path(), None);
+    assert_eq!(server.graph().await, "Cached");
+    let plain = start(&example("efficientnet-lite0"), None);
+    assert_eq!(server.classify().await, plain.classify().await);
 }
 
 /// A server that may write nowhere still serves.

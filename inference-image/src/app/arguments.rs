@@ -1,7 +1,7 @@
 //! What a person types: flags, and environment variables in their place. Everything else is in the configuration.
 
 use crate::config::Overrides;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use modelservice_contract::{HTTP_PORT, MANAGEMENT_PORT, ModelConfig, TERMINATION_LOG};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ Examples:
   Two models, on another port:
     modelservice-server --model ./photos --model letters=/models/emnist --http-port 9000
 
+  Make starts quicker, once, before a package becomes an image:
+    modelservice-server optimize ./photos
+
   Everything else is in a configuration; this prints one with all defaults:
     modelservice-server --model ./photos --check-config > server.yaml
     modelservice-server --config server.yaml
@@ -25,6 +28,9 @@ Health and metrics are on the management port: /readyz, /metrics, /report, /load
 #[derive(Clone, Debug, Parser)]
 #[command(name = "modelservice-server", version, args_override_self = true, after_help = EXAMPLES)]
 pub struct Arguments {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Serve the model package in this folder; its name in requests is that of the folder unless it is given.
     /// Can be repeated, and adds to the configuration's models
     #[arg(
@@ -54,6 +60,7 @@ pub struct Arguments {
     /// The ONNX Runtime library
     #[arg(
         long,
+        global = true,
         env = "ORT_DYLIB_PATH",
         default_value = "/usr/lib/libonnxruntime.so",
         value_name = "FILE"
@@ -68,6 +75,18 @@ pub struct Arguments {
     /// How it is logged; by default for people on a terminal, and otherwise as JSON
     #[arg(long, env = "LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+}
+
+/// What to do instead of serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Put the optimised graph of each package into its folder, so that no start has to make it; to be run on the
+    /// kind of processor that will serve, before the package becomes an image
+    Optimize {
+        /// Folders with a model package
+        #[arg(required = true, value_name = "FOLDER")]
+        packages: Vec<PathBuf>,
+    },
 }
 
 /// How log lines look.

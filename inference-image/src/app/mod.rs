@@ -4,11 +4,12 @@ mod arguments;
 mod ports;
 mod signals;
 
-pub use arguments::{Arguments, LogFormat};
+pub use arguments::{Arguments, Command, LogFormat};
 
 use crate::connections::{self, Server, Settings};
 use crate::exit::{self, Fatal};
 use crate::lifecycle::{Lifecycle, Phase};
+use crate::optimize::optimize;
 use crate::protocol::{self, Management};
 use crate::service::Service;
 use crate::{cgroup, config};
@@ -26,6 +27,12 @@ const INSISTED: i32 = 143;
 /// # Errors
 /// Why it cannot serve.
 pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
+    if let Some(Command::Optimize { packages }) = &arguments.command {
+        for graph in optimize(packages, &arguments.onnx_runtime)? {
+            tracing::info!(folder = %graph.display(), "optimised");
+        }
+        return Ok(());
+    }
     let environment = std::env::var(CONFIG_ENV).ok();
     let overrides = arguments.overrides();
     let config = config::load(arguments.config.as_deref(), environment.as_deref(), overrides)?;
