@@ -1,5 +1,5 @@
-//! How many cores this process may use: the cgroup's CPU limit (v1 and v2) and the affinity mask, not the
-//! host's core count.
+//! How many cores and how much memory this process may use: the cgroup's limits (v1 and v2) and the affinity
+//! mask, not what the host has.
 
 use std::path::{Path, PathBuf};
 
@@ -23,11 +23,44 @@ fn whole_cores(limit: f64) -> usize {
 /// `root` is `/`, or a copy of the files below it in a test.
 #[must_use]
 pub fn cpu_limit(root: &Path) -> Option<f64> {
+    tightest(root, "cpu", |version, folder| match version {
+        Version::V2 => {
+            let text = read(folder.join("cpu.max"))?;
+            let (quota, period) = text.split_once(' ')?;
+            ratio(quota, period)
+        }
+        Version::V1 => ratio(
+            &read(folder.join("cpu.cfs_quota_us"))?,
+            &read(folder.join("cpu.cfs_period_us"))?,
+        ),
+    })
+}
+
+/// The tightest memory limit in bytes, in the same way; version 1 says a number beyond any memory for none.
+#[must_use]
+pub fn memory_limit(root: &Path) -> Option<f64> {
+    tightest(root, "memory", |version, folder| {
+        let file = match version {
+            Version::V2 => "memory.max",
+            Version::V1 => "memory.limit_in_bytes",
+        };
+        read(folder.join(file))?.parse().ok()
+    })
+}
+
+/// Reads the limit of one cgroup, in its folder.
+type Limit = fn(Version, &Path) -> Option<f64>;
+
+fn tightest(root: &Path, controller: &str, limit: Limit) -> Option<f64> {
     let memberships = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = std::fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
-    let limits = mounts.lines().filter_map(Mount::parse).flat_map(|mount| {
-        let path = memberships.lines().find_map(|line| mount.membership(line));
-        path.map(|path| mount.limits(root, path)).unwrap_or_default()
+    let mounts = mounts.lines().filter_map(|line| Mount::parse(line, controller));
+    let limits = mounts.flat_map(|mount| {
+        let path = memberships
+            .lines()
+            .find_map(|line| mount.membership(line, controller));
+        path.map(|path| mount.limits(root, path, limit))
+            .unwrap_or_default()
     });
     limits.reduce(f64::min)
 }
@@ -38,7 +71,7 @@ enum Version {
     V2,
 }
 
-/// A mounted cgroup hierarchy that can carry a CPU limit.
+/// A mounted cgroup hierarchy that can carry a controller's limit.
 struct Mount<'a> {
     version: Version,
     /// The cgroup that is mounted; not `/` in a container without a cgroup namespace.
@@ -48,57 +81,43 @@ struct Mount<'a> {
 
 impl<'a> Mount<'a> {
     /// Reads a line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-    fn parse(line: &'a str) -> Option<Self> {
+    fn parse(line: &'a str, controller: &str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
         let mut left = left.split(' ').skip(3);
         let (root, point) = (left.next()?, left.next()?);
         let mut right = right.split(' ');
         let version = match right.next()? {
             "cgroup2" => Version::V2,
-            "cgroup" if right.nth(1)?.split(',').any(|option| option == "cpu") => Version::V1,
+            "cgroup" if right.nth(1)?.split(',').any(|option| option == controller) => Version::V1,
             _ => return None,
         };
         Some(Self { version, root, point })
     }
 
     /// The process's cgroup in this hierarchy, from a line of `/proc/self/cgroup` (cgroups(7)).
-    fn membership(&self, line: &'a str) -> Option<&'a str> {
+    fn membership(&self, line: &'a str, controller: &str) -> Option<&'a str> {
         let mut fields = line.splitn(3, ':');
         let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let ours = match self.version {
-            Version::V1 => controllers.split(',').any(|controller| controller == "cpu"),
+            Version::V1 => controllers.split(',').any(|other| other == controller),
             Version::V2 => hierarchy == "0",
         };
         ours.then_some(path)
     }
 
     /// Limits from the process's cgroup up to the mount point.
-    fn limits(&self, root: &Path, path: &str) -> Vec<f64> {
+    fn limits(&self, root: &Path, path: &str, limit: Limit) -> Vec<f64> {
         let point = root.join(self.point.trim_start_matches('/'));
         // Without a cgroup namespace the path is the host's, and the mount shows only the part below `root`.
         let below = path.strip_prefix(self.root.trim_end_matches('/')).unwrap_or("");
         let mut folder = point.join(below.trim_start_matches('/'));
         let mut limits = Vec::new();
         while folder.starts_with(&point) {
-            limits.extend(self.limit(&folder));
+            limits.extend(limit(self.version, &folder));
             let Some(parent) = folder.parent() else { break };
             folder = parent.to_owned();
         }
         limits
-    }
-
-    fn limit(&self, folder: &Path) -> Option<f64> {
-        match self.version {
-            Version::V2 => {
-                let text = read(folder.join("cpu.max"))?;
-                let (quota, period) = text.split_once(' ')?;
-                ratio(quota, period)
-            }
-            Version::V1 => ratio(
-                &read(folder.join("cpu.cfs_quota_us"))?,
-                &read(folder.join("cpu.cfs_period_us"))?,
-            ),
-        }
     }
 }
 
@@ -186,6 +205,28 @@ mod tests {
             ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
         ]);
         assert_eq!(cpu_limit(root.path()), Some(0.3));
+    }
+
+    // Without it a crowd of connections could take more memory than the container has.
+    #[test]
+    fn memory_is_limited_in_both_versions() {
+        let two = host(&[
+            ("proc/self/cgroup", "0::/pod7\n"),
+            ("proc/self/mountinfo", V2),
+            ("sys/fs/cgroup/pod7/memory.max", "max\n"),
+            ("sys/fs/cgroup/memory.max", "536870912\n"),
+        ]);
+        assert_eq!(memory_limit(two.path()), Some(536_870_912.0));
+        let one = host(&[
+            ("proc/self/cgroup", "5:memory:/pod7\n4:cpu,cpuacct:/other\n"),
+            ("proc/self/mountinfo", V1),
+            ("sys/fs/cgroup/memory/pod7/memory.limit_in_bytes", "1048576\n"),
+            (
+                "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+        ]);
+        assert_eq!(memory_limit(one.path()), Some(1_048_576.0));
     }
 
     #[test]

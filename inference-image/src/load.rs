@@ -13,6 +13,13 @@ const SAMPLES: usize = 12;
 #[derive(Debug, Default)]
 pub struct Window(VecDeque<(Instant, f64)>);
 
+impl From<Instant> for Window {
+    /// Of a counter that stands at 0 now.
+    fn from(now: Instant) -> Self {
+        Self(VecDeque::from([(now, 0.0)]))
+    }
+}
+
 impl Window {
     /// Remembers the counter's value.
     pub fn record(&mut self, now: Instant, busy: f64) {
@@ -73,8 +80,7 @@ mod tests {
     #[test]
     fn a_server_that_has_just_started_tells_what_it_knows() {
         let start = Instant::now();
-        let mut window = Window::default();
-        window.record(start, 0.0);
+        let window = Window::from(start);
         let now = start + Duration::from_millis(500);
         assert_eq!(window.duty_cycle(now, 0.25, 1).last_ten_seconds, 0.5);
     }

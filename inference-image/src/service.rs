@@ -116,7 +116,7 @@ impl Service {
                 classifier: ready.classifier.map(Arc::new),
                 lane,
                 metrics,
-                window: Mutex::default(),
+                window: Mutex::new(Window::from(Instant::now())),
             },
         );
         Ok(())

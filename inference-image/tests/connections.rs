@@ -336,6 +336,41 @@ async fn at_the_limit_newcomers_wait_until_a_busy_one_ends() {
     }
 }
 
+/// Who is refused before all was read gets the answer at once, and can use its connection on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
+    let world = World::start(Settings {
+        header: Duration::from_millis(200),
+        ..settings()
+    });
+    let mut sender = connect(world.address).await;
+    for size in [0, 100, 5 << 20] {
+        let request = post("/nothing", vec![7; size]);
+        assert_eq!(exchange(&mut sender, request).await, (404, false), "{size}");
+    }
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let head = b"POST /nothing HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\n01234\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut answer = [0; 1000];
+    let read = stream.read(&mut answer).await.unwrap();
+    assert!(
+        answer[..read].starts_with(b"HTTP/1.1 404"),
+        "the body has not ended yet"
+    );
+    // For longer than the time of a head: this is still the body.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        stream.write_all(b"5\r\n56789\r\n").await.unwrap();
+    }
+    stream
+        .write_all(b"0\r\n\r\nPOST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    let read = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+    assert_eq!(exchange(&mut sender, echo(10)).await, (200, false));
+}
+
 /// Windows that are too small make a batch of images wait for a round trip, or for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_do_not_stall_over_http_2() {

@@ -21,12 +21,14 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::http::{connect, get, post};
+use support::http::{connect, exchange, get, post};
+use support::{Server as Process, example};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -375,4 +377,47 @@ async fn only_clients_with_a_known_token_are_answered() {
         ask(Some("first"), "application/json", "/echo").await.0.status,
         401
     );
+}
+
+/// The whole way from the configuration: the real process, its files, and their change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_guarded_as_its_configuration_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign();
+    let files = |tokens: &str| {
+        let files = [
+            ("tls.crt", certificate.as_str()),
+            ("tls.key", &key),
+            ("tokens", tokens),
+        ];
+        publish(folder.path(), &files);
+    };
+    files("first\n");
+    let config = json!({
+        "models": [{"name": "tiny", "path": example("tiny")}],
+        "tls": {"certificateFile": path("tls.crt"), "keyFile": path("tls.key")},
+        "auth": {"tokenFile": path("tokens")},
+        "drain": {"acceptSeconds": 0},
+    });
+    let mut server = Process::start(&config.to_string(), &[]);
+    let (http, management) = server.addresses();
+    let ask = async |token: &str| {
+        let stream = secure(http, &authority, None, b"http/1.1").await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = get("/v2/models/tiny");
+        let value = format!("Bearer {token}").parse().unwrap();
+        request.headers_mut().insert("authorization", value);
+        sender.send_request(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask("first").await, ask("second").await), (200, 401));
+    assert_eq!(
+        exchange(&mut connect(management).await, get("/readyz")).await.0,
+        200
+    );
+    files("second\n");
+    server.wait_for("files read again");
+    assert_eq!((ask("first").await, ask("second").await), (401, 200));
 }

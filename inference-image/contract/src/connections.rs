@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Connections {
-    /// Most connections at a time; without it as many as the limit of open files allows, at most 65,536. At the
-    /// limit those that have been idle longest are closed, and newcomers wait.
+    /// Most connections at a time; without it as many as the limit of open files allows, at most 65,536, and no
+    /// more than take a quarter of the memory limit at 32 KiB each. At the limit those that have been idle
+    /// longest are closed, and newcomers wait.
     pub max: Option<u32>,
     /// Age at which a connection is ended without losing a request, in seconds, 10 % more or less; 0 is never.
     pub max_age_seconds: u32,

@@ -6,7 +6,7 @@ mod signals;
 
 pub use arguments::{Arguments, Command, LogFormat};
 
-use crate::connections::{self, Server, Settings};
+use crate::connections::{Server, Settings};
 use crate::exit::{self, Fatal};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::optimize::optimize;
@@ -64,7 +64,7 @@ fn print(config: &ServerConfig) -> Result<(), Fatal> {
 async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Result<(), Fatal> {
     let mut signals = Signals::new()?;
     let management = Management::default();
-    let settings = Settings::new(&config.connections, &config.limits, connections::by_open_files());
+    let settings = Settings::of_process(&config.connections, &config.limits);
     let serving = Serving::new(&config, settings)?;
     start_management(listen(arguments.management_port)?, management.clone(), &settings)?;
     let lifecycle = management.lifecycle.clone();

@@ -78,6 +78,11 @@ impl Activity {
     pub(crate) fn begin(self: &Arc<Self>) -> Busy {
         self.reading.store(false, Relaxed);
         self.requests.fetch_add(1, Relaxed);
+        self.busy()
+    }
+
+    /// Something else is under way that is no idleness, until the guard is dropped.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Relaxed);
         Busy(Arc::clone(self))
     }

@@ -10,9 +10,9 @@ mod tls;
 
 pub(crate) use activity::{Activity, Busy};
 pub use listen::listen;
-pub use places::by_open_files;
 pub use tls::Tls;
 
+use crate::cgroup;
 use crate::front::Front;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ConnectionMetrics;
@@ -22,6 +22,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use modelservice_contract::{Connections, Drain, Limits};
 use places::{Free, Places};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,13 +74,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What the configuration says; `by_files` connections are possible.
+    /// What the configuration says, in this process: raises its limit of open files.
     #[must_use]
-    pub fn new(connections: &Connections, limits: &Limits, by_files: usize) -> Self {
+    pub fn of_process(connections: &Connections, limits: &Limits) -> Self {
+        let files = places::by_open_files();
+        let memory = cgroup::memory_limit(Path::new("/"));
+        let most = match connections.max {
+            Some(_) => files,
+            None => files.min(places::by_memory(memory)),
+        };
+        Self::new(connections, limits, most)
+    }
+
+    /// What the configuration says, but `most` connections.
+    #[must_use]
+    pub fn new(connections: &Connections, limits: &Limits, most: usize) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         let some = |number: u32| (number > 0).then_some(number);
         Self {
-            max: connections.max.map_or(by_files, |max| by_files.min(max as usize)),
+            max: connections.max.map_or(most, |max| most.min(max as usize)),
             max_age: some(connections.max_age_seconds).map(seconds),
             max_requests: some(connections.max_requests),
             idle: seconds(connections.idle_seconds),

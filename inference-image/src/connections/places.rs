@@ -19,9 +19,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Of all connections this part is closed at once, so that not every newcomer has to look for a place.
 const PART: usize = 64;
 
+/// What a connection between two requests may cost: hyper's buffers, 16 KiB, its task and its timer.
+const MEMORY: f64 = 32.0 * 1024.0;
+/// Of all memory this part may be connections'.
+const SHARE: f64 = 0.25;
+
+/// How many connections fit into their share of a memory limit, in bytes.
+pub(super) fn by_memory(limit: Option<f64>) -> usize {
+    limit.map_or(usize::MAX, |limit| ((limit * SHARE / MEMORY) as usize).max(1))
+}
+
 /// Raises the limit of open files as far as it goes; how many connections it allows.
-#[must_use]
-pub fn by_open_files() -> usize {
+pub(super) fn by_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -193,6 +202,12 @@ mod tests {
         assert!(!closing.is_finished());
         drop(place);
         closing.await.unwrap();
+    }
+
+    #[test]
+    fn a_small_container_has_fewer_connections() {
+        assert_eq!(by_memory(Some(512.0 * 1024.0 * 1024.0)), 4096);
+        assert_eq!((by_memory(None), by_memory(Some(1.0))), (usize::MAX, 1));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod auth;
 mod observe;
 mod refusal;
 mod traces;
+mod upload;
 
 pub use access_log::AccessLog;
 pub use auth::Tokens;
@@ -21,7 +22,6 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use refusal::Refusal;
 use std::convert::Infallible;
@@ -29,12 +29,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use std::time::Instant;
 use tower::Service;
-
-/// How long a body is read that nobody wants.
-const DISCARD: Duration = Duration::from_secs(5);
+use upload::Upload;
 
 /// Answers requests, with what goes for all of them.
 pub struct Front {
@@ -80,6 +77,9 @@ impl Front {
     ) -> Result<Response<Body>, Infallible> {
         let under_way = (self.lifecycle.request(), activity.begin());
         let version = request.version();
+        let (head, body) = request.into_parts();
+        let body = Body::new(Upload::new(body, &head.headers, version, activity));
+        let request = Request::from_parts(head, body);
         let mut response = match self.observer.begin(&request) {
             None => self.admitted(request).await,
             Some(observed) => {
@@ -110,24 +110,21 @@ impl Front {
         }))
     }
 
-    async fn admitted(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn admitted(&self, request: Request<Body>) -> Response<Body> {
         match self.refused(&request) {
             None => self.routed(request).await,
-            Some(refusal) => {
-                discard(request).await;
-                refusal.into_response()
-            }
+            Some(refusal) => refusal.into_response(),
         }
     }
 
-    fn refused(&self, request: &Request<Incoming>) -> Option<Refusal> {
+    fn refused(&self, request: &Request<Body>) -> Option<Refusal> {
         let problem = self.tokens.as_ref()?.refuses(request)?;
         self.metrics.unauthorized.inc();
         Some(Refusal::new(StatusCode::UNAUTHORIZED, problem, request.headers()))
     }
 
     /// A panic is a bug, and an error for this request alone.
-    async fn routed(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn routed(&self, request: Request<Body>) -> Response<Body> {
         let lost = Refusal::prepare(request.headers());
         let mut answer = pin!(self.router.clone().call(request));
         let result = std::future::poll_fn(|context| {
@@ -146,18 +143,6 @@ impl Front {
             .into_response()
         })
     }
-}
-
-/// Reads what a client sends that is refused whatever it is: most clients read no answer before they have sent
-/// all, and closing the connection under them would destroy it.
-async fn discard(request: Request<Incoming>) {
-    // Who asks first (`Expect: 100-continue`) is answered before anything is sent.
-    if request.headers().contains_key(header::EXPECT) {
-        return;
-    }
-    let mut body = request.into_body();
-    let all = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = timeout(DISCARD, all).await;
 }
 
 /// A body that keeps its request under way.

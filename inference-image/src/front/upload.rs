@@ -1,0 +1,90 @@
+//! A request's body on its way to the handlers. Who is refused before all of it was read is answered at once, and
+//! the rest is read and thrown away beside: most clients read no answer before they have sent all, and a
+//! connection that is closed with unread bytes is reset, which destroys the answer.
+
+use crate::connections::{Activity, Busy};
+use axum::http::{HeaderMap, Version, header};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// How long a body is read that nobody wants; then its connection is closed.
+const DISCARD: Duration = Duration::from_secs(5);
+
+/// The body of a request.
+pub(super) struct Upload {
+    /// Taken when the rest is thrown away.
+    body: Option<Incoming>,
+    /// Whose connection can be used on; `None` where it is no worse for an unread rest.
+    connection: Option<Arc<Activity>>,
+}
+
+impl Upload {
+    /// Over HTTP/2 each request has a stream of its own. Who asks before it sends (`Expect: 100-continue`) sends
+    /// nothing after a refusal.
+    pub(super) fn new(
+        body: Incoming,
+        headers: &HeaderMap,
+        version: Version,
+        activity: &Arc<Activity>,
+    ) -> Self {
+        let shared = version <= Version::HTTP_11 && !headers.contains_key(header::EXPECT);
+        Self {
+            connection: shared.then(|| Arc::clone(activity)),
+            body: Some(body),
+        }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let rest = self.body.take().filter(|body| !body.is_end_stream());
+        let (Some(rest), Some(activity)) = (rest, &self.connection) else {
+            return;
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(discard(rest, activity.busy()));
+        }
+    }
+}
+
+/// Meanwhile the connection is no idle one.
+async fn discard(mut body: Incoming, _busy: Busy) {
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(DISCARD, all).await;
+}
