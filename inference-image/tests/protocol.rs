@@ -208,6 +208,7 @@ const fn case(what: &'static str, status: u16, words: &'static str, request: fn(
 }
 
 const INFER: &str = "/v2/models/colors/infer";
+const PREDICT: &str = "/v1/models/colors:predict";
 const CLASSIFY: &str = "/v1/models/colors:classify";
 
 const CASES: &[Case] = &[
@@ -611,6 +612,36 @@ const CASES: &[Case] = &[
         400,
         "no model.yaml",
         || post("/v1/models/plain:classify", photo("cat")),
+    ),
+    case(
+        "predict: neither `instances` nor `inputs`, or both",
+        400,
+        "neither instances nor inputs",
+        || post(PREDICT, "{}"),
+    ),
+    case(
+        "predict: a body that is no JSON object",
+        400,
+        "no JSON object",
+        || post(PREDICT, "[]"),
+    ),
+    case(
+        "predict: lists nested in another way than the model's shape",
+        400,
+        "(-1 is any size from 1)",
+        || post(PREDICT, json!({"instances": [red()]}).to_string()),
+    ),
+    case(
+        "predict: an instance without one of the inputs",
+        400,
+        "instance 0: input \"images\" is missing",
+        || post(PREDICT, r#"{"instances": [{}]}"#),
+    ),
+    case(
+        "predict: an instance or column of another name than the inputs'",
+        400,
+        "it has: images",
+        || post(PREDICT, r#"{"instances": [{"pictures": []}]}"#),
     ),
     case(
         "anything else posted to a model",
@@ -1117,4 +1148,30 @@ async fn a_request_says_how_long_its_client_waits() {
     }
     let late = send(with(infer("id", json!("x")), "x-request-timeout", "0.000001")).await;
     assert_eq!(late.status, 504, "{}", late.json());
+}
+
+#[tokio::test]
+async fn kserve_v1_lists_models_and_predicts_by_rows_and_by_columns() {
+    assert_eq!(send(get("/v1/models")).await.json(), json!({ "models": MODELS }));
+    assert_eq!(
+        send(get("/v1/models/colors")).await.json(),
+        json!({"name": "colors", "ready": true})
+    );
+    let image: Vec<Vec<Vec<f32>>> = red()
+        .chunks(256)
+        .map(|channel| channel.chunks(16).map(<[f32]>::to_vec).collect())
+        .collect();
+    for body in [
+        json!({"instances": [image, image]}),
+        json!({"instances": [{"images": image}, {"images": image}]}),
+        json!({"inputs": [image, image]}),
+        json!({"inputs": {"images": [image, image]}}),
+    ] {
+        let answer = send(post(PREDICT, body.to_string())).await;
+        assert_eq!(
+            answer.json(),
+            json!({"predictions": [[4.0, 0.0, 0.0], [4.0, 0.0, 0.0]]})
+        );
+        assert!(answer.headers.contains_key("server-timing"));
+    }
 }

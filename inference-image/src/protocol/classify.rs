@@ -2,27 +2,20 @@
 //! labelled classes out.
 
 use super::body::{Received, Wanted};
-use super::request::{Target, measured, server_timing};
-use super::{Api, ApiError, infer, multipart};
+use super::request::server_timing;
+use super::verbs::Parameters;
+use super::{Api, ApiError, Named, infer, multipart};
 use crate::classify::{ImageClassifier, Prediction};
 use crate::scheduling::{InputError, RunOptions, Timing};
 use crate::service::Model;
 use crate::tensor::Tensor;
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-
-const VERB: &str = ":classify";
-
-/// The query of a request.
-type Parameters = BTreeMap<String, String>;
 
 /// To an image as the body.
 #[derive(Serialize)]
@@ -45,33 +38,14 @@ struct FormResult {
 }
 
 pub(super) async fn classify(
-    State(api): State<Arc<Api>>,
-    target: Target,
-    query: Result<Query<Parameters>, QueryRejection>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let Some(name) = target.model.strip_suffix(VERB) else {
-        let target = target.model;
-        return Err(ApiError::not_found(format!(
-            "nothing can be posted to the model {target:?} but {target}{VERB}"
-        )));
-    };
-    let model = api.model(name)?;
-    let query = query
-        .map(|Query(query)| query)
-        .map_err(|error| ApiError::bad_request(error.body_text()));
-    Ok(measured(model.metrics(), answer(&api, name, model, query, &headers, body)).await)
-}
-
-async fn answer(
     api: &Api,
-    name: &str,
-    model: &Model,
-    query: Result<Parameters, ApiError>,
+    named: Named<'_>,
+    options: RunOptions,
+    query: &Parameters,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let Named { name, model, .. } = named;
     let Some(classifier) = model.classifier() else {
         let message = format!(
             "the package of model {name:?} has no model.yaml that says how to classify images: \
@@ -79,11 +53,14 @@ async fn answer(
         );
         return Err(ApiError::bad_request(message));
     };
-    let top_k = top_k(&query?, classifier)?;
+    let top_k = top_k(query, classifier)?;
     let boundary = multipart::boundary(headers)?;
-    let options = RunOptions::default();
     infer::admit(model, &options)?;
-    let mut body = api.budget.read(headers, body, Wanted::default()).await?;
+    let wanted = Wanted {
+        deadline: options.deadline,
+        ..Wanted::default()
+    };
+    let mut body = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(body.bytes.len() as u64);
     let request = Request {
         name,

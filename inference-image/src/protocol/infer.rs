@@ -34,6 +34,13 @@ pub(super) enum Input {
         /// The list.
         json: Bytes,
     },
+    /// Elements that are still to be read, in lists nested as their tensor, whose shape nobody tells.
+    Nested {
+        /// The input.
+        port: Port,
+        /// The lists.
+        json: Bytes,
+    },
 }
 
 /// An output and its form.
@@ -108,14 +115,23 @@ impl<'a> Draft<'a> {
         datatype: &str,
         shape: &[i64],
     ) -> Result<(usize, DataType), String> {
+        let (index, port) = self.port(name)?;
+        let datatype = DataType::parse(datatype)
+            .ok_or_else(|| format!("input {name:?} has the unknown datatype {datatype:?}"))?;
+        port.check(datatype, shape)?;
+        Ok((index, datatype))
+    }
+
+    /// The input of that name, if it is not given yet.
+    ///
+    /// # Errors
+    /// If it is, or there is none of that name.
+    pub(super) fn port(&self, name: &str) -> Result<(usize, &'a Port), String> {
         let index = position("input", name, &self.signature.inputs)?;
         if self.inputs[index].is_some() {
             return Err(format!("input {name:?} is given twice"));
         }
-        let datatype = DataType::parse(datatype)
-            .ok_or_else(|| format!("input {name:?} has the unknown datatype {datatype:?}"))?;
-        self.signature.inputs[index].check(datatype, shape)?;
-        Ok((index, datatype))
+        Ok((index, &self.signature.inputs[index]))
     }
 
     /// The tensor of an input.
@@ -184,7 +200,11 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
+/// Where the input or output of that name stands.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
     ports.iter().position(|port| port.name == name).ok_or_else(|| {
         let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
         format!("the model has no {kind} {name:?}, it has: {}", names.join(", "))
@@ -220,19 +240,28 @@ impl Input {
     }
 
     /// Reads what is still to be read; not cheap for JSON.
-    fn tensor(self) -> Result<Tensor, InputError> {
-        match self {
-            Self::Ready(tensor) => Ok(tensor),
+    pub(super) fn tensor(self) -> Result<Tensor, InputError> {
+        let (name, tensor) = match self {
+            Self::Ready(tensor) => return Ok(tensor),
             Self::Json {
                 name,
                 datatype,
                 shape,
                 json: list,
-            } => json::read(&list, datatype, &shape).map_err(|problem| InputError {
-                problem: InputProblem::Malformed,
-                message: format!("input {name:?}: {problem}"),
-            }),
-        }
+            } => (name, json::read(&list, datatype, &shape)),
+            Self::Nested { port, json: list } => {
+                let tensor = json::read_nested(&list, port.datatype);
+                let fits = |tensor: Tensor| {
+                    port.check(tensor.datatype(), tensor.shape())?;
+                    Ok(tensor)
+                };
+                (port.name.clone(), tensor.and_then(fits))
+            }
+        };
+        tensor.map_err(|problem| InputError {
+            problem: InputProblem::Malformed,
+            message: format!("input {name:?}: {problem}"),
+        })
     }
 }
 

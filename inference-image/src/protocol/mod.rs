@@ -10,12 +10,14 @@ mod grpc;
 mod infer;
 mod json;
 mod kept;
+mod kserve_v1;
 mod limited;
 mod management;
 mod multipart;
 mod oip;
 mod request;
 mod triton;
+mod verbs;
 
 pub use error::ApiError;
 pub use grpc::proto;
@@ -24,7 +26,7 @@ pub use management::{Management, record_load, router as management_router};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::get;
 use body::Budget;
 use kept::Kept;
 use std::collections::BTreeMap;
@@ -78,11 +80,6 @@ impl Api {
         }
     }
 
-    /// The model of that name.
-    fn model(&self, name: &str) -> Result<&Model, ApiError> {
-        self.named(name, "").map(|named| named.model)
-    }
-
     /// The model of that name and version; without a version the only one.
     fn named(&self, name: &str, version: &str) -> Result<Named<'_>, ApiError> {
         let (Some(model), Some((name, kept))) = (self.service.model(name), self.kept.get_key_value(name))
@@ -111,8 +108,9 @@ pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
     let grpc = grpc::router(&lifecycle);
     let api = Arc::new(Api::new(service, lifecycle));
     Router::new()
-        .route("/v1/models/{model}", post(classify::classify))
-        .route("/v2/models/{model}", get(oip::model).post(classify::classify))
+        .route("/v1/models", get(oip::models))
+        .route("/v1/models/{model}", get(oip::model_ready).post(verbs::post))
+        .route("/v2/models/{model}", get(oip::model).post(verbs::post))
         .merge(oip::router())
         .merge(grpc)
         .fallback(error::no_such_path)

@@ -6,7 +6,7 @@ mod number;
 mod write;
 
 pub(super) use lift::{Lifted, lift};
-pub(super) use write::flat;
+pub(super) use write::{flat, nested, row};
 
 use crate::tensor::{DataType, Element, Tensor, element_count};
 use bytes::Bytes;

@@ -14,6 +14,11 @@ pub(in crate::protocol) fn nested(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, tensor.shape());
 }
 
+/// The same for a tensor that is one row of another: without its first dimension.
+pub(in crate::protocol) fn row(out: &mut Vec<u8>, tensor: &Tensor) {
+    elements(out, tensor, tensor.shape().get(1..).unwrap_or_default());
+}
+
 fn elements(out: &mut Vec<u8>, tensor: &Tensor, shape: &[i64]) {
     match tensor.datatype() {
         DataType::Bool => numbers::<bool>(out, tensor, shape),
@@ -83,6 +88,9 @@ mod tests {
             text(&matrix),
             ["[0.1,-1.0,null,3e+38]", "[[0.1,-1.0],[null,3e+38]]"]
         );
+        let mut out = Vec::new();
+        row(&mut out, &matrix.split(&[1, 1]).unwrap()[0]);
+        assert_eq!(out, b"[0.1,-1.0]");
         let scalar = Tensor::from_vec(vec![], vec![7_u64]).unwrap();
         assert_eq!(text(&scalar), ["[7]", "7"]);
         let empty = Tensor::from_vec(vec![2, 0], Vec::<bool>::new()).unwrap();

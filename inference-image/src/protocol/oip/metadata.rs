@@ -32,7 +32,10 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     (status(ready), Json(json!({ "ready": ready }))).into_response()
 }
 
-pub(super) async fn model_ready(State(api): State<Arc<Api>>, target: Target) -> Result<Response, ApiError> {
+pub(in crate::protocol) async fn model_ready(
+    State(api): State<Arc<Api>>,
+    target: Target,
+) -> Result<Response, ApiError> {
     let named = api.named(&target.model, target.version())?;
     let ready = api.is_ready();
     Ok((status(ready), Json(json!({"name": named.name, "ready": ready}))).into_response())
@@ -46,7 +49,7 @@ const fn status(ready: bool) -> StatusCode {
     }
 }
 
-pub(super) async fn models(State(api): State<Arc<Api>>) -> Json<Value> {
+pub(in crate::protocol) async fn models(State(api): State<Arc<Api>>) -> Json<Value> {
     let names: Vec<&str> = api.service.names().collect();
     Json(json!({ "models": names }))
 }

@@ -59,7 +59,7 @@ pub(super) fn router() -> Router<Arc<Api>> {
     router
 }
 
-pub(super) use metadata::model;
+pub(super) use metadata::{model, model_ready, models};
 
 async fn infer_tensors(
     State(api): State<Arc<Api>>,

@@ -1,0 +1,46 @@
+//! What is posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
+
+use super::request::{Target, deadline, measured};
+use super::{Api, ApiError, classify, kserve_v1};
+use crate::scheduling::RunOptions;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The query of a request.
+pub(super) type Parameters = BTreeMap<String, String>;
+
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    target: Target,
+    query: Result<Query<Parameters>, QueryRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let target = &target.model;
+    let (name, verb) = target.rsplit_once(':').unwrap_or((target, ""));
+    if verb != "predict" && verb != "classify" {
+        return Err(ApiError::not_found(format!(
+            "nothing can be posted to {target:?} but to {name}:predict and {name}:classify"
+        )));
+    }
+    let named = api.named(name, "")?;
+    let work = async {
+        let options = RunOptions {
+            deadline: deadline(&headers, arrived)?,
+            ..RunOptions::default()
+        };
+        if verb == "predict" {
+            return kserve_v1::predict(&api, named, options, &headers, body).await;
+        }
+        let query = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+        classify::classify(&api, named, options, &query, &headers, body).await
+    };
+    Ok(measured(named.model.metrics(), work).await)
+}
