@@ -58,8 +58,9 @@ impl ApiError {
     }
 
     /// When it is worth another try.
-    pub(super) const fn retry(&self) -> Option<Duration> {
-        self.retry_after
+    pub(super) fn retry(&self) -> Option<Duration> {
+        // A client that comes back at once comes too early.
+        self.retry_after.map(|after| after.max(Duration::from_millis(1)))
     }
 
     pub(super) const fn retry_after(mut self, after: Duration) -> Self {
@@ -137,10 +138,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let mut response = (self.status, Json(json!({ "error": self.message }))).into_response();
-        if let Some(after) = self.retry_after {
+        if let Some(after) = self.retry() {
             let milliseconds = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             let headers = response.headers_mut();
-            headers.insert(header::RETRY_AFTER, milliseconds.div_ceil(1000).max(1).into());
+            headers.insert(header::RETRY_AFTER, milliseconds.div_ceil(1000).into());
             headers.insert(RETRY_AFTER_MS, milliseconds.into());
         }
         response

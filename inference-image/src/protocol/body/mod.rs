@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_is_not_waited_for_longer_than_its_client_waits() {
+        let wanted = Wanted {
+            deadline: Some(Instant::now()),
+            ..Wanted::default()
+        };
+        let late = Budget::new(100);
+        let late = late.read(&HeaderMap::new(), Body::new(Silent), wanted).await;
+        assert_eq!(late.map(drop).unwrap_err().into_response().status(), 504);
+    }
+
+    #[tokio::test]
     async fn a_body_that_does_not_arrive_is_given_up() {
         assert_eq!(
             status(&budget(100), &HeaderMap::new(), Body::new(Silent)).await,
