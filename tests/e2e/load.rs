@@ -89,25 +89,13 @@ impl Load {
             report: Report::default(),
             rate: target.rate,
         }));
-        let namespace = File::open(netns).with_context(|| format!("cannot open {}", netns.display()))?;
         let (running, stopped) = mpsc::channel();
         let shared = Arc::clone(&state);
-        let thread = std::thread::spawn(move || {
-            // Only this thread moves; the runtime below uses no other for its sockets.
-            move_into_link_name_space(
-                std::os::fd::AsFd::as_fd(&namespace),
-                Some(LinkNameSpaceType::Network),
-            )
-            .context("cannot enter the node's network")?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
-            runtime.block_on(async {
-                until_reachable(target.address).await?;
-                send(Arc::new(target), shared, &stopped).await;
-                Ok(())
-            })
-        });
+        let thread = inside(netns, async move || {
+            until_reachable(target.address).await?;
+            send(Arc::new(target), shared, &stopped).await;
+            Ok(())
+        })?;
         Ok(Self {
             state,
             running: Some(running),
@@ -176,11 +164,31 @@ impl Load {
     }
 }
 
-type Connection = SendRequest<Full<Bytes>>;
+/// Does `work` in a thread of its own, inside the network namespace `netns`.
+pub(crate) fn inside(
+    netns: &Path,
+    work: impl AsyncFnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<Result<()>>> {
+    let namespace = File::open(netns).with_context(|| format!("cannot open {}", netns.display()))?;
+    Ok(std::thread::spawn(move || {
+        // Only this thread moves; the runtime below uses no other for its sockets.
+        move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&namespace),
+            Some(LinkNameSpaceType::Network),
+        )
+        .context("cannot enter the node's network")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(work())
+    }))
+}
+
+pub(crate) type Connection = SendRequest<Full<Bytes>>;
 type Pool = Arc<Mutex<VecDeque<Connection>>>;
 
 /// Waits until the node knows where the Service is: kube-proxy learns of it up to a second after it was made.
-async fn until_reachable(address: SocketAddr) -> Result<()> {
+pub(crate) async fn until_reachable(address: SocketAddr) -> Result<()> {
     for _ in 0..60 {
         if tokio::time::timeout(Duration::from_millis(500), connect(address))
             .await
@@ -242,10 +250,23 @@ async fn request(target: &Target, pool: Option<Pool>) -> Result<Bytes> {
         },
         None => connect(target.address).await?,
     };
+    let (body, closes) = exchange(&mut connection, target, pool.is_some()).await?;
+    if let Some(pool) = pool.filter(|_| !closes) {
+        pool.lock().unwrap().push_back(connection);
+    }
+    Ok(body)
+}
+
+/// Sends one request. The answer's body, and whether the server asks for another connection next time.
+pub(crate) async fn exchange(
+    connection: &mut Connection,
+    target: &Target,
+    keep: bool,
+) -> Result<(Bytes, bool)> {
     let mut request = hyper::Request::post(&target.path)
         .header("Host", target.address.to_string())
         .header("Content-Type", target.content_type);
-    if pool.is_none() {
+    if !keep {
         request = request.header("Connection", "close");
     }
     let answer = connection
@@ -269,10 +290,7 @@ async fn request(target: &Target, pool: Option<Pool>) -> Result<Bytes> {
         "{status}: {}",
         String::from_utf8_lossy(&body)
     );
-    if let Some(pool) = pool.filter(|_| !closes) {
-        pool.lock().unwrap().push_back(connection);
-    }
-    Ok(body)
+    Ok((body, closes))
 }
 
 /// The connection that was idle longest, once there are enough. One that the server has closed is forgotten:
@@ -293,7 +311,7 @@ async fn idle(pool: &Pool) -> Option<Connection> {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<Connection> {
+pub(crate) async fn connect(address: SocketAddr) -> Result<Connection> {
     let stream = TcpStream::connect(address).await.context("cannot connect")?;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream))

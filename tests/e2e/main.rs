@@ -4,14 +4,17 @@
 //! wait run side by side; those that count every request of a load run one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod cache;
 mod devices;
 mod failures;
 mod fixture;
 mod helm;
+mod kept_alive;
 mod load;
 mod models;
 mod onnx;
 mod serving;
+mod shares;
 mod team;
 mod traffic;
 
@@ -34,10 +37,17 @@ const SIDE_BY_SIDE: usize = 6;
 
 fn main() -> ExitCode {
     let shared = Shared::default();
-    let side_by_side = [serving::TESTS, failures::TESTS, devices::TESTS, helm::TESTS].concat();
+    let side_by_side = [
+        serving::TESTS,
+        failures::TESTS,
+        cache::TESTS,
+        devices::TESTS,
+        helm::TESTS,
+    ]
+    .concat();
     let conclusions = [
         run(&shared, &side_by_side, SIDE_BY_SIDE),
-        run(&shared, traffic::TESTS, 1),
+        run(&shared, &[traffic::TESTS, shares::TESTS].concat(), 1),
     ];
     let failed = conclusions.iter().any(Conclusion::has_failed);
     let ended = Arc::into_inner(shared)

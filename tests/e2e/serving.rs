@@ -42,6 +42,7 @@ async fn photographs(fixture: &Fixture) -> Result<()> {
             "{file}: none of {expected:?} in {answer}"
         );
     }
+    over_grpc(fixture, &url)?;
     let answer = through_port_forward(fixture, &team.namespace)?;
     ensure!(answer.contains("espresso"), "{answer}");
 
@@ -65,6 +66,42 @@ async fn photographs(fixture: &Fixture) -> Result<()> {
         "{model:?}"
     );
     team.delete("photos").await
+}
+
+// At the Service's port for gRPC: whether the model is ready, framed by hand, so that no client hides what is sent.
+fn over_grpc(fixture: &Fixture, url: &str) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (question, answer) = (folder.path().join("question"), folder.path().join("answer"));
+    std::fs::write(&question, b"\x00\x00\x00\x00\x08\x0a\x06photos")?;
+    let mut curl = fixture.cluster.command_in_node("curl")?;
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail-with-body",
+        "--max-time",
+        "30",
+        "--http2-prior-knowledge",
+    ])
+    .args([
+        "-H",
+        "Content-Type: application/grpc",
+        "-H",
+        "TE: trailers",
+        "--data-binary",
+    ])
+    .arg(format!("@{}", question.display()))
+    .arg("--output")
+    .arg(&answer)
+    .arg(format!("{url}:8001/inference.GRPCInferenceService/ModelReady"));
+    let output = curl.output()?;
+    ensure!(
+        output.status.success(),
+        "gRPC: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let answer = std::fs::read(&answer)?;
+    ensure!(answer == b"\x00\x00\x00\x00\x02\x08\x01", "gRPC: {answer:?}");
+    Ok(())
 }
 
 // From this machine, as docs/networking.md says.

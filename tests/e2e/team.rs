@@ -7,15 +7,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Service;
+use hyper::body::Bytes;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::wait::{Condition, await_condition};
+use modelservice_contract::MANAGEMENT_PORT;
 use modelservice_operator::crd::{ModelService, SERVICE_LABEL};
-use serde_json::json;
 
 use crate::fixture::{Fixture, PATIENCE, is_ready};
+use crate::kept_alive::KeptAlive;
 use crate::load::{Load, Target};
+
+/// A request to one of the adding models.
+const ADDENDS: &str =
+    r#"{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}"#;
 
 /// A namespace of one test.
 pub(crate) struct Team<'a> {
@@ -100,41 +106,44 @@ impl Team<'_> {
 
     /// Sends four numbers to one of the adding models, `rate` times a second.
     pub(crate) async fn load_adder(&self, name: &str, rate: f64) -> Result<Load> {
-        let body =
-            json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]});
-        self.load(
-            name,
-            "infer",
-            "application/json",
-            body.to_string().into_bytes(),
-            rate,
-        )
-        .await
+        let target = self
+            .target(name, "/infer", "application/json", ADDENDS.into(), rate)
+            .await?;
+        Load::start(&self.fixture.cluster.netns(), target)
     }
 
     /// Sends a photograph, `rate` times a second.
     pub(crate) async fn load_photo(&self, name: &str, photo: &Path, rate: f64) -> Result<Load> {
-        self.load(name, "classify", "image/jpeg", std::fs::read(photo)?, rate)
-            .await
+        let photo = std::fs::read(photo)?;
+        let target = self
+            .target(name, ":classify", "image/jpeg", photo.into(), rate)
+            .await?;
+        Load::start(&self.fixture.cluster.netns(), target)
     }
 
-    async fn load(
+    /// Sends four numbers over each of `count` kept-alive connections, one request after the other.
+    pub(crate) async fn keep_alive(&self, name: &str, count: usize) -> Result<KeptAlive> {
+        let target = self
+            .target(name, "/infer", "application/json", ADDENDS.into(), 0.0)
+            .await?;
+        KeptAlive::start(&self.fixture.cluster.netns(), target, count)
+    }
+
+    async fn target(
         &self,
         name: &str,
         verb: &str,
         content_type: &'static str,
-        body: Vec<u8>,
+        body: Bytes,
         rate: f64,
-    ) -> Result<Load> {
-        let separator = if verb == "infer" { '/' } else { ':' };
-        let target = Target {
+    ) -> Result<Target> {
+        Ok(Target {
             address: self.address(name).await?,
-            path: format!("/v2/models/{name}{separator}{verb}"),
+            path: format!("/v2/models/{name}{verb}"),
             content_type,
-            body: body.into(),
+            body,
             rate,
-        };
-        Load::start(&self.fixture.cluster.netns(), target)
+        })
     }
 
     /// Everything here that belongs to a service, as `kind/name`.
@@ -180,17 +189,33 @@ impl Team<'_> {
     }
 
     /// Pods of a service that are not ending.
-    pub(crate) async fn pods(&self, name: &str) -> Result<Vec<k8s_openapi::api::core::v1::Pod>> {
+    pub(crate) async fn pods(&self, name: &str) -> Result<Vec<Pod>> {
         let selector = ListParams::default().labels(&format!("{SERVICE_LABEL}={name}"));
-        let pods = self
-            .api::<k8s_openapi::api::core::v1::Pod>()
-            .list(&selector)
-            .await?;
+        let pods = self.api::<Pod>().list(&selector).await?;
         Ok(pods
             .items
             .into_iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
             .collect())
+    }
+
+    /// What a pod's management port answers.
+    pub(crate) fn management(&self, pod: &Pod, path: &str) -> Result<String> {
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref());
+        let url = format!(
+            "http://{}:{MANAGEMENT_PORT}{path}",
+            address.context("the pod has no address")?
+        );
+        let mut curl = self.fixture.cluster.command_in_node("curl")?;
+        let output = curl
+            .args(["--silent", "--show-error", "--fail", "--max-time", "10", &url])
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{url}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Everything that could explain why a test failed.
