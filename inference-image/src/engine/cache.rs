@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Folder of a package for graphs that `modelservice-server optimize` has made.
 pub const BAKED_FOLDER: &str = ".optimized";
@@ -16,6 +17,10 @@ pub(super) const GRAPH_FILE: &str = "graph.onnx";
 pub(super) const WEIGHTS_FILE: &str = "weights.bin";
 const ENTRY_FILE: &str = "entry.json";
 const CURVE_FILE: &str = "batches.json";
+/// How the name of an entry begins that is being made.
+const UNFINISHED: &str = ".new-";
+/// No graph takes that long to make.
+const ABANDONED: Duration = Duration::from_secs(3600);
 /// Changes when what an entry holds changes.
 const FORMAT: u32 = 1;
 
@@ -113,7 +118,10 @@ pub(super) fn write<E>(
     make: impl FnOnce(&Path) -> Result<(), E>,
 ) -> io::Result<Result<Entry, E>> {
     std::fs::create_dir_all(folder)?;
-    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(folder)?;
+    if let Err(error) = remove_abandoned(folder) {
+        tracing::debug!("cannot tidy {}: {error}", folder.display());
+    }
+    let new = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder)?;
     if let Err(error) = make(new.path()) {
         return Ok(Err(error));
     }
@@ -133,22 +141,38 @@ pub(super) fn write<E>(
     };
     std::fs::write(new.path().join(ENTRY_FILE), serde_json::to_vec_pretty(&manifest)?)?;
     let entry = folder.join(origin.key());
-    // What is there is broken, or somebody else's and as good.
-    let _ = std::fs::remove_dir_all(&entry);
-    match std::fs::rename(new.path(), &entry) {
-        Err(error) if !entry.join(ENTRY_FILE).exists() => Err(error),
-        _ => Ok(Ok(Entry {
-            graph,
-            weights,
-            folder: entry,
-        })),
+    if let Err(error) = std::fs::rename(new.path(), &entry) {
+        // Somebody else's, and in use: as good, if it is whole.
+        if let Ok(other) = read(&entry, origin) {
+            return Ok(Ok(other));
+        }
+        std::fs::remove_dir_all(&entry).map_err(|_| error)?;
+        std::fs::rename(new.path(), &entry)?;
     }
+    Ok(Ok(Entry {
+        graph,
+        weights,
+        folder: entry,
+    }))
+}
+
+/// Removes what writers have left that were killed.
+fn remove_abandoned(folder: &Path) -> io::Result<()> {
+    for new in std::fs::read_dir(folder)? {
+        let new = new?;
+        let is_new = new.file_name().to_string_lossy().starts_with(UNFINISHED);
+        let age = new.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if is_new && age > ABANDONED {
+            std::fs::remove_dir_all(new.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// What batches of the entry's model cost, if it has been measured.
 pub(super) fn curve(folder: &Path, cores: usize) -> Option<Curve> {
     let text = std::fs::read(folder.join(format!("{cores}-{CURVE_FILE}"))).ok()?;
-    serde_json::from_slice(&text).ok()
+    serde_json::from_slice(&text).ok().filter(Curve::is_plausible)
 }
 
 /// Keeps what batches cost.
@@ -224,6 +248,19 @@ mod tests {
         assert!(find(&folders, &origin).is_none());
     }
 
+    // Two servers on one volume make the same entry: the second must not take it from under the first.
+    #[test]
+    fn an_entry_that_is_there_and_whole_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::new("sha256:1", "1.31");
+        let first = entry(folder.path(), &origin).folder;
+        let file = first.join(GRAPH_FILE);
+        let made = std::fs::metadata(&file).unwrap().modified().unwrap();
+        assert_eq!(entry(folder.path(), &origin).folder, first);
+        assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), made);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
     #[test]
     fn a_curve_is_kept_for_its_number_of_cores() {
         let folder = tempfile::tempdir().unwrap();
@@ -232,5 +269,14 @@ mod tests {
         store_curve(folder.path(), 2, &measured).unwrap();
         assert_eq!(curve(folder.path(), 2), Some(measured));
         assert_eq!(curve(folder.path(), 4), None);
+        for damaged in [
+            r#"{"runs":{"1":[-1.0]}}"#,
+            r#"{"runs":{"0":[1.0]}}"#,
+            r#"{"runs":{"1":[1e300]}}"#,
+            "{",
+        ] {
+            std::fs::write(folder.path().join(format!("2-{CURVE_FILE}")), damaged).unwrap();
+            assert_eq!(curve(folder.path(), 2), None, "{damaged}");
+        }
     }
 }

@@ -106,7 +106,7 @@ impl Runtime {
         if !self.is_cpu() {
             return Ok(model);
         }
-        let origin = Origin::new(&package.digest, &self.build());
+        let origin = Origin::new(&package.identity(), &self.build());
         let cached = cache::find(&cache.folders(package), &origin).and_then(|entry| self.shared(entry));
         if let Some((source, session)) = cached {
             return Ok(model.with(source, session, GraphSource::Cached));
@@ -134,7 +134,7 @@ impl Runtime {
     /// # Errors
     /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
     pub fn bake(&self, package: &Package, folder: &Path) -> Result<PathBuf, Fatal> {
-        let origin = Origin::new(&package.digest, &self.build());
+        let origin = Origin::new(&package.identity(), &self.build());
         if let Some(entry) = cache::find(&[folder.to_owned()], &origin) {
             return Ok(entry.folder);
         }
@@ -182,7 +182,14 @@ impl Runtime {
     /// What sessions are made from, with as much shared as the graph's kernels can share, and the first of them;
     /// `None`, after a warning, if none can be made of it.
     fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
-        let source = Source::optimised(entry)?;
+        let folder = entry.folder.clone();
+        let Some(source) = Source::optimised(entry) else {
+            tracing::warn!(
+                "the optimised graph in {} is not used: it has weights of a type that cannot be shared",
+                folder.display()
+            );
+            return None;
+        };
         if let Ok(session) = self.session(&source, 1) {
             return Some((source, session));
         }

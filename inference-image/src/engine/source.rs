@@ -150,6 +150,8 @@ fn value(data_type: i32, dims: &[i64], bytes: &[u8]) -> Option<DynValue> {
         7 => typed::<i64>(dims, bytes),
         10 => typed::<half::f16>(dims, bytes),
         11 => typed::<f64>(dims, bytes),
+        12 => typed::<u32>(dims, bytes),
+        13 => typed::<u64>(dims, bytes),
         16 => typed::<half::bf16>(dims, bytes),
         _ => None,
     }

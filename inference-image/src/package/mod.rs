@@ -27,10 +27,28 @@ pub struct Package {
     pub model: Arc<Vec<u8>>,
     /// Name and bytes of each file beside it in which it keeps weights (ONNX external data).
     pub external: Vec<(String, Arc<[u8]>)>,
-    /// `sha256:<64 hex>` of them.
+    /// `sha256:<64 hex>` of `model.onnx`.
     pub digest: String,
     /// `model.yaml`, where there is one.
     pub manifest: Option<Manifest>,
+}
+
+impl Package {
+    /// Hash of everything that is run: `model.onnx` and the files in which it keeps weights. The same as the digest
+    /// where there are none.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        if self.external.is_empty() {
+            return self.digest.clone();
+        }
+        let mut hash = Sha256::new();
+        hash.update(&self.digest);
+        for (name, bytes) in &self.external {
+            hash.update(name);
+            hash.update(Sha256::digest(bytes));
+        }
+        format!("sha256:{:x}", hash.finalize())
+    }
 }
 
 /// Reads the package and checks the digest before anything is parsed.

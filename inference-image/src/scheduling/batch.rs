@@ -18,16 +18,21 @@ struct Prepared {
     reply: Reply,
 }
 
-/// Answers every job; at most `batch` rows go into one run of the engine.
-pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics: &ModelMetrics) {
+/// Answers every job; at most `batch` rows go into one run of the engine. Returns the number of jobs whose inputs
+/// could be made.
+pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics: &ModelMetrics) -> usize {
     let mut waiting: Vec<Prepared> = jobs.into_iter().filter_map(|job| prepare(job, metrics)).collect();
+    let made = waiting.len();
     while !waiting.is_empty() {
         let together = take_fitting(&mut waiting, batch);
         match <[Prepared; 1]>::try_from(together) {
             Ok([alone]) => run_alone(alone, engine, metrics),
             Err(together) => run_together(together, engine, metrics),
         }
+        // Those that did not fit have waited for a whole run.
+        waiting.retain(|job| !job.reply.is_closed());
     }
+    made
 }
 
 fn prepare(job: Job, metrics: &ModelMetrics) -> Option<Prepared> {

@@ -20,7 +20,7 @@ mod tuning;
 
 pub use scheduler::{Lane, Scheduler};
 pub use state::Load;
-pub use tuning::{Curve, MakeEngine, Store, Tuner, wide_pays};
+pub use tuning::{Curve, MakeEngine, Store, Tuner, timed, wide_pays};
 
 use crate::engine::{Engine, EngineError};
 use crate::metrics::ModelMetrics;

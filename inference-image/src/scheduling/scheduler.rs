@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 /// With nothing to do for this long, a runner measures what is not known yet.
 const IDLE_BEFORE_TUNING: Duration = Duration::from_millis(200);
 
+/// Before a run on the thread of a request that takes longer, another thread is woken to look after the sockets.
+const HAND_OVER: Duration = Duration::from_millis(1);
+
 /// Runs jobs of several models on the cores of this process. Its threads end when it and all lanes are dropped.
 pub struct Scheduler {
     shared: Arc<Shared>,
@@ -110,7 +113,13 @@ impl Lane {
         };
         let taken = locked(&self.shared.state).submit(self.model, job, now);
         match taken.map_err(RunError::Rejected)? {
-            Taken::Runs(work) => self.shared.execute(work),
+            Taken::Runs(work) => {
+                if work.expected > HAND_OVER {
+                    // Whoever of Tokio's threads looks after the sockets may be this one: this wakes another.
+                    drop(tokio::spawn(async {}));
+                }
+                self.shared.execute(work);
+            }
             Taken::Waits => self.shared.startable.notify_one(),
         }
         if let Some(deadline) = options.deadline {
@@ -160,6 +169,8 @@ impl Shared {
                 && state.has_tuner()
                 && let Some((model, tuner)) = state.take_tuner(now)
             {
+                // This thread was woken for a job that another one has to take now.
+                self.startable.notify_one();
                 return Some(Task::Tune(model, tuner));
             }
             if let Some(work) = state.take(now) {
@@ -188,8 +199,8 @@ impl Shared {
     fn execute(&self, mut work: Work) {
         let started = Instant::now();
         let jobs = std::mem::take(&mut work.jobs);
-        batch::run(jobs, work.engine.as_mut(), work.batch, &work.metrics);
-        self.release(|state| state.finish(work, started.elapsed()));
+        let ran = batch::run(jobs, work.engine.as_mut(), work.batch, &work.metrics);
+        self.release(|state| state.finish(work, started.elapsed(), ran));
     }
 
     fn tune(&self, model: usize, mut tuner: Tuner) {

@@ -23,6 +23,8 @@ pub(super) struct State {
     closed: bool,
     /// When something was measured last.
     tuned: Option<Instant>,
+    /// The least core time that a model had had when its turn came last: one that comes back starts from there.
+    floor: Duration,
 }
 
 /// One model.
@@ -37,6 +39,8 @@ struct ModelState {
     running: usize,
     /// Running mean of the core time of one job.
     cost: Duration,
+    /// The least that one job took.
+    least_cost: Duration,
     /// Core time so far, for fairness between models: who has had least is next.
     spent: Duration,
     metrics: Arc<ModelMetrics>,
@@ -50,6 +54,8 @@ pub(super) struct Work {
     /// Rows that go into one run of the engine.
     pub(super) batch: usize,
     pub(super) metrics: Arc<ModelMetrics>,
+    /// How long it will probably take.
+    pub(super) expected: Duration,
     cores: usize,
     count: usize,
 }
@@ -85,6 +91,7 @@ impl State {
             models: Vec::new(),
             closed: false,
             tuned: None,
+            floor: Duration::ZERO,
         }
     }
 
@@ -103,6 +110,7 @@ impl State {
             capacity,
             batch: curve.best(),
             cost: curve.single(),
+            least_cost: curve.single(),
             tuner,
             running: 0,
             spent: Duration::ZERO,
@@ -111,8 +119,16 @@ impl State {
         self.models.len() - 1
     }
 
-    /// Whether a job would be taken now.
-    pub(super) fn admit(&self, model: usize, options: &RunOptions, now: Instant) -> Result<(), Rejected> {
+    /// Whether a job would be taken now. Those whose client left hold places that nobody needs.
+    pub(super) fn admit(&mut self, model: usize, options: &RunOptions, now: Instant) -> Result<(), Rejected> {
+        if self.check(model, options, now).is_ok() {
+            return Ok(());
+        }
+        self.models[model].forget_gone();
+        self.check(model, options, now)
+    }
+
+    fn check(&self, model: usize, options: &RunOptions, now: Instant) -> Result<(), Rejected> {
         if self.closed {
             return Err(Rejected::Closed);
         }
@@ -139,11 +155,7 @@ impl State {
 
     /// Takes a job, unless it cannot be served in time or there is no room.
     pub(super) fn submit(&mut self, model: usize, job: Job, now: Instant) -> Result<Taken, Rejected> {
-        if self.admit(model, &job.options, now).is_err() {
-            // Those whose client left hold places that nobody needs.
-            self.models[model].forget_gone();
-            self.admit(model, &job.options, now)?;
-        }
+        self.admit(model, &job.options, now)?;
         self.activate(model);
         let nothing_waits = self.models.iter().all(|entry| entry.waiting() == 0);
         let entry = &mut self.models[model];
@@ -159,13 +171,9 @@ impl State {
 
     /// A model that was idle does not get back the time that it did not use.
     fn activate(&mut self, model: usize) {
-        if self.models[model].is_active() {
-            return;
-        }
-        let active = self.models.iter().filter(|entry| entry.is_active());
-        if let Some(least) = active.map(|entry| entry.spent).min() {
+        if !self.models[model].is_active() {
             let entry = &mut self.models[model];
-            entry.spent = entry.spent.max(least);
+            entry.spent = entry.spent.max(self.floor);
         }
     }
 
@@ -183,7 +191,10 @@ impl State {
                 .min_by_key(|(_, entry)| entry.spent)?;
             let alone = self.free == self.cores && self.waiting() == 1;
             let entry = &mut self.models[model];
-            let jobs = entry.pop(now);
+            self.floor = self.floor.max(entry.spent);
+            // Each core that is free gets its share of what waits.
+            let share = entry.waiting().div_ceil(self.free);
+            let jobs = entry.pop(entry.batch.min(share), now);
             if jobs.is_empty() {
                 continue;
             }
@@ -199,28 +210,26 @@ impl State {
                 engine,
                 batch: entry.batch,
                 metrics: Arc::clone(&entry.metrics),
+                expected: entry.cost,
                 cores,
             });
         }
     }
 
-    /// Takes back what a run used, and learns what it cost.
-    pub(super) fn finish(&mut self, work: Work, took: Duration) {
+    /// Takes back what a run used, and learns what it cost. `ran` of its jobs had inputs that could be run.
+    pub(super) fn finish(&mut self, work: Work, took: Duration, ran: usize) {
         let entry = &mut self.models[work.model];
         self.free += work.cores;
         entry.running -= work.count;
         entry.spent += took * saturated(work.cores);
         entry.metrics.ran(took, work.cores);
-        if work.cores == 1 {
-            entry.engines.narrow.push(work.engine);
-            let each = took / saturated(work.count);
-            entry.cost = if entry.cost.is_zero() {
-                each
-            } else {
-                (entry.cost * 7 + each) / 8
-            };
-        } else {
+        if work.cores > 1 {
             entry.engines.wide = Some(work.engine);
+            return;
+        }
+        entry.engines.narrow.push(work.engine);
+        if ran > 0 {
+            entry.learn(took / saturated(ran));
         }
     }
 
@@ -228,7 +237,8 @@ impl State {
     /// moment has not come for long.
     pub(super) fn take_tuner(&mut self, now: Instant) -> Option<(usize, Tuner)> {
         let is_idle = self.free == self.cores && self.waiting() == 0;
-        let is_overdue = now - *self.tuned.get_or_insert(now) > TUNING_UNDER_LOAD;
+        // With one core, those who wait would wait for all of it.
+        let is_overdue = self.cores > 1 && now - *self.tuned.get_or_insert(now) > TUNING_UNDER_LOAD;
         if self.free == 0 || self.closed || !(is_idle || is_overdue) {
             return None;
         }
@@ -298,7 +308,9 @@ impl State {
     fn predict(&self, model: usize, priority: Priority) -> Duration {
         let entry = &self.models[model];
         if self.free > 0 && entry.waiting() == 0 {
-            return entry.cost;
+            // The least that it took: else one slow run could have all that come after it refused, and nothing
+            // would ever be learnt again.
+            return entry.least_cost;
         }
         let ahead = match priority {
             Priority::High => entry.high.len(),
@@ -306,9 +318,10 @@ impl State {
         };
         let others = self.models.iter().enumerate();
         let active = others.filter(|(index, entry)| *index == model || entry.waiting() > 0);
-        // Runs that are under way are half done, on average.
+        // Runs that are under way are half done, on average; its own run may be that of a batch.
         let work = entry.cost * saturated(ahead) + entry.cost * saturated(entry.running) / 2;
-        work * saturated(active.count()) / saturated(self.cores) + entry.cost
+        let own = entry.cost * saturated(entry.batch.min(ahead + 1));
+        work * saturated(active.count()) / saturated(self.cores) + own
     }
 }
 
@@ -328,10 +341,16 @@ impl ModelState {
         }
     }
 
-    /// Jobs for one run. One whose client left is dropped, one that would be late is told so.
-    fn pop(&mut self, now: Instant) -> Vec<Job> {
-        let mut jobs = Vec::with_capacity(self.batch);
-        while jobs.len() < self.batch {
+    /// At most so many jobs for one run. One whose client left is dropped, one that would be late is told so; no
+    /// more are added than the first of them has time for.
+    fn pop(&mut self, most: usize, now: Instant) -> Vec<Job> {
+        let mut jobs = Vec::with_capacity(most);
+        let mut earliest: Option<Instant> = None;
+        while jobs.len() < most {
+            let run = self.cost * saturated(jobs.len() + 1);
+            if !jobs.is_empty() && earliest.is_some_and(|deadline| now + run > deadline) {
+                break;
+            }
             let Some(job) = self.high.pop_front().or_else(|| self.normal.pop_front()) else {
                 break;
             };
@@ -339,14 +358,27 @@ impl ModelState {
                 continue;
             }
             match job.options.deadline {
-                Some(deadline) if now + self.cost > deadline => {
+                Some(deadline) if now + self.least_cost > deadline => {
                     // Its client may have left in this moment.
                     let _ = job.reply.send(Err(JobError::Expired));
                 }
-                _ => jobs.push(job),
+                deadline => {
+                    earliest = [earliest, deadline].into_iter().flatten().min();
+                    jobs.push(job);
+                }
             }
         }
         jobs
+    }
+
+    /// One run in which something else came between must not count for much.
+    fn learn(&mut self, each: Duration) {
+        if self.cost.is_zero() {
+            (self.cost, self.least_cost) = (each, each);
+            return;
+        }
+        self.cost = (self.cost * 7 + each.min(self.cost * 3)) / 8;
+        self.least_cost = self.least_cost.min(each);
     }
 
     fn forget_gone(&mut self) {

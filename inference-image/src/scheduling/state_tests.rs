@@ -118,7 +118,7 @@ fn a_job_runs_on_its_own_thread_while_a_core_is_free_and_nothing_waits() {
     let first = bench.plain(0).unwrap().unwrap();
     let _second = bench.plain(0).unwrap().unwrap();
     assert!(bench.plain(0).unwrap().is_none(), "both cores are busy");
-    bench.state.finish(first, COST);
+    bench.state.finish(first, COST, 1);
     assert!(bench.plain(0).unwrap().is_none(), "another one was there before");
     assert_eq!(ids(&bench.take().unwrap()), [2]);
 }
@@ -127,8 +127,11 @@ fn a_job_runs_on_its_own_thread_while_a_core_is_free_and_nothing_waits() {
 #[test]
 fn a_slow_model_is_left_to_the_runners() {
     let mut bench = Bench::new(1, &["a"], 1);
-    let work = bench.plain(0).unwrap().unwrap();
-    bench.state.finish(work, Duration::from_secs(1));
+    for _ in 0..8 {
+        let inline = bench.plain(0).unwrap();
+        let work = inline.or_else(|| bench.take()).unwrap();
+        bench.state.finish(work, Duration::from_secs(1), 1);
+    }
     assert!(bench.plain(0).unwrap().is_none());
     assert!(bench.take().is_some());
 }
@@ -141,7 +144,7 @@ fn alone_a_job_has_all_cores_and_with_others_each_has_one() {
         assert!(bench.plain(0).unwrap().is_none());
     }
     assert!(bench.take().is_none(), "no core is left");
-    bench.state.finish(wide, COST);
+    bench.state.finish(wide, COST, 1);
     let narrow = [bench.take().unwrap(), bench.take().unwrap()];
     assert_eq!(narrow.map(|work| ids(&work)), [[1], [2]]);
     assert!(bench.take().is_none());
@@ -189,7 +192,7 @@ fn a_job_that_became_late_while_it_waited_is_told_so_and_not_run() {
     let due = bench.due(2 * COST);
     assert!(bench.submit(0, due).unwrap().is_none());
     bench.now += COST * 3 / 2;
-    bench.state.finish(running, COST);
+    bench.state.finish(running, COST, 1);
     assert!(bench.take().is_none());
     assert_eq!(bench.answers[1].try_recv().unwrap(), Err(JobError::Expired));
 }
@@ -202,10 +205,10 @@ fn who_left_is_not_run_and_who_is_urgent_goes_first() {
     bench.answers.remove(1);
     assert!(bench.plain(0).unwrap().is_none());
     assert!(bench.submit(0, HIGH).unwrap().is_none());
-    bench.state.finish(running, COST);
+    bench.state.finish(running, COST, 1);
     let urgent = bench.take().unwrap();
     assert_eq!(ids(&urgent), [3]);
-    bench.state.finish(urgent, COST);
+    bench.state.finish(urgent, COST, 1);
     assert_eq!(ids(&bench.take().unwrap()), [2]);
 }
 
@@ -217,11 +220,11 @@ fn what_waits_goes_into_one_run_up_to_the_size_that_pays() {
     for _ in 0..2 {
         assert!(bench.plain(0).unwrap().is_none());
     }
-    bench.state.finish(running, COST);
+    bench.state.finish(running, COST, 1);
     let both = bench.take().unwrap();
     assert_eq!((ids(&both), both.batch), (vec![1, 2], 2));
     assert_eq!(bench.state.load(0).running, 2);
-    bench.state.finish(both, COST);
+    bench.state.finish(both, COST, 1);
     assert_eq!(bench.state.load(0).running, 0);
 }
 
@@ -231,7 +234,7 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
     let mut bench = Bench::new(1, &["slow", "fast"], 1);
     let mut turns = Vec::new();
     let first = bench.plain(0).unwrap().unwrap();
-    bench.state.finish(first, 3 * COST);
+    bench.state.finish(first, 3 * COST, 1);
     let mut running = bench.plain(0).unwrap();
     for _ in 0..12 {
         for model in [0, 1] {
@@ -243,7 +246,7 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
         }
         let work = running.take().unwrap();
         let took = if work.model == 0 { 3 * COST } else { COST };
-        bench.state.finish(work, took);
+        bench.state.finish(work, took, 1);
         running = bench.take();
         turns.push(running.as_ref().unwrap().model);
     }
@@ -252,6 +255,57 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
         (2..=4).contains(&slow),
         "a quarter of the turns, half of the time: {turns:?}"
     );
+}
+
+// It would starve the others for as long as it had been idle.
+#[test]
+fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
+    let mut bench = Bench::new(1, &["busy", "idle"], 1);
+    for _ in 0..100 {
+        let work = bench.plain(0).unwrap().unwrap();
+        bench.state.finish(work, COST, 1);
+    }
+    // Nothing runs and nothing waits when it comes.
+    let mut running = bench.plain(1).unwrap();
+    let mut turns = Vec::new();
+    for _ in 0..8 {
+        for model in [0, 1] {
+            if bench.state.load(model).queued == 0 {
+                assert!(bench.plain(model).unwrap().is_none());
+            }
+        }
+        bench.state.finish(running.take().unwrap(), COST, 1);
+        running = bench.take();
+        turns.push(running.as_ref().unwrap().model);
+    }
+    let busy = turns.iter().filter(|&&model| model == 0).count();
+    assert!((3..=5).contains(&busy), "{turns:?}");
+}
+
+// With every deadline refused nothing would run, and nothing would ever be learnt again.
+#[test]
+fn one_slow_run_does_not_shut_requests_with_deadlines_out() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let slow = bench.plain(0).unwrap().unwrap();
+    bench.state.finish(slow, 1000 * COST, 1);
+    let due = bench.due(COST);
+    let work = bench.submit(0, due).unwrap().unwrap();
+    bench.state.finish(work, COST, 1);
+    assert!(bench.state.load(0).predicted_wait < COST);
+}
+
+#[test]
+fn a_free_core_is_left_its_share_of_what_waits() {
+    let mut bench = Bench::new(2, &["a"], 2);
+    let running = [bench.plain(0).unwrap().unwrap(), bench.plain(0).unwrap().unwrap()];
+    for _ in 0..2 {
+        assert!(bench.plain(0).unwrap().is_none());
+    }
+    for work in running {
+        bench.state.finish(work, COST, 1);
+    }
+    assert_eq!(ids(&bench.take().unwrap()), [2]);
+    assert_eq!(ids(&bench.take().unwrap()), [3]);
 }
 
 #[test]
@@ -271,6 +325,6 @@ fn a_server_that_leaves_finishes_what_waits_and_takes_nothing_new() {
     assert!(bench.plain(0).unwrap().is_none());
     bench.state.close();
     assert!(matches!(bench.plain(0), Err(Rejected::Closed)));
-    bench.state.finish(running, COST);
+    bench.state.finish(running, COST, 1);
     assert!(bench.take().is_some());
 }

@@ -7,14 +7,14 @@
 use crate::engine::{Engine, Signature};
 use crate::tensor::{DataType, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Runs measured of each size.
 const SAMPLES: usize = 5;
 /// A batch must save this part of each row's time to be worth its wait.
 const GAIN: f64 = 0.05;
-/// No larger batch is tried when one takes this long: a request that comes meanwhile has one core less.
+/// No batch is tried that would take longer, row by row: a request that comes meanwhile has one core less.
 const LONGEST: Duration = Duration::from_millis(250);
 /// How far outputs of a batch may differ from those of single rows, relative to the largest.
 const TOLERANCE: f32 = 1e-2;
@@ -42,6 +42,23 @@ impl Curve {
         let best = sizes.min_by(|a, b| a.1.total_cmp(&b.1));
         best.filter(|&(_, time)| time < single * (1.0 - GAIN))
             .map_or(1, |(rows, _)| rows)
+    }
+
+    /// Whether it can have been measured: a file may hold anything.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let hour = 3600.0;
+        let mut runs = self.runs.iter();
+        runs.all(|(rows, times)| {
+            (1..=1 << 16).contains(rows) && times.iter().all(|time| *time > 0.0 && *time < hour)
+        })
+    }
+
+    /// Forgets runs of more rows than this.
+    #[must_use]
+    pub fn up_to(mut self, largest: usize) -> Self {
+        self.runs.retain(|&rows, _| rows <= largest.max(1));
+        self
     }
 
     /// What a run of one row takes; zero if that is not known.
@@ -76,6 +93,8 @@ pub struct Tuner {
     outputs: Vec<usize>,
     largest: usize,
     verified: bool,
+    /// Sizes that the session has run.
+    planned: BTreeSet<usize>,
     curve: Curve,
 }
 
@@ -107,6 +126,7 @@ impl Tuner {
             outputs: (0..signature.outputs.len()).collect(),
             largest,
             verified: false,
+            planned: BTreeSet::new(),
             curve,
         })
     }
@@ -149,11 +169,14 @@ impl Tuner {
             std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|&rows| rows <= self.largest);
         let single = self.curve.single().as_secs_f64();
         for rows in sizes {
+            if single * rows as f64 > LONGEST.as_secs_f64() {
+                return None;
+            }
             if self.curve.samples(rows) < SAMPLES {
                 return Some(rows);
             }
             let time = self.curve.median(rows).unwrap_or_default();
-            if time > LONGEST.as_secs_f64() || (rows >= 4 && time / rows as f64 > single * (1.0 + GAIN)) {
+            if rows >= 4 && time / rows as f64 > single * (1.0 + GAIN) {
                 return None;
             }
         }
@@ -172,8 +195,11 @@ impl Tuner {
         }
         let inputs = self.inputs(0, rows);
         // The first run of a shape plans its memory.
-        if self.curve.samples(rows) == 0 && self.run(&inputs).is_none() {
-            return false;
+        if !self.planned.contains(&rows) {
+            if self.run(&inputs).is_none() {
+                return false;
+            }
+            self.planned.insert(rows);
         }
         let started = Instant::now();
         if self.run(&inputs).is_none() {
@@ -194,8 +220,12 @@ impl Tuner {
     }
 
     /// Whether the rows of a batch come out as they do alone. Where the first dimension is no batch (a
-    /// sequence, say), they do not.
+    /// sequence, say), or a scale is taken from the whole batch (dynamic quantisation), they do not: the second
+    /// row is a hundred times as large as the first.
     fn verify(&mut self) -> bool {
+        if !self.row.iter().any(|(datatype, _)| varies(*datatype)) {
+            return false;
+        }
         let (first, second) = (self.inputs(0, 1), self.inputs(1, 1));
         let both = self.inputs(0, 2);
         let (Some(first), Some(second), Some(both)) = (self.run(&first), self.run(&second), self.run(&both))
@@ -221,21 +251,34 @@ impl Tuner {
     }
 }
 
-/// Numbers from 0 to 1, or zeros where the elements may be indices.
-fn noise(datatype: DataType, shape: Vec<i64>, seed: u64) -> Option<Tensor> {
-    if datatype != DataType::Fp32 {
-        return Tensor::zeros(datatype, shape);
-    }
+/// Whether [`noise`] of that type is more than zeros.
+const fn varies(datatype: DataType) -> bool {
+    matches!(datatype, DataType::Fp32 | DataType::Fp16 | DataType::Uint8)
+}
+
+/// Numbers from 0 to 1, in every second row from 0 to 100; bytes; or zeros where the elements may be indices.
+fn noise(datatype: DataType, shape: Vec<i64>, row: u64) -> Option<Tensor> {
     let count = crate::tensor::element_count(&shape)?;
     // Knuth's MMIX generator: any will do.
-    let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut state = row.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let next = || {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1 << 24) as f32
+        state >> 40
     };
-    Tensor::from_vec(shape, std::iter::repeat_with(next).take(count).collect())
+    let values = std::iter::repeat_with(next).take(count);
+    let scale = if row % 2 == 1 { 100.0 } else { 1.0 };
+    let floats = |value: u64| value as f32 / (1 << 24) as f32 * scale;
+    match datatype {
+        DataType::Fp32 => Tensor::from_vec(shape, values.map(floats).collect()),
+        DataType::Fp16 => {
+            let halves = values.map(|value| half::f16::from_f32(floats(value)));
+            Tensor::from_vec(shape, halves.collect())
+        }
+        DataType::Uint8 => Tensor::from_vec(shape, values.map(|value| value.to_le_bytes()[0]).collect()),
+        other => Tensor::zeros(other, shape),
+    }
 }
 
 fn close(a: &Tensor, b: &Tensor) -> bool {
@@ -251,20 +294,20 @@ fn close(a: &Tensor, b: &Tensor) -> bool {
             .all(|(a, b)| (a - b).abs() <= largest * TOLERANCE || a == b)
 }
 
+/// How long one run takes; `None` if it fails.
+pub fn timed(engine: &mut dyn Engine, inputs: &[Tensor]) -> Option<Duration> {
+    let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
+    let started = Instant::now();
+    engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
+}
+
 /// Whether `wide` runs the inputs clearly faster than `narrow`, which has run them before.
 #[must_use]
 pub fn wide_pays(narrow: &mut dyn Engine, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
-    let outputs: Vec<usize> = (0..narrow.signature().outputs.len()).collect();
-    let time = |engine: &mut dyn Engine| {
-        let started = Instant::now();
-        engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
-    };
     // The first run of a session plans its memory. The faster of two: something else may come between.
-    let (narrow, _, wide) = (
-        time(narrow).min(time(narrow)),
-        time(wide),
-        time(wide).min(time(wide)),
-    );
+    timed(wide, inputs);
+    let narrow = timed(narrow, inputs).min(timed(narrow, inputs));
+    let wide = timed(wide, inputs).min(timed(wide, inputs));
     match (narrow, wide) {
         (Some(narrow), Some(wide)) => wide.as_secs_f64() < narrow.as_secs_f64() * 0.9,
         _ => false,

@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::{EngineError, Port};
 use std::sync::{Arc, Mutex};
 
-/// Doubles its inputs; a run takes `fixed` and `each` per row. `mixes` lets rows depend on each other.
+/// Doubles its inputs; a run takes `fixed`, and `each` for each pair of rows. `mixes` lets rows depend on each other.
 struct Doubler {
     signature: Signature,
     fixed: Duration,
@@ -20,7 +20,7 @@ impl Engine for Doubler {
     fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let input = &inputs[0];
         let rows = u32::try_from(input.shape()[0]).unwrap();
-        std::thread::sleep(self.fixed + self.each * rows);
+        std::thread::sleep(self.fixed + self.each * rows * rows);
         let values = input.elements::<f32>().unwrap();
         let more = if self.mixes { values.len() as f32 } else { 0.0 };
         let doubled = values.iter().map(|value| value * 2.0 + more).collect();
@@ -71,7 +71,7 @@ fn where_a_run_costs_much_by_itself_many_rows_go_into_it() {
 }
 
 #[test]
-fn where_each_row_costs_the_same_none_waits_for_another() {
+fn where_more_rows_make_each_slower_none_waits_for_another() {
     let (tuner, stored) = tuner(0, 4, false);
     let mut tuner = tuner.unwrap();
     while tuner.step() {}

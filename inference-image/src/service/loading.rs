@@ -4,7 +4,7 @@ use crate::classify::ImageClassifier;
 use crate::engine::{Cache, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::exit::Fatal;
 use crate::package::{self, manifest::Manifest};
-use crate::scheduling::{Curve, Engines, MakeEngine, Store, Tuner, wide_pays};
+use crate::scheduling::{Curve, Engines, MakeEngine, Store, Tuner, timed, wide_pays};
 use crate::tensor::Tensor;
 use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
 use std::sync::Arc;
@@ -144,19 +144,16 @@ impl Candidate {
             None => tracing::info!("the model takes inputs of any size, it is not warmed up"),
         }
         let report = self.report(config, &signature);
-        let (wide, tuner) = match (self.tuning, row) {
+        let (wide, tuner, curve) = match (self.tuning, row) {
             (Some(tuning), Some(row)) => tuning.measure(&signature, &row, self.narrow.first_mut()),
-            _ => (None, None),
+            _ => (None, None, Curve::default()),
         };
         Ok(Ready {
             engines: Engines {
                 narrow: self.narrow,
                 wide,
             },
-            curve: tuner
-                .as_ref()
-                .map(|tuner| tuner.curve().clone())
-                .unwrap_or_default(),
+            curve,
             tuner,
             signature,
             classifier,
@@ -193,15 +190,21 @@ impl Tuning {
         signature: &Signature,
         row: &[Tensor],
         narrow: Option<&mut Box<dyn Engine>>,
-    ) -> (Option<Box<dyn Engine>>, Option<Tuner>) {
+    ) -> (Option<Box<dyn Engine>>, Option<Tuner>, Curve) {
         let Self {
             model,
             cores,
             max_batch,
             wide,
         } = self;
-        let mut curve = model.curve(cores).unwrap_or_default();
+        let mut curve = model.curve(cores).unwrap_or_default().up_to(max_batch);
         let is_known = curve.single() > Duration::ZERO;
+        let mut narrow = narrow;
+        if let Some(engine) = narrow.as_mut().filter(|_| !is_known)
+            && let Some(took) = timed(engine.as_mut(), row)
+        {
+            curve.add(1, took);
+        }
         let wide = match narrow.filter(|_| wide && curve.wide != Some(false)) {
             Some(narrow) => all_cores(&model, cores, narrow.as_mut(), row, &mut curve),
             None => None,
@@ -217,7 +220,8 @@ impl Tuning {
             tuner.quick(QUICK_TUNING);
         }
         model.tidy();
-        (wide, tuner)
+        let curve = tuner.as_ref().map_or(curve, |tuner| tuner.curve().clone());
+        (wide, tuner, curve)
     }
 }
 
