@@ -30,7 +30,11 @@ use table::Table;
 /// Prints a table and writes target/bench/server.json. Run it through `make bench-server`, which makes the models
 /// and builds the programs; nothing else should run on the machine.
 #[derive(Parser)]
-#[command(name = "bench-server", args_conflicts_with_subcommands = true)]
+#[command(
+    name = "bench-server",
+    bin_name = "scripts/bench-server",
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
     /// Rounds; the value of a row is their median.
     #[arg(long, default_value_t = 5)]
@@ -107,6 +111,10 @@ fn coordinate(arguments: Arguments) -> Result<ExitCode> {
     );
     let mut table = Table::default();
     rows::measure(&bench, &mut table)?;
+    ensure!(
+        !table.is_empty(),
+        "no row's name contains what --only says; a run without it shows them all"
+    );
     let machine = json!({
         "cores": bench.cores,
         "processor": processor(),

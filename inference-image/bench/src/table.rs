@@ -149,6 +149,10 @@ impl Table {
         self.rows.push(row);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Whether a row failed for another reason than its number.
     pub(crate) fn has_failures(&self) -> bool {
         self.rows.iter().any(|row| {
