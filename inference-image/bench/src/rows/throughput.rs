@@ -58,7 +58,8 @@ fn group(
     aims: &[Aim],
     batches: Option<&[usize]>,
 ) -> Result<()> {
-    if !aims.iter().any(|aim| bench.wants(&aim.workload)) {
+    let has_peers = bench.peers && batches.is_none();
+    if !has_peers && !aims.iter().any(|aim| bench.wants(&aim.workload)) {
         return Ok(());
     }
     println!("{}: answers per second", model.name);
@@ -83,6 +84,7 @@ fn try_group(
         closed(Wire::Grpc, bench.grpc(model, &samples)?),
         closed(Wire::Http, bench.jpegs(model)?),
     ];
+    let load = loads[0].clone();
     let spread = aims.get(loads.len()).filter(|aim| bench.wants(&aim.workload));
     let mut contenders: Vec<Contender> = Vec::new();
     for (index, (aim, drive)) in aims.iter().zip(loads).enumerate() {
@@ -104,15 +106,16 @@ fn try_group(
         }
     }
     let mut running = Vec::new();
-    if bench.peers
-        && let Some(first) = contenders.first()
-    {
-        running = peers::start(bench, table, model, &samples, &first.drive);
+    if bench.peers && batches.is_none() {
+        running = peers::start(bench, table, model, &samples, &load);
         contenders.extend(running.iter().map(|peer| Contender {
             aim: peer.aim.clone(),
             drive: peer.drive.clone(),
             is_peer: true,
         }));
+    }
+    if contenders.is_empty() {
+        return Ok(());
     }
     server.settle();
     let sessions = Sessions {
