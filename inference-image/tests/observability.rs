@@ -248,3 +248,19 @@ async fn a_request_whose_caller_is_traced_has_a_span_with_parts() {
         assert!(span.end_time_unix_nano <= root.end_time_unix_nano, "{spans:#?}");
     }
 }
+
+/// Requests matter more than their traces; but who looks for traces must find out why there are none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_is_not_there_is_told_and_harms_no_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let more = format!("tracing: {{endpoint: '{endpoint}', sampleRatio: 1}}");
+    let mut server = Server::start(&config(&more), &[]);
+    let (http, _) = server.addresses();
+    assert_eq!(exchange(&mut connect(http).await, infer(None)).await.0, 200);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let told = |line: &Value| line["name"] == "BatchSpanProcessor.ExportError";
+    assert!(server.log().iter().any(told), "{:#?}", server.log());
+}

@@ -28,13 +28,18 @@ pub(super) struct Shared {
 }
 
 /// Serves a connection until its end; returns why it ended.
-pub(super) async fn run(stream: TcpStream, shared: Arc<Shared>, activity: Arc<Activity>) -> Closed {
+pub(super) async fn run(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    activity: Arc<Activity>,
+    times: Times,
+) -> Closed {
     let transport = match secure(stream, &shared).await {
         Ok(transport) => transport,
         Err(reason) => return reason,
     };
     let mut stream = Stream::new(transport, Arc::clone(&activity));
-    let speaks_http_2 = match greet(&mut stream, &activity, &shared.times).await {
+    let speaks_http_2 = match greet(&mut stream, &activity, &times).await {
         Ok(speaks) => speaks,
         Err(reason) => return reason,
     };
@@ -49,10 +54,10 @@ pub(super) async fn run(stream: TcpStream, shared: Arc<Shared>, activity: Arc<Ac
     let ended = if speaks_http_2 {
         activity.multiplex();
         let connection = shared.http2.serve_connection(stream, service);
-        drive(connection, &activity, &shared.times).await
+        drive(connection, &activity, &times).await
     } else {
         let connection = shared.http1.serve_connection(stream, service);
-        drive(connection, &activity, &shared.times).await
+        drive(connection, &activity, &times).await
     };
     match ended {
         Ended::ByUs(reason) => reason,

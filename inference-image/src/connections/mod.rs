@@ -119,7 +119,7 @@ impl Server {
         let times = Times {
             header: settings.header,
             idle: settings.idle,
-            quiet: jittered(settings.quiet),
+            quiet: settings.quiet,
         };
         let shared = Shared {
             front,
@@ -209,10 +209,14 @@ impl Server {
         let activity = Arc::new(Activity::new(age, self.settings.max_requests));
         let place = self.places.take(free, &activity);
         let (shared, metrics) = (Arc::clone(&self.shared), self.metrics.clone());
+        let times = Times {
+            quiet: jittered(shared.times.quiet),
+            ..shared.times
+        };
         metrics.accepted.inc();
         metrics.open.inc();
         tokio::spawn(async move {
-            let reason = connection::run(stream, shared, activity).await;
+            let reason = connection::run(stream, shared, activity, times).await;
             metrics.closed(reason);
             drop(place);
         });

@@ -332,10 +332,10 @@ mod tests {
     fn an_unknown_key_is_named() {
         for (text, key) in [
             (format!("{SMALLEST}colour: RGB\n"), "colour"),
-            (SMALLEST.replace("{}", "{meen: [1]}"), "meen"),
+            (SMALLEST.replace("{}", "{meen: [1]}"), "did you mean `mean`?"),
             (
                 SMALLEST.replace("{}", "{resize: {mode: stretch, width: 1, height: 1, sise: 2}}"),
-                "sise",
+                "unknown key `sise` at preprocessing.resize",
             ),
         ] {
             let problem = parse(&text).unwrap_err();
