@@ -5,6 +5,7 @@ mod body;
 mod classes;
 mod classify;
 mod error;
+mod examples;
 mod frames;
 mod grpc;
 mod infer;
@@ -15,7 +16,9 @@ mod limited;
 mod management;
 mod multipart;
 mod oip;
+mod openapi;
 mod request;
+mod routes;
 mod triton;
 mod verbs;
 
@@ -26,9 +29,9 @@ pub use management::{Management, record_load, router as management_router};
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};
 use axum::Router;
-use axum::routing::get;
 use body::Budget;
 use kept::Kept;
+use routes::Routes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,13 +110,22 @@ impl Api {
 pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
     let grpc = grpc::router(&lifecycle);
     let api = Arc::new(Api::new(service, lifecycle));
-    Router::new()
-        .route("/v1/models", get(oip::models))
-        .route("/v1/models/{model}", get(oip::model_ready).post(verbs::post))
-        .route("/v2/models/{model}", get(oip::model).post(verbs::post))
-        .merge(oip::router())
+    routes()
+        .into_router()
         .merge(grpc)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(api)
+}
+
+/// What is served over HTTP but for gRPC; each route has its description in `openapi/openapi.yaml`.
+fn routes() -> Routes {
+    let routes = Routes::default()
+        .get("/openapi.json", openapi::document)
+        .get("/v1/models", oip::models)
+        .get("/v1/models/{model}", oip::model_ready)
+        .post("/v1/models/{model}", verbs::post)
+        .get("/v2/models/{model}", oip::model)
+        .post("/v2/models/{model}", verbs::post);
+    oip::add(routes)
 }

@@ -9,14 +9,13 @@ mod response;
 
 use super::body::{Encoding, Received, Wanted};
 use super::request::{Target, deadline, measured};
+use super::routes::Routes;
 use super::{Api, ApiError, Named, infer};
 use crate::scheduling::RunOptions;
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
-use axum::routing::{any, get, post};
 use request::{Echo, Parsed};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,25 +23,25 @@ use std::time::Instant;
 /// Length of the JSON part of a body that tensors follow.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// The protocol's paths, but for those of a model without anything behind its name.
-pub(super) fn router() -> Router<Arc<Api>> {
-    let index = || get(metadata::index).post(metadata::index);
-    let mut router = Router::new()
-        .route("/v2", get(metadata::server))
-        .route("/v2/health/live", get(metadata::live))
-        .route("/v2/health/ready", get(metadata::ready))
-        .route("/v2/models", get(metadata::models))
-        .route("/v2/models/stats", get(metadata::all_statistics))
-        .route("/v2/models/{model}/versions/{version}", get(metadata::model))
-        .route("/v2/repository/index", index())
-        .route("/v2/repository/{repository}/index", index());
+/// Adds the protocol's paths, but for those of a model without anything behind its name.
+pub(super) fn add(routes: Routes) -> Routes {
+    let mut routes = routes
+        .get("/v2", metadata::server)
+        .get("/v2/health/live", metadata::live)
+        .get("/v2/health/ready", metadata::ready)
+        .get("/v2/models", metadata::models)
+        .get("/v2/models/stats", metadata::all_statistics)
+        .get("/v2/models/{model}/versions/{version}", metadata::model);
+    for path in ["/v2/repository/index", "/v2/repository/{repository}/index"] {
+        routes = routes.get(path, metadata::index).post(path, metadata::index);
+    }
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
-        router = router
-            .route(&format!("{model}/ready"), get(metadata::model_ready))
-            .route(&format!("{model}/config"), get(metadata::config))
-            .route(&format!("{model}/stats"), get(metadata::statistics))
-            .route(&format!("{model}/infer"), post(infer_tensors))
-            .route(&format!("{model}/trace/setting"), any(metadata::not_implemented));
+        routes = routes
+            .get(&format!("{model}/ready"), metadata::model_ready)
+            .get(&format!("{model}/config"), metadata::config)
+            .get(&format!("{model}/stats"), metadata::statistics)
+            .post(&format!("{model}/infer"), infer_tensors)
+            .any(&format!("{model}/trace/setting"), metadata::not_implemented);
     }
     for path in [
         "/v2/repository/models/{model}/load",
@@ -54,9 +53,9 @@ pub(super) fn router() -> Router<Arc<Api>> {
         "/v2/trace/setting",
         "/v2/logging",
     ] {
-        router = router.route(path, any(metadata::not_implemented));
+        routes = routes.any(path, metadata::not_implemented);
     }
-    router
+    routes
 }
 
 pub(super) use metadata::{model, model_ready, models};
