@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
 
-/// What load balancers and the kubelet ask, who have no token, and what tells nothing of the models.
+/// What load balancers and the kubelet ask, who have no token, and what tells nothing of the models. The page's
+/// files are free too: it asks for the token itself.
 const FREE: [&str; 6] = [
     "/v2/health/live",
     "/v2/health/ready",
@@ -51,7 +52,8 @@ impl Tokens {
 
     /// Why the request is refused; `None` if it is not.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> Option<&'static str> {
-        if FREE.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if FREE.contains(&path) || crate::protocol::is_page_file(path) {
             return None;
         }
         let Some(value) = request.headers().get(header::AUTHORIZATION) else {
@@ -138,6 +140,8 @@ mod tests {
         assert!(refused(path, None));
         assert!(!refused("/v2/health/live", None) && !refused("/v2/health/ready", None));
         assert!(refused("/v2/health/live/", None) && refused("/v2", None));
+        assert!(!refused("/", None) && !refused("/ui/page.js", None));
+        assert!(refused("/ui/models.json", None) && refused("/openapi.json", None));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Inputs that each model takes, for requests that can be copied.
+//! Inputs that each model takes, for requests that can be copied: out of the page and of `/openapi.json`.
 
 use crate::engine::Port;
 use crate::service::Model;

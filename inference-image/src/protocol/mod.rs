@@ -17,6 +17,7 @@ mod management;
 mod multipart;
 mod oip;
 mod openapi;
+mod page;
 mod request;
 mod routes;
 mod triton;
@@ -25,6 +26,7 @@ mod verbs;
 pub use error::ApiError;
 pub use grpc::proto;
 pub use management::{Management, record_load, router as management_router};
+pub(crate) use page::is_file as is_page_file;
 
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};
@@ -127,5 +129,5 @@ fn routes() -> Routes {
         .post("/v1/models/{model}", verbs::post)
         .get("/v2/models/{model}", oip::model)
         .post("/v2/models/{model}", verbs::post);
-    oip::add(routes)
+    page::add(oip::add(routes))
 }
