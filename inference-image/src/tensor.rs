@@ -108,7 +108,7 @@ impl Tensor {
             return Err(TensorError::Shape(shape));
         };
         let Some(size) = datatype.size() else {
-            return Self::from_strings(shape, read_strings(bytes)?);
+            return Self::from_strings(shape, read_strings(bytes, count)?);
         };
         let expected = count
             .checked_mul(size)
@@ -292,9 +292,12 @@ fn concatenated(parts: &[&Tensor]) -> Bytes {
 /// Bytes of the length before each element of `BYTES`.
 const LENGTH: usize = 4;
 
-fn read_strings(mut bytes: Bytes) -> Result<Vec<Bytes>, TensorError> {
+/// At most one element more than expected: that is enough to know, and an empty one takes eight times its bytes.
+fn read_strings(mut bytes: Bytes, expected: usize) -> Result<Vec<Bytes>, TensorError> {
     let mut elements = Vec::new();
-    while let Some((length, _)) = bytes.split_first_chunk::<LENGTH>() {
+    while elements.len() <= expected
+        && let Some((length, _)) = bytes.split_first_chunk::<LENGTH>()
+    {
         let end = usize::try_from(u32::from_le_bytes(*length))
             .ok()
             .and_then(|length| length.checked_add(LENGTH));
@@ -303,7 +306,7 @@ fn read_strings(mut bytes: Bytes) -> Result<Vec<Bytes>, TensorError> {
             .ok_or(TensorError::Lengths)?;
         elements.push(bytes.split_to(end).slice(LENGTH..));
     }
-    if bytes.is_empty() {
+    if bytes.is_empty() || elements.len() > expected {
         Ok(elements)
     } else {
         Err(TensorError::Lengths)
@@ -387,6 +390,10 @@ mod tests {
         assert!(matches!(
             wire(DataType::Bytes, &[2], b"\x01\0\0\0b"),
             TensorError::Elements { found: 1, .. }
+        ));
+        assert!(matches!(
+            wire(DataType::Bytes, &[2], &[0; 40]),
+            TensorError::Elements { found: 3, .. }
         ));
         assert!(Tensor::from_vec(vec![2, 3], vec![0_u8; 5]).is_none());
         assert_eq!(element_count(&[-1, 2]), None);

@@ -5,7 +5,7 @@ use super::{ApiError, classes, json};
 use crate::engine::{Port, Signature};
 use crate::scheduling::{InputError, InputProblem, Priority, RunError, RunOptions, Timing};
 use crate::service::Model;
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::{DataType, Tensor, element_count};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,10 @@ impl<'a> Draft<'a> {
         let datatype = DataType::parse(datatype)
             .ok_or_else(|| format!("input {name:?} has the unknown datatype {datatype:?}"))?;
         port.check(datatype, shape)?;
+        if datatype == DataType::Bytes && element_count(shape).is_none_or(|count| count > json::MAX_TEXTS) {
+            let most = json::MAX_TEXTS;
+            return Err(format!("input {name:?} has more than {most} elements of BYTES"));
+        }
         Ok((index, datatype))
     }
 
@@ -326,6 +330,7 @@ fn top(model: &Model, output: usize, count: usize, tensor: &Tensor) -> Result<Te
 
 #[cfg(test)]
 pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// A signature of ports: name, type, shape.
@@ -362,6 +367,19 @@ pub(super) mod tests {
         let options = wishes.options(arrived, None);
         assert!(options.deadline.is_none_or(|deadline| deadline > arrived));
         assert_eq!(options.priority, Priority::Normal);
+    }
+
+    // An empty text takes many times its bytes in memory.
+    #[test]
+    fn a_tensor_has_no_more_texts_than_memory_for_them() {
+        let signature = signature(&[("x", DataType::Bytes, &[-1])], &[("y", DataType::Bytes, &[-1])]);
+        let draft = Draft::new(&signature);
+        assert!(draft.input("x", "BYTES", &[1 << 20]).is_ok());
+        let problem = draft.input("x", "BYTES", &[(1 << 20) + 1]).unwrap_err();
+        assert!(problem.contains("more than 1048576"), "{problem}");
+        let list = format!("[{}\"\"]", "\"\",".repeat(1 << 20));
+        let problem = json::read_nested(list.as_bytes(), DataType::Bytes).unwrap_err();
+        assert!(problem.contains("more elements"), "{problem}");
     }
 
     #[test]

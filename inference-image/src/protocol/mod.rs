@@ -7,6 +7,7 @@ mod classify;
 mod error;
 mod examples;
 mod frames;
+pub mod fuzz;
 mod grpc;
 mod infer;
 mod json;

@@ -139,7 +139,7 @@ impl Messages {
 ///
 /// # Errors
 /// As [`Budget::read`].
-pub(super) async fn receive(
+pub(in crate::protocol) async fn receive(
     budget: &Budget,
     headers: &HeaderMap,
     body: Body,

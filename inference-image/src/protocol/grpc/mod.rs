@@ -21,6 +21,7 @@ pub mod proto {
 use super::body::Received;
 use super::request::counted;
 use super::{Api, ApiError, Named, infer};
+use crate::engine::Signature;
 use crate::lifecycle::Lifecycle;
 use axum::Router;
 use axum::body::Body;
@@ -31,8 +32,12 @@ use axum::routing::{MethodRouter, any, post};
 use bytes::Bytes;
 use prost::Message;
 use request::Envelope;
+
 use std::sync::Arc;
 use std::time::Instant;
+
+pub(super) use message::receive;
+pub(super) use request::first_tensor_at;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 
@@ -121,6 +126,14 @@ async fn answer(
     let length: usize = parts.iter().map(Bytes::len).sum();
     metrics.response_bytes.inc_by(length as u64);
     Ok(parts)
+}
+
+/// Reads a `ModelInferRequest`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse(message: &Bytes, signature: &Signature) -> Result<infer::Request, String> {
+    Envelope::read(message)?.request(message, signature)
 }
 
 /// Frames what a call gives.

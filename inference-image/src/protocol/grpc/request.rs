@@ -48,7 +48,7 @@ impl From<Malformed> for String {
 
 /// Where the first tensor that comes as bytes begins in a message, as far as its beginning `start` tells; 0 if
 /// it does not.
-pub(super) fn first_tensor_at(start: &[u8]) -> usize {
+pub(in crate::protocol) fn first_tensor_at(start: &[u8]) -> usize {
     let mut fields = Fields(start);
     while let Ok((number, length)) = fields.announced() {
         if number == RAW_INPUT_CONTENTS {

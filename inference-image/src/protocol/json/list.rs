@@ -52,7 +52,7 @@ impl fmt::Display for Problem {
             Self::NoList => formatter.write_str("expected a list"),
             Self::Mixed => formatter.write_str("lists and elements are mixed"),
             Self::Ragged => formatter.write_str("the nested lists do not have the shape of a tensor"),
-            Self::TooMany => formatter.write_str("there are more elements than the shape holds"),
+            Self::TooMany => formatter.write_str("there are more elements than there may be"),
             Self::TooDeep => write!(formatter, "there are more than {MAX_RANK} dimensions"),
         }
     }

@@ -12,6 +12,9 @@ use crate::tensor::{DataType, Element, Tensor, element_count};
 use bytes::Bytes;
 use list::{Item, List, Problem};
 
+/// Most elements of a tensor of `BYTES`: each takes some 32 bytes of memory, and 3 in a request.
+pub(super) const MAX_TEXTS: usize = 1 << 20;
+
 /// Whether the type has a JSON form; half-precision numbers have none, as in Triton.
 pub(super) const fn has_json(datatype: DataType) -> bool {
     !matches!(datatype, DataType::Fp16 | DataType::Bf16)
@@ -47,7 +50,7 @@ fn tensor(json: &[u8], datatype: DataType, shape: Option<&[i64]>) -> Result<Tens
         DataType::Fp32 => numbers::<f32>(json, shape),
         DataType::Fp64 => numbers::<f64>(json, shape),
         DataType::Bytes => {
-            let list = list::<Bytes>(json, shape)?;
+            let list = list::<Bytes>(json, shape, MAX_TEXTS)?;
             Tensor::from_strings(list.shape, list.elements).map_err(|problem| problem.to_string())
         }
         DataType::Fp16 | DataType::Bf16 => Err(format!(
@@ -58,13 +61,13 @@ fn tensor(json: &[u8], datatype: DataType, shape: Option<&[i64]>) -> Result<Tens
 }
 
 fn numbers<T: Item + Element>(json: &[u8], shape: Option<&[i64]>) -> Result<Tensor, String> {
-    let list = list::<T>(json, shape)?;
+    let list = list::<T>(json, shape, usize::MAX)?;
     Tensor::from_vec(list.shape, list.elements).ok_or_else(|| Problem::Ragged.to_string())
 }
 
 /// A list that has the shape, or is flat and gets it.
-fn list<T: Item>(json: &[u8], shape: Option<&[i64]>) -> Result<List<T>, String> {
-    let expected = shape.map_or(usize::MAX, |shape| element_count(shape).unwrap_or(0));
+fn list<T: Item>(json: &[u8], shape: Option<&[i64]>, most: usize) -> Result<List<T>, String> {
+    let expected = shape.map_or(most, |shape| element_count(shape).unwrap_or(0));
     let list = list::read::<T>(json, expected).map_err(|problem| match shape {
         Some(shape) => format!("{problem} ({shape:?})"),
         None => problem.to_string(),
@@ -125,7 +128,7 @@ mod tests {
             (
                 "[1, 2, 3, 4, 5, 6, 7]",
                 DataType::Fp32,
-                "more elements than the shape holds ([3, 2])",
+                "more elements than there may be ([3, 2])",
             ),
             (
                 "[1, 2, 3, 4, 5, 600]",

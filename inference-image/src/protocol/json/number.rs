@@ -163,15 +163,16 @@ impl<'a> Number<'a> {
     #[inline]
     pub(super) fn double(self) -> Option<f64> {
         // With digits and a power that a double holds exactly there is only one rounding.
-        if self.mantissa <= 1 << 53 && self.exponent >= -22 {
-            if let Some(power) = self.power(self.exponent.abs()) {
-                let digits = self.digits();
-                return Some(self.signed(if self.exponent < 0 {
-                    digits / power
-                } else {
-                    digits * power
-                }));
-            }
+        if self.mantissa <= 1 << 53
+            && self.exponent >= -22
+            && let Some(power) = self.power(self.exponent.abs())
+        {
+            let digits = self.digits();
+            return Some(self.signed(if self.exponent < 0 {
+                digits / power
+            } else {
+                digits * power
+            }));
         }
         let value: f64 = parse(self.text)?;
         value.is_finite().then_some(value)

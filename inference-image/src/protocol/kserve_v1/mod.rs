@@ -33,7 +33,7 @@ struct Predict {
 
 /// How tensors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     /// A list of instances.
     Rows,
     /// A tensor for each input.
@@ -65,7 +65,7 @@ pub(super) async fn predict(
     Ok(([timing, (header::CONTENT_TYPE, JSON)], text).into_response())
 }
 
-fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, Form), String> {
+pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, Form), String> {
     let lifted = lift(body, 1, &["instances", "inputs"]);
     let predict: Predict = serde_json::from_slice(&lifted.rest)
         .map_err(|_| "the request is no JSON object with instances or inputs".to_owned())?;

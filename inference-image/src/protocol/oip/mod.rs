@@ -11,11 +11,13 @@ use super::body::{Encoding, Received, Wanted};
 use super::request::{Target, deadline, measured};
 use super::routes::Routes;
 use super::{Api, ApiError, Named, infer};
+use crate::engine::Signature;
 use crate::scheduling::RunOptions;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
+use bytes::Bytes;
 use request::{Echo, Parsed};
 use std::sync::Arc;
 use std::time::Instant;
@@ -93,13 +95,7 @@ async fn answer(
     };
     let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(bytes.len() as u64);
-    let parsed = match header_length {
-        Some(0) => raw::parse(&bytes, model.signature()).map(|request| Parsed {
-            echo: Echo::default(),
-            request,
-        }),
-        length => request::parse(&bytes, length, model.signature()),
-    };
+    let parsed = parse(&bytes, header_length, model.signature());
     let Parsed { echo, request } = parsed.map_err(ApiError::bad_request)?;
     let options = request.wishes.options(arrived, deadline);
     let answer = infer::run(model, request, options).await?;
@@ -108,6 +104,24 @@ async fn answer(
     let response = response::encode(kept, &echo, answer, Encoding::accepted(headers)).await;
     model.metrics().statistics.compute_output.add(started.elapsed());
     response
+}
+
+/// Reads a body whose JSON has this length, or which is all JSON.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse(
+    body: &Bytes,
+    header_length: Option<usize>,
+    signature: &Signature,
+) -> Result<Parsed, String> {
+    match header_length {
+        Some(0) => raw::parse(body, signature).map(|request| Parsed {
+            echo: Echo::default(),
+            request,
+        }),
+        length => request::parse(body, length, signature),
+    }
 }
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {

@@ -18,11 +18,11 @@ const MAX_TENSORS: usize = 1024;
 const MAX_RANK: usize = 64;
 
 /// A request and what is echoed of it.
-pub(super) struct Parsed {
+pub(in crate::protocol) struct Parsed {
     /// Echoed.
     pub(super) echo: Echo,
     /// What it asks for.
-    pub(super) request: infer::Request,
+    pub(in crate::protocol) request: infer::Request,
 }
 
 /// What comes back in the answer as it came, as JSON.
