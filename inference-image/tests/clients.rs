@@ -1,0 +1,111 @@
+//! The clients that users have, against the real process: each script below tests/clients/ compares what it
+//! gets with ONNX Runtime in its own process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use support::{Server, example, root};
+
+fn cache(path: &str) -> PathBuf {
+    let path = root().join(".cache").join(path);
+    let problem = "is not there: run inference-image/tests/clients/prepare";
+    assert!(path.exists(), "{} {problem}", path.display());
+    path
+}
+
+fn server() -> (Server, SocketAddr) {
+    let mut models: Vec<_> = ["colors", "tiny", "efficientnet-lite0"]
+        .map(|name| json!({"name": name, "path": example(name)}))
+        .into();
+    for entry in std::fs::read_dir(cache("client-models")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            models.push(json!({"name": path.file_name().unwrap().to_str(), "path": path}));
+        }
+    }
+    let mut server = Server::start(&json!({"models": models}).to_string(), &[]);
+    let address = server.addresses().0;
+    (server, address)
+}
+
+/// Runs the command to its end; a client that waits for ever fails.
+fn run(program: &str, arguments: &[&str]) {
+    // perf_analyzer is linked to CUDA's runtime, though it needs no GPU.
+    let libraries = cache("venv-sdk/cuda");
+    let output = Command::new("timeout")
+        .env("LD_LIBRARY_PATH", libraries)
+        .args(["120", program])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}\n{text}",
+        output.status
+    );
+    println!("{text}");
+}
+
+fn script(name: &str) {
+    let (_server, address) = server();
+    let (python, folder) = (cache("venv-sdk/bin/python"), cache(""));
+    let script = root().join("inference-image/tests/clients").join(name);
+    let arguments = [
+        script.to_str().unwrap(),
+        &address.to_string(),
+        folder.to_str().unwrap(),
+    ];
+    run(python.to_str().unwrap(), &arguments);
+}
+
+// Each breaks for everyone who wrote against that client.
+
+#[test]
+fn tritonclient_over_http_gets_the_values_of_onnx_runtime() {
+    script("triton_http.py");
+}
+
+#[test]
+fn tritonclient_over_grpc_gets_the_values_of_onnx_runtime() {
+    script("triton_grpc.py");
+}
+
+#[test]
+fn kserves_sdk_gets_the_values_of_onnx_runtime() {
+    script("kserve_sdk.py");
+}
+
+#[test]
+fn curl_gets_the_values_of_onnx_runtime() {
+    script("curl.py");
+}
+
+#[test]
+fn perf_analyzer_measures_the_server_over_both_protocols() {
+    let (_server, address) = server();
+    let program = cache("venv-sdk/bin/perf_analyzer");
+    for protocol in ["http", "grpc"] {
+        let address = address.to_string();
+        let measure = [
+            "-m",
+            "tiny",
+            "-u",
+            &address,
+            "-i",
+            protocol,
+            "-b",
+            "1",
+            "--shape",
+            "images:3,32,32",
+        ];
+        let few = ["--request-count", "50", "--concurrency-range", "2"];
+        run(program.to_str().unwrap(), &[&measure[..], &few].concat());
+    }
+}
