@@ -20,7 +20,10 @@ pub use model_service::{
     ScaleTarget,
 };
 pub use names::*;
-pub use server_settings::{CacheSettings, ConnectionSettings, ServerSettings, VolumeClaim};
+pub use server_settings::{
+    AccessLogSettings, AuthSettings, CacheSettings, ConnectionSettings, ServerSettings, TracingSettings,
+    VolumeClaim,
+};
 pub use status::{
     AcceleratorStatus, ModelServiceStatus, ModelStatus, RevisionStatus, Signature, TensorStatus,
 };

@@ -40,6 +40,15 @@ pub struct ServerSettings {
     /// How long clients' connections live.
     #[serde(default, skip_serializing_if = "is_default")]
     pub connections: ConnectionSettings,
+    /// Who is answered; everybody when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<AuthSettings>,
+    /// Which requests have a line in the servers' logs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub access_log: AccessLogSettings,
+    /// Where traces of requests go; nowhere when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<TracingSettings>,
     /// Where each server keeps its optimised graphs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cache: CacheSettings,
@@ -64,6 +73,46 @@ pub struct ConnectionSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub idle_seconds: Option<i32>,
+}
+
+/// Who is answered.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthSettings {
+    /// Secret of the service's namespace whose key `tokens` has one bearer token a line. Requests need one of
+    /// them, health excepted. A change of the Secret takes effect some minutes later, without a restart.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("must be the name of a Secret of this namespace, as kubectl get secrets shows it"))]
+    pub token_secret_name: String,
+}
+
+/// Which requests have a line in the servers' logs.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessLogSettings {
+    /// Share of all requests, from 0 to 1 (default 0.0, which is none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample_ratio: Option<f64>,
+    /// Every request that a server fails to answer, whatever the share (default true).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<bool>,
+}
+
+/// Where traces of requests go.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TracingSettings {
+    /// An OpenTelemetry collector that takes OTLP over gRPC without TLS, such as
+    /// `http://collector.observability:4317`.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^http://[^/ ]+$')").message("must be http://HOST:PORT of a collector that takes OTLP over gRPC without TLS, for example http://collector.observability:4317"))]
+    pub endpoint: String,
+    /// Share of requests that are traced, from 0 to 1, of those that do not say it themselves by `traceparent`
+    /// (default 0.01).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample_ratio: Option<f64>,
 }
 
 /// Where a server keeps its optimised graphs, with which it starts faster.

@@ -1,29 +1,41 @@
 //! The server's configuration, as the one document that travels in a revision's pod template. Pure.
 
+use super::volumes::TOKEN_FILE;
 use crate::{
-    crd::{AcceleratorClass, ConnectionSettings, ServerSettings},
+    crd::{AcceleratorClass, AccessLogSettings, ConnectionSettings, ServerSettings, TracingSettings},
     validate::ValidatedService,
 };
 use modelservice_contract::{
-    CACHE_PATH, Cache, Connections, ExecutionProvider, Limits, MODEL_PATH, ModelConfig, Scheduling,
-    ServerConfig,
+    AccessLog, Auth, CACHE_PATH, Cache, Connections, ExecutionProvider, Limits, MODEL_PATH, ModelConfig,
+    Scheduling, ServerConfig, Tracing,
 };
 use serde_json::{Value, json};
 
 /// The document for a new revision. It says only what differs from the server's defaults: a runtime image that is
 /// older than a setting is not disturbed by it unless somebody uses it.
 pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass) -> String {
-    let spec = service.spec();
-    let settings = &spec.server;
     let default = ServerConfig::default();
-    let config = ServerConfig {
+    let config = config(service, class, &default);
+    let defaults = json!({
+        "limits": default.limits,
+        "scheduling": default.scheduling,
+        "connections": default.connections,
+        "accessLog": default.access_log,
+        "tracing": {"sampleRatio": Tracing::SAMPLE_RATIO},
+    });
+    // Plain data: serialises infallibly.
+    let different = without_defaults(serde_json::to_value(&config).unwrap_or_default(), &defaults);
+    serde_saphyr::to_string(&different.unwrap_or_default()).unwrap_or_default()
+}
+
+fn config(service: &ValidatedService, class: &AcceleratorClass, default: &ServerConfig) -> ServerConfig {
+    let (model, settings) = (&service.spec().model, &service.spec().server);
+    let name = settings.model_name.as_ref().unwrap_or(&service.name);
+    ServerConfig {
         models: vec![ModelConfig {
-            name: settings
-                .model_name
-                .clone()
-                .unwrap_or_else(|| service.name.clone()),
+            name: name.clone(),
             path: MODEL_PATH.into(),
-            digest: spec.model.digest.clone(),
+            digest: model.digest.clone(),
         }],
         execution_provider: ExecutionProvider {
             name: class.spec.runtime.execution_provider.clone(),
@@ -34,19 +46,16 @@ pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass
             max_batch_size: number(settings.max_batch_size, default.scheduling.max_batch_size),
         },
         connections: connections(&settings.connections, &default.connections),
+        auth: settings.auth.as_ref().map(|_| Auth {
+            token_file: TOKEN_FILE.into(),
+        }),
+        access_log: access_log(&settings.access_log, &default.access_log),
+        tracing: settings.tracing.as_ref().map(tracing),
         cache: Cache {
             path: Some(CACHE_PATH.into()),
         },
         ..default.clone()
-    };
-    let defaults = json!({
-        "limits": default.limits,
-        "scheduling": default.scheduling,
-        "connections": default.connections,
-    });
-    // Plain data: serialises infallibly.
-    let different = without_defaults(serde_json::to_value(&config).unwrap_or_default(), &defaults);
-    serde_saphyr::to_string(&different.unwrap_or_default()).unwrap_or_default()
+    }
 }
 
 fn limits(settings: &ServerSettings, default: &Limits) -> Limits {
@@ -65,6 +74,20 @@ fn connections(settings: &ConnectionSettings, default: &Connections) -> Connecti
         max_requests: number(settings.max_requests, default.max_requests),
         idle_seconds: number(settings.idle_seconds, default.idle_seconds),
         ..default.clone()
+    }
+}
+
+fn access_log(settings: &AccessLogSettings, default: &AccessLog) -> AccessLog {
+    AccessLog {
+        sample_ratio: settings.sample_ratio.unwrap_or(default.sample_ratio),
+        failures: settings.failures.unwrap_or(default.failures),
+    }
+}
+
+fn tracing(settings: &TracingSettings) -> Tracing {
+    Tracing {
+        endpoint: settings.endpoint.clone(),
+        sample_ratio: settings.sample_ratio.unwrap_or(Tracing::SAMPLE_RATIO),
     }
 }
 
@@ -100,7 +123,7 @@ mod tests {
         (text, read)
     }
 
-    /// Numbers of `spec.server` and their places in the configuration.
+    /// Numbers and switches of `spec.server`, and their places in the configuration.
     const SETTINGS: &[(&str, &str)] = &[
         ("/maxBodyBytes", "/limits/maxBodyBytes"),
         ("/maxImagePixels", "/limits/maxImagePixels"),
@@ -110,6 +133,9 @@ mod tests {
         ("/connections/maxAgeSeconds", "/connections/maxAgeSeconds"),
         ("/connections/maxRequests", "/connections/maxRequests"),
         ("/connections/idleSeconds", "/connections/idleSeconds"),
+        ("/accessLog/sampleRatio", "/accessLog/sampleRatio"),
+        ("/accessLog/failures", "/accessLog/failures"),
+        ("/tracing/sampleRatio", "/tracing/sampleRatio"),
     ];
 
     fn nested(pointer: &str, value: Value) -> Value {
@@ -119,12 +145,34 @@ mod tests {
 
     /// A setting that does not reach the server is worse than none.
     #[test]
-    fn every_number_of_the_spec_arrives_in_the_configuration() {
+    fn every_setting_of_the_spec_arrives_in_the_configuration() {
         for (setting, place) in SETTINGS {
-            let (text, config) = config(&nested(setting, 4321.into()));
+            let value = match *setting {
+                ratio if ratio.ends_with("Ratio") => json!(0.5),
+                "/accessLog/failures" => json!(false),
+                _ => json!(4321),
+            };
+            let mut server = nested(setting, value.clone());
+            if let Some(tracing) = server.get_mut("tracing") {
+                tracing["endpoint"] = "http://collector:4317".into();
+            }
+            let (text, config) = config(&server);
             let arrived = serde_json::to_value(&config).unwrap();
-            assert_eq!(arrived.pointer(place), Some(&json!(4321)), "{setting}: {text}");
+            assert_eq!(arrived.pointer(place), Some(&value), "{setting}: {text}");
         }
+    }
+
+    #[test]
+    fn texts_of_the_spec_arrive_in_the_configuration() {
+        let (_, config) = config(&json!({"modelName": "net", "auth": {"tokenSecretName": "known"},
+            "tracing": {"endpoint": "http://collector:4317"}}));
+        assert_eq!(config.models[0].name, "net");
+        assert_eq!(config.auth.unwrap().token_file, TOKEN_FILE);
+        let tracing = config.tracing.unwrap();
+        assert_eq!(
+            (tracing.endpoint.as_str(), tracing.sample_ratio),
+            ("http://collector:4317", 0.01)
+        );
     }
 
     #[test]
@@ -145,9 +193,11 @@ mod tests {
             limits,
             scheduling,
             connections,
+            access_log,
             ..
         } = ServerConfig::default();
-        let defaults = json!({"limits": limits, "scheduling": scheduling, "connections": connections});
+        let defaults = json!({"limits": limits, "scheduling": scheduling, "connections": connections,
+            "accessLog": access_log, "tracing": {"sampleRatio": Tracing::SAMPLE_RATIO}});
         for (setting, place) in SETTINGS {
             let schema = server.pointer(&setting.replace('/', "/properties/")).unwrap();
             let described = schema["description"].as_str().unwrap();
@@ -159,15 +209,18 @@ mod tests {
         }
         assert_eq!(
             SETTINGS.len(),
-            numbers(server),
-            "a number of spec.server is not in the table"
+            settings(server),
+            "a setting of spec.server is not in the table"
         );
     }
 
-    fn numbers(schema: &Value) -> usize {
+    fn settings(schema: &Value) -> usize {
         let properties = schema["properties"].as_object().into_iter().flatten();
         properties
-            .map(|(_, inner)| usize::from(inner["type"] == "integer") + numbers(inner))
+            .map(|(_, inner)| {
+                let is_text = inner["type"] == "string" || inner["type"] == "object";
+                usize::from(!is_text) + settings(inner)
+            })
             .sum()
     }
 }

@@ -173,7 +173,7 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
             ..SecurityContext::default()
         }),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(volumes::mounts()),
+        volume_mounts: Some(volumes::mounts(spec)),
         ..Container::default()
     }
 }

@@ -1,8 +1,9 @@
-//! The volumes of a server: the model package, which it reads, and the cache, which it writes. Pure.
+//! The volumes of a server: model package and tokens, which it reads, and the cache, which it writes. Pure.
 
 use crate::crd::ModelServiceSpec;
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, ImageVolumeSource, PersistentVolumeClaimVolumeSource, Volume, VolumeMount,
+    EmptyDirVolumeSource, ImageVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume,
+    VolumeMount,
 };
 use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 
@@ -10,6 +11,12 @@ use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 const CACHE: &str = "cache";
 /// Name of the model's volume.
 const MODEL: &str = "model";
+/// Name of the tokens' volume.
+const TOKENS: &str = "tokens";
+/// Where the container has the tokens.
+const TOKEN_FOLDER: &str = "/etc/modelservice/auth";
+/// The key `tokens` of the Secret.
+pub(super) const TOKEN_FILE: &str = "/etc/modelservice/auth/tokens";
 /// Group of the runtime image's user: what a claim's files belong to unless `spec.pod.fsGroup` says another.
 const RUNTIME_GROUP: i64 = 65532;
 /// Volumes of a pod whose loss is no reason for the cluster autoscaler to keep its node.
@@ -43,21 +50,35 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
             },
         }
     };
-    vec![model, cache]
+    let tokens = spec.server.auth.as_ref().map(|auth| Volume {
+        name: TOKENS.into(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(auth.token_secret_name.clone()),
+            // Without the Secret the server says so in the status; the kubelet would wait for it in silence.
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    [model, cache].into_iter().chain(tokens).collect()
 }
 
 /// Where the container has them.
-pub(super) fn mounts() -> Vec<VolumeMount> {
+pub(super) fn mounts(spec: &ModelServiceSpec) -> Vec<VolumeMount> {
     let mount = |name: &str, path: &str, read_only| VolumeMount {
         name: name.into(),
         mount_path: path.into(),
         read_only,
         ..VolumeMount::default()
     };
-    vec![
+    let tokens = spec.server.auth.as_ref();
+    [
         mount(MODEL, MODEL_PATH, Some(true)),
         mount(CACHE, CACHE_PATH, None),
     ]
+    .into_iter()
+    .chain(tokens.map(|_| mount(TOKENS, TOKEN_FOLDER, Some(true))))
+    .collect()
 }
 
 /// The group that owns mounted volumes. Most storage makes a claim's root writable for nobody else.

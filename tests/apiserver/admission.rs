@@ -104,6 +104,21 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "should be greater than or equal to 1",
         ),
         (
+            "more than every request in the log",
+            base().with("server.accessLog", json!({"sampleRatio": 2})),
+            "should be less than or equal to 1",
+        ),
+        (
+            "a collector without its scheme",
+            base().with("server.tracing", json!({"endpoint": "collector:4317"})),
+            "must be http://HOST:PORT of a collector",
+        ),
+        (
+            "tokens in what is no Secret",
+            base().with("server.auth", json!({"tokenSecretName": "To kens"})),
+            "as kubectl get secrets shows it",
+        ),
+        (
             "a cache without its claim's name",
             base().with("server.cache", json!({"volumeClaim": {}})),
             "spec.server.cache.volumeClaim.name: Required value",

@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use modelservice_operator::crd::{AuthSettings, ModelService};
+use serde_json::json;
 
 use crate::Test;
 use crate::fixture::{Fixture, condition, photo, service};
@@ -14,6 +16,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "serving::a_photograph_is_classified_under_restricted_pod_security_and_deletion_leaves_nothing",
         |fixture| Box::pin(photographs(fixture)),
+    ),
+    (
+        "serving::a_service_with_tokens_answers_those_who_have_one_and_says_when_there_are_none",
+        |fixture| Box::pin(tokens(fixture)),
     ),
     (
         "serving::kubectl_scale_and_suspend_change_the_size_and_nothing_else",
@@ -142,6 +148,58 @@ fn classify(mut curl: Command, url: &str, file: &str) -> Result<String> {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     ensure!(output.status.success(), "{file}: {said}");
     Ok(said)
+}
+
+// A Secret that is missing must be named: the operator cannot look, and the kubelet would wait in silence.
+async fn tokens(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-tokens", &[]).await?;
+    let mut wanted = service("adder", &fixture.models.plus_one);
+    wanted.spec.server.auth = Some(AuthSettings {
+        token_secret_name: "known".into(),
+    });
+    team.apply(&wanted).await?;
+    let named = |service: &_| {
+        condition(service, "Ready").is_some_and(|(_, reason, message)| {
+            reason == "InvalidSpec" && message.contains("/etc/modelservice/auth/tokens")
+        })
+    };
+    team.wait("adder", "the missing tokens are named", named).await?;
+
+    let secret = json!({"metadata": {"name": "known"}, "stringData": {"tokens": "one\ntwo\n"}});
+    let secret: Secret = serde_json::from_value(secret)?;
+    team.api().create(&Default::default(), &secret).await?;
+    team.ready("adder").await?;
+    let reported = |service: &ModelService| {
+        service
+            .status
+            .as_ref()
+            .is_some_and(|status| status.model.is_some())
+    };
+    let served = team
+        .wait("adder", "the report is read without a token", reported)
+        .await?;
+    let status = served.status.context("no status")?;
+    let url = format!("{}/v2/models/adder", status.url.context("no URL")?);
+    for (token, expected) in [("two", "200"), ("three", "401")] {
+        let mut curl = fixture.cluster.command_in_node("curl")?;
+        curl.args([
+            "--silent",
+            "--max-time",
+            "30",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ])
+        .args(["-H", &format!("Authorization: Bearer {token}"), &url]);
+        let said = curl.output()?.stdout;
+        ensure!(
+            said == expected.as_bytes(),
+            "{token}: {}",
+            String::from_utf8_lossy(&said)
+        );
+    }
+    team.delete("adder").await
 }
 
 // An owner turns these two knobs daily; a restart of the servers that stay would be an outage.

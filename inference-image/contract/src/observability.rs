@@ -33,6 +33,11 @@ pub struct Tracing {
     pub sample_ratio: f64,
 }
 
+impl Tracing {
+    /// Share of requests that are traced where none is set.
+    pub const SAMPLE_RATIO: f64 = 0.01;
+}
+
 const fn one_in_a_hundred() -> f64 {
-    0.01
+    Tracing::SAMPLE_RATIO
 }
