@@ -348,6 +348,16 @@ const CASES: &[Case] = &[
         },
     ),
     case(
+        "infer: more than 1024 parameters",
+        400,
+        "more than 1024 parameters",
+        || {
+            let parameters: serde_json::Map<String, Value> =
+                (0..1025).map(|index| (format!("p{index}"), json!(1))).collect();
+            post(INFER, json!({"inputs": [], "parameters": parameters}).to_string())
+        },
+    ),
+    case(
         "infer: a shape of more than 64 dimensions",
         400,
         "more than 64 entries",

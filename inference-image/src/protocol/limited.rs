@@ -1,6 +1,6 @@
 //! Lists of a request that may have only so many entries, so that a small body cannot fill the memory.
 
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -30,12 +30,16 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Entries<T, MAX
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::with_capacity(4);
-        while let Some(entry) = entries.next_element()? {
-            if list.len() == MAX {
-                return Err(A::Error::custom(format!("a list has more than {MAX} entries")));
+        while list.len() < MAX {
+            match entries.next_element()? {
+                Some(entry) => list.push(entry),
+                None => return Ok(Limited(list)),
             }
-            list.push(entry);
         }
-        Ok(Limited(list))
+        // One too many need not be what the others are.
+        match entries.next_element::<IgnoredAny>()? {
+            None => Ok(Limited(list)),
+            Some(_) => Err(A::Error::custom(format!("a list has more than {MAX} entries"))),
+        }
     }
 }

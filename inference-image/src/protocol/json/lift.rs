@@ -19,9 +19,22 @@ pub(in crate::protocol) struct Lifted<'a> {
     pub(in crate::protocol) values: Vec<Range<usize>>,
 }
 
-/// Takes out the values of these `keys` of objects that are `depth` deep, where 1 is the outermost.
-pub(in crate::protocol) fn lift<'a>(json: &'a [u8], depth: usize, keys: &[&str]) -> Lifted<'a> {
-    let values = find(json, depth, keys).unwrap_or_default();
+/// Which values are taken out.
+#[derive(Clone, Copy)]
+pub(in crate::protocol) struct Place<'a> {
+    /// Only below this key of the outermost object.
+    pub(in crate::protocol) within: Option<&'a str>,
+    /// How deep their object lies, where 1 is the outermost.
+    pub(in crate::protocol) depth: usize,
+    /// Their keys.
+    pub(in crate::protocol) keys: &'a [&'a str],
+    /// After so many the others are left where they are.
+    pub(in crate::protocol) most: usize,
+}
+
+/// Takes out the values at this place.
+pub(in crate::protocol) fn lift<'a>(json: &'a [u8], place: Place<'_>) -> Lifted<'a> {
+    let values = find(json, place).unwrap_or_default();
     let mut rest = Cow::Borrowed(json);
     if !values.is_empty() {
         let mut text = Vec::with_capacity(1024);
@@ -37,15 +50,20 @@ pub(in crate::protocol) fn lift<'a>(json: &'a [u8], depth: usize, keys: &[&str])
     Lifted { rest, values }
 }
 
-fn find(json: &[u8], wanted: usize, keys: &[&str]) -> Option<Vec<Range<usize>>> {
+fn find(json: &[u8], place: Place<'_>) -> Option<Vec<Range<usize>>> {
     let (mut values, mut at, mut depth) = (Vec::new(), 0, 0_usize);
-    while let Some(byte) = json.get(at) {
+    let mut within = place.within.is_none();
+    while let Some(byte) = json.get(at).filter(|_| values.len() < place.most) {
         match byte {
             b'"' => {
                 let length = string_length(&json[at..])?;
                 let text = &json[at + 1..at + length - 1];
                 at += length;
-                let is_key = depth == wanted && keys.iter().any(|key| key.as_bytes() == text);
+                if let Some(wanted) = place.within.filter(|_| depth == 1) {
+                    within = wanted.as_bytes() == text;
+                }
+                let is_key =
+                    within && depth == place.depth && place.keys.iter().any(|key| key.as_bytes() == text);
                 if let Some(start) = after_colon(json, at).filter(|_| is_key) {
                     at = start + value_length(&json[start..])?;
                     values.push(start..at);
@@ -136,7 +154,20 @@ mod tests {
     use super::*;
 
     fn lifted(json: &str, depth: usize, keys: &[&str]) -> (String, Vec<String>) {
-        let lifted = lift(json.as_bytes(), depth, keys);
+        let (within, most) = (None, usize::MAX);
+        lifted_at(
+            json,
+            Place {
+                within,
+                depth,
+                keys,
+                most,
+            },
+        )
+    }
+
+    fn lifted_at(json: &str, place: Place<'_>) -> (String, Vec<String>) {
+        let lifted = lift(json.as_bytes(), place);
         let values = lifted.values.into_iter().map(|range| json[range].to_owned());
         (
             String::from_utf8(lifted.rest.into_owned()).unwrap(),
@@ -160,6 +191,24 @@ mod tests {
         );
         assert_eq!(rest, r#"{"inputs": 0, "instances": 1}"#);
         assert_eq!(values, [r#"{"a": "}", "b": {}}"#, r#""x\"y""#]);
+    }
+
+    // What is not a tensor must come back as it was sent, and a short text must not fill the memory.
+    #[test]
+    fn values_are_taken_out_below_one_key_and_only_so_many() {
+        let place = Place {
+            within: Some("inputs"),
+            depth: 3,
+            keys: &["data"],
+            most: 2,
+        };
+        let json = r#"{"parameters": {"x": {"data": [1]}}, "inputs": [{"data": [2]}, {"data": [3]}, {"data": [4]}]}"#;
+        let (rest, values) = lifted_at(json, place);
+        assert_eq!(
+            rest,
+            r#"{"parameters": {"x": {"data": [1]}}, "inputs": [{"data": 0}, {"data": 1}, {"data": [4]}]}"#
+        );
+        assert_eq!(values, ["[2]", "[3]"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod list;
 mod number;
 mod write;
 
-pub(super) use lift::{Lifted, lift};
+pub(super) use lift::{Lifted, Place, lift};
 pub(super) use write::{flat, nested, row};
 
 use crate::tensor::{DataType, Element, Tensor, element_count};

@@ -7,7 +7,7 @@ mod objects;
 
 use super::body::{Received, Wanted};
 use super::infer::{self, Answer, Draft, Input, Output, Request, Wishes, position};
-use super::json::{self, lift};
+use super::json::{self, Place, lift};
 use super::request::server_timing;
 use super::{Api, ApiError, Named};
 use crate::engine::{Port, Signature};
@@ -23,6 +23,14 @@ use serde_json::value::RawValue;
 use std::time::Instant;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Where the tensors lie; a third one is one too many, whatever its name.
+const TENSORS: Place<'_> = Place {
+    within: None,
+    depth: 1,
+    keys: &["instances", "inputs"],
+    most: 3,
+};
 
 /// A request whose lists were taken out: in their place stand numbers.
 #[derive(Deserialize)]
@@ -66,7 +74,7 @@ pub(super) async fn predict(
 }
 
 pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, Form), String> {
-    let lifted = lift(body, 1, &["instances", "inputs"]);
+    let lifted = lift(body, TENSORS);
     let predict: Predict = serde_json::from_slice(&lifted.rest)
         .map_err(|_| "the request is no JSON object with instances or inputs".to_owned())?;
     let (index, form) = match (predict.instances, predict.inputs) {

@@ -2,12 +2,12 @@
 
 use crate::engine::Signature;
 use crate::protocol::infer::{self, Draft, Input, Wishes};
-use crate::protocol::json::{Lifted, lift};
+use crate::protocol::json::{Lifted, Place, lift};
 use crate::protocol::limited::Limited;
 use crate::tensor::{DataType, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
@@ -16,6 +16,16 @@ use std::fmt;
 const MAX_TENSORS: usize = 1024;
 /// Most dimensions of a shape.
 const MAX_RANK: usize = 64;
+/// Most parameters of a request that are echoed.
+const MAX_PARAMETERS: usize = 1024;
+
+/// Where the lists of numbers lie.
+const INPUT_DATA: Place<'_> = Place {
+    within: Some("inputs"),
+    depth: 3,
+    keys: &["data"],
+    most: MAX_TENSORS,
+};
 
 /// A request and what is echoed of it.
 pub(in crate::protocol) struct Parsed {
@@ -109,6 +119,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
                         "sequence_id" | "sequence_start" | "sequence_end" => {
                             map.next_value::<IgnoredAny>()?;
                         }
+                        _ if parameters.others.len() == MAX_PARAMETERS => {
+                            let problem = format!("there are more than {MAX_PARAMETERS} parameters");
+                            return Err(A::Error::custom(problem));
+                        }
                         _ => parameters.others.push((key, map.next_value()?)),
                     }
                 }
@@ -141,8 +155,7 @@ pub(super) fn parse(
     }
     let json = body.slice(..header_length);
     let mut binary = body.slice(header_length..);
-    // Lists of numbers lie in the inputs: at the third level.
-    let lifted = lift(&json, 3, &["data"]);
+    let lifted = lift(&json, INPUT_DATA);
     let request: Request = serde_json::from_slice(&lifted.rest).map_err(|error| explain(&error, &lifted))?;
     let mut draft = Draft::new(signature);
     for given in request.inputs.0 {
