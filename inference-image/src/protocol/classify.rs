@@ -2,6 +2,7 @@
 //! labelled classes out.
 
 use super::body::{Received, Wanted};
+use super::error::Quoted;
 use super::request::server_timing;
 use super::verbs::Parameters;
 use super::{Api, ApiError, Named, infer, multipart};
@@ -103,7 +104,7 @@ impl Request<'_> {
 
     async fn form(&self, parts: Vec<multipart::Part>, body: Received) -> Result<Response, ApiError> {
         let (names, images): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.name, part.bytes)).unzip();
-        let label = |(index, name)| format!("image {} ({name:?}): ", index + 1);
+        let label = |(index, name): (usize, &String)| format!("image {} ({}): ", index + 1, Quoted(name));
         let images = Images {
             images,
             labels: names.iter().enumerate().map(label).collect(),

@@ -9,10 +9,27 @@ use axum::extract::Request;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use std::fmt;
 use std::time::Duration;
 
 /// `Retry-After` to the millisecond, for clients that know it.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// Most bytes of a message: gRPC sends it as a header, and what it quotes is the client's.
+const MAX_MESSAGE: usize = 1024;
+/// Most bytes of a client's text that a message quotes.
+const MAX_QUOTED: usize = 128;
+
+/// A text of a client in a message: with quotes, and cut if it is long.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.floor_char_boundary(MAX_QUOTED);
+        let rest = if end < self.0.len() { "…" } else { "" };
+        write!(formatter, "{:?}{rest}", &self.0[..end])
+    }
+}
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,9 +41,14 @@ pub struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+            message.push('…');
+        }
         Self {
             status,
-            message: message.into(),
+            message,
             retry_after: None,
         }
     }
@@ -159,4 +181,19 @@ pub(super) async fn no_such_path(request: Request) -> ApiError {
 pub(super) async fn method_not_allowed(request: Request) -> ApiError {
     let message = format!("{} is not possible at {}", request.method(), request.uri().path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A client's name of many megabytes must not come back, least of all in a header.
+    #[test]
+    fn a_message_and_what_it_quotes_are_cut_between_characters() {
+        let long = "é".repeat(1 << 20);
+        let error = ApiError::bad_request(long.as_str());
+        assert_eq!(error.message(), format!("{}…", "é".repeat(512)));
+        assert_eq!(Quoted(&long).to_string(), format!("\"{}\"…", "é".repeat(64)));
+        assert_eq!(Quoted("a\"b").to_string(), r#""a\"b""#);
+    }
 }

@@ -1,6 +1,7 @@
 //! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
 //! and its answer. Knows no protocol's form.
 
+use super::error::Quoted;
 use super::{ApiError, classes, json};
 use crate::engine::{Port, Signature};
 use crate::scheduling::{InputError, InputProblem, Priority, RunError, RunOptions, Timing};
@@ -117,7 +118,7 @@ impl<'a> Draft<'a> {
     ) -> Result<(usize, DataType), String> {
         let (index, port) = self.port(name)?;
         let datatype = DataType::parse(datatype)
-            .ok_or_else(|| format!("input {name:?} has the unknown datatype {datatype:?}"))?;
+            .ok_or_else(|| format!("input {name:?} has the unknown datatype {}", Quoted(datatype)))?;
         port.check(datatype, shape)?;
         if datatype == DataType::Bytes && element_count(shape).is_none_or(|count| count > json::MAX_TEXTS) {
             let most = json::MAX_TEXTS;
@@ -211,13 +212,15 @@ impl<'a> Draft<'a> {
 pub(super) fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
     ports.iter().position(|port| port.name == name).ok_or_else(|| {
         let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-        format!("the model has no {kind} {name:?}, it has: {}", names.join(", "))
+        let (name, names) = (Quoted(name), names.join(", "));
+        format!("the model has no {kind} {name}, it has: {names}")
     })
 }
 
 /// Why a tensor in shared memory is refused.
 pub(super) fn no_shared_memory(kind: &str, name: &str) -> String {
-    format!("{kind} {name:?} is in shared memory, which is not implemented: send it in the request")
+    let name = Quoted(name);
+    format!("{kind} {name} is in shared memory, which is not implemented: send it in the request")
 }
 
 /// Whether the first dimension of every tensor is a batch of any size.

@@ -33,6 +33,7 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};
 use axum::Router;
 use body::Budget;
+use error::Quoted;
 use kept::Kept;
 use routes::Routes;
 use std::collections::BTreeMap;
@@ -92,13 +93,15 @@ impl Api {
         else {
             let known: Vec<&str> = self.service.names().collect();
             return Err(ApiError::not_found(format!(
-                "there is no model {name:?}, this server has: {}",
+                "there is no model {}, this server has: {}",
+                Quoted(name),
                 known.join(", ")
             )));
         };
         if !version.is_empty() && version != MODEL_VERSION {
             return Err(ApiError::not_found(format!(
-                "model {name:?} has no version {version:?}, it has: {MODEL_VERSION}"
+                "model {name:?} has no version {}, it has: {MODEL_VERSION}",
+                Quoted(version)
             )));
         }
         Ok(Named { name, model, kept })

@@ -1,6 +1,7 @@
 //! gzip and deflate: of requests while they arrive, of answers when the client asks for it.
 
 use super::sink::{Full, Sink};
+use crate::protocol::error::Quoted;
 use axum::http::{HeaderMap, header};
 use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
@@ -23,7 +24,8 @@ impl Encoding {
             "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
             "deflate" => Ok(Some(Self::Deflate)),
             _ => Err(format!(
-                "the encoding {name:?} is not understood: use gzip, deflate or none"
+                "the encoding {} is not understood: use gzip, deflate or none",
+                Quoted(name)
             )),
         }
     }
