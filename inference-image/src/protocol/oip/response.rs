@@ -17,10 +17,12 @@ use std::io::Write;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// A tensor below this size is copied behind the JSON: a part of its own would cost more.
+/// A tensor below this size is copied behind the JSON: a part of its own would cost more. An answer below it is
+/// not compressed.
 const SMALL: usize = 16 << 10;
 
-/// The answer, compressed if the client asked for it.
+/// The answer, compressed if the client asked for it and it is not small: most clients offer it always, and a
+/// few packets are sent sooner than compressed.
 ///
 /// # Errors
 /// When it cannot be compressed.
@@ -35,7 +37,8 @@ pub(super) async fn encode(
     let length = text.len();
     let binary = answer.outputs.iter().any(|(output, _)| output.binary);
     let parts = parts(text, answer.outputs);
-    let (body, encoded) = match encoding {
+    let large = parts.iter().map(Bytes::len).sum::<usize>() >= SMALL;
+    let (body, encoded) = match encoding.filter(|_| large) {
         None => (Body::new(Frames::new(parts)), None),
         Some(encoding) => {
             // Compressing takes far longer than anything else here; the network must not wait for it.
