@@ -1134,7 +1134,12 @@ async fn bodies_may_be_compressed_both_ways() {
     let mut body: Value =
         serde_json::from_slice(&plain.body_mut().collect().await.unwrap().to_bytes()).unwrap();
     body["parameters"]["trace"] = "x".repeat(16 << 10).into();
-    let plain = send(with(post(INFER, body.to_string()), "accept-encoding", "gzip;q=0, br")).await;
+    let plain = send(with(
+        post(INFER, body.to_string()),
+        "accept-encoding",
+        "gzip;q=0, br",
+    ))
+    .await;
     assert!(!plain.headers.contains_key("content-encoding"));
 }
 

@@ -100,7 +100,7 @@ pub(super) async fn counted<T>(
     result
 }
 
-/// Dropped early, before there is an outcome, when the client leaves.
+/// Dropped early, before there is an outcome, when the client leaves or the work panics.
 struct Counted<'a> {
     metrics: &'a ModelMetrics,
     outcome: Outcome,
@@ -109,6 +109,9 @@ struct Counted<'a> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outcome = Outcome::Failed;
+        }
         let statistics = &self.metrics.statistics;
         match self.outcome {
             Outcome::Ok => statistics.success.add(self.started.elapsed()),
@@ -136,4 +139,34 @@ pub(super) fn server_timing(timing: Timing) -> (HeaderName, HeaderValue) {
     }
     let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
     (HeaderName::from_static("server-timing"), value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Metrics;
+    use futures::future::FutureExt;
+    use std::panic::AssertUnwindSafe;
+
+    // A bug that looked like clients who leave would alarm nobody.
+    #[tokio::test]
+    async fn a_panic_is_counted_as_a_failure_and_a_client_who_leaves_is_not() {
+        let metrics = Metrics::new("", "", "");
+        let model = metrics.model("m");
+        let count = |outcome: &str| {
+            let line = format!("modelservice_requests_total{{model=\"m\",outcome=\"{outcome}\"}} 1");
+            metrics.encode().unwrap().contains(&line)
+        };
+        let work = async { panic!("a bug") };
+        let result = AssertUnwindSafe(counted::<()>(&model, work)).catch_unwind().await;
+        assert!(result.is_err());
+        assert!(count("failed") && !count("cancelled"));
+        assert!(
+            counted::<()>(&model, std::future::pending())
+                .now_or_never()
+                .is_none()
+        );
+        assert!(count("failed") && count("cancelled"));
+    }
 }
