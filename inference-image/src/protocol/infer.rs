@@ -1,6 +1,7 @@
 //! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
 //! and its answer. Knows no protocol's form.
 
+use super::body::Room;
 use super::error::Quoted;
 use super::{ApiError, classes, json};
 use crate::engine::{Port, Signature};
@@ -8,6 +9,7 @@ use crate::scheduling::{InputError, InputProblem, Priority, RunError, RunOptions
 use crate::service::Model;
 use crate::tensor::{DataType, Tensor, element_count};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A request whose names, types and shapes fit the model.
@@ -301,13 +303,22 @@ pub(super) fn in_time(deadline: Option<Instant>) -> Result<(), ApiError> {
     }
 }
 
-/// Runs the model.
+/// Runs the model. The `room` of the request's body is taken at least until nothing of it waits any more.
 ///
 /// # Errors
 /// When the request is not taken, or fails.
-pub(super) async fn run(model: &Model, request: Request, options: RunOptions) -> Result<Answer, ApiError> {
+pub(super) async fn run(
+    model: &Model,
+    request: Request,
+    room: Arc<Room>,
+    options: RunOptions,
+) -> Result<Answer, ApiError> {
     let Request { inputs, outputs, .. } = request;
-    let prepare = Box::new(move || inputs.into_iter().map(Input::tensor).collect());
+    let prepare = Box::new(move || {
+        let tensors = inputs.into_iter().map(Input::tensor).collect();
+        drop(room);
+        tensors
+    });
     let indices = outputs.iter().map(|output| output.index).collect();
     let completed = model.run(prepare, indices, options).await?;
     let mut outputs: Vec<_> = outputs.into_iter().zip(completed.outputs).collect();

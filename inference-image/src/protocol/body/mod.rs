@@ -48,10 +48,10 @@ pub(super) struct Budget {
 
 /// A whole body.
 pub(super) struct Received {
-    /// The bytes.
+    /// The bytes; their memory is accounted for as long as there is any part of them.
     pub(super) bytes: Bytes,
-    /// Their memory is accounted for until this is dropped.
-    pub(super) room: Room,
+    /// Keeps it accounted for longer: as long as what was made of them.
+    pub(super) room: Arc<Room>,
 }
 
 /// How a body is to be read.
@@ -304,6 +304,21 @@ mod tests {
         );
         kept.pop();
         assert_eq!(read().await.unwrap().bytes, "x");
+    }
+
+    // A client that leaves must not free the memory of what waits in the queue.
+    #[tokio::test]
+    async fn room_is_taken_as_long_as_there_is_any_part_of_the_body() {
+        let budget = Budget::new(1 << 20);
+        let free = budget.blocks.available_permits();
+        let headers = HeaderMap::new();
+        let read = budget.read(&headers, Body::from("0123456789"), Wanted::default());
+        let Received { bytes, room } = read.await.unwrap();
+        let part = bytes.slice(2..3);
+        drop((bytes, room));
+        assert!(budget.blocks.available_permits() < free);
+        drop(part);
+        assert_eq!(budget.blocks.available_permits(), free);
     }
 
     // A small file that unpacks to gigabytes must cost no more than the largest body may.

@@ -82,8 +82,26 @@ impl Sink {
         Ok(())
     }
 
-    pub(in crate::protocol) fn finish(self) -> (Bytes, Room) {
-        (self.buffer.freeze(), self.room)
+    /// The bytes, and their room: it is taken as long as there is any part of them, or of the room itself.
+    pub(in crate::protocol) fn finish(self) -> (Bytes, Arc<Room>) {
+        let room = Arc::new(self.room);
+        let kept = Kept {
+            buffer: self.buffer,
+            _room: Arc::clone(&room),
+        };
+        (Bytes::from_owner(kept), room)
+    }
+}
+
+/// Bytes with their room: a queued job may outlive the request that it is from.
+struct Kept {
+    buffer: BytesMut,
+    _room: Arc<Room>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
     }
 }
 

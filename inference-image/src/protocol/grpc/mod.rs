@@ -90,32 +90,30 @@ async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> 
     let deadline = message::deadline(headers, arrived)?;
     infer::in_time(deadline)?;
     let align = request::first_tensor_at;
-    let Received { bytes, room } = message::receive(&api.budget, headers, body, deadline, align).await?;
-    let envelope = Envelope::read(&bytes).map_err(ApiError::bad_request)?;
-    let answer = answer(api, arrived, deadline, &bytes, &envelope, None).await;
-    drop(room);
-    answer
+    let received = message::receive(&api.budget, headers, body, deadline, align).await?;
+    let envelope = Envelope::read(&received.bytes).map_err(ApiError::bad_request)?;
+    answer(api, arrived, deadline, &received, &envelope, None).await
 }
 
-/// The answer to the `ModelInferRequest` in `message`, in parts; with one more parameter, if there is one.
+/// The answer to the `ModelInferRequest` in `received`, in parts; with one more parameter, if there is one.
 async fn answer(
     api: &Api,
     arrived: Instant,
     deadline: Option<Instant>,
-    message: &Bytes,
+    received: &Received,
     envelope: &Envelope<'_>,
     parameter: Option<&'static [u8]>,
 ) -> Result<Vec<Bytes>, ApiError> {
     let Named { name, model, .. } = api.named(envelope.model_name, envelope.model_version)?;
     let metrics = model.metrics();
-    metrics.request_bytes.inc_by(message.len() as u64);
+    metrics.request_bytes.inc_by(received.bytes.len() as u64);
     let parts = counted(metrics, async {
         let signature = model.signature();
         let request = envelope
-            .request(message, signature)
+            .request(&received.bytes, signature)
             .map_err(ApiError::bad_request)?;
         let options = request.wishes.options(arrived, deadline);
-        let answer = infer::run(model, request, options).await?;
+        let answer = infer::run(model, request, Arc::clone(&received.room), options).await?;
         let started = Instant::now();
         let parameters = envelope.echoed().chain(parameter);
         let parts = response::encode(name, envelope.id, parameters, signature, answer);

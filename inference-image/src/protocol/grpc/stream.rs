@@ -112,14 +112,13 @@ async fn one(
     received: Result<Received, ApiError>,
     deadline: Option<Instant>,
 ) -> Result<Vec<Bytes>, ApiError> {
-    let Received { bytes, room } = received?;
-    let envelope = Envelope::read(&bytes).map_err(ApiError::bad_request)?;
-    let answer = answer(&api, Instant::now(), deadline, &bytes, &envelope, Some(FINAL));
+    let received = received?;
+    let envelope = Envelope::read(&received.bytes).map_err(ApiError::bad_request)?;
+    let answer = answer(&api, Instant::now(), deadline, &received, &envelope, Some(FINAL));
     // A panic is a bug, and an error for this request alone.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
     let answer =
         answer.unwrap_or_else(|_| Err(ApiError::internal("an internal error; see the server's log")));
-    drop(room);
     framed(match answer {
         Ok(parts) => wrapped(parts),
         Err(error) => vec![refusal(&error, &envelope)],

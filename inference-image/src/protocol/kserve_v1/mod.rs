@@ -20,6 +20,7 @@ use bytes::Bytes;
 use objects::{Listener, read_list, read_one};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::sync::Arc;
 use std::time::Instant;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -64,8 +65,8 @@ pub(super) async fn predict(
     let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(bytes.len() as u64);
     let (request, form) = parse(&bytes, model.signature()).map_err(ApiError::bad_request)?;
-    let answer = infer::run(model, request, options).await?;
-    drop(room);
+    let answer = infer::run(model, request, Arc::clone(&room), options).await?;
+    drop((bytes, room));
     let started = Instant::now();
     let timing = server_timing(answer.timing);
     let text = encode(form, model.signature(), &answer).map_err(ApiError::bad_request)?;

@@ -98,8 +98,8 @@ async fn answer(
     let parsed = parse(&bytes, header_length, model.signature());
     let Parsed { echo, request } = parsed.map_err(ApiError::bad_request)?;
     let options = request.wishes.options(arrived, deadline);
-    let answer = infer::run(model, request, options).await?;
-    drop(room);
+    let answer = infer::run(model, request, Arc::clone(&room), options).await?;
+    drop((bytes, room));
     let started = Instant::now();
     let response = response::encode(kept, &echo, answer, Encoding::accepted(headers)).await;
     model.metrics().statistics.compute_output.add(started.elapsed());
