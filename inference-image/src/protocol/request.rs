@@ -16,16 +16,22 @@ use std::time::{Duration, Instant};
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 /// The model in the path: its name, with what follows it up to the next slash, and its version if there is one.
-pub(super) struct Target {
-    /// The name.
-    pub(super) model: String,
-    version: Option<String>,
-}
+pub(super) struct Target(RawPathParams);
 
 impl Target {
+    /// The name.
+    pub(super) fn model(&self) -> &str {
+        self.part("model")
+    }
+
     /// The version; empty if the path has none.
     pub(super) fn version(&self) -> &str {
-        self.version.as_deref().unwrap_or_default()
+        self.part("version")
+    }
+
+    fn part(&self, wanted: &str) -> &str {
+        let part = self.0.iter().find(|(key, _)| *key == wanted);
+        part.map(|(_, part)| part).unwrap_or_default()
     }
 }
 
@@ -34,16 +40,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = RawPathParams::from_request_parts(parts, state).await;
-        let path = path.map_err(|error| ApiError::bad_request(error.body_text()))?;
-        let part = |wanted| {
-            path.iter()
-                .find(|(key, _)| *key == wanted)
-                .map(|(_, part)| part.to_owned())
-        };
-        Ok(Self {
-            model: part("model").unwrap_or_default(),
-            version: part("version"),
-        })
+        path.map(Self)
+            .map_err(|error| ApiError::bad_request(error.body_text()))
     }
 }
 

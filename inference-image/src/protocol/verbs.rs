@@ -3,10 +3,9 @@
 use super::request::{Target, deadline, measured};
 use super::{Api, ApiError, classify, kserve_v1};
 use crate::scheduling::RunOptions;
-use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Query, Request, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,11 +18,11 @@ pub(super) async fn post(
     State(api): State<Arc<Api>>,
     target: Target,
     query: Result<Query<Parameters>, QueryRejection>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let target = &target.model;
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let target = target.model();
     let (name, verb) = target.rsplit_once(':').unwrap_or((target, ""));
     if verb != "predict" && verb != "classify" {
         return Err(ApiError::not_found(format!(

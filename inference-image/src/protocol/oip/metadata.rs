@@ -36,7 +36,7 @@ pub(in crate::protocol) async fn model_ready(
     State(api): State<Arc<Api>>,
     target: Target,
 ) -> Result<Response, ApiError> {
-    let named = api.named(&target.model, target.version())?;
+    let named = api.named(target.model(), target.version())?;
     let ready = api.is_ready();
     Ok((status(ready), Json(json!({"name": named.name, "ready": ready}))).into_response())
 }
@@ -58,7 +58,7 @@ pub(in crate::protocol) async fn model(
     State(api): State<Arc<Api>>,
     target: Target,
 ) -> Result<Json<Value>, ApiError> {
-    let named = api.named(&target.model, target.version())?;
+    let named = api.named(target.model(), target.version())?;
     let signature = named.model.signature();
     let specs = |ports: &[Port]| ports.iter().map(Port::spec).collect::<Vec<TensorSpec>>();
     Ok(Json(json!({
@@ -97,7 +97,7 @@ pub(super) async fn index(
 }
 
 pub(super) async fn config(State(api): State<Arc<Api>>, target: Target) -> Result<Json<Value>, ApiError> {
-    let named = api.named(&target.model, target.version())?;
+    let named = api.named(target.model(), target.version())?;
     Ok(Json(config_json(&triton::config(&api, named))))
 }
 
@@ -128,7 +128,7 @@ pub(super) async fn all_statistics(State(api): State<Arc<Api>>) -> Result<Json<V
 }
 
 pub(super) async fn statistics(State(api): State<Arc<Api>>, target: Target) -> Result<Json<Value>, ApiError> {
-    let statistics = triton::statistics(&api, &target.model, target.version())?;
+    let statistics = triton::statistics(&api, target.model(), target.version())?;
     Ok(Json(statistics_json(&statistics)))
 }
 

@@ -14,7 +14,7 @@ use super::{Api, ApiError, Named, infer};
 use crate::engine::Signature;
 use crate::scheduling::RunOptions;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
 use bytes::Bytes;
@@ -65,12 +65,12 @@ pub(super) use metadata::{model, model_ready, models};
 async fn infer_tensors(
     State(api): State<Arc<Api>>,
     target: Target,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let named = api.named(&target.model, target.version())?;
-    let work = answer(&api, named, arrived, &headers, body);
+    let (parts, body) = request.into_parts();
+    let named = api.named(target.model(), target.version())?;
+    let work = answer(&api, named, arrived, &parts.headers, body);
     Ok(measured(named.model.metrics(), work).await)
 }
 
