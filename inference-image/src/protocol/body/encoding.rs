@@ -129,7 +129,15 @@ impl Decoder {
         }
     }
 
-    pub(in crate::protocol) fn push(&mut self, data: &[u8]) -> Result<(), Refused> {
+    /// Waits until there is room for so many bytes; what they unpack to is taken only if there is room at once.
+    pub(super) async fn make_room(&mut self, more: usize) -> Result<(), Refused> {
+        match self {
+            Self::Plain(sink) => sink.make_room(more).await.map_err(Refused::Full),
+            Self::Gzip(_) | Self::Deflate(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn push(&mut self, data: &[u8]) -> Result<(), Refused> {
         let result = match self {
             Self::Plain(sink) => return sink.push(data).map_err(Refused::Full),
             Self::Gzip(decoder) => decoder.write_all(data),

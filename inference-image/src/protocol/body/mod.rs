@@ -38,6 +38,8 @@ const TIMES: Times = Times {
 const BODIES: usize = 4;
 /// Room for a body whose length nobody has told; it takes more as it grows.
 const UNKNOWN: usize = 64 << 10;
+/// Most room for a body of which nothing has arrived yet.
+const AT_ONCE: usize = 256 << 10;
 
 /// Memory for the bodies of all requests that are under way or queued.
 pub(super) struct Budget {
@@ -104,14 +106,16 @@ impl Budget {
             return Err(self.too_large());
         }
         let expected = announced.filter(|_| encoding.is_none());
-        let sink = self.sink(expected, wanted.aligned_at).await?;
-        let decoder = Decoder::new(encoding, sink);
-        self.in_time(wanted.deadline, self.fill(decoder, body)).await
+        let reading = async {
+            let sink = self.sink(expected, wanted.aligned_at).await?;
+            self.fill(Decoder::new(encoding, sink), body).await
+        };
+        self.in_time(wanted.deadline, reading).await
     }
 
     async fn fill(&self, mut decoder: Decoder, mut body: Body) -> Result<Received, ApiError> {
         while let Some(data) = next(&mut body).await? {
-            if let Err(refused) = decoder.push(&data) {
+            if let Err(refused) = self.push(&mut decoder, &data).await {
                 drop(decoder);
                 self.discard(body).await;
                 return Err(self.refused(refused));
@@ -122,18 +126,28 @@ impl Budget {
         Ok(Received { bytes, room })
     }
 
+    /// Takes what has arrived, once there is room for it.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(super) async fn push(&self, decoder: &mut Decoder, data: &[u8]) -> Result<(), Refused> {
+        let room = timeout(self.times.room, decoder.make_room(data.len())).await;
+        room.unwrap_or(Err(Refused::Full(Full::Memory)))?;
+        decoder.push(data)
+    }
+
     /// Largest body, in bytes.
     pub(super) const fn max_body(&self) -> usize {
         self.max_body
     }
 
-    /// A buffer, once there is room for what is expected.
+    /// A buffer for what is expected, once there is room for its beginning.
     ///
     /// # Errors
     /// 503 if there is none in time.
     pub(super) async fn sink(&self, expected: Option<usize>, aligned_at: usize) -> Result<Sink, ApiError> {
         let expected = expected.unwrap_or(UNKNOWN).min(self.max_body);
-        let permit = Arc::clone(&self.blocks).acquire_many_owned(blocks(expected));
+        let permit = Arc::clone(&self.blocks).acquire_many_owned(blocks(expected.min(AT_ONCE)));
         let permit = timeout(self.times.room, permit).await;
         let permit = permit.ok().and_then(Result::ok).ok_or_else(no_room)?;
         let room = Room::new(Arc::clone(&self.blocks), permit);
@@ -225,6 +239,7 @@ mod tests {
     use super::*;
     use crate::metrics::Outcome;
     use axum::response::IntoResponse;
+    use futures::future::FutureExt;
     use hyper::body::{Body as HttpBody, Frame};
     use std::convert::Infallible;
     use std::pin::Pin;
@@ -249,7 +264,7 @@ mod tests {
         let soon = Duration::from_millis(20);
         Budget {
             times: Times {
-                read: soon,
+                read: 10 * soon,
                 room: soon,
                 discard: soon,
             },
@@ -293,7 +308,8 @@ mod tests {
         let read = || budget.read(&headers, Body::from("x"), Wanted::default());
         let mut kept = Vec::new();
         for _ in 0..BODIES {
-            kept.push(budget.sink(Some(1 << 20), 0).await.unwrap());
+            let body = Body::from(vec![0; 1 << 20]);
+            kept.push(budget.read(&headers, body, Wanted::default()).await.unwrap());
         }
         let error = read().await.map(|received| received.bytes).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Rejected);
@@ -304,6 +320,37 @@ mod tests {
         );
         kept.pop();
         assert_eq!(read().await.unwrap().bytes, "x");
+    }
+
+    // Otherwise four connections could keep everybody else out.
+    #[tokio::test]
+    async fn who_announces_large_bodies_and_sends_nothing_keeps_nobody_out() {
+        let budget = Budget::new(1 << 20);
+        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, (1_u64 << 20).into())]);
+        let read = |body| budget.read(&headers, body, Wanted::default());
+        let mut silent: Vec<_> = (0..2 * BODIES)
+            .map(|_| Box::pin(read(Body::new(Silent))))
+            .collect();
+        for reading in &mut silent {
+            assert!(reading.now_or_never().is_none());
+        }
+        let whole = read(Body::from(vec![7; 1 << 20])).await.unwrap();
+        assert_eq!(whole.bytes.len(), 1 << 20);
+    }
+
+    // A deadline that is over is told as such also to those who wait for room.
+    #[tokio::test]
+    async fn nobody_waits_for_room_longer_than_for_the_answer() {
+        let budget = Budget::new(10);
+        let headers = HeaderMap::new();
+        let all = u32::try_from(budget.blocks.available_permits()).unwrap();
+        let _all = budget.blocks.acquire_many(all).await.unwrap();
+        let wanted = Wanted {
+            deadline: Some(Instant::now() + Duration::from_millis(20)),
+            ..Wanted::default()
+        };
+        let read = budget.read(&headers, Body::from("x"), wanted);
+        assert_eq!(read.await.map(|_| ()).unwrap_err().status().as_u16(), 504);
     }
 
     // A client that leaves must not free the memory of what waits in the queue.

@@ -26,12 +26,23 @@ impl Room {
         Self { blocks, permit }
     }
 
+    /// Blocks that a body of that length needs more.
+    fn missing(&self, length: usize) -> u32 {
+        let missing = (blocks(length) as usize).saturating_sub(self.permit.num_permits());
+        u32::try_from(missing).unwrap_or(u32::MAX)
+    }
+
     /// Takes as much more as a body of that length needs, if it is there.
     fn grow(&mut self, length: usize) -> Result<(), Full> {
-        let missing = (blocks(length) as usize).saturating_sub(self.permit.num_permits());
-        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
-        let more = Arc::clone(&self.blocks).try_acquire_many_owned(missing);
+        let more = Arc::clone(&self.blocks).try_acquire_many_owned(self.missing(length));
         self.permit.merge(more.map_err(|_| Full::Memory)?);
+        Ok(())
+    }
+
+    /// The same, once it is there.
+    async fn grown(&mut self, length: usize) -> Result<(), Full> {
+        let more = Arc::clone(&self.blocks).acquire_many_owned(self.missing(length));
+        self.permit.merge(more.await.map_err(|_| Full::Memory)?);
         Ok(())
     }
 }
@@ -54,7 +65,8 @@ pub(in crate::protocol) struct Sink {
 }
 
 impl Sink {
-    /// A buffer for `expected` bytes, which `room` is large enough for, that may grow up to `limit`.
+    /// A buffer for `expected` bytes that may grow up to `limit`. It lies in one piece from the start, but takes
+    /// `room` and memory only as bytes arrive: who announces a large body and sends none keeps nobody out.
     pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Room) -> Self {
         let buffer = allocate(expected, aligned_at);
         Self {
@@ -65,15 +77,26 @@ impl Sink {
         }
     }
 
+    /// Waits until there is room for `more` bytes.
+    pub(super) async fn make_room(&mut self, more: usize) -> Result<(), Full> {
+        let length = (self.buffer.len() + more).min(self.limit);
+        if self.room.missing(length) > 0 {
+            // In few steps: each takes as much again as there is.
+            let step = (self.buffer.len() * 2).min(self.buffer.capacity());
+            self.room.grown(length.max(step)).await?;
+        }
+        Ok(())
+    }
+
     /// Appends, in place as long as no more than expected comes.
     pub(super) fn push(&mut self, data: &[u8]) -> Result<(), Full> {
         let length = self.buffer.len() + data.len();
         if length > self.limit {
             return Err(Full::Limit);
         }
+        self.room.grow(length)?;
         if length > self.buffer.capacity() {
             let capacity = (self.buffer.capacity() * 2).clamp(length, self.limit);
-            self.room.grow(capacity)?;
             let mut larger = allocate(capacity, self.aligned_at);
             larger.extend_from_slice(&self.buffer);
             self.buffer = larger;

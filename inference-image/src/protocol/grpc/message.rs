@@ -122,7 +122,8 @@ impl Messages {
         loop {
             let part = data.split_to(missing.min(data.len()));
             missing -= part.len();
-            decoder.push(&part).map_err(|refused| budget.refused(refused))?;
+            let pushed = budget.push(&mut decoder, &part).await;
+            pushed.map_err(|refused| budget.refused(refused))?;
             if missing == 0 {
                 break;
             }
