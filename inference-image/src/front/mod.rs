@@ -13,8 +13,8 @@ pub use auth::Tokens;
 pub use observe::Observer;
 pub use traces::Traces;
 
-use crate::connections::{Activity, Busy};
-use crate::lifecycle::{InFlight, Lifecycle, Phase};
+use crate::connections::Activity;
+use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ConnectionMetrics;
 use crate::notes::{Notes, noted};
 use axum::Router;
@@ -28,10 +28,15 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tower::Service;
 use upload::Upload;
+
+/// Bytes of an answer that the system's buffers take at once, however slowly they are read.
+const SMALL: u64 = 16 << 10;
+/// Most bytes that are given to the connection at once: what it has been given it is taken to have sent.
+const PART: usize = 64 << 10;
 
 /// Answers requests, with what goes for all of them.
 pub struct Front {
@@ -98,16 +103,7 @@ impl Front {
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if response.body().size_hint().exact().is_some() {
-            return Ok(response);
-        }
-        // An answer that is made while it is sent is under way until its end.
-        Ok(response.map(|body| {
-            Body::new(UnderWay {
-                body,
-                _guards: under_way,
-            })
-        }))
+        Ok(response.map(|body| kept_under_way(body, under_way)))
     }
 
     async fn admitted(&self, request: Request<Body>) -> Response<Body> {
@@ -145,13 +141,27 @@ impl Front {
     }
 }
 
-/// A body that keeps its request under way.
-struct UnderWay {
-    body: Body,
-    _guards: (InFlight, Busy),
+/// An answer that is made while it is sent, or that its reader may take slowly, is under way until its end.
+fn kept_under_way<G: Send + Unpin + 'static>(body: Body, guards: G) -> Body {
+    if body.size_hint().exact().is_some_and(|size| size <= SMALL) {
+        return body;
+    }
+    Body::new(UnderWay {
+        body,
+        rest: Bytes::new(),
+        _guards: guards,
+    })
 }
 
-impl HttpBody for UnderWay {
+/// A body that keeps its request under way.
+struct UnderWay<G> {
+    body: Body,
+    /// Of the last frame.
+    rest: Bytes,
+    _guards: G,
+}
+
+impl<G: Unpin> HttpBody for UnderWay<G> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -159,14 +169,54 @@ impl HttpBody for UnderWay {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if self.rest.is_empty() {
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            };
+            match frame.into_data() {
+                Ok(data) => self.rest = data,
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+        let length = self.rest.len().min(PART);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let exact = self.body.size_hint().exact();
+        exact.map_or_else(SizeHint::default, |exact| {
+            SizeHint::with_exact(exact + self.rest.len() as u64)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http_body_util::BodyExt;
+
+    // A server that leaves must not cut an answer short that its client is still reading.
+    #[tokio::test]
+    async fn a_large_answer_is_under_way_until_its_last_part_is_taken() {
+        let lifecycle = Lifecycle::default();
+        let large = vec![7; 3 * PART];
+        let mut body = kept_under_way(Body::from(large), lifecycle.request());
+        for left in [2 * PART, PART, 0] {
+            assert_eq!(body.size_hint().exact(), Some((left + PART) as u64));
+            let part = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!((part.len(), body.is_end_stream()), (PART, left == 0));
+            assert_eq!(lifecycle.in_flight(), 1);
+        }
+        assert!(body.frame().await.is_none());
+        drop(body);
+        assert_eq!(lifecycle.in_flight(), 0);
+        let _small = kept_under_way(Body::from("small"), lifecycle.request());
+        assert_eq!(lifecycle.in_flight(), 0);
     }
 }
