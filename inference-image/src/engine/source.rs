@@ -7,7 +7,7 @@
 
 use super::cache::{self, Entry};
 use super::proto;
-use crate::package::Package;
+use crate::package::{ExternalFile, Package};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
@@ -24,7 +24,7 @@ pub(super) enum Source {
     /// `model.onnx` and the files that it names.
     Original {
         model: Arc<Vec<u8>>,
-        external: Vec<(String, Arc<[u8]>)>,
+        external: Vec<ExternalFile>,
     },
     /// An optimised graph. Sessions read it from its file, beside which ONNX Runtime wants to see the file of the
     /// weights, although it takes none from there.

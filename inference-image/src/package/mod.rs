@@ -18,6 +18,9 @@ pub const MODEL_FILE: &str = "model.onnx";
 /// Name of the manifest in a package.
 pub const MANIFEST_FILE: &str = "model.yaml";
 
+/// Name and bytes of a file with weights.
+pub type ExternalFile = (String, Arc<[u8]>);
+
 /// What a package holds.
 #[derive(Debug)]
 pub struct Package {
@@ -25,8 +28,8 @@ pub struct Package {
     pub folder: PathBuf,
     /// The bytes of `model.onnx`.
     pub model: Arc<Vec<u8>>,
-    /// Name and bytes of each file beside it in which it keeps weights (ONNX external data).
-    pub external: Vec<(String, Arc<[u8]>)>,
+    /// Each file beside it in which it keeps weights (ONNX external data).
+    pub external: Vec<ExternalFile>,
     /// `sha256:<64 hex>` of `model.onnx`.
     pub digest: String,
     /// `model.yaml`, where there is one.
@@ -76,7 +79,7 @@ pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
     })
 }
 
-fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<(String, Arc<[u8]>)>, Fatal> {
+fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<ExternalFile>, Fatal> {
     let read = |name: String| {
         let invalid = |problem: String| Fatal::new(ExitReason::ModelInvalid, problem);
         if !is_inside(&name) {
