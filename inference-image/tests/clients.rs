@@ -9,7 +9,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use support::{Server, example, root};
+use support::{Server, example, library, root};
 
 fn cache(path: &str) -> PathBuf {
     let path = root().join(".cache").join(path);
@@ -35,11 +35,15 @@ fn server() -> (Server, SocketAddr) {
 
 /// Runs the command to its end; a client that waits for ever fails.
 fn run(program: &str, arguments: &[&str]) {
+    run_for("120", program, arguments);
+}
+
+fn run_for(seconds: &str, program: &str, arguments: &[&str]) {
     // perf_analyzer is linked to CUDA's runtime, though it needs no GPU.
     let libraries = cache("venv-sdk/cuda");
     let output = Command::new("timeout")
         .env("LD_LIBRARY_PATH", libraries)
-        .args(["120", program])
+        .args([seconds, program])
         .args(arguments)
         .output()
         .unwrap();
@@ -63,6 +67,19 @@ fn script(name: &str) {
         folder.to_str().unwrap(),
     ];
     run(python.to_str().unwrap(), &arguments);
+}
+
+/// A server that ignores its input, or reads it in another order, answers every request and is wrong.
+#[test]
+fn nine_topologies_answer_as_onnx_runtime_does_through_every_protocol() {
+    let script = root().join("inference-image/tests/clients/light.py");
+    let (python, library) = (cache("venv-sdk/bin/python"), library());
+    let server = env!("CARGO_BIN_EXE_modelservice-server");
+    run_for(
+        "600",
+        python.to_str().unwrap(),
+        &[script.to_str().unwrap(), server, library.to_str().unwrap()],
+    );
 }
 
 // Each breaks for everyone who wrote against that client.
