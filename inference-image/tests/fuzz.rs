@@ -164,7 +164,9 @@ fn post(
                 .oneshot(request.map(axum::body::Body::new))
                 .await
                 .unwrap();
-            assert!(answer.status().as_u16() < 500, "{answer:?}");
+            // 503 and 504 are right where a mutation asks for an answer within microseconds.
+            let status = answer.status().as_u16();
+            assert!(status < 500 || status == 503 || status == 504, "{answer:?}");
             let headers = answer.headers().clone();
             let body = answer.into_body().collect().await.unwrap();
             let trailers = body.trailers().cloned().unwrap_or_default();
