@@ -6,7 +6,7 @@ use crate::classify::ImageClassifier;
 use crate::engine::{Engine, Runtime, Signature};
 use crate::exit::Fatal;
 use crate::load::Window;
-use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics};
+use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
 use crate::notes::note;
 use crate::package::manifest::Manifest;
 use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
@@ -159,6 +159,12 @@ impl Service {
             model.metrics.duty_cycle.set(load.duty_cycle.last_ten_seconds);
         }
         self.metrics.encode()
+    }
+
+    /// Requests for inference that are counted for no model.
+    #[must_use]
+    pub const fn unassigned(&self) -> &Unassigned {
+        self.metrics.unassigned()
     }
 
     /// Metrics of the serving port's connections.

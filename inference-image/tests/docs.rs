@@ -133,5 +133,5 @@ fn every_metric_is_described() {
                 "{name}{suffix} is not in docs/server.md"
             );
         });
-    assert_eq!(described.count(), 17);
+    assert_eq!(described.count(), 18);
 }

@@ -8,7 +8,8 @@ use axum::Router;
 use axum::http::uri::PathAndQuery;
 use bytes::Bytes;
 use futures::stream::{StreamExt, iter};
-use modelservice_contract::ServerConfig;
+use modelservice_contract::{Limits, ServerConfig};
+use modelservice_server::engine::{Engine, EngineError, Port, Signature};
 use modelservice_server::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol::proto::infer_parameter::ParameterChoice;
 use modelservice_server::protocol::proto::model_infer_request::{
@@ -22,6 +23,7 @@ use modelservice_server::protocol::proto::{
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use modelservice_server::service::Service;
+use modelservice_server::tensor::{DataType, Tensor};
 use modelservice_server::{config, protocol};
 use prost::Message;
 use serde_json::json;
@@ -37,6 +39,7 @@ use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+use tower::ServiceExt;
 
 static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     let models = [json!({"name": "colors", "path": example("colors")})];
@@ -542,6 +545,107 @@ async fn a_stream_answers_each_request_in_its_order() {
         let last = parameter(ParameterChoice::BoolParam(true));
         assert_eq!(response.parameters.get("triton_final_response"), Some(&last));
     }
+}
+
+/// Sends this as the message of a call; the status of gRPC.
+async fn post(router: &Router, headers: &[(&str, &str)], message: &[u8]) -> String {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let body = [&[0], &length[..], message].concat();
+    let mut request = axum::http::Request::post("/inference.GRPCInferenceService/ModelInfer")
+        .header("content-type", "application/grpc");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(axum::body::Body::from(body)).unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+}
+
+/// Gives its input back; nobody else's requests are counted for it.
+struct Echo(Signature);
+
+impl Engine for Echo {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        Ok(inputs.to_vec())
+    }
+}
+
+fn echo() -> Arc<Service> {
+    let port = Port {
+        name: "images".to_owned(),
+        datatype: DataType::Fp32,
+        shape: vec![-1, 3, 16, 16],
+    };
+    let signature = Signature {
+        inputs: vec![port.clone()],
+        outputs: vec![port],
+        opset: 17,
+    };
+    let limits = Limits {
+        max_body_bytes: 1_000_000,
+        ..Limits::default()
+    };
+    let mut service = Service::empty("1", "CPUExecutionProvider", limits, 1).unwrap();
+    let engine = Box::new(Echo(signature));
+    service.add("colors", String::new(), vec![engine], None).unwrap();
+    Arc::new(service)
+}
+
+/// Clients that send nothing but rubbish would be in no graph.
+#[tokio::test]
+async fn what_fails_before_a_message_is_read_is_counted_for_its_model_if_that_is_known() {
+    let service = echo();
+    let lifecycle = Lifecycle::default();
+    lifecycle.enter(Phase::Ready);
+    let router = protocol::router(Arc::clone(&service), lifecycle);
+    let invalid = || {
+        let text = service.metrics().unwrap();
+        let value = |name: &str| -> usize {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().parse().unwrap()
+        };
+        let model = value(r#"modelservice_requests_total{model="colors",outcome="invalid"}"#);
+        let none = r#"modelservice_unassigned_requests_total{outcome="#;
+        (
+            model,
+            value(&format!("{none}\"invalid\"}}")),
+            value(&format!("{none}\"expired\"}}")),
+        )
+    };
+    let unknown = ModelInferRequest {
+        model_name: "dogs".to_owned(),
+        ..raw()
+    };
+    let broken = |request: ModelInferRequest| [&request.encode_to_vec()[..], b"\x3a\xff"].concat();
+    assert_eq!(post(&router, &[], &vec![0; 1_000_001]).await, "8");
+    assert_eq!(invalid(), (0, 1, 0), "too large");
+    assert_eq!(post(&router, &[("grpc-timeout", "soon")], b"").await, "3");
+    assert_eq!(invalid(), (0, 2, 0), "no deadline");
+    assert_eq!(post(&router, &[("grpc-timeout", "0S")], b"").await, "4");
+    assert_eq!(invalid(), (0, 2, 1), "too late");
+    assert_eq!(post(&router, &[], b"\xff").await, "3");
+    assert_eq!(invalid(), (0, 3, 1), "no message");
+    assert_eq!(post(&router, &[], &unknown.encode_to_vec()).await, "5");
+    assert_eq!(invalid(), (0, 4, 1), "no such model");
+    assert_eq!(post(&router, &[], &broken(unknown)).await, "5");
+    assert_eq!(invalid(), (0, 5, 1), "a broken message for no such model");
+    assert_eq!(post(&router, &[], &broken(raw())).await, "3");
+    assert_eq!(invalid(), (1, 5, 1), "a broken message");
+    // A stream goes on after a message that is none, as after any other bad request.
+    let answers = stream(router.clone(), iter([ModelInferRequest::default(), raw()]))
+        .await
+        .unwrap();
+    let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
+    assert!(answers[0].error_message.contains("no model \"\""), "{answers:?}");
+    assert_eq!((answers[1].error_message.as_str(), invalid()), ("", (1, 6, 1)));
+    // Over HTTP as well.
+    let request = axum::http::Request::post("/v2/models/dogs/infer").body(axum::body::Body::empty());
+    let answer = router.oneshot(request.unwrap()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), invalid()), (404, (1, 7, 1)));
 }
 
 type Answers = tonic::Streaming<ModelStreamInferResponse>;

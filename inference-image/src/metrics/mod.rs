@@ -4,10 +4,12 @@
 mod connections;
 mod model;
 mod statistics;
+mod unassigned;
 
 pub use connections::{Closed, ConnectionMetrics, Reloaded};
 pub use model::{ModelMetrics, Outcome, Ratio, Seconds};
 pub use statistics::{Batch, Statistics, Total};
+pub use unassigned::Unassigned;
 
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
@@ -27,6 +29,7 @@ fn seconds() -> Histogram {
 pub struct Metrics {
     registry: Registry,
     models: model::Families,
+    unassigned: Unassigned,
     connections: ConnectionMetrics,
 }
 
@@ -42,10 +45,12 @@ impl Metrics {
         ]);
         registry.register("server", "The inference server", info);
         let models = model::Families::register(&mut registry);
+        let unassigned = Unassigned::register(&mut registry);
         let connections = ConnectionMetrics::register(&mut registry);
         Self {
             registry,
             models,
+            unassigned,
             connections,
         }
     }
@@ -55,6 +60,12 @@ impl Metrics {
     #[must_use]
     pub fn model(&self, name: &str) -> ModelMetrics {
         self.models.model(name)
+    }
+
+    /// Requests for inference that are counted for no model.
+    #[must_use]
+    pub const fn unassigned(&self) -> &Unassigned {
+        &self.unassigned
     }
 
     /// Metrics of the serving port's connections.
@@ -107,6 +118,7 @@ mod tests {
             r#"modelservice_duty_cycle_ratio{model="photos"} 0.0"#,
             r#"modelservice_request_bytes_total{model="photos"} 0"#,
             r#"modelservice_response_bytes_total{model="photos"} 0"#,
+            r#"modelservice_unassigned_requests_total{outcome="invalid"} 0"#,
             r#"modelservice_connections_open 0"#,
             r#"modelservice_connections_closed_total{reason="age"} 1"#,
             r#"modelservice_reloads_total{what="certificate",result="failed"} 1"#,

@@ -33,7 +33,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-const OUTCOMES: [Outcome; 6] = [
+pub(super) const OUTCOMES: [Outcome; 6] = [
     Outcome::Ok,
     Outcome::Invalid,
     Outcome::Rejected,

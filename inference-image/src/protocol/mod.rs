@@ -107,6 +107,12 @@ impl Api {
         Ok(Named { name, model, kept })
     }
 
+    /// The model that is to run; it is counted if there is none.
+    fn wanted(&self, name: &str, version: &str) -> Result<Named<'_>, ApiError> {
+        let named = self.named(name, version);
+        named.inspect_err(|error| self.service.unassigned().count(error.outcome()))
+    }
+
     fn is_ready(&self) -> bool {
         self.lifecycle.phase() == Phase::Ready
     }

@@ -1,7 +1,7 @@
 //! What every request for a model has in common: its outcome is counted, its time is told.
 
 use super::ApiError;
-use crate::metrics::{ModelMetrics, Outcome};
+use crate::metrics::{ModelMetrics, Outcome, Unassigned};
 use crate::notes::note;
 use crate::scheduling::Timing;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -118,6 +118,34 @@ impl Drop for Counted<'_> {
         }
         self.metrics.in_flight.dec();
         self.metrics.count(self.outcome);
+    }
+}
+
+/// Gives what `reading` gives of a request whose model is not known before; if that is nothing, it is counted.
+pub(super) async fn unassigned<T>(
+    metrics: &Unassigned,
+    reading: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let mut counted = Lost {
+        metrics,
+        outcome: Some(Outcome::Cancelled),
+    };
+    let result = reading.await;
+    counted.outcome = result.as_ref().err().map(ApiError::outcome);
+    result
+}
+
+/// Dropped early when the client leaves.
+struct Lost<'a> {
+    metrics: &'a Unassigned,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Lost<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome {
+            self.metrics.count(outcome);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn post(
             "nothing can be posted to {target:?} but to {name}:predict and {name}:classify"
         )));
     }
-    let named = api.named(name, "")?;
+    let named = api.wanted(name, "")?;
     let work = async {
         let options = RunOptions {
             deadline: deadline(&headers, arrived)?,

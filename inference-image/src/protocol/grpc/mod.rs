@@ -19,10 +19,11 @@ pub mod proto {
 }
 
 use super::body::Received;
-use super::request::counted;
+use super::request::{counted, unassigned};
 use super::{Api, ApiError, Named, infer};
 use crate::engine::Signature;
 use crate::lifecycle::Lifecycle;
+use crate::metrics::Outcome;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -87,11 +88,15 @@ async fn model_infer(State(api): State<Arc<Api>>, request: Request) -> Response 
 }
 
 async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> Result<Vec<Bytes>, ApiError> {
-    let deadline = message::deadline(headers, arrived)?;
-    infer::in_time(deadline)?;
-    let align = request::first_tensor_at;
-    let received = message::receive(&api.budget, headers, body, deadline, align).await?;
-    let envelope = Envelope::read(&received.bytes).map_err(ApiError::bad_request)?;
+    let reading = async {
+        let deadline = message::deadline(headers, arrived)?;
+        infer::in_time(deadline)?;
+        let align = request::first_tensor_at;
+        let received = message::receive(&api.budget, headers, body, deadline, align).await?;
+        Ok((received, deadline))
+    };
+    let (received, deadline) = unassigned(api.service.unassigned(), reading).await?;
+    let envelope = Envelope::read(&received.bytes);
     answer(api, arrived, deadline, &received, &envelope, None).await
 }
 
@@ -104,7 +109,11 @@ async fn answer(
     envelope: &Envelope<'_>,
     parameter: Option<&'static [u8]>,
 ) -> Result<Vec<Bytes>, ApiError> {
-    let Named { name, model, .. } = api.named(envelope.model_name, envelope.model_version)?;
+    if let Some(problem) = envelope.nameless() {
+        api.service.unassigned().count(Outcome::Invalid);
+        return Err(ApiError::bad_request(problem));
+    }
+    let Named { name, model, .. } = api.wanted(envelope.model_name, envelope.model_version)?;
     let metrics = model.metrics();
     metrics.request_bytes.inc_by(received.bytes.len() as u64);
     let parts = counted(metrics, async {
@@ -131,7 +140,7 @@ async fn answer(
 /// # Errors
 /// What is wrong with it.
 pub(super) fn parse(message: &Bytes, signature: &Signature) -> Result<infer::Request, String> {
-    Envelope::read(message)?.request(message, signature)
+    Envelope::read(message).request(message, signature)
 }
 
 /// Frames what a call gives.

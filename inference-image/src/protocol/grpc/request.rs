@@ -29,6 +29,8 @@ pub(super) struct Envelope<'a> {
     inputs: Vec<&'a [u8]>,
     outputs: Vec<&'a [u8]>,
     raw: Vec<&'a [u8]>,
+    /// What is wrong with the message, behind the fields that are here.
+    problem: Option<String>,
 }
 
 /// A parameter's value, as far as it matters here.
@@ -63,31 +65,33 @@ pub(in crate::protocol) fn first_tensor_at(start: &[u8]) -> usize {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the outermost fields.
-    ///
-    /// # Errors
-    /// If it is no message, or has more parts than any model needs.
-    pub(super) fn read(message: &'a [u8]) -> Result<Self, String> {
+    /// Reads the outermost fields, up to the end or to what is wrong: the model that a bad message is for is known.
+    pub(super) fn read(message: &'a [u8]) -> Self {
         let mut envelope = Self::default();
+        envelope.problem = envelope.fill(message).err();
+        envelope
+    }
+
+    fn fill(&mut self, message: &'a [u8]) -> Result<(), String> {
         for field in Fields(message) {
             let (number, value) = field?;
             let list = match number {
                 1 => {
-                    envelope.model_name = value.text()?;
+                    self.model_name = value.text()?;
                     continue;
                 }
                 2 => {
-                    envelope.model_version = value.text()?;
+                    self.model_version = value.text()?;
                     continue;
                 }
                 3 => {
-                    envelope.id = value.text()?;
+                    self.id = value.text()?;
                     continue;
                 }
-                4 => &mut envelope.parameters,
-                5 => &mut envelope.inputs,
-                6 => &mut envelope.outputs,
-                RAW_INPUT_CONTENTS => &mut envelope.raw,
+                4 => &mut self.parameters,
+                5 => &mut self.inputs,
+                6 => &mut self.outputs,
+                RAW_INPUT_CONTENTS => &mut self.raw,
                 _ => continue,
             };
             if list.len() == MAX_ENTRIES {
@@ -97,7 +101,12 @@ impl<'a> Envelope<'a> {
             }
             list.push(value.bytes()?);
         }
-        Ok(envelope)
+        Ok(())
+    }
+
+    /// What is wrong with a message that does not even tell its model.
+    pub(super) fn nameless(&self) -> Option<&str> {
+        self.problem.as_deref().filter(|_| self.model_name.is_empty())
     }
 
     /// Parameters that mean nothing to this server, and are echoed: entries of the map as they came.
@@ -109,8 +118,11 @@ impl<'a> Envelope<'a> {
     /// Fits the request to the model; its tensors share the memory of `message`.
     ///
     /// # Errors
-    /// What does not fit.
+    /// What does not fit, or is wrong with the message itself.
     pub(super) fn request(&self, message: &Bytes, signature: &Signature) -> Result<Request, String> {
+        if let Some(problem) = &self.problem {
+            return Err(problem.clone());
+        }
         let mut draft = Draft::new(signature);
         if !self.raw.is_empty() && self.raw.len() != self.inputs.len() {
             return Err(format!(

@@ -7,6 +7,7 @@ use super::request::{self, Envelope};
 use super::{answer, message::framed};
 use crate::lifecycle::Phase;
 use crate::protocol::body::Received;
+use crate::protocol::request::unassigned;
 use crate::protocol::{Api, ApiError, MODEL_VERSION};
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -42,7 +43,10 @@ pub(super) async fn model_stream_infer(State(api): State<Arc<Api>>, request: Req
     }
     let deadline = match message::deadline(&parts.headers, arrived) {
         Ok(deadline) => deadline,
-        Err(error) => return message::failure(&error),
+        Err(error) => {
+            api.service.unassigned().count(error.outcome());
+            return message::failure(&error);
+        }
     };
     let incoming = Incoming {
         api: Arc::clone(&api),
@@ -94,7 +98,8 @@ impl Incoming {
         let reading = self
             .messages
             .read(budget, &self.headers, request::first_tensor_at);
-        budget.in_time(self.deadline, reading).await.map(Some)
+        let reading = budget.in_time(self.deadline, reading);
+        unassigned(self.api.service.unassigned(), reading).await.map(Some)
     }
 }
 
@@ -113,7 +118,7 @@ async fn one(
     deadline: Option<Instant>,
 ) -> Result<Vec<Bytes>, ApiError> {
     let received = received?;
-    let envelope = Envelope::read(&received.bytes).map_err(ApiError::bad_request)?;
+    let envelope = Envelope::read(&received.bytes);
     let answer = answer(&api, Instant::now(), deadline, &received, &envelope, Some(FINAL));
     // A panic is a bug, and an error for this request alone.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;

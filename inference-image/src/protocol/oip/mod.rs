@@ -69,7 +69,7 @@ async fn infer_tensors(
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let named = api.named(target.model(), target.version())?;
+    let named = api.wanted(target.model(), target.version())?;
     let work = answer(&api, named, arrived, &parts.headers, body);
     Ok(measured(named.model.metrics(), work).await)
 }
