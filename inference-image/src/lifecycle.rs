@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// Where the server stands; it only moves forward.
@@ -85,6 +85,35 @@ impl Lifecycle {
     }
 }
 
+/// Whether a connection takes no more requests, and who waits for that: an extension of requests over HTTP/2, for
+/// calls that would otherwise never end. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Retirement(Arc<Latch>);
+
+#[derive(Debug, Default)]
+struct Latch {
+    begun: AtomicBool,
+    told: Notify,
+}
+
+impl Retirement {
+    /// From now on the connection takes no more requests.
+    pub fn begin(&self) {
+        self.0.begun.store(true, Ordering::Release);
+        self.0.told.notify_waiters();
+    }
+
+    /// Waits until it has begun.
+    pub async fn begun(&self) {
+        let mut told = pin!(self.0.told.notified());
+        // Before the look, so that a beginning between the two is not missed.
+        told.as_mut().enable();
+        if !self.0.begun.load(Ordering::Acquire) {
+            told.await;
+        }
+    }
+}
+
 /// A request under way.
 #[derive(Debug)]
 pub struct InFlight(Arc<Shared>);
@@ -136,5 +165,19 @@ mod tests {
         assert_eq!((lifecycle.in_flight(), waiting.is_finished()), (1, false));
         drop(second);
         assert!(waiting.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_retirement_is_told_to_those_who_wait_and_to_those_who_come_later() {
+        let retirement = Retirement::default();
+        let waiting = tokio::spawn({
+            let retirement = retirement.clone();
+            async move { retirement.begun().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        retirement.begin();
+        assert!(waiting.await.is_ok());
+        retirement.begun().await;
     }
 }

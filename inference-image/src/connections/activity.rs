@@ -1,6 +1,7 @@
 //! What one connection is doing: told by its socket and its requests, judged when its timer fires.
 //! Pure but for the clock that `begin` and its guard read.
 
+use crate::lifecycle::Retirement;
 use crate::metrics::Closed;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -34,6 +35,7 @@ pub(crate) struct Activity {
     multiplexed: AtomicBool,
     told: AtomicU8,
     wake: Notify,
+    retirement: Retirement,
 }
 
 /// Why somebody else wants a connection to end; later ones outrank earlier ones.
@@ -71,6 +73,7 @@ impl Activity {
             multiplexed: AtomicBool::new(false),
             told: AtomicU8::new(0),
             wake: Notify::new(),
+            retirement: Retirement::default(),
         }
     }
 
@@ -158,6 +161,11 @@ impl Activity {
     /// Waits until it is told to end.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// What tells its requests that it takes no more.
+    pub(crate) const fn retirement(&self) -> &Retirement {
+        &self.retirement
     }
 
     /// What is to be done now; `reading_since` is the timer's own note of when it first saw a head begun.

@@ -170,7 +170,10 @@ async fn drive(connection: impl Protocol, activity: &Activity, times: &Times) ->
             asleep &= !awakened;
             match watch.look(timer.as_mut(), awakened, context) {
                 Look::Wait => return Poll::Pending,
-                Look::Retire => connection.as_mut().retire(),
+                Look::Retire => {
+                    connection.as_mut().retire();
+                    activity.retirement().begin();
+                }
                 Look::End(reason) => return Poll::Ready(Ended::ByUs(reason)),
             }
         }

@@ -84,7 +84,11 @@ impl Front {
         let version = request.version();
         let (head, body) = request.into_parts();
         let body = Body::new(Upload::new(body, &head.headers, version, activity));
-        let request = Request::from_parts(head, body);
+        let mut request = Request::from_parts(head, body);
+        if version == Version::HTTP_2 {
+            // Only there are calls that could go on for ever.
+            request.extensions_mut().insert(activity.retirement().clone());
+        }
         let mut response = match self.observer.begin(&request) {
             None => self.admitted(request).await,
             Some(observed) => {

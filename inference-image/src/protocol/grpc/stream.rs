@@ -1,11 +1,18 @@
-//! `ModelStreamInfer`: many requests over one call, answered in their order. What is wrong with one is told in
-//! its answer, and the stream goes on.
+//! `ModelStreamInfer`: many requests over one call, several of them under way at once, answered in their order as
+//! Triton does for models with one answer to a request. What is wrong with one is told in its answer, and the
+//! stream goes on.
+//!
+//! A stream ends with its connection: when that retires, of age or because the server leaves, what was read is
+//! answered, and then the status is UNAVAILABLE. That is what gRPC's own servers end calls with that outlive a
+//! connection's age (MAX_CONNECTION_AGE_GRACE), and what clients take for "the same again, elsewhere"; after OK, a
+//! client would take requests for done that were still on their way
+//! (<https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md>).
 
 use super::message::{self, Messages};
 use super::proto::{ModelInferResponse, ModelStreamInferResponse};
 use super::request::{self, Envelope};
 use super::{answer, message::framed};
-use crate::lifecycle::Phase;
+use crate::lifecycle::{Phase, Retirement};
 use crate::protocol::body::Received;
 use crate::protocol::request::unassigned;
 use crate::protocol::{Api, ApiError, MODEL_VERSION};
@@ -14,7 +21,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use futures::future::FutureExt;
+use futures::future::{FutureExt, pending};
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message;
@@ -25,19 +32,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Requests of one stream that are under way at once.
+/// Most requests of one stream that are under way at once; and no more than may wait for a model, so that a stream
+/// alone is never refused for want of room: the others stay with the client.
 const UNDER_WAY: usize = 64;
-/// A stream without a request for this long is ended when the server leaves.
+/// A stream without a request for this long is ended when the server leaves, before its connection retires.
 const IDLE: Duration = Duration::from_secs(1);
+/// What is told of a panic.
+const BUG: &str = "an internal error; see the server's log";
 /// The parameter that tells Triton's clients that no further answer follows to a request, as an entry of the map:
 /// `{key: "triton_final_response", value: {bool_param: true}}`.
 const FINAL: &[u8] = b"\x0a\x15triton_final_response\x12\x02\x08\x01";
 
 pub(super) async fn model_stream_infer(State(api): State<Arc<Api>>, request: Request) -> Response {
     let arrived = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     if let Err(error) = message::check(&parts.headers) {
         return error.into_response();
     }
@@ -53,10 +64,12 @@ pub(super) async fn model_stream_infer(State(api): State<Arc<Api>>, request: Req
         headers: parts.headers,
         messages: Messages::new(body),
         deadline,
+        retirement: parts.extensions.remove(),
     };
+    let under_way = UNDER_WAY.min(api.service.limits().queue_length as usize).max(1);
     let answers = unfold(Some(incoming), |incoming| async move { incoming?.next().await })
-        .map(move |received| one(Arc::clone(&api), received, deadline))
-        .buffered(UNDER_WAY);
+        .map(move |received| Answering::start(one(Arc::clone(&api), received, deadline)))
+        .buffered(under_way);
     message::response(Body::new(Answers {
         answers: answers.boxed(),
         parts: Vec::new().into_iter(),
@@ -70,6 +83,8 @@ struct Incoming {
     headers: HeaderMap,
     messages: Messages,
     deadline: Option<Instant>,
+    /// Of the connection, where there is one.
+    retirement: Option<Retirement>,
 }
 
 impl Incoming {
@@ -83,29 +98,73 @@ impl Incoming {
     }
 
     async fn read(&mut self) -> Result<Option<Received>, ApiError> {
-        tokio::select! {
-            begun = self.messages.begin() => {
-                if !begun? {
+        let Self {
+            api,
+            headers,
+            messages,
+            deadline,
+            retirement,
+        } = self;
+        let reading = async {
+            tokio::select! {
+                begun = messages.begin() => if !begun? {
                     return Ok(None);
-                }
+                },
+                () = leaving(api) => return Err(ended("the server is leaving")),
             }
-            () = leaving(&self.api) => {
-                let message = "the server is leaving: open another stream";
-                return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
-            }
+            let message = messages.read(&api.budget, headers, request::first_tensor_at);
+            let message = api.budget.in_time(*deadline, message);
+            unassigned(api.service.unassigned(), message).await.map(Some)
+        };
+        tokio::select! {
+            // First, since a client may always have sent another request.
+            biased;
+            () = retired(retirement.as_ref()) => Err(ended("the connection has reached its age or the server is leaving")),
+            message = reading => message,
         }
-        let budget = &self.api.budget;
-        let reading = self
-            .messages
-            .read(budget, &self.headers, request::first_tensor_at);
-        let reading = budget.in_time(self.deadline, reading);
-        unassigned(self.api.service.unassigned(), reading).await.map(Some)
     }
 }
 
 async fn leaving(api: &Api) {
     api.lifecycle.reached(Phase::Draining).await;
     sleep(IDLE).await;
+}
+
+async fn retired(connection: Option<&Retirement>) {
+    match connection {
+        Some(connection) => connection.begun().await,
+        None => pending().await,
+    }
+}
+
+fn ended(why: &str) -> ApiError {
+    let message = format!("{why}: open a new stream, and send again what was not answered");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+/// An answer in the making, in a task of its own: a request may be run on the thread that takes it up, which must
+/// not keep the next one from being read. It is cancelled when nobody waits for it any more.
+struct Answering(JoinHandle<Result<Vec<Bytes>, ApiError>>);
+
+impl Answering {
+    fn start(answer: impl Future<Output = Result<Vec<Bytes>, ApiError>> + Send + 'static) -> Self {
+        Self(tokio::spawn(answer))
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Vec<Bytes>, ApiError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(answer.unwrap_or_else(|_| Err(ApiError::internal(BUG))))
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The answer to one request, in parts.
@@ -122,8 +181,7 @@ async fn one(
     let answer = answer(&api, Instant::now(), deadline, &received, &envelope, Some(FINAL));
     // A panic is a bug, and an error for this request alone.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
-    let answer =
-        answer.unwrap_or_else(|_| Err(ApiError::internal("an internal error; see the server's log")));
+    let answer = answer.unwrap_or_else(|_| Err(ApiError::internal(BUG)));
     framed(match answer {
         Ok(parts) => wrapped(parts),
         Err(error) => vec![refusal(&error, &envelope)],
