@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod browser;
-mod onnx;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,13 +10,13 @@ mod support;
 use modelservice_server::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol;
 use modelservice_server::service::Service;
-use onnx::{BOOL, FLOAT, FLOAT16, INT64, STRING, identity};
 use prost::Message;
 use serde_json::{Value, json};
 use stage::{Stage, served};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use support::onnx::{self, BOOL, FLOAT, FLOAT16, INT64, STRING, identity};
 use support::{example, library, root};
 
 fn photo(name: &str) -> PathBuf {

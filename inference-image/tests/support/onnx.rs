@@ -3,16 +3,28 @@
 
 use prost::Message;
 
-const FLOAT: i32 = 1;
+/// Element types, as ONNX numbers them.
+pub(crate) const FLOAT: i32 = 1;
+pub(crate) const INT64: i32 = 7;
+pub(crate) const STRING: i32 = 8;
+pub(crate) const BOOL: i32 = 9;
+pub(crate) const FLOAT16: i32 = 10;
 
+/// `ModelProto`.
 #[derive(Clone, PartialEq, Message)]
-struct Model {
+pub(crate) struct Model {
     #[prost(int64, tag = "1")]
     ir_version: i64,
+    #[prost(string, tag = "2")]
+    pub(crate) producer: String,
+    #[prost(string, tag = "6")]
+    pub(crate) description: String,
     #[prost(message, optional, tag = "7")]
     graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
     opsets: Vec<Opset>,
+    #[prost(message, repeated, tag = "14")]
+    pub(crate) metadata: Vec<Entry>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -61,12 +73,13 @@ struct Tensor {
     location: i32,
 }
 
+/// `StringStringEntryProto`.
 #[derive(Clone, PartialEq, Message)]
-struct Entry {
+pub(crate) struct Entry {
     #[prost(string, tag = "1")]
-    key: String,
+    pub(crate) key: String,
     #[prost(string, tag = "2")]
-    value: String,
+    pub(crate) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -105,6 +118,34 @@ struct Dimension {
     symbol: Option<String>,
 }
 
+/// An input or output; a size of −1 is any.
+fn port(name: impl Into<String>, element: i32, shape: &[i64]) -> Port {
+    let dimension = |&size: &i64| Dimension {
+        value: (size >= 0).then_some(size),
+        symbol: (size < 0).then(|| "any".to_owned()),
+    };
+    let shape = Shape {
+        dims: shape.iter().map(dimension).collect(),
+    };
+    let tensor = TensorType {
+        element,
+        shape: Some(shape),
+    };
+    Port {
+        name: name.into(),
+        r#type: Some(Type { tensor: Some(tensor) }),
+    }
+}
+
+fn model(graph: Graph) -> Model {
+    Model {
+        ir_version: 8,
+        graph: Some(graph),
+        opsets: vec![Opset { version: 17 }],
+        ..Model::default()
+    }
+}
+
 /// `y = x · w`, with a dynamic batch of rows of `width` numbers and a seeded square matrix; also the bytes of
 /// the matrix. With `file` the matrix is not in the model but in the file of that name.
 pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
@@ -122,26 +163,6 @@ pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         external: file.map_or_else(Vec::new, |file| vec![entry("location", file)]),
         location: i32::from(file.is_some()),
     };
-    let port = |name: &str| {
-        let batch = Dimension {
-            value: None,
-            symbol: Some("n".into()),
-        };
-        let row = Dimension {
-            value: Some(width),
-            symbol: None,
-        };
-        let tensor = TensorType {
-            element: FLOAT,
-            shape: Some(Shape {
-                dims: vec![batch, row],
-            }),
-        };
-        Port {
-            name: name.into(),
-            r#type: Some(Type { tensor: Some(tensor) }),
-        }
-    };
     let graph = Graph {
         nodes: vec![Node {
             inputs: vec!["x".into(), "w".into()],
@@ -150,13 +171,29 @@ pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
         }],
         name: "matmul".into(),
         initializers: vec![weight],
-        inputs: vec![port("x")],
-        outputs: vec![port("y")],
+        inputs: vec![port("x", FLOAT, &[-1, width])],
+        outputs: vec![port("y", FLOAT, &[-1, width])],
     };
-    let model = Model {
-        ir_version: 8,
-        graph: Some(graph),
-        opsets: vec![Opset { version: 17 }],
+    (model(graph).encode_to_vec(), bytes)
+}
+
+/// A model whose outputs are its inputs, with " out" behind their names: names, element types and shapes.
+pub(crate) fn identity(ports: &[(&str, i32, &[i64])]) -> Model {
+    let out = |name: &str| format!("{name} out");
+    let node = |&(name, ..): &(&str, i32, &[i64])| Node {
+        inputs: vec![name.to_owned()],
+        outputs: vec![out(name)],
+        operator: "Identity".into(),
     };
-    (model.encode_to_vec(), bytes)
+    let inputs = ports.iter().map(|&(name, kind, shape)| port(name, kind, shape));
+    let outputs = ports
+        .iter()
+        .map(|&(name, kind, shape)| port(out(name), kind, shape));
+    model(Graph {
+        nodes: ports.iter().map(node).collect(),
+        name: "identity".into(),
+        initializers: Vec::new(),
+        inputs: inputs.collect(),
+        outputs: outputs.collect(),
+    })
 }
