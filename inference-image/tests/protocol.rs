@@ -12,13 +12,15 @@ use modelservice_contract::ServerConfig;
 use modelservice_server::lifecycle::{Lifecycle, Phase};
 use modelservice_server::service::Service;
 use modelservice_server::{config, protocol};
+use prost::Message;
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
+use support::onnx::{STRING, identity};
 use support::{check_docs_table, example, floats, image, library};
 use tower::ServiceExt;
 
 /// `photos` is the real model, `colors` and `tiny` are small, `plain` is `tiny` without model.yaml, `single` is
-/// `colors` for one image at a time.
+/// `colors` for one image at a time, `texts` gives its strings back.
 static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     let plain = tempfile::tempdir().unwrap();
     std::fs::copy(example("tiny/model.onnx"), plain.path().join("model.onnx")).unwrap();
@@ -26,12 +28,16 @@ static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     std::fs::copy(example("colors/model.yaml"), single.path().join("model.yaml")).unwrap();
     let model = with_a_batch_of_one(std::fs::read(example("colors/model.onnx")).unwrap());
     std::fs::write(single.path().join("model.onnx"), model).unwrap();
+    let texts = tempfile::tempdir().unwrap();
+    let model = identity(&[("s", STRING, &[-1])]).encode_to_vec();
+    std::fs::write(texts.path().join("model.onnx"), model).unwrap();
     let models = [
         ("photos", example("efficientnet-lite0")),
         ("colors", example("colors")),
         ("tiny", example("tiny")),
         ("plain", plain.path().to_owned()),
         ("single", single.path().to_owned()),
+        ("texts", texts.path().to_owned()),
     ];
     let models = models.map(|(name, path)| json!({"name": name, "path": path}));
     let limits = json!({
@@ -55,7 +61,7 @@ fn with_a_batch_of_one(mut model: Vec<u8>) -> Vec<u8> {
     model
 }
 
-const MODELS: [&str; 5] = ["colors", "photos", "plain", "single", "tiny"];
+const MODELS: [&str; 6] = ["colors", "photos", "plain", "single", "texts", "tiny"];
 
 fn router() -> Router {
     let lifecycle = Lifecycle::default();
@@ -209,6 +215,7 @@ const fn case(what: &'static str, status: u16, words: &'static str, request: fn(
 
 const INFER: &str = "/v2/models/colors/infer";
 const PREDICT: &str = "/v1/models/colors:predict";
+const PREDICT_TEXTS: &str = "/v1/models/texts:predict";
 const CLASSIFY: &str = "/v1/models/colors:classify";
 
 const CASES: &[Case] = &[
@@ -222,7 +229,7 @@ const CASES: &[Case] = &[
     case(
         "a model that is not served",
         404,
-        "this server has: colors, photos, plain, single, tiny",
+        "this server has: colors, photos, plain, single, texts, tiny",
         || post("/v2/models/dogs/infer", "{}"),
     ),
     case(
@@ -652,6 +659,18 @@ const CASES: &[Case] = &[
         400,
         "it has: images",
         || post(PREDICT, r#"{"instances": [{"pictures": []}]}"#),
+    ),
+    case(
+        "predict: `b64` that is no base64",
+        400,
+        "expected a string or {\"b64\": BASE64}",
+        || post(PREDICT_TEXTS, r#"{"instances": [{"b64": "!"}]}"#),
+    ),
+    case(
+        "predict: a text, also one that came as base64, that is no UTF-8",
+        400,
+        "must be UTF-8",
+        || post(PREDICT_TEXTS, r#"{"instances": ["a", {"b64": "/w=="}]}"#),
     ),
     case(
         "anything else posted to a model",

@@ -1,8 +1,10 @@
-"""KServe's Python SDK: its REST and gRPC clients with protocol version 2."""
+"""KServe's Python SDK: its REST client with both versions of the protocol, its gRPC client with version 2."""
 
 import asyncio
+import base64
 
-from common import ADDRESS, images, main, reference, same
+import httpx
+from common import ADDRESS, images, main, np, reference, same, values
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 BATCH = images(count=2)
@@ -41,4 +43,34 @@ def grpc():
     asyncio.run(ask())
 
 
-main(rest, grpc)
+def predict():
+    async def ask():
+        async with InferenceRESTClient(RESTConfig(protocol="v1")) as session:
+            url = f"http://{ADDRESS}"
+            assert await session.is_model_ready(url, "tiny")
+            image = BATCH.tolist()
+            for request in (
+                {"instances": image},
+                {"instances": [{"images": one} for one in image]},
+                {"inputs": image},
+                {"inputs": {"images": image}},
+            ):
+                answer = await session.infer(url, request, model_name="tiny")
+                same(np.array(answer["predictions"], np.float32), SCORES, f"predict by {list(request)[0]}")
+            texts = values("BYTES").tolist()
+            plain = [[text.decode() for text in row] for row in texts]
+            encoded = [[{"b64": base64.b64encode(text).decode()} for text in row] for row in texts]
+            for rows in (plain, encoded):
+                for request in ({"instances": rows}, {"instances": [{"x": row} for row in rows]}, {"inputs": {"x": rows}}):
+                    answer = await session.infer(url, request, model_name="identity-bytes")
+                    assert answer == {"predictions": plain}, answer
+            try:
+                await session.infer(url, {"instances": [[{"b64": "!"}]]}, model_name="identity-bytes")
+                raise AssertionError("broken base64 is taken")
+            except httpx.HTTPStatusError as error:
+                assert error.response.status_code == 400 and "BASE64" in str(error), error
+
+    asyncio.run(ask())
+
+
+main(rest, grpc, predict)

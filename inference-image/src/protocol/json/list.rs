@@ -2,7 +2,10 @@
 //! between. Deeper nesting than a tensor has is refused; nothing recurses.
 
 use super::number::Number;
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
+use serde::Deserialize;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -111,6 +114,36 @@ impl Item for Bytes {
         let length = string_length(bytes)?;
         let text: Cow<'_, str> = serde_json::from_slice(&bytes[..length]).ok()?;
         Some((text.into_owned().into(), length))
+    }
+}
+
+/// A text as TensorFlow Serving's clients write it: a string, or `{"b64": "…"}`, which is base64 (RFC 4648, section
+/// 4) with or without its padding.
+pub(super) struct Text(pub(super) Bytes);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encoded<'a> {
+    #[serde(borrow)]
+    b64: Cow<'a, str>,
+}
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+impl Item for Text {
+    const NAME: &'static str = "a string or {\"b64\": BASE64}";
+
+    fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+        if bytes.first() != Some(&b'{') {
+            return Bytes::read(bytes).map(|(text, length)| (Self(text), length));
+        }
+        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Encoded<'_>>();
+        let encoded = values.next()?.ok()?;
+        let text = BASE64.decode(encoded.b64.as_bytes()).ok()?;
+        Some((Self(text.into()), values.byte_offset()))
     }
 }
 
@@ -367,6 +400,32 @@ mod tests {
         assert_eq!(found::<Bytes>("[7]"), "expected a string, found 7");
         assert_eq!(found::<Bytes>("[\"\\x\"]"), "expected a string, found \"\\x\"");
         assert!(found::<u8>(&format!("[{}]", "9".repeat(1000))).len() < 80);
+    }
+
+    // TensorFlow Serving's clients send what may be no text so.
+    #[test]
+    fn texts_may_be_base64() {
+        let json = br#"["a", { "b64" : "w6k=" }, {"b64":"w6k"}, {"b64": ""}, {"b64":"\u0059Q=="}]"#;
+        let list = read::<Text>(json, 9).unwrap();
+        let texts: Vec<Bytes> = list.elements.into_iter().map(|text| text.0).collect();
+        assert_eq!(texts, ["a", "é", "é", "", "a"]);
+        for broken in [
+            r#"[{"b64": "!"}]"#,
+            r#"[{"b64": "YQ==="}]"#,
+            r#"[{"b64": "YR=="}]"#,
+            r#"[{"b64": "Y"}]"#,
+            r#"[{"b64": 7}]"#,
+            r#"[{"b64": "YQ==", "c": 1}]"#,
+            r#"[{"b64": "YQ==""#,
+            "[{}]",
+            "[7]",
+        ] {
+            let problem = read::<Text>(broken.as_bytes(), 9).err().unwrap().to_string();
+            assert!(
+                problem.starts_with(r#"expected a string or {"b64": BASE64}, found "#),
+                "{problem}"
+            );
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(super) use write::{flat, nested, row};
 
 use crate::tensor::{DataType, Element, Tensor, element_count};
 use bytes::Bytes;
-use list::{Item, List, Problem};
+use list::{Item, List, Problem, Text};
 
 /// Most elements of a tensor of `BYTES`: each takes some 32 bytes of memory, and 3 in a request.
 pub(super) const MAX_TEXTS: usize = 1 << 20;
@@ -28,12 +28,17 @@ pub(super) fn read(json: &[u8], datatype: DataType, shape: &[i64]) -> Result<Ten
     tensor(json, datatype, Some(shape))
 }
 
-/// The tensor of the shape that the nested lists have.
+/// The tensor of the shape that the nested lists have; its texts may be `{"b64": "…"}`.
 ///
 /// # Errors
 /// What is wrong with the list.
 pub(super) fn read_nested(json: &[u8], datatype: DataType) -> Result<Tensor, String> {
-    tensor(json, datatype, None)
+    if datatype != DataType::Bytes {
+        return tensor(json, datatype, None);
+    }
+    let list = list::<Text>(json, None, MAX_TEXTS)?;
+    let texts = list.elements.into_iter().map(|text| text.0).collect();
+    Tensor::from_strings(list.shape, texts).map_err(|problem| problem.to_string())
 }
 
 fn tensor(json: &[u8], datatype: DataType, shape: Option<&[i64]>) -> Result<Tensor, String> {

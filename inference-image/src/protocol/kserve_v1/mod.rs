@@ -12,7 +12,7 @@ use super::request::server_timing;
 use super::{Api, ApiError, Named};
 use crate::engine::{Port, Signature};
 use crate::scheduling::RunOptions;
-use crate::tensor::Tensor;
+use crate::tensor::{DataType, Tensor};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -91,10 +91,9 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, For
         .map(|range| body.slice(range))
         .unwrap_or_default();
     let mut draft = Draft::new(signature);
-    let objects = |list: &[u8]| first_byte(list.get(1..).unwrap_or_default()) == Some(b'{');
     match form {
         Form::Rows if value.first() != Some(&b'[') => return Err("instances must be a list".to_owned()),
-        Form::Rows if objects(&value) => rows(&mut draft, &value, &signature.inputs)?,
+        Form::Rows if holds_rows(&value, &signature.inputs) => rows(&mut draft, &value, &signature.inputs)?,
         Form::Columns if value.first() == Some(&b'{') => {
             let draft = &mut draft;
             read_one(&value, &mut Columns { draft, json: &value })?;
@@ -104,8 +103,20 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, For
     Ok((draft.finish(false, Wishes::default())?, form))
 }
 
-fn first_byte(text: &[u8]) -> Option<u8> {
-    text.iter().copied().find(|byte| !byte.is_ascii_whitespace())
+/// Whether a list begins with an object of inputs; `{"b64": …}` is one only where an input has that name, and
+/// otherwise an encoded text.
+fn holds_rows(list: &[u8], ports: &[Port]) -> bool {
+    let Some(object) = after(b'[', list).and_then(|list| after(b'{', list)) else {
+        return false;
+    };
+    let is_text = matches!(ports, [port] if port.datatype == DataType::Bytes && port.name != "b64");
+    !(is_text && object.starts_with(br#""b64""#))
+}
+
+/// What follows the byte and white space.
+fn after(start: u8, text: &[u8]) -> Option<&[u8]> {
+    let (first, rest) = text.split_first()?;
+    (*first == start).then(|| rest.trim_ascii_start())
 }
 
 /// The tensor of a model with one input.
@@ -259,7 +270,6 @@ mod tests {
     use super::*;
     use crate::protocol::infer::tests::signature;
     use crate::scheduling::Timing;
-    use crate::tensor::DataType;
     use serde_json::{Value, json};
 
     fn one() -> Signature {
@@ -314,6 +324,46 @@ mod tests {
         assert_eq!(echoed(&two(), json!({"instances": rows})).unwrap(), rows);
         let columns = json!({"a": [[1, 2], [3, 4]], "b": ["é", ""]});
         assert_eq!(echoed(&two(), json!({"inputs": columns})).unwrap(), columns);
+    }
+
+    #[test]
+    fn texts_may_be_base64_by_rows_and_by_columns() {
+        let texts = signature(&[("s", DataType::Bytes, &[-1])], &[("t", DataType::Bytes, &[-1])]);
+        for request in [
+            json!({"instances": [{"b64": "w6k="}, "a"]}),
+            json!({"instances": [{"s": {"b64": "w6k="}}, {"s": "a"}]}),
+            json!({"inputs": [{"b64": "w6k"}, {"b64": "YQ=="}]}),
+            json!({"inputs": {"s": ["é", {"b64": "YQ=="}]}}),
+        ] {
+            assert_eq!(echoed(&texts, request).unwrap(), json!(["é", "a"]));
+        }
+        let row = json!([{"a": [1, 2], "b": {"b64": "w6k="}}]);
+        assert_eq!(
+            echoed(&two(), json!({"instances": row})).unwrap(),
+            json!([{"a": [1, 2], "b": "é"}])
+        );
+        // An input of that name is no encoding.
+        let named = signature(
+            &[("b64", DataType::Bytes, &[-1])],
+            &[("t", DataType::Bytes, &[-1])],
+        );
+        assert_eq!(
+            echoed(&named, json!({"instances": [{"b64": "w6k="}]})).unwrap(),
+            json!(["w6k="])
+        );
+        for (text, words) in [
+            (
+                "w6k!",
+                r#"expected a string or {"b64": BASE64}, found {"b64":"w6k!""#,
+            ),
+            // What ONNX Runtime's strings cannot hold.
+            ("/w==", "element 0 of BYTES must be UTF-8"),
+        ] {
+            let problem = echoed(&texts, json!({"instances": [{"b64": text}]})).unwrap_err();
+            assert!(problem.contains(words), "{problem}");
+        }
+        let problem = echoed(&one(), json!({"instances": [{"b64": "AAAA"}]})).unwrap_err();
+        assert!(problem.contains("no input \"b64\""), "{problem}");
     }
 
     #[test]
