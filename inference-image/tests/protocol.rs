@@ -1162,6 +1162,41 @@ async fn bodies_may_be_compressed_both_ways() {
     assert!(!plain.headers.contains_key("content-encoding"));
 }
 
+/// Over a slow network a thousand classes or a page of JSON are waited for.
+#[tokio::test]
+async fn large_answers_of_json_are_compressed_for_who_asks_for_it() {
+    let text = "é\"".repeat(8 << 10);
+    let texts = json!({"instances": [text, "a"]}).to_string();
+    let requests: [fn(String) -> Request<Body>; 3] = [
+        |texts| post(PREDICT_TEXTS, texts),
+        |_| post("/v1/models/photos:classify?top_k=1000", photo("cat")),
+        |_| get("/openapi.json"),
+    ];
+    for request in requests {
+        let plain = send(request(texts.clone())).await;
+        assert!(plain.body.len() > 16 << 10 && !plain.headers.contains_key("content-encoding"));
+        for encoding in ["gzip", "deflate"] {
+            let mut answer = send(with(request(texts.clone()), "accept-encoding", encoding)).await;
+            assert_eq!(answer.headers["content-encoding"], encoding);
+            assert_eq!(answer.headers["vary"], "accept-encoding");
+            assert!(answer.body.len() < plain.body.len() / 2);
+            answer.body = decompress(encoding, &answer.body);
+            assert_eq!(answer.json(), plain.json());
+        }
+    }
+    for small in [
+        get("/v2/models/tiny"),
+        post(PREDICT_TEXTS, r#"{"instances": ["a"]}"#),
+    ] {
+        let answer = send(with(small, "accept-encoding", "gzip")).await;
+        assert!(
+            !answer.headers.contains_key("content-encoding"),
+            "{}",
+            answer.json()
+        );
+    }
+}
+
 fn compress(encoding: &str, bytes: &[u8]) -> Vec<u8> {
     use flate2::{Compression, read};
     use std::io::Read;

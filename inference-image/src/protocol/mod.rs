@@ -4,6 +4,7 @@
 mod body;
 mod classes;
 mod classify;
+mod compressed;
 mod error;
 mod examples;
 mod frames;

@@ -1,10 +1,11 @@
 //! A router that knows its routes, so that what `/openapi.json` says of them can be compared with them. Knows no
 //! handler.
 
-use super::Api;
+use super::{Api, compressed};
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;
+use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, any, get, post};
 use std::sync::Arc;
 
@@ -26,7 +27,8 @@ pub(super) struct Route {
 
 impl Routes {
     pub(super) fn get<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
-        self.add(Some(Method::GET), path, get(handler))
+        let handler = get(handler).layer(from_fn(compressed::layer));
+        self.add(Some(Method::GET), path, handler)
     }
 
     pub(super) fn post<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {

@@ -1,5 +1,7 @@
 //! What is posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
 
+use super::body::Encoding;
+use super::compressed::compressed;
 use super::request::{Target, deadline, measured};
 use super::{Api, ApiError, classify, kserve_v1};
 use crate::scheduling::RunOptions;
@@ -35,11 +37,13 @@ pub(super) async fn post(
             deadline: deadline(&headers, arrived)?,
             ..RunOptions::default()
         };
-        if verb == "predict" {
-            return kserve_v1::predict(&api, named, options, &headers, body).await;
-        }
-        let query = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
-        classify::classify(&api, named, options, &query, &headers, body).await
+        let answer = if verb == "predict" {
+            kserve_v1::predict(&api, named, options, &headers, body).await?
+        } else {
+            let query = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+            classify::classify(&api, named, options, &query, &headers, body).await?
+        };
+        compressed(answer, Encoding::accepted(&headers)).await
     };
     Ok(measured(named.model.metrics(), work).await)
 }
