@@ -1,16 +1,21 @@
 //! Every parser with any bytes at all: the committed corpus first, then seeded mutations of it for some
 //! seconds. A failing input is printed and saved; put it into the corpus, and `cargo test --test fuzz` replays it.
+//!
+//! What lies in the corpus is valid, so that mutations of it come beyond the first check; what must be refused has a
+//! name that begins with `refused`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::Request;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use modelservice_contract::Limits;
-use modelservice_server::engine::{Engine, EngineError, Port, Signature};
+use modelservice_server::engine::{Engine, EngineError, Signature};
 use modelservice_server::lifecycle::{Lifecycle, Phase};
+use modelservice_server::protocol::fuzz as parsers;
 use modelservice_server::service::Service;
-use modelservice_server::tensor::{DataType, Tensor};
+use modelservice_server::tensor::Tensor;
 use modelservice_server::{config, package, preprocess, protocol};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -77,7 +82,8 @@ impl Random {
     }
 }
 
-fn fuzz(name: &str, body: impl Fn(&[u8])) {
+/// Feeds a parser, which says whether it has accepted.
+fn fuzz(name: &str, body: impl Fn(&[u8]) -> bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/corpus")
         .join(name);
@@ -86,20 +92,26 @@ fn fuzz(name: &str, body: impl Fn(&[u8])) {
         .map(|entry| entry.unwrap().path())
         .collect();
     files.sort();
+    assert!(!files.is_empty(), "{} is empty", folder.display());
     let corpus: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
-    assert!(!corpus.is_empty(), "{} is empty", folder.display());
-    corpus.iter().for_each(|input| check(name, input, &body));
+    for (file, input) in files.iter().zip(&corpus) {
+        let valid = !file.file_name().unwrap().to_str().unwrap().starts_with("refused");
+        assert_eq!(check(name, input, &body), valid, "{} is accepted", file.display());
+    }
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
-    let (start, mut runs) = (Instant::now(), 0);
+    let (start, mut runs, mut accepted) = (Instant::now(), 0, 0);
     while start.elapsed() < TIME {
-        check(name, &random.mutate(&corpus), &body);
+        accepted += usize::from(check(name, &random.mutate(&corpus), &body));
         runs += 1;
     }
-    println!("{name}: {} files, {runs} mutations", corpus.len());
+    println!(
+        "{name}: {} files, {runs} mutations, {accepted} of them accepted",
+        corpus.len()
+    );
 }
 
-fn check(name: &str, input: &[u8], body: &impl Fn(&[u8])) {
-    if catch_unwind(AssertUnwindSafe(|| body(input))).is_err() {
+fn check(name: &str, input: &[u8], body: &impl Fn(&[u8]) -> bool) -> bool {
+    catch_unwind(AssertUnwindSafe(|| body(input))).unwrap_or_else(|_| {
         let path = std::env::temp_dir().join(format!("fuzz-{name}-failure"));
         std::fs::write(&path, input).unwrap();
         panic!(
@@ -107,7 +119,7 @@ fn check(name: &str, input: &[u8], body: &impl Fn(&[u8])) {
             input.escape_ascii().to_string(),
             path.display()
         );
-    }
+    })
 }
 
 struct Echo(Signature);
@@ -122,122 +134,148 @@ impl Engine for Echo {
     }
 }
 
-/// Posts inputs to a model with two inputs, in this process; an answer that is the server's fault fails.
-fn post(
-    path: &'static str,
-    content_type: &'static str,
-    head: impl Fn(&[u8]) -> Option<usize>,
-) -> impl Fn(&[u8]) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let ports = [("x", DataType::Fp32), ("y", DataType::Bytes)].map(|(name, datatype)| Port {
-        name: name.to_owned(),
-        datatype,
-        shape: vec![-1, 2],
-    });
-    let signature = Signature {
-        inputs: ports.to_vec(),
-        outputs: ports.to_vec(),
-        opset: 17,
-    };
-    let router: Router = runtime.block_on(async {
-        let mut service = Service::empty("1", "CPUExecutionProvider", Limits::default(), 1).unwrap();
-        service
-            .add("m", String::new(), vec![Box::new(Echo(signature))], None)
+/// A whole server in this process, whose model is that of the parsers.
+struct Server {
+    runtime: tokio::runtime::Runtime,
+    router: Router,
+}
+
+impl Server {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
             .unwrap();
-        let lifecycle = Lifecycle::default();
-        lifecycle.enter(Phase::Ready);
-        protocol::router(Arc::new(service), lifecycle)
-    });
-    move |input| {
-        let mut request = Request::post(path).header("content-type", content_type);
-        if let Some(length) = head(input) {
+        let router = runtime.block_on(async {
+            let mut service = Service::empty("1", "CPUExecutionProvider", Limits::default(), 1).unwrap();
+            let engine = Box::new(Echo(parsers::signature(true)));
+            service.add("m", String::new(), vec![engine], None).unwrap();
+            let lifecycle = Lifecycle::default();
+            lifecycle.enter(Phase::Ready);
+            protocol::router(Arc::new(service), lifecycle)
+        });
+        Self { runtime, router }
+    }
+
+    /// Whether this is answered with outputs; what is the server's fault fails.
+    fn answers(&self, path: &str, header_length: Option<usize>, body: &[u8]) -> bool {
+        let mut request = Request::post(path).header("content-type", "application/grpc");
+        if let Some(length) = header_length {
             request = request.header("inference-header-content-length", length);
         }
-        let request = request.body(Full::from(input.to_vec())).unwrap();
-        runtime.block_on(async {
-            let answer = router
-                .clone()
-                .oneshot(request.map(axum::body::Body::new))
-                .await
-                .unwrap();
+        let request = request.body(Body::from(body.to_vec())).unwrap();
+        self.runtime.block_on(async {
+            let answer = self.router.clone().oneshot(request).await.unwrap();
             // 503 and 504 are right where a mutation asks for an answer within microseconds.
             let status = answer.status().as_u16();
             assert!(status < 500 || status == 503 || status == 504, "{answer:?}");
             let headers = answer.headers().clone();
             let body = answer.into_body().collect().await.unwrap();
             let trailers = body.trailers().cloned().unwrap_or_default();
-            let status = headers.get("grpc-status").or_else(|| trailers.get("grpc-status"));
+            let of_grpc = headers.get("grpc-status").or_else(|| trailers.get("grpc-status"));
             // 2 is UNKNOWN, 13 INTERNAL.
             assert!(
-                status.is_none_or(|status| status != "2" && status != "13"),
-                "{status:?}"
+                of_grpc.is_none_or(|status| status != "2" && status != "13"),
+                "{of_grpc:?}"
             );
-        });
+            status == 200 && of_grpc.is_none_or(|status| status == "0")
+        })
     }
 }
+
+/// What the parser refuses is not answered. What it accepts may be refused yet, for a deadline or another name of
+/// the model.
+fn agreed(accepted: bool, answered: bool) -> bool {
+    assert!(
+        accepted || !answered,
+        "the server answers what its parser refuses"
+    );
+    answered
+}
+
+const INFER: &str = "/v2/models/m/infer";
+const PREDICT: &str = "/v1/models/m:predict";
+const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 // A request that panics is a bug that anyone can reach.
 
 #[test]
 fn no_json_request_makes_the_server_fail() {
-    fuzz("json", post("/v2/models/m/infer", "application/json", |_| None));
+    let server = Server::new();
+    fuzz("json", |body| {
+        agreed(parsers::infer(None, body), server.answers(INFER, None, body))
+    });
+}
+
+/// The first line of these inputs is the length of the JSON behind it.
+#[test]
+fn no_binary_request_makes_the_server_fail() {
+    let server = Server::new();
+    fuzz("binary", |input| {
+        let end = input.iter().position(|&byte| byte == b'\n').unwrap_or(0);
+        let length = std::str::from_utf8(&input[..end])
+            .ok()
+            .and_then(|line| line.parse().ok());
+        let body = &input[input.len().min(end + 1)..];
+        agreed(parsers::infer(length, body), server.answers(INFER, length, body))
+    });
 }
 
 #[test]
-fn no_binary_request_makes_the_server_fail() {
-    // The head ends after its JSON; for one input in eight it is said to end beyond the body.
-    let head = |input: &[u8]| {
-        let end = input
-            .iter()
-            .rposition(|&byte| byte == b'}')
-            .map_or(0, |at| at + 1);
-        Some(if input.len() % 8 == 7 {
-            input.len() + 1
-        } else {
-            end
-        })
-    };
-    fuzz(
-        "binary",
-        post("/v2/models/m/infer", "application/octet-stream", head),
-    );
+fn no_raw_binary_request_makes_its_parser_fail() {
+    fuzz("raw", |body| parsers::infer(Some(0), body));
+}
+
+#[test]
+fn no_prediction_request_makes_the_server_fail() {
+    fuzz("predict-one", |body| parsers::predict(false, body));
+    let server = Server::new();
+    fuzz("predict-two", |body| {
+        agreed(parsers::predict(true, body), server.answers(PREDICT, None, body))
+    });
 }
 
 #[test]
 fn no_grpc_message_makes_the_server_fail() {
-    let call = post(
-        "/inference.GRPCInferenceService/ModelInfer",
-        "application/grpc",
-        |_| None,
-    );
+    let server = Server::new();
     // The frame's length is right, so that the message itself is read.
-    fuzz("grpc", move |message| {
+    fuzz("grpc", |message| {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        call(&[&[0], &length[..], message].concat());
+        let body = [&[0], &length[..], message].concat();
+        agreed(
+            parsers::model_infer(message),
+            server.answers(MODEL_INFER, None, &body),
+        )
     });
 }
 
 #[test]
+fn no_body_of_a_grpc_call_makes_its_parser_fail() {
+    fuzz("grpc-body", |body| parsers::grpc_body(body).unwrap());
+}
+
+#[test]
+fn no_compressed_body_makes_its_decoder_fail() {
+    fuzz("gzip", |body| parsers::compressed_body(true, body).unwrap());
+    fuzz("deflate", |body| parsers::compressed_body(false, body).unwrap());
+}
+
+#[test]
 fn no_image_makes_the_decoder_fail() {
-    fuzz("image", |input| {
-        let _ = preprocess::fuzz(input);
-    });
+    fuzz("image", preprocess::fuzz);
 }
 
 #[test]
 fn no_model_yaml_makes_its_parser_fail() {
     fuzz("manifest", |input| {
-        drop(package::manifest::parse(&String::from_utf8_lossy(input)))
+        package::manifest::parse(&String::from_utf8_lossy(input)).is_ok()
     });
 }
 
 #[test]
 fn no_configuration_makes_its_parser_fail() {
     fuzz("config", |input| {
-        drop(config::parse(&String::from_utf8_lossy(input)))
+        config::parse(&String::from_utf8_lossy(input)).is_ok()
     });
 }
