@@ -1,5 +1,6 @@
 //! The models that are served: loaded, verified, warmed up, behind the scheduler. Knows nothing of HTTP.
 
+mod blank;
 mod loading;
 
 use crate::classify::ImageClassifier;

@@ -1,5 +1,6 @@
 //! From a model's configuration to engines that have run once: everything that must hold before it is served.
 
+use super::blank;
 use crate::classify::ImageClassifier;
 use crate::engine::{Cache, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::exit::Fatal;
@@ -131,18 +132,15 @@ impl Candidate {
                     package::MANIFEST_FILE
                 ))
             })?;
-        let row = match &classifier {
-            Some(classifier) => classifier.blank(),
-            None => zeros(&signature),
+        let rows = match &classifier {
+            Some(classifier) => classifier.blank().map(|row| vec![row]),
+            None => blank::rows(&signature),
         };
-        match &row {
-            Some(row) => {
-                for engine in &mut self.narrow {
-                    warm_up(engine.as_mut(), row, classifier.as_ref()).map_err(invalid)?;
-                }
-            }
-            None => tracing::info!("the model takes inputs of any size, it is not warmed up"),
+        if rows.is_none() {
+            tracing::info!("the model takes inputs of any size, it is not warmed up");
         }
+        let row = rows.map(|rows| warm_up_all(&mut self.narrow, rows, classifier.as_ref()));
+        let row = row.transpose().map_err(invalid)?;
         let report = self.report(config, &signature);
         let (wide, tuner, curve) = match (self.tuning, row) {
             (Some(tuning), Some(row)) => tuning.measure(&signature, &row, self.narrow.first_mut()),
@@ -245,6 +243,24 @@ fn all_cores(
     pays.then(|| Box::new(engine) as Box<dyn Engine>)
 }
 
+/// Warms up each engine with the first of the rows that the model takes; gives it, or else says what was wrong with
+/// the first.
+fn warm_up_all(
+    engines: &mut [Box<dyn Engine>],
+    rows: Vec<Vec<Tensor>>,
+    classifier: Option<&ImageClassifier>,
+) -> Result<Vec<Tensor>, String> {
+    let mut problem = None;
+    for row in rows {
+        let warm = |engine: &mut Box<dyn Engine>| warm_up(engine.as_mut(), &row, classifier);
+        match engines.iter_mut().try_for_each(warm) {
+            Ok(()) => return Ok(row),
+            Err(other) => _ = problem.get_or_insert(other),
+        }
+    }
+    Err(problem.unwrap_or_default())
+}
+
 /// The first run of a session plans its memory and is several times as slow as the others. It also shows
 /// whether the model runs at all.
 fn warm_up(
@@ -263,16 +279,4 @@ fn warm_up(
         (Some(classifier), Some(scores)) => classifier.answers(scores, 1, 1).map(drop),
         _ => Ok(()),
     }
-}
-
-/// One of each input, filled with zeros; `None` if a dimension other than the batch is dynamic.
-fn zeros(signature: &Signature) -> Option<Vec<Tensor>> {
-    let zero = |port: &Port| {
-        let mut shape = port.shape.clone();
-        if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {
-            *batch = 1;
-        }
-        Tensor::zeros(port.datatype, shape)
-    };
-    signature.inputs.iter().map(zero).collect()
 }
