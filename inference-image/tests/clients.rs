@@ -69,10 +69,9 @@ fn script(name: &str) {
     run(python.to_str().unwrap(), &arguments);
 }
 
-/// A server that ignores its input, or reads it in another order, answers every request and is wrong.
-#[test]
-fn nine_topologies_answer_as_onnx_runtime_does_through_every_protocol() {
-    let script = root().join("inference-image/tests/clients/light.py");
+/// A script that starts servers itself.
+fn script_with_servers(name: &str) {
+    let script = root().join("inference-image/tests/clients").join(name);
     let (python, library) = (cache("venv-sdk/bin/python"), library());
     let server = env!("CARGO_BIN_EXE_modelservice-server");
     run_for(
@@ -80,6 +79,18 @@ fn nine_topologies_answer_as_onnx_runtime_does_through_every_protocol() {
         python.to_str().unwrap(),
         &[script.to_str().unwrap(), server, library.to_str().unwrap()],
     );
+}
+
+/// A server that ignores its input, or reads it in another order, answers every request and is wrong.
+#[test]
+fn nine_topologies_answer_as_onnx_runtime_does_through_every_protocol() {
+    script_with_servers("light.py");
+}
+
+/// Whose tensors have another type than the usual one gets wrong numbers, or cannot use the model at all.
+#[test]
+fn single_operators_of_every_type_answer_as_the_onnx_wheel_expects() {
+    script_with_servers("nodes.py");
 }
 
 // Each breaks for everyone who wrote against that client.
