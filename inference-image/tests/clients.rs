@@ -9,6 +9,7 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use support::onnx::matmul;
 use support::{Server, example, library, root};
 
 fn cache(path: &str) -> PathBuf {
@@ -103,6 +104,27 @@ fn tritonclient_over_http_gets_the_values_of_onnx_runtime() {
 #[test]
 fn tritonclient_over_grpc_gets_the_values_of_onnx_runtime() {
     script("triton_grpc.py");
+}
+
+/// Whoever says that it is in a hurry, or when an answer is of no use any more, would be treated like everybody.
+#[test]
+fn timeout_and_priority_of_tritonclient_have_their_effect() {
+    let package = tempfile::tempdir().unwrap();
+    std::fs::write(package.path().join("model.onnx"), matmul(4096, None).0).unwrap();
+    let models = [json!({"name": "slow", "path": package.path()})];
+    let config = json!({"models": models, "scheduling": {"maxBatchSize": 1}}).to_string();
+    // One core.
+    let mut server = Server::start_with(&["taskset", "--cpu-list", "0"], &config, &[]);
+    let (address, management) = server.addresses();
+    let script = root().join("inference-image/tests/clients/triton_urgency.py");
+    let (python, folder) = (cache("venv-sdk/bin/python"), cache(""));
+    let arguments = [
+        script.to_str().unwrap(),
+        &address.to_string(),
+        folder.to_str().unwrap(),
+        &management.to_string(),
+    ];
+    run_for("300", python.to_str().unwrap(), &arguments);
 }
 
 #[test]
