@@ -5,7 +5,7 @@
 
 mod support;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,6 +20,11 @@ fn cache(path: &str) -> PathBuf {
 }
 
 fn server() -> (Server, SocketAddr) {
+    server_with(json!({}))
+}
+
+/// All models, and this configuration of connections.
+fn server_with(connections: Value) -> (Server, SocketAddr) {
     let mut models: Vec<_> = ["colors", "tiny", "efficientnet-lite0"]
         .map(|name| json!({"name": name, "path": example(name)}))
         .into();
@@ -29,7 +34,8 @@ fn server() -> (Server, SocketAddr) {
             models.push(json!({"name": path.file_name().unwrap().to_str(), "path": path}));
         }
     }
-    let mut server = Server::start(&json!({"models": models}).to_string(), &[]);
+    let config = json!({"models": models, "connections": connections});
+    let mut server = Server::start(&config.to_string(), &[]);
     let address = server.addresses().0;
     (server, address)
 }
@@ -59,7 +65,10 @@ fn run_for(seconds: &str, program: &str, arguments: &[&str]) {
 }
 
 fn script(name: &str) {
-    let (_server, address) = server();
+    script_for(name, server());
+}
+
+fn script_for(name: &str, (_server, address): (Server, SocketAddr)) {
     let (python, folder) = (cache("venv-sdk/bin/python"), cache(""));
     let script = root().join("inference-image/tests/clients").join(name);
     let arguments = [
@@ -104,6 +113,11 @@ fn tritonclient_over_http_gets_the_values_of_onnx_runtime() {
 #[test]
 fn tritonclient_over_grpc_gets_the_values_of_onnx_runtime() {
     script("triton_grpc.py");
+}
+
+#[test]
+fn tritonclients_stream_ends_with_its_connection_and_no_answer_is_lost() {
+    script_for("triton_stream.py", server_with(json!({"maxAgeSeconds": 1})));
 }
 
 /// Whoever says that it is in a hurry, or when an answer is of no use any more, would be treated like everybody.

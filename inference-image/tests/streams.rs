@@ -7,7 +7,7 @@ mod support;
 use axum::Router;
 use axum::http::uri::PathAndQuery;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
-use futures::stream::{Stream, StreamExt, iter};
+use futures::stream::{Stream, StreamExt, iter, pending};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -29,9 +29,13 @@ use support::http::{connect, get};
 use support::{Server, example};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tonic::client::{Grpc, GrpcService};
 use tonic::{Code, Request, Status};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 type Answers = tonic::Streaming<ModelStreamInferResponse>;
 
@@ -210,6 +214,23 @@ fn image(number: usize) -> ModelInferRequest {
     }
 }
 
+/// A connection, as a client uses it.
+async fn dial(
+    address: SocketAddr,
+) -> (
+    impl GrpcService<tonic::body::Body, ResponseBody = hyper::body::Incoming> + Clone,
+    JoinHandle<hyper::Result<()>>,
+) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
+    let service = tower::service_fn(move |request: hyper::Request<tonic::body::Body>| {
+        sender.clone().send_request(request)
+    });
+    (service, tokio::spawn(connection))
+}
+
 /// A client that always has some requests under way on its stream.
 struct Busy {
     requests: UnboundedSender<ModelInferRequest>,
@@ -220,14 +241,7 @@ struct Busy {
 
 impl Busy {
     async fn start(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-        let service = tower::service_fn(move |request: hyper::Request<tonic::body::Body>| {
-            sender.clone().send_request(request)
-        });
-        let connection = tokio::spawn(connection);
+        let (service, connection) = dial(address).await;
         let (requests, receiver) = unbounded();
         let mut busy = Self {
             requests,
@@ -322,4 +336,41 @@ async fn busy_streams_end_when_the_server_leaves_which_is_in_time() {
     for client in clients {
         check_end(&client.await.unwrap().1);
     }
+}
+
+/// Tools keep such calls open as long as they run; each would keep its connection, and a server that leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_only_listen_end_with_their_connection() {
+    let mut server = Server::start(&config("connections: {maxAgeSeconds: 1}"), &[]);
+    let (http, _) = server.addresses();
+    let (service, connection) = dial(http).await;
+    let mut client = Grpc::with_origin(service, "http://photos".parse().unwrap());
+    assert!(client.ready().await.is_ok());
+    let watched = client
+        .server_streaming(
+            Request::new(HealthCheckRequest::default()),
+            PathAndQuery::from_static("/grpc.health.v1.Health/Watch"),
+            ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default(),
+        )
+        .await;
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    assert!(client.ready().await.is_ok());
+    let listed = client
+        .streaming(
+            Request::new(iter([list]).chain(pending())),
+            PathAndQuery::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+            ProstCodec::<ServerReflectionRequest, ServerReflectionResponse>::default(),
+        )
+        .await;
+    let (mut watched, mut listed) = (watched.unwrap().into_inner(), listed.unwrap().into_inner());
+    assert!(watched.next().await.unwrap().is_ok() && listed.next().await.unwrap().is_ok());
+    let ended = async { (watched.next().await.unwrap(), listed.next().await.unwrap()) };
+    let (watched, listed) = timeout(Duration::from_secs(60), ended).await.unwrap();
+    check_end(&watched.unwrap_err());
+    check_end(&listed.unwrap_err());
+    drop(client);
+    connection.await.unwrap().unwrap();
 }

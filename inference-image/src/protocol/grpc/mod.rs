@@ -3,6 +3,7 @@
 //! engine; the other calls take and give whole messages.
 
 mod contents;
+mod ending;
 mod health;
 mod message;
 mod metadata;
@@ -28,6 +29,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, post};
 use bytes::Bytes;
@@ -45,6 +47,7 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 /// The calls of the service, of health and of reflection.
 pub(super) fn router(lifecycle: &Lifecycle) -> Router<Arc<Api>> {
     let path = |call: &str| format!("/{SERVICE}/{call}");
+    let others = health::router(lifecycle).merge(reflection::router());
     Router::new()
         .route(&path("ServerLive"), unary(metadata::server_live))
         .route(&path("ServerReady"), unary(metadata::server_ready))
@@ -57,8 +60,7 @@ pub(super) fn router(lifecycle: &Lifecycle) -> Router<Arc<Api>> {
         .route(&path("ModelInfer"), post(model_infer))
         .route(&path("ModelStreamInfer"), post(stream::model_stream_infer))
         .route(&path("{call}"), any(not_implemented))
-        .merge(health::router(lifecycle))
-        .merge(reflection::router())
+        .merge(others.layer(from_fn(ending::layer)))
 }
 
 /// A call with one message and one answer.

@@ -3,25 +3,23 @@
 //! stream goes on.
 //!
 //! A stream ends with its connection: when that retires, of age or because the server leaves, what was read is
-//! answered, and then the status is UNAVAILABLE. That is what gRPC's own servers end calls with that outlive a
-//! connection's age (MAX_CONNECTION_AGE_GRACE), and what clients take for "the same again, elsewhere"; after OK, a
-//! client would take requests for done that were still on their way
-//! (<https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md>).
+//! answered, and then comes the status of `ending`. After OK, a client would take requests for done that were still on
+//! their way.
 
 use super::message::{self, Messages};
 use super::proto::{ModelInferResponse, ModelStreamInferResponse};
 use super::request::{self, Envelope};
-use super::{answer, message::framed};
+use super::{answer, ending, message::framed};
 use crate::lifecycle::{Phase, Retirement};
 use crate::protocol::body::Received;
 use crate::protocol::request::unassigned;
 use crate::protocol::{Api, ApiError, MODEL_VERSION};
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use futures::future::{FutureExt, pending};
+use futures::future::FutureExt;
 use futures::stream::{BoxStream, Stream, StreamExt, unfold};
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message;
@@ -110,7 +108,7 @@ impl Incoming {
                 begun = messages.begin() => if !begun? {
                     return Ok(None);
                 },
-                () = leaving(api) => return Err(ended("the server is leaving")),
+                () = leaving(api) => return Err(ending::unavailable("the server is leaving")),
             }
             let message = messages.read(&api.budget, headers, request::first_tensor_at);
             let message = api.budget.in_time(*deadline, message);
@@ -119,7 +117,7 @@ impl Incoming {
         tokio::select! {
             // First, since a client may always have sent another request.
             biased;
-            () = retired(retirement.as_ref()) => Err(ended("the connection has reached its age or the server is leaving")),
+            () = ending::retired(retirement.clone()) => Err(ending::with_connection()),
             message = reading => message,
         }
     }
@@ -128,18 +126,6 @@ impl Incoming {
 async fn leaving(api: &Api) {
     api.lifecycle.reached(Phase::Draining).await;
     sleep(IDLE).await;
-}
-
-async fn retired(connection: Option<&Retirement>) {
-    match connection {
-        Some(connection) => connection.begun().await,
-        None => pending().await,
-    }
-}
-
-fn ended(why: &str) -> ApiError {
-    let message = format!("{why}: open a new stream, and send again what was not answered");
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
 /// An answer in the making, in a task of its own: a request may be run on the thread that takes it up, which must

@@ -1,0 +1,83 @@
+//! How calls end that could go on for ever: with their connection, so that it and the server can leave. They get
+//! UNAVAILABLE, which is what gRPC's own servers end calls with that outlive a connection's age
+//! (MAX_CONNECTION_AGE_GRACE), and what clients take for "the same again, elsewhere"
+//! (<https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md>).
+
+use super::message;
+use crate::lifecycle::Retirement;
+use crate::protocol::ApiError;
+use axum::Error;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use hyper::body::{Body as HttpBody, Frame};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// Waits until the connection retires; for ever where there is none.
+pub(super) async fn retired(connection: Option<Retirement>) {
+    match connection {
+        Some(connection) => connection.begun().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The end of a call whose connection has retired.
+pub(super) fn with_connection() -> ApiError {
+    unavailable("the connection has reached its age or the server is leaving")
+}
+
+/// The end of a call, and what to do then.
+pub(super) fn unavailable(why: &str) -> ApiError {
+    let message = format!("{why}: open a new stream, and send again what was not answered");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+}
+
+/// Around services whose answers end only when their clients want it.
+pub(super) async fn layer(mut request: Request, next: Next) -> Response {
+    let connection = request.extensions_mut().remove();
+    let response = next.run(request).await;
+    response.map(|body| {
+        Body::new(Until {
+            body,
+            retired: Some(retired(connection).boxed()),
+        })
+    })
+}
+
+/// A body until its connection retires.
+struct Until {
+    body: Body,
+    /// `None` when it has.
+    retired: Option<BoxFuture<'static, ()>>,
+}
+
+impl HttpBody for Until {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(retired) = &mut self.retired else {
+            return Poll::Ready(None);
+        };
+        let retired = retired.poll_unpin(context);
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        ready!(retired);
+        self.retired = None;
+        let status = message::trailers(&with_connection());
+        Poll::Ready(Some(Ok(Frame::trailers(status))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
