@@ -1,0 +1,271 @@
+//! What services cost the API server and the operator: counted from the API server's audit log by user agent,
+//! with pods that kwok makes ready at once. Run by `make bench-operator`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod audit;
+mod bare;
+mod plane;
+mod processes;
+mod table;
+
+use audit::{children_exist_after, deployment_delays, explain, operator_requests, quiet, seen};
+use clap::Parser;
+use futures::{StreamExt as _, stream};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use local_cluster::ControlPlane;
+use modelservice_operator::crd::ModelService;
+use processes::{Operator, Usage};
+use serde_json::json;
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use table::Table;
+
+#[derive(Parser)]
+struct Arguments {
+    /// How many services
+    #[arg(long, default_value_t = 500)]
+    services: usize,
+    /// Measure another build of the operator
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_modelservice-operator"))]
+    operator: PathBuf,
+    /// Stop when all are Ready
+    #[arg(long)]
+    only_creation: bool,
+    /// Without the bare client
+    #[arg(long)]
+    no_bare_client: bool,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// Spec changes that are timed, one after the other.
+const CHANGES: usize = 20;
+const IDLE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() {
+    let arguments = Arguments::parse();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(bench(&arguments));
+}
+
+async fn bench(arguments: &Arguments) {
+    let count = arguments.services;
+    let mut table = Table::default();
+    let plane = plane::start(count);
+    let client = plane::client(&plane, "bench").await;
+    let mut operator = Operator::start(&plane, &arguments.operator);
+    let after = creation(&plane, &client, &operator, count, &mut table).await;
+    let made = bare::read_back(&client).await;
+    if !arguments.only_creation {
+        stillness(&plane, &mut table).await;
+        restart(&plane, &mut operator, &arguments.operator, &mut table).await;
+        changes(&plane, &client, &mut table).await;
+    }
+    drop((operator, client, plane));
+    if !arguments.no_bare_client {
+        let bare = bare::measure(made).await;
+        table.row("a bare client: children exist after", bare.0, "s", None);
+        table.row("a bare client: all ready after", bare.1, "s", None);
+        table.row("children exist, ÷ a bare client's", after.0 / bare.0, "", None);
+        table.row("all Ready, ÷ a bare client's", after.1 / bare.1, "", None);
+    }
+    table.finish();
+}
+
+/// Creates the services; returns the seconds until the last child exists, and until all are Ready.
+async fn creation(
+    plane: &ControlPlane,
+    client: &Client,
+    operator: &Operator,
+    count: usize,
+    table: &mut Table,
+) -> (f64, f64) {
+    let log = plane.folder().join("audit.log");
+    wait_for("the operator leads", async || {
+        seen(&log, |request| request.resource == "leases")
+    })
+    .await;
+    // The requests at start are not the services'.
+    wait_for("the operator watches", async || {
+        seen(&log, |request| request.verb == "create" && request.is_dry_run)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before_these = operator_requests(&log).len();
+    println!("before there are services:");
+    operator.explain_memory();
+    println!("creating {count} services ...");
+    let (before, from) = (Usage::now(plane), Timestamp::now());
+    let began = Instant::now();
+    let ready = tokio::spawn(all_ready(client.clone(), count));
+    stream::iter(0..count)
+        .for_each_concurrent(16, |index| create(client, index))
+        .await;
+    println!("created after {:.1} s", began.elapsed().as_secs_f64());
+    tokio::time::timeout(PATIENCE, ready)
+        .await
+        .expect("all Ready in time")
+        .unwrap();
+    let all_ready_after = began.elapsed().as_secs_f64();
+    println!("all Ready after {all_ready_after:.1} s");
+    let busy = before.explain(plane, Some(operator));
+    let (cpu, memory) = (operator.cpu(), operator.peak_memory());
+    operator.explain_memory();
+    audit::explain_all(&log, from, Timestamp::now(), count);
+    let requests: Vec<_> = quiet(&log).await.into_iter().skip(before_these).collect();
+    let per = |n: usize| n as f64 / count as f64;
+    let writes = requests.iter().filter(|r| r.is_write()).count();
+    let others = requests.iter().filter(|r| r.is_other()).count();
+    let children = children_exist_after(&log, audit::OPERATOR);
+    let most = 25.0 + 20.0 / 1024.0 * count as f64;
+    table.row("writes per service until Ready", per(writes), "", Some(6.0));
+    table.row("other requests per service", per(others), "", Some(4.0));
+    table.row("children exist after", children, "s", Some(10.0));
+    table.row("all Ready after", all_ready_after, "s", Some(15.0));
+    table.row("the machine's cores were busy until then", busy, "%", None);
+    table.row(
+        "operator CPU per service",
+        cpu / count as f64 * 1000.0,
+        "ms",
+        Some(6.0),
+    );
+    table.row("peak resident memory", memory, "MiB", Some(most));
+    explain(&requests, count);
+    (children, all_ready_after)
+}
+
+async fn stillness(plane: &ControlPlane, table: &mut Table) {
+    let log = plane.folder().join("audit.log");
+    println!("nothing changes for {} s ...", IDLE.as_secs());
+    let before = operator_requests(&log).iter().filter(|r| r.is_write()).count();
+    tokio::time::sleep(IDLE).await;
+    let after = operator_requests(&log).iter().filter(|r| r.is_write()).count();
+    let writes = (after - before) as f64;
+    table.row("writes while nothing changes for 60 s", writes, "", Some(0.0));
+}
+
+async fn restart(plane: &ControlPlane, operator: &mut Operator, program: &Path, table: &mut Table) {
+    let log = plane.folder().join("audit.log");
+    println!("restarting the operator ...");
+    operator.stop();
+    let before_these = operator_requests(&log).len();
+    let restarted = Timestamp::now();
+    *operator = Operator::start(plane, program);
+    let again: Vec<_> = quiet(&log).await.into_iter().skip(before_these).collect();
+    let writes = again.iter().filter(|r| r.is_write()).count() as f64;
+    table.row("writes after a restart", writes, "", Some(0.0));
+    let last = again.iter().filter(|r| r.resource != "leases").map(|r| r.ended);
+    let quiet_after = last.max().unwrap().duration_since(restarted).as_secs_f64();
+    table.row("quiet after a restart", quiet_after, "s", Some(3.0));
+    table.row(
+        "peak resident memory after a restart",
+        operator.peak_memory(),
+        "MiB",
+        None,
+    );
+    operator.explain_memory();
+}
+
+async fn changes(plane: &ControlPlane, client: &Client, table: &mut Table) {
+    let log = plane.folder().join("audit.log");
+    println!("{CHANGES} spec changes, one after the other ...");
+    let before_these = operator_requests(&log).len();
+    for index in 0..CHANGES {
+        change(client, index).await;
+    }
+    let changed: Vec<_> = quiet(&log).await.into_iter().skip(before_these).collect();
+    let delay = median(deployment_delays(&log));
+    table.row(
+        "a changed spec's Deployment is there after, p50",
+        delay,
+        "ms",
+        Some(30.0),
+    );
+    let writes = changed.iter().filter(|r| r.is_write()).count() as f64;
+    table.row(
+        "writes per changed spec until settled",
+        writes / CHANGES as f64,
+        "",
+        Some(8.0),
+    );
+    explain(&changed, CHANGES);
+}
+
+fn image(digit: char) -> String {
+    format!("models.example/net@sha256:{}", digit.to_string().repeat(64))
+}
+
+async fn create(client: &Client, index: usize) {
+    let service = json!({
+        "apiVersion": "serving.modelservice.dev/v1alpha1",
+        "kind": "ModelService",
+        "metadata": {"name": format!("net-{index}"), "namespace": "default"},
+        "spec": {"model": {"image": image('a')}, "autoscaling": {"minReplicas": 1, "maxReplicas": 4}},
+    });
+    let services: Api<ModelService> = Api::default_namespaced(client.clone());
+    services
+        .create(&PostParams::default(), &serde_json::from_value(service).unwrap())
+        .await
+        .unwrap();
+}
+
+async fn change(client: &Client, index: usize) {
+    let services: Api<ModelService> = Api::namespaced(client.clone(), "default");
+    let patch = json!({"spec": {"model": {"image": image('b')}}});
+    services
+        .patch(
+            &format!("net-{index}"),
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await
+        .unwrap();
+    wait_for("the new revision serves", async || {
+        let status = services.get(&format!("net-{index}")).await.unwrap();
+        status.is_ready()
+            && status.status.as_ref().unwrap().current_revision
+                == status.status.as_ref().unwrap().target_revision
+    })
+    .await;
+}
+
+async fn all_ready(client: Client, count: usize) {
+    let services: Api<ModelService> = Api::all(client);
+    let mut changes = watcher(services, watcher::Config::default())
+        .applied_objects()
+        .boxed();
+    let mut ready = HashSet::new();
+    while ready.len() < count {
+        let service = changes.next().await.unwrap().unwrap();
+        if service.is_ready() {
+            ready.insert(service.metadata.name);
+        }
+    }
+}
+
+async fn wait_for(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,63 @@
+//! The control plane under the benchmark, with an audit log, and clients of it.
+
+use crate::PATIENCE;
+use kube::{
+    Client, Config,
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use local_cluster::{ControlPlane, ControlPlaneOptions, FakeNodes};
+use modelservice_operator::crd::definitions;
+use std::fs;
+
+pub(crate) fn start(count: usize) -> ControlPlane {
+    let folder = tempfile::tempdir().unwrap().keep();
+    let policy = folder.join("audit-policy.yaml");
+    fs::write(
+        &policy,
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules: [{level: Metadata}]\n",
+    )
+    .unwrap();
+    let options = ControlPlaneOptions {
+        // Each service asks for half a CPU, a node has 32.
+        fake_nodes: Some(FakeNodes::new(count / 50 + 4)),
+        ..ControlPlaneOptions::named("bench")
+    };
+    let log = folder.join("audit.log");
+    let options = options
+        .flag(
+            "kube-apiserver",
+            format!("--audit-policy-file={}", policy.display()),
+        )
+        .flag("kube-apiserver", format!("--audit-log-path={}", log.display()))
+        .flag("kube-controller-manager", "--kube-api-qps=500")
+        .flag("kube-controller-manager", "--kube-api-burst=1000")
+        .flag("kube-scheduler", "--kube-api-qps=500")
+        .flag("kube-scheduler", "--kube-api-burst=1000");
+    println!("starting a control plane ...");
+    let plane = ControlPlane::start(options).unwrap();
+    std::os::unix::fs::symlink(&log, plane.folder().join("audit.log")).unwrap();
+    for definition in definitions() {
+        plane.apply(&serde_json::to_string(&definition).unwrap()).unwrap();
+    }
+    local_cluster::wait_until("the definitions are established", PATIENCE, || {
+        Ok(plane
+            .kubectl(&["wait", "--for=condition=Established", "crd", "--all"])
+            .is_ok())
+    })
+    .unwrap();
+    plane
+}
+
+/// A client that the audit log tells from others by `agent`.
+pub(crate) async fn client(plane: &ControlPlane, agent: &'static str) -> Client {
+    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig_path()).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    config.headers.push((
+        hyper::header::USER_AGENT,
+        hyper::header::HeaderValue::from_static(agent),
+    ));
+    ClientBuilder::try_from(config).unwrap().build()
+}
