@@ -9,16 +9,17 @@
 //! 5. What is no longer wanted: nothing refers to it any more.
 
 mod difference;
+mod make;
 mod scale;
 
 use crate::{
     cache::Children,
     context::ControllerContext,
-    crd::{APPLIED_ANNOTATION, FIELD_MANAGER, ModelService},
+    crd::APPLIED_ANNOTATION,
     kept::Kept,
     lock::lock,
     observe::Observed,
-    plan::{Plan, is_ours, rollout::Rollout},
+    plan::{Plan, rollout::Rollout},
     problem::Problem,
     revision,
     validate::ValidatedService,
@@ -212,17 +213,12 @@ impl Applier<'_> {
         {
             return Ok(live.clone());
         }
-        let uid = match live {
-            Some(live) => live.uid(),
-            None => self.unseen::<K>(&wanted["metadata"]["name"]).await?,
+        wanted["metadata"]["annotations"][APPLIED_ANNOTATION] = hash.clone().into();
+        let answer = match live {
+            Some(live) => self.change(&mut wanted, live.uid()).await?,
+            None => self.make(&mut wanted).await?,
         };
-        let metadata = &mut wanted["metadata"];
-        metadata["annotations"][APPLIED_ANNOTATION] = hash.clone().into();
-        if let Some(uid) = uid {
-            // So that an object that was deleted and made anew by another since we looked is not touched.
-            metadata["uid"] = uid.into();
-        }
-        let answer = cache.put(self.patch(FIELD_MANAGER, &wanted).await?);
+        let answer = cache.put(answer);
         self.compare_answer(cache, &wanted, &hash, answer.as_ref())?;
         Ok(answer)
     }
@@ -277,27 +273,17 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Looks for an object that the caches do not show. Some UID: it is ours, only its label was lost.
-    async fn unseen<K: Child>(&self, name: &Value) -> Result<Option<String>, Problem> {
-        let (kind, name) = (K::kind(&()), name.as_str().unwrap_or_default());
-        let found = self.api::<K>().get_metadata_opt(name).await;
-        let Some(found) = found.map_err(|error| Problem::of_request("get", &kind, &error))? else {
-            return Ok(None);
-        };
-        if is_ours(&found, &self.service.source) {
-            return Ok(found.metadata.uid);
-        }
-        Err(foreign(&found, &kind, name, &self.service.name))
+    async fn patch<K: Child>(&self, manager: &str, body: &Value) -> Result<K, Problem> {
+        let answer = self.try_patch(manager, body).await;
+        answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error))
     }
 
-    async fn patch<K: Child>(&self, manager: &str, body: &Value) -> Result<K, Problem> {
+    async fn try_patch<K: Child>(&self, manager: &str, body: &Value) -> kube::Result<K> {
         let name = body["metadata"]["name"].as_str().unwrap_or_default();
         let parameters = PatchParams::apply(manager).force();
-        let answer = self
-            .api::<K>()
+        self.api::<K>()
             .patch(name, &parameters, &Patch::Apply(body))
-            .await;
-        answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error))
+            .await
     }
 
     /// Deletes a child, if it is still the one that was observed.
@@ -331,30 +317,4 @@ fn to_value<K: Serialize>(verb: &'static str, kind: &str, object: &K) -> Result<
         kind: kind.to_owned(),
         message: error.to_string(),
     })
-}
-
-/// Says whose an object is that has the name of a child.
-fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &str) -> Problem {
-    let controller = found
-        .meta()
-        .owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true));
-    let (kind, name) = (kind.to_owned(), name.to_owned());
-    match controller {
-        Some(owner) if owner.kind == ModelService::kind(&()) && owner.name == service => {
-            Problem::WaitingForDeletion { kind, name }
-        }
-        Some(owner) => Problem::NameConflict {
-            kind,
-            name,
-            owner: format!("{} \"{}\"", owner.kind, owner.name),
-        },
-        None => Problem::NameConflict {
-            kind,
-            name,
-            owner: "somebody else (it has no controller)".to_owned(),
-        },
-    }
 }

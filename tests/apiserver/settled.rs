@@ -8,6 +8,7 @@ use serde_json::json;
 use std::sync::Arc;
 
 crate::tests!(
+    a_new_service_costs_no_read,
     a_second_reconcile_makes_no_request,
     a_restarted_operator_writes_nothing,
     a_stopped_operator_ends_well,
@@ -15,6 +16,20 @@ crate::tests!(
     metrics_name_no_objects,
     traces_are_sent_where_they_are_asked_for,
 );
+
+/// Otherwise a thousand new services ask the API server thrice each for what is not there.
+async fn a_new_service_costs_no_read(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    // The first one's reads are those at start.
+    place.apply(&service("first")).await;
+    place.serving("first").await;
+    operator.quiet().await;
+    let reads = operator.metric("api_requests_total", &["\"GET"]).await;
+    place.apply(&service("photos").autoscaled(2, 4)).await;
+    place.serving("photos").await;
+    operator.quiet().await;
+    assert_eq!(operator.metric("api_requests_total", &["\"GET"]).await, reads);
+}
 
 /// Otherwise a thousand services keep the API server busy for ever.
 async fn a_second_reconcile_makes_no_request(world: Arc<World>) {
