@@ -3,7 +3,7 @@
 use crate::{
     apply::Unequal,
     cache::{Children, version},
-    controller::{GuardedClass, backoff::Backoff},
+    controller::{GuardedClass, backoff::Backoff, bursts::Bursts},
     crd::{AcceleratorClass, ModelService},
     events::Events,
     kept::Pod,
@@ -48,6 +48,8 @@ pub struct ControllerContext {
     pub events: Events,
     /// Counters and durations.
     pub metrics: Arc<Metrics>,
+    /// New services that wait for each other's Services.
+    pub bursts: Bursts,
     /// Waiting times of services that fail.
     pub backoff: Backoff,
     /// Objects that the API server does not keep as applied.

@@ -7,6 +7,10 @@
 //! 3. The Service, then the autoscaler: traffic moves before the old revision stops being sized by load.
 //! 4. The disruption budget, which counts pods of the revision that has the traffic by now.
 //! 5. What is no longer wanted: nothing refers to it any more.
+//!
+//! Of a new service the Service comes first, alone, and the rest in a second pass, behind the first passes of all
+//! that came with it: an API server makes one Service at a time, and each takes many times longer once it has to
+//! share the cores with what the controllers do about Deployments. There is no traffic yet that could go astray.
 
 mod difference;
 mod make;
@@ -15,17 +19,16 @@ mod scale;
 use crate::{
     cache::Children,
     context::ControllerContext,
-    crd::APPLIED_ANNOTATION,
+    crd::{APPLIED_ANNOTATION, SERVICE_LABEL},
     kept::Kept,
     lock::lock,
     observe::Observed,
-    plan::{Plan, rollout::Rollout},
+    plan::{Plan, is_ours, rollout::Rollout},
     problem::Problem,
     revision,
     validate::ValidatedService,
 };
 pub use difference::first_difference;
-use futures::future::join;
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget,
@@ -55,6 +58,8 @@ pub struct Applied {
     pub deployments: Vec<Arc<Deployment>>,
     /// Whether the Service exists.
     pub has_endpoint: bool,
+    /// Only the Service was made; the rest is to follow at once.
+    pub is_begun: bool,
 }
 
 impl Applied {
@@ -73,6 +78,11 @@ impl Applied {
 /// Objects of which the API server's answer differs from what was applied, by UID: hashes of what was wanted
 /// and of what it became. Something normalises or reverts our fields; applying again would be a hot loop.
 pub type Unequal = Mutex<HashMap<String, (String, String)>>;
+
+/// Nothing of the service is there yet.
+fn is_new(observed: &Observed) -> bool {
+    observed.deployments.is_empty() && observed.endpoint.is_none()
+}
 
 /// Makes the cluster what the plan says.
 pub async fn apply(
@@ -96,6 +106,7 @@ pub async fn apply(
         runtime_update,
         deployments: observed.deployments.clone(),
         has_endpoint: observed.endpoint.is_some(),
+        is_begun: false,
         problem: None,
     };
     let applier = Applier {
@@ -109,19 +120,25 @@ pub async fn apply(
                 .prune(&caches.autoscalers, observed.autoscaler.as_ref())
                 .await?;
         }
-        let deployments = applier.deployments(revisions, observed);
-        let endpoint = applier.ensure(&caches.endpoints, endpoint, observed.endpoint.as_ref());
-        // At first there is no traffic that could go astray, and an API server makes one Service at a time:
-        // waiting for it must not hold up the rest.
-        let (deployments, endpoint) = if observed.deployments.is_empty() {
-            join(deployments, endpoint).await
-        } else {
-            (Ok(deployments.await?), endpoint.await)
-        };
-        deployments?
+        let mut live = observed.endpoint.clone();
+        if is_new(observed) {
+            let _making = context.bursts.making();
+            let made = applier.ensure(&caches.endpoints, endpoint.clone(), None).await?;
+            applied.has_endpoint = true;
+            // One that a further pass did not find, because something changed it, would be begun again and again.
+            applied.is_begun =
+                made.labels().contains_key(SERVICE_LABEL) && is_ours(made.as_ref(), &service.source);
+            if applied.is_begun {
+                return Ok(());
+            }
+            live = Some(made);
+        }
+        applier
+            .deployments(revisions, observed)
+            .await?
             .into_iter()
             .for_each(|deployment| applied.replace(deployment));
-        endpoint?;
+        applier.ensure(&caches.endpoints, endpoint, live.as_ref()).await?;
         applied.has_endpoint = true;
         if let Some(autoscaler) = autoscaler {
             applier

@@ -1,6 +1,7 @@
 //! Controller: wakes on whatever concerns a service and runs one reconcile of it.
 
 pub mod backoff;
+pub mod bursts;
 mod watches;
 
 use crate::{
@@ -68,6 +69,10 @@ pub async fn reconcile(
         }
         Err(problem) => Applied::refused(problem, &observed),
     };
+    if applied.is_begun {
+        context.bursts.follow(reference);
+        return Ok(Action::await_change());
+    }
     let status = pass.step(Step::Assess, || assess(&observed, &applied));
     context.reports.ask(&observed, &status);
     pass.step_async(Step::Status, write_status(&context, &observed.service, &status))

@@ -1,0 +1,108 @@
+//! Bursts: of services that are new together, all Services are made before the first Deployment.
+//!
+//! An API server makes one Service at a time, and each takes many times longer while the controllers work on
+//! Deployments on the same cores. So a new service's reconcile makes its Service, and the rest follows once no
+//! other is making one, after [`LONGEST`] in any case: services that are slow to make or fail hold up no others.
+//! No truth: what is forgotten here is reconciled again after a restart as everything is.
+
+use crate::crd::ModelService;
+use kube::runtime::reflector::ObjectRef;
+use std::time::Duration;
+use tokio::{
+    sync::{mpsc::UnboundedSender, watch},
+    time::timeout,
+};
+
+/// A service waits for others at most this long: an API server makes a thousand Services meanwhile.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Counts the Services that are being made, and wakes the services that wait for that.
+#[derive(Debug)]
+pub struct Bursts {
+    making: watch::Sender<usize>,
+    longest: Duration,
+    wake: UnboundedSender<ObjectRef<ModelService>>,
+}
+
+impl Bursts {
+    /// `wake` gets the services whose reconcile is to go on.
+    #[must_use]
+    pub fn new(wake: UnboundedSender<ObjectRef<ModelService>>) -> Self {
+        Self {
+            making: watch::Sender::new(0),
+            longest: LONGEST,
+            wake,
+        }
+    }
+
+    /// A Service is being made, until what is returned is dropped.
+    pub fn making(&self) -> Making<'_> {
+        self.making.send_modify(|making| *making += 1);
+        Making(self)
+    }
+
+    /// Goes on with `service` once no Service is being made.
+    pub fn follow(&self, service: ObjectRef<ModelService>) {
+        let (mut making, longest, wake) = (self.making.subscribe(), self.longest, self.wake.clone());
+        tokio::spawn(async move {
+            // Late or not, and also where nothing can be counted any more, the service goes on.
+            let _ = timeout(longest, making.wait_for(|making| *making == 0)).await;
+            // Fails only when the operator is shutting down.
+            let _ = wake.send(service);
+        });
+    }
+}
+
+/// A Service is being made.
+#[derive(Debug)]
+pub struct Making<'a>(&'a Bursts);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.making.send_modify(|making| *making -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
+
+    fn bursts() -> (Bursts, UnboundedReceiver<ObjectRef<ModelService>>) {
+        let (wake, woken) = unbounded_channel();
+        (Bursts::new(wake), woken)
+    }
+
+    /// Otherwise the first Deployments slow down every Service after them.
+    #[tokio::test]
+    async fn services_go_on_when_the_last_service_has_been_made() {
+        let (bursts, mut woken) = bursts();
+        let (first, second) = (bursts.making(), bursts.making());
+        bursts.follow(ObjectRef::new("orchids"));
+        drop(first);
+        tokio::task::yield_now().await;
+        assert_eq!(woken.try_recv(), Err(TryRecvError::Empty));
+        drop(second);
+        assert_eq!(woken.recv().await.unwrap().name, "orchids");
+    }
+
+    /// A service that comes alone waits for nobody, and one whose Service was refused holds up nobody.
+    #[tokio::test]
+    async fn a_service_alone_goes_on_at_once() {
+        let (bursts, mut woken) = bursts();
+        drop(bursts.making());
+        bursts.follow(ObjectRef::new("orchids"));
+        assert_eq!(woken.recv().await.unwrap().name, "orchids");
+    }
+
+    /// An API server that never answers one request, or a steady stream of new services, keeps others waiting.
+    #[tokio::test]
+    async fn nobody_waits_for_ever() {
+        let (mut bursts, mut woken) = bursts();
+        bursts.longest = Duration::from_millis(1);
+        let _never_made = bursts.making();
+        bursts.follow(ObjectRef::new("orchids"));
+        assert_eq!(woken.recv().await.unwrap().name, "orchids");
+    }
+}
