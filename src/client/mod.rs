@@ -1,13 +1,17 @@
-//! The operator's client of the API server: counts requests, and refuses writes once another replica could
-//! hold the lease.
+//! The operator's client of the API server: counts requests, refuses writes once another replica could hold the
+//! lease, and drops of answers what nobody reads.
+
+mod lean;
 
 use crate::{leadership::Permission, metrics::Metrics};
 use futures::future::BoxFuture;
 use hyper::{
     Method, Request, Response,
-    header::{HeaderValue, USER_AGENT},
+    body::{Body, Bytes},
+    header::{CONTENT_LENGTH, HeaderValue, USER_AGENT},
 };
 use kube::{Client, Config, client::ClientBuilder};
+use lean::Lean;
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -59,11 +63,11 @@ where
     S: Service<Request<I>, Response = Response<O>>,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
-    O: 'static,
+    O: Body<Data = Bytes> + Unpin + 'static,
 {
-    type Response = Response<O>;
+    type Response = Response<Lean<O>>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<O>, BoxError>>;
+    type Future = BoxFuture<'static, Result<Response<Lean<O>>, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
@@ -91,7 +95,11 @@ where
                 &name,
                 answer.as_ref().map_or(0, |answer| answer.status().as_u16()),
             );
-            answer
+            answer.map(|mut answer| {
+                // It was that of the whole body.
+                answer.headers_mut().remove(CONTENT_LENGTH);
+                answer.map(Lean::new)
+            })
         })
     }
 }
