@@ -123,6 +123,11 @@ impl Service {
         Ok(())
     }
 
+    /// Lets the thread of the current runtime, of one thread, run the jobs of small models.
+    pub fn help(&self) {
+        self.scheduler.help();
+    }
+
     /// The model of that name.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Model> {

@@ -40,12 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
         return print(&config);
     }
     let cores = cgroup::cores();
-    // While nothing waits, a request runs its model on the thread of its connection: one more thread than such
-    // runs can be is always there for the other connections.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores + 1)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| system("cannot start threads", &error))?;
     let result = runtime.block_on(live(arguments, config, cores));
     // What still waits for slow clients is not waited for.
@@ -76,10 +71,11 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
         () = signals.next() => leave_unloaded(),
     };
     let service = Arc::new(service);
+    service.help();
     let listener = listen(arguments.http_port)?;
-    let router = protocol::router(Arc::clone(&service), lifecycle.clone());
+    let protocols = protocol::protocols(Arc::clone(&service), lifecycle.clone());
     let traces = serving.traces();
-    let server = serving.server(router, &lifecycle, service.connection_metrics());
+    let server = serving.server(protocols, &lifecycle, service.connection_metrics());
     // Set once, here.
     let _ = management.service.set(Arc::clone(&service));
     lifecycle.enter(Phase::Ready);

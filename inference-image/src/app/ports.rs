@@ -57,10 +57,10 @@ impl Serving {
         self.traces.clone()
     }
 
-    /// Answers with `router`.
+    /// Answers with `protocols`.
     pub(super) fn server(
         self,
-        router: axum::Router,
+        protocols: protocol::Protocols,
         lifecycle: &Lifecycle,
         metrics: &ConnectionMetrics,
     ) -> Server {
@@ -69,7 +69,7 @@ impl Serving {
         for watched in [certificate, token_file].into_iter().flatten() {
             tokio::spawn(reload::watch(watched, reload::PERIOD, metrics.clone()));
         }
-        let front = Front::new(router, lifecycle.clone(), tokens, metrics).observed_by(Observer {
+        let front = Front::new(protocols, lifecycle.clone(), tokens, metrics).observed_by(Observer {
             access_log: self.access_log,
             traces: self.traces,
         });

@@ -17,7 +17,7 @@ use crate::connections::Activity;
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ConnectionMetrics;
 use crate::notes::{Notes, noted};
-use axum::Router;
+use crate::protocol::Protocols;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
@@ -30,7 +30,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tower::Service;
 use upload::Upload;
 
 /// Bytes of an answer that the system's buffers take at once, however slowly they are read.
@@ -40,7 +39,7 @@ const PART: usize = 64 << 10;
 
 /// Answers requests, with what goes for all of them.
 pub struct Front {
-    router: Router,
+    protocols: Protocols,
     lifecycle: Lifecycle,
     tokens: Option<Tokens>,
     observer: Observer,
@@ -48,16 +47,16 @@ pub struct Front {
 }
 
 impl Front {
-    /// Answers with `router`; who has none of the `tokens` is refused, if there are some.
+    /// Answers with `protocols`; who has none of the `tokens` is refused, if there are some.
     #[must_use]
     pub fn new(
-        router: Router,
+        protocols: impl Into<Protocols>,
         lifecycle: Lifecycle,
         tokens: Option<Tokens>,
         metrics: &ConnectionMetrics,
     ) -> Self {
         Self {
-            router,
+            protocols: protocols.into(),
             lifecycle,
             tokens,
             observer: Observer::default(),
@@ -126,11 +125,11 @@ impl Front {
     /// A panic is a bug, and an error for this request alone.
     async fn routed(&self, request: Request<Body>) -> Response<Body> {
         let lost = Refusal::prepare(request.headers());
-        let mut answer = pin!(self.router.clone().call(request));
+        let mut answer = pin!(self.protocols.answer(request));
         let result = std::future::poll_fn(|context| {
             match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(Ok(response))) => Poll::Ready(Some(response)),
+                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
                 // The panic itself was logged by its hook.
                 Err(_) => Poll::Ready(None),
             }

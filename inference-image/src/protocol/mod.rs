@@ -20,6 +20,7 @@ mod multipart;
 mod oip;
 mod openapi;
 mod page;
+mod protocols;
 mod request;
 mod routes;
 mod triton;
@@ -29,6 +30,7 @@ pub use error::ApiError;
 pub use grpc::proto;
 pub use management::{Management, record_load, router as management_router};
 pub(crate) use page::is_file as is_page_file;
+pub use protocols::Protocols;
 
 use crate::lifecycle::{Lifecycle, Phase};
 use crate::service::{Model, Service};
@@ -119,16 +121,22 @@ impl Api {
     }
 }
 
-/// The inference protocols; tests call it without a socket.
-pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
+/// The inference protocols.
+pub fn protocols(service: Arc<Service>, lifecycle: Lifecycle) -> Protocols {
     let grpc = grpc::router(&lifecycle);
     let api = Arc::new(Api::new(service, lifecycle));
-    routes()
+    let router = routes()
         .into_router()
         .merge(grpc)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .with_state(api)
+        .with_state(Arc::clone(&api));
+    Protocols::new(api, router)
+}
+
+/// The same as a router; tests call it without a socket.
+pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
+    protocols(service, lifecycle).into_router()
 }
 
 /// What is served over HTTP but for gRPC; each route has its description in `openapi/openapi.yaml`.

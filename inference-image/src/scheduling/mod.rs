@@ -3,7 +3,7 @@
 //!
 //! - `state`: the decisions, pure: who may run now, what is refused, which model is next, how many jobs go
 //!   into one run.
-//! - `scheduler`: the runner threads, one per core, and the thread of a request itself while nothing waits.
+//! - `scheduler`: the runner threads, one per core, and the network threads, which run short jobs.
 //! - `batch`: one run: inputs are made, batched, run, and cut into answers.
 //! - `tuning`: what a run of several costs, measured; from it follows the batch size.
 //!

@@ -1,20 +1,24 @@
-//! The runner threads, one per core, and the thread of a request itself: while nothing waits, handing a job to
+//! The runner threads, one per core, and the network threads, which run short jobs themselves: handing one to
 //! another thread and back would cost more than a small model's run.
 
-use super::state::{Load, State, Taken, Work};
+use super::state::{Load, State, Thread, Work};
 use super::{Completed, Curve, Job, JobError, Model, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
+
+thread_local! {
+    /// What this thread helps, and how its task is woken that does.
+    static HELPER: RefCell<Option<(Arc<Shared>, Arc<Notify>)>> = const { RefCell::new(None) };
+}
 
 /// With nothing to do for this long, a runner measures what is not known yet.
 const IDLE_BEFORE_TUNING: Duration = Duration::from_millis(200);
-
-/// Before a run on the thread of a request that takes longer, another thread is woken to look after the sockets.
-const HAND_OVER: Duration = Duration::from_millis(1);
 
 /// Runs jobs of several models on the cores of this process. Its threads end when it and all lanes are dropped.
 pub struct Scheduler {
@@ -70,11 +74,33 @@ impl Scheduler {
         })
     }
 
+    /// Lets the thread of the current runtime run short jobs, for as long as the runtime lives. A task does it that
+    /// takes turns with those of the connections: all that has come is read before the next run, so that the
+    /// queue knows it. To be called on that thread, of a runtime that has no others.
+    pub fn help(&self) {
+        let (shared, woken) = (Arc::clone(&self.shared), Arc::new(Notify::new()));
+        locked(&shared.state).be_helped();
+        HELPER.set(Some((Arc::clone(&shared), Arc::clone(&woken))));
+        tokio::spawn(async move {
+            loop {
+                woken.notified().await;
+                // Those whose requests have come go first.
+                yield_now().await;
+                while shared.help() {
+                    yield_now().await;
+                }
+            }
+        });
+    }
+
     /// Adds a model.
     #[must_use]
     pub fn add(&self, model: Model) -> Lane {
+        let model = locked(&self.shared.state).add(model);
+        // Those who wait do not know yet that there is something to measure.
+        self.shared.startable.notify_all();
         Lane {
-            model: locked(&self.shared.state).add(model),
+            model,
             shared: Arc::clone(&self.shared),
             _threads: Arc::clone(&self.threads),
         }
@@ -111,17 +137,9 @@ impl Lane {
             submitted: now,
             reply,
         };
-        let taken = locked(&self.shared.state).submit(self.model, job, now);
-        match taken.map_err(RunError::Rejected)? {
-            Taken::Runs(work) => {
-                if work.expected > HAND_OVER {
-                    // Whoever of Tokio's threads looks after the sockets may be this one: this wakes another.
-                    drop(tokio::spawn(async {}));
-                }
-                self.shared.execute(work);
-            }
-            Taken::Waits => self.shared.startable.notify_one(),
-        }
+        self.shared
+            .submit(self.model, job, now)
+            .map_err(RunError::Rejected)?;
         if let Some(deadline) = options.deadline {
             let in_time = tokio::time::timeout_at(deadline.into(), &mut answer).await;
             if let Ok(result) = in_time {
@@ -154,7 +172,7 @@ impl Shared {
     fn run(&self) {
         while let Some(task) = self.next() {
             match task {
-                Task::Run(work) => self.execute(work),
+                Task::Run(work) => self.execute(work, Thread::Runner),
                 Task::Tune(model, tuner) => self.tune(model, tuner),
             }
         }
@@ -165,6 +183,7 @@ impl Shared {
         let mut state = locked(&self.state);
         loop {
             let now = Instant::now();
+            state.answer_call();
             if state.waiting() > 0
                 && state.has_tuner()
                 && let Some((model, tuner)) = state.take_tuner(now)
@@ -173,7 +192,7 @@ impl Shared {
                 self.startable.notify_one();
                 return Some(Task::Tune(model, tuner));
             }
-            if let Some(work) = state.take(now) {
+            if let Some(work) = state.take(Thread::Runner, now) {
                 return Some(Task::Run(work));
             }
             if state.is_closed() && state.waiting() == 0 {
@@ -196,11 +215,55 @@ impl Shared {
         }
     }
 
-    fn execute(&self, mut work: Work) {
+    /// Takes a job and wakes who may run it.
+    fn submit(&self, model: usize, job: Job, now: Instant) -> Result<(), Rejected> {
+        let mut state = locked(&self.state);
+        let is_short = state.submit(model, job, now)?;
+        let calls = state.call(None, now);
+        drop(state);
+        self.wake(calls);
+        if is_short {
+            self.wake_helper();
+        }
+        Ok(())
+    }
+
+    /// Wakes runners.
+    fn wake(&self, runners: usize) {
+        for _ in 0..runners {
+            self.startable.notify_one();
+        }
+    }
+
+    /// Wakes the task of this thread that runs short jobs.
+    fn wake_helper(&self) {
+        HELPER.with_borrow(|helper| {
+            if let Some((shared, woken)) = helper
+                && std::ptr::eq(Arc::as_ptr(shared), self)
+            {
+                woken.notify_one();
+            }
+        });
+    }
+
+    /// One short run, if there is something to run.
+    fn help(&self) -> bool {
+        let now = Instant::now();
+        let mut state = locked(&self.state);
+        let next = state.take_short(now);
+        let calls = state.call(None, now);
+        drop(state);
+        self.wake(calls);
+        let Some(work) = next else { return false };
+        self.execute(work, Thread::Network);
+        true
+    }
+
+    fn execute(&self, mut work: Work, by: Thread) {
         let started = Instant::now();
         let jobs = std::mem::take(&mut work.jobs);
         let ran = batch::run(jobs, work.engine.as_mut(), work.batch, &work.metrics);
-        self.release(|state| state.finish(work, started.elapsed(), ran));
+        self.release(by, |state| state.finish(work, started.elapsed(), ran));
     }
 
     fn tune(&self, model: usize, mut tuner: Tuner) {
@@ -210,18 +273,16 @@ impl Shared {
             (tuner.curve().clone(), more.then_some(tuner))
         }));
         let (curve, tuner) = step.unwrap_or_else(|_| (Curve::default(), None));
-        self.release(|state| state.finish_tuner(model, tuner, &curve));
+        self.release(Thread::Runner, |state| state.finish_tuner(model, tuner, &curve));
     }
 
-    /// Gives cores back, and wakes who can use them.
-    fn release(&self, give: impl FnOnce(&mut State)) {
+    /// Gives cores back, and wakes who can use them beside the caller, which looks for more itself.
+    fn release(&self, by: Thread, give: impl FnOnce(&mut State)) {
         let mut state = locked(&self.state);
         give(&mut state);
-        let startable = state.startable();
+        let calls = state.call(Some(by), Instant::now());
         drop(state);
-        for _ in 0..startable {
-            self.startable.notify_one();
-        }
+        self.wake(calls);
     }
 }
 

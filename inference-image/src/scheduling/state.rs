@@ -7,9 +7,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A job of which this is known to take longer is left to the runner threads: the thread of a request also
-/// serves other connections.
-const INLINE_LIMIT: Duration = Duration::from_millis(20);
+/// Jobs of models of which one takes longer are left to the runner threads: a network thread has connections to
+/// look after.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// After requests of a small model came side by side, the next to come is expected to have others beside it.
+const CROWDED: Duration = Duration::from_millis(100);
 
 /// A server that is never idle measures this often nevertheless: what it learns may serve more than it costs.
 const TUNING_UNDER_LOAD: Duration = Duration::from_secs(2);
@@ -20,6 +23,14 @@ pub(super) struct State {
     /// Cores on which nothing runs.
     free: usize,
     models: Vec<ModelState>,
+    /// Runs on runner threads.
+    running: usize,
+    /// Runners that have been woken and have not looked yet.
+    called: usize,
+    /// Whether network threads run short jobs too.
+    helped: bool,
+    /// When short jobs were there side by side last.
+    crowded: Option<Instant>,
     closed: bool,
     /// When something was measured last.
     tuned: Option<Instant>,
@@ -54,18 +65,17 @@ pub(super) struct Work {
     /// Rows that go into one run of the engine.
     pub(super) batch: usize,
     pub(super) metrics: Arc<ModelMetrics>,
-    /// How long it will probably take.
-    pub(super) expected: Duration,
     cores: usize,
     count: usize,
+    by: Thread,
 }
 
-/// What becomes of a job that has been taken.
-pub(super) enum Taken {
-    /// It runs now, on the thread that brought it.
-    Runs(Work),
-    /// It waits.
-    Waits,
+/// Who runs jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thread {
+    Runner,
+    /// Short jobs only.
+    Network,
 }
 
 /// How busy a model is.
@@ -89,6 +99,10 @@ impl State {
             cores,
             free: cores,
             models: Vec::new(),
+            running: 0,
+            called: 0,
+            helped: false,
+            crowded: None,
             closed: false,
             tuned: None,
             floor: Duration::ZERO,
@@ -153,20 +167,44 @@ impl State {
         })
     }
 
-    /// Takes a job, unless it cannot be served in time or there is no room.
-    pub(super) fn submit(&mut self, model: usize, job: Job, now: Instant) -> Result<Taken, Rejected> {
+    /// Takes a job, unless it cannot be served in time or there is no room. Returns whether it is short.
+    pub(super) fn submit(&mut self, model: usize, job: Job, now: Instant) -> Result<bool, Rejected> {
         self.admit(model, &job.options, now)?;
         self.activate(model);
-        let nothing_waits = self.models.iter().all(|entry| entry.waiting() == 0);
         let entry = &mut self.models[model];
         entry.queue(job.options.priority).push_back(job);
-        if nothing_waits
-            && entry.cost <= INLINE_LIMIT
-            && let Some(work) = self.take(now)
-        {
-            return Ok(Taken::Runs(work));
+        if self.free < self.cores || self.waiting() > 1 {
+            self.crowded = Some(now);
         }
-        Ok(Taken::Waits)
+        Ok(self.models[model].cost <= SHORT)
+    }
+
+    /// Network threads run short jobs from now on.
+    pub(super) fn be_helped(&mut self) {
+        self.helped = true;
+    }
+
+    /// How many runners are to be woken for what waits; the caller may be about to take one job itself.
+    ///
+    /// Of short jobs a network thread runs as many as it can, so one runner less is of use. It is given nothing
+    /// while short jobs come one at a time: to wake it would take longer than to run them.
+    pub(super) fn call(&mut self, caller: Option<Thread>, now: Instant) -> usize {
+        let Some(next) = self.next() else { return 0 };
+        let taken = usize::from(caller.is_some());
+        let mut most = self.free.min(self.waiting()).saturating_sub(self.called + taken);
+        if self.helped && self.models[next].cost <= SHORT {
+            let is_crowded = self.crowded.is_some_and(|last| now < last + CROWDED);
+            let runners = self.running + self.called + usize::from(caller == Some(Thread::Runner));
+            let room = (self.cores - 1).saturating_sub(runners);
+            most = if is_crowded { most.min(room) } else { 0 };
+        }
+        self.called += most;
+        most
+    }
+
+    /// A runner looks for work.
+    pub(super) fn answer_call(&mut self) {
+        self.called = self.called.saturating_sub(1);
     }
 
     /// A model that was idle does not get back the time that it did not use.
@@ -177,18 +215,28 @@ impl State {
         }
     }
 
-    /// The next run, if there is a core, an engine and a job for it.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Work> {
-        if self.free == 0 {
-            return None;
+    /// The model whose turn it is, if there is a core, an engine and a job for it.
+    fn next(&self) -> Option<usize> {
+        let models = self.models.iter().enumerate();
+        let ready = models.filter(|(_, entry)| entry.waiting() > 0 && !entry.engines.narrow.is_empty());
+        let (model, _) = ready.min_by_key(|(_, entry)| entry.spent)?;
+        (self.free > 0).then_some(model)
+    }
+
+    /// The next run for a network thread; it leaves what runners have been woken for.
+    pub(super) fn take_short(&mut self, now: Instant) -> Option<Work> {
+        let is_short = self.models[self.next()?].cost <= SHORT;
+        if is_short && self.waiting() > self.called {
+            self.take(Thread::Network, now)
+        } else {
+            None
         }
+    }
+
+    /// The next run.
+    pub(super) fn take(&mut self, by: Thread, now: Instant) -> Option<Work> {
         loop {
-            let (model, _) = self
-                .models
-                .iter()
-                .enumerate()
-                .filter(|(_, entry)| entry.waiting() > 0 && !entry.engines.narrow.is_empty())
-                .min_by_key(|(_, entry)| entry.spent)?;
+            let model = self.next()?;
             let alone = self.free == self.cores && self.waiting() == 1;
             let entry = &mut self.models[model];
             self.floor = self.floor.max(entry.spent);
@@ -203,14 +251,15 @@ impl State {
             let engine = wide.or_else(|| entry.engines.narrow.pop())?;
             entry.running += jobs.len();
             self.free -= cores;
+            self.running += usize::from(by == Thread::Runner);
             return Some(Work {
+                by,
                 model,
                 count: jobs.len(),
                 jobs,
                 engine,
                 batch: entry.batch,
                 metrics: Arc::clone(&entry.metrics),
-                expected: entry.cost,
                 cores,
             });
         }
@@ -220,6 +269,7 @@ impl State {
     pub(super) fn finish(&mut self, work: Work, took: Duration, ran: usize) {
         let entry = &mut self.models[work.model];
         self.free += work.cores;
+        self.running -= usize::from(work.by == Thread::Runner);
         entry.running -= work.count;
         entry.spent += took * saturated(work.cores);
         entry.metrics.ran(took, work.cores);
@@ -246,12 +296,14 @@ impl State {
         let tuner = self.models[index].tuner.take()?;
         self.tuned = Some(now);
         self.free -= 1;
+        self.running += 1;
         Some((index, tuner))
     }
 
     /// Takes back a tuner, or forgets one that has measured all, and uses what it has learnt.
     pub(super) fn finish_tuner(&mut self, model: usize, tuner: Option<Tuner>, curve: &Curve) {
         self.free += 1;
+        self.running -= 1;
         let entry = &mut self.models[model];
         entry.tuner = tuner;
         entry.batch = curve.best();
@@ -285,11 +337,6 @@ impl State {
     /// Jobs of all models that wait.
     pub(super) fn waiting(&self) -> usize {
         self.models.iter().map(ModelState::waiting).sum()
-    }
-
-    /// Runs that could start now.
-    pub(super) fn startable(&self) -> usize {
-        self.free.min(self.waiting())
     }
 
     pub(super) fn load(&self, model: usize) -> Load {

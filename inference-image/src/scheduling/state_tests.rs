@@ -80,10 +80,27 @@ impl Bench {
         };
         self.next += 1;
         self.answers.push(answer);
-        match self.state.submit(model, job, self.now)? {
-            Taken::Runs(work) => Ok(Some(work)),
-            Taken::Waits => Ok(None),
-        }
+        // A runner that waits for work takes what nothing else waits before.
+        let is_next = self.state.waiting() == 0;
+        self.state.submit(model, job, self.now)?;
+        Ok(if is_next { self.take() } else { None })
+    }
+
+    /// Submits a job that nobody takes yet; how many runners are woken for it.
+    fn calls(&mut self, model: usize) -> usize {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            id: self.next,
+            prepare: Box::new(|| Ok(Vec::new())),
+            outputs: Vec::new(),
+            options: RunOptions::default(),
+            submitted: self.now,
+            reply,
+        };
+        self.next += 1;
+        self.answers.push(answer);
+        self.state.submit(model, job, self.now).unwrap();
+        self.state.call(None, self.now)
     }
 
     fn plain(&mut self, model: usize) -> Result<Option<Work>, Rejected> {
@@ -91,7 +108,7 @@ impl Bench {
     }
 
     fn take(&mut self) -> Option<Work> {
-        self.state.take(self.now)
+        self.state.take(Thread::Runner, self.now)
     }
 
     fn due(&self, after: Duration) -> RunOptions {
@@ -111,29 +128,86 @@ const HIGH: RunOptions = RunOptions {
     deadline: None,
 };
 
-// Handing a job to another thread costs more than a small model's run.
-#[test]
-fn a_job_runs_on_its_own_thread_while_a_core_is_free_and_nothing_waits() {
-    let mut bench = Bench::new(2, &["a"], 1);
-    let first = bench.plain(0).unwrap().unwrap();
-    let _second = bench.plain(0).unwrap().unwrap();
-    assert!(bench.plain(0).unwrap().is_none(), "both cores are busy");
-    bench.state.finish(first, COST, 1);
-    assert!(bench.plain(0).unwrap().is_none(), "another one was there before");
-    assert_eq!(ids(&bench.take().unwrap()), [2]);
+/// One model whose runs take so long; network threads run short jobs.
+fn helped(cores: usize, cost: Duration) -> Bench {
+    let mut bench = Bench::new(cores, &["a"], 1);
+    bench.state.be_helped();
+    bench.state.models[0].cost = cost;
+    bench
 }
 
-// Otherwise a slow model would keep the thread from the connections that it also serves.
+const SHORT_COST: Duration = Duration::from_micros(200);
+
+// To wake a thread takes longer than a small model's run.
+#[test]
+fn short_jobs_that_come_one_at_a_time_are_run_by_the_network_thread_and_wake_nobody() {
+    let mut bench = helped(2, SHORT_COST);
+    for _ in 0..3 {
+        assert_eq!(bench.calls(0), 0);
+        let work = bench.state.take_short(bench.now).unwrap();
+        bench.state.finish(work, SHORT_COST, 1);
+        assert_eq!(bench.state.call(Some(Thread::Network), bench.now), 0);
+    }
+}
+
+// One that runs alone while requests lie unread in their sockets leaves the other cores idle.
+#[test]
+fn short_jobs_that_come_side_by_side_are_shared_with_runners_one_of_which_is_left_out() {
+    let mut bench = helped(2, SHORT_COST);
+    assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (0, 1, 0));
+    let here = bench.state.take_short(bench.now).unwrap();
+    let second = bench.state.take_short(bench.now);
+    assert!(
+        second.is_none() || bench.state.waiting() > 0,
+        "one is the runner's"
+    );
+    bench.state.finish(here, SHORT_COST, 1);
+    bench.state.answer_call();
+    let there = bench.take().unwrap();
+    assert_eq!(bench.state.call(None, bench.now), 0, "it has been woken already");
+    bench.state.finish(there, SHORT_COST, 1);
+    // For a while, the next is expected to have others beside it.
+    while let Some(work) = bench.take() {
+        bench.state.finish(work, SHORT_COST, 1);
+    }
+    if let Some(work) = second {
+        bench.state.finish(work, SHORT_COST, 1);
+    }
+    assert_eq!(bench.calls(0), 1);
+    assert!(
+        bench.state.take_short(bench.now).is_none(),
+        "it is the woken runner's"
+    );
+    bench.state.answer_call();
+    let work = bench.take().unwrap();
+    bench.state.finish(work, SHORT_COST, 1);
+    bench.now += CROWDED;
+    assert_eq!(bench.calls(0), 0);
+}
+
+#[test]
+fn with_one_core_the_network_thread_runs_all_short_jobs() {
+    let mut bench = helped(1, SHORT_COST);
+    assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (0, 0, 0));
+    assert!(bench.state.take_short(bench.now).is_some());
+}
+
+// Otherwise a slow model would keep the thread from the connections that it looks after.
 #[test]
 fn a_slow_model_is_left_to_the_runners() {
-    let mut bench = Bench::new(1, &["a"], 1);
-    for _ in 0..8 {
-        let inline = bench.plain(0).unwrap();
-        let work = inline.or_else(|| bench.take()).unwrap();
-        bench.state.finish(work, Duration::from_secs(1), 1);
-    }
-    assert!(bench.plain(0).unwrap().is_none());
-    assert!(bench.take().is_some());
+    let mut bench = helped(2, SHORT * 2);
+    assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (1, 1, 0));
+    assert!(bench.state.take_short(bench.now).is_none());
+    bench.state.answer_call();
+    let first = bench.take().unwrap();
+    bench.state.answer_call();
+    let _second = bench.take().unwrap();
+    bench.state.finish(first, SHORT * 2, 1);
+    assert_eq!(
+        bench.state.call(Some(Thread::Runner), bench.now),
+        0,
+        "it goes on itself"
+    );
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub(super) use message::receive;
 pub(super) use request::first_tensor_at;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
+/// The path of the call that most requests are.
+pub(super) const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// The calls of the service, of health and of reflection.
 pub(super) fn router(lifecycle: &Lifecycle) -> Router<Arc<Api>> {
@@ -57,7 +59,10 @@ pub(super) fn router(lifecycle: &Lifecycle) -> Router<Arc<Api>> {
         .route(&path("ModelConfig"), unary(metadata::model_config))
         .route(&path("ModelStatistics"), unary(metadata::model_statistics))
         .route(&path("RepositoryIndex"), unary(metadata::repository_index))
-        .route(&path("ModelInfer"), post(model_infer))
+        .route(
+            MODEL_INFER,
+            post(|State(api): State<Arc<Api>>, request: Request| async move { model_infer(&api, request).await }),
+        )
         .route(&path("ModelStreamInfer"), post(stream::model_stream_infer))
         .route(&path("{call}"), any(not_implemented))
         .merge(others.layer(from_fn(ending::layer)))
@@ -83,10 +88,10 @@ where
     })
 }
 
-async fn model_infer(State(api): State<Arc<Api>>, request: Request) -> Response {
+pub(super) async fn model_infer(api: &Api, request: Request) -> Response {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    called(&parts.headers, infer(&api, arrived, &parts.headers, body)).await
+    called(&parts.headers, infer(api, arrived, &parts.headers, body)).await
 }
 
 async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> Result<Vec<Bytes>, ApiError> {

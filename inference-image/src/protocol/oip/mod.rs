@@ -67,11 +67,16 @@ async fn infer_tensors(
     target: Target,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let named = api.wanted(target.model(), target.version())?;
+    Ok(infer(&api, named, request).await)
+}
+
+/// Runs a model on the tensors of a request.
+pub(super) async fn infer(api: &Api, named: Named<'_>, request: Request) -> Response {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let named = api.wanted(target.model(), target.version())?;
-    let work = answer(&api, named, arrived, &parts.headers, body);
-    Ok(measured(named.model.metrics(), work).await)
+    let work = answer(api, named, arrived, &parts.headers, body);
+    measured(named.model.metrics(), work).await
 }
 
 async fn answer(
