@@ -7,15 +7,17 @@
 use crate::engine::{Engine, Signature};
 use crate::tensor::{DataType, Tensor};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Runs measured of each size.
-const SAMPLES: usize = 5;
+/// Measurements of each size.
+const SAMPLES: usize = 3;
+/// Rows that a measurement runs at least, run after run; the fastest run counts.
+const ROWS: usize = 8;
 /// A batch must save this part of each row's time to be worth its wait.
-const GAIN: f64 = 0.05;
-/// No batch is tried that would take longer, row by row: a request that comes meanwhile has one core less.
-const LONGEST: Duration = Duration::from_millis(250);
+const GAIN: f64 = 0.1;
+/// No batch is tried that would take longer, row by row: twice that long, a request that comes has one core less.
+const LONGEST: Duration = Duration::from_millis(125);
 /// How far outputs of a batch may differ from those of single rows, relative to the largest.
 const TOLERANCE: f32 = 1e-2;
 
@@ -93,8 +95,6 @@ pub struct Tuner {
     outputs: Vec<usize>,
     largest: usize,
     verified: bool,
-    /// Sizes that the session has run.
-    planned: BTreeSet<usize>,
     curve: Curve,
 }
 
@@ -126,7 +126,6 @@ impl Tuner {
             outputs: (0..signature.outputs.len()).collect(),
             largest,
             verified: false,
-            planned: BTreeSet::new(),
             curve,
         })
     }
@@ -141,10 +140,13 @@ impl Tuner {
     /// long, this is left to idle moments.
     pub fn quick(&mut self, budget: Duration) {
         let tried = 4.min(self.largest);
-        // Two runs of each size, one more for the first of each, and what it takes to verify.
-        let rows = 3 + 3 * tried + 4;
-        if self.measure(1) && self.curve.single() * u32::try_from(rows).unwrap_or(u32::MAX) < budget {
-            for rows in [tried, 1, tried] {
+        // Two measurements of each size, and what it takes to verify.
+        let rows = u32::try_from(4 * ROWS + 2 + 2 * tried + 4).unwrap_or(u32::MAX);
+        if self.curve.single().is_zero() && !self.measure(1) {
+            return;
+        }
+        if self.curve.single() * rows < budget {
+            for rows in [1, tried, 1, tried] {
                 self.measure(rows);
             }
         }
@@ -176,7 +178,7 @@ impl Tuner {
                 return Some(rows);
             }
             let time = self.curve.median(rows).unwrap_or_default();
-            if rows >= 4 && time / rows as f64 > single * (1.0 + GAIN) {
+            if rows >= 4 && time / rows as f64 > single {
                 return None;
             }
         }
@@ -194,18 +196,20 @@ impl Tuner {
             }
         }
         let inputs = self.inputs(0, rows);
-        // The first run of a shape plans its memory.
-        if !self.planned.contains(&rows) {
-            if self.run(&inputs).is_none() {
-                return false;
-            }
-            self.planned.insert(rows);
-        }
-        let started = Instant::now();
+        // The first run of a shape plans its memory. After a pause the next runs are slow as well, which counts for
+        // less in a batch: with one run of each, batches would look better than they are.
         if self.run(&inputs).is_none() {
             return false;
         }
-        self.curve.add(rows, started.elapsed());
+        let mut fastest = Duration::MAX;
+        for _ in 0..ROWS.div_ceil(rows) {
+            let started = Instant::now();
+            if self.run(&inputs).is_none() {
+                return false;
+            }
+            fastest = fastest.min(started.elapsed());
+        }
+        self.curve.add(rows, fastest);
         true
     }
 
@@ -301,17 +305,12 @@ pub fn timed(engine: &mut dyn Engine, inputs: &[Tensor]) -> Option<Duration> {
     engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
 }
 
-/// Whether `wide` runs the inputs clearly faster than `narrow`, which has run them before.
+/// Whether `wide`, which has run the inputs before, runs them in clearly less time than one core.
 #[must_use]
-pub fn wide_pays(narrow: &mut dyn Engine, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
-    // The first run of a session plans its memory. The faster of two: something else may come between.
-    timed(wide, inputs);
-    let narrow = timed(narrow, inputs).min(timed(narrow, inputs));
-    let wide = timed(wide, inputs).min(timed(wide, inputs));
-    match (narrow, wide) {
-        (Some(narrow), Some(wide)) => wide.as_secs_f64() < narrow.as_secs_f64() * 0.9,
-        _ => false,
-    }
+pub fn wide_pays(narrow: Duration, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
+    // Once more if it does not: something else may have come between.
+    let mut pays = || timed(wide, inputs).is_some_and(|wide| wide.as_secs_f64() < narrow.as_secs_f64() * 0.9);
+    pays() || pays()
 }
 
 #[cfg(test)]
