@@ -1,6 +1,6 @@
 //! Optimised graphs on disk. An entry is a folder whose name is the hash of all that it depends on: the model,
 //! the ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the
-//! weights, a list of their hashes and, once measured, what batches cost.
+//! weights, a list of their checksums and, once measured, what batches cost.
 
 use crate::scheduling::Curve;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use twox_hash::XxHash3_128;
 
 /// Folder of a package for graphs that `modelservice-server optimize` has made.
 pub const BAKED_FOLDER: &str = ".optimized";
@@ -22,7 +23,7 @@ const UNFINISHED: &str = ".new-";
 /// No graph takes that long to make.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// Changes when what an entry holds changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What a graph was optimised from and for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +98,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     // Read into private memory: under a memory map, a file that shrinks kills the process.
     let part = |name: &str, expected: &str| {
         let bytes = std::fs::read(folder.join(name))?;
-        if hash(&bytes) == expected {
+        if checksum(&bytes) == expected {
             Ok(bytes)
         } else {
             Err(invalid(&format!("{name} is damaged")))
@@ -136,8 +137,8 @@ pub(super) fn write<E>(
     };
     let manifest = Manifest {
         origin: origin.clone(),
-        graph: hash(&graph),
-        weights: hash(&weights),
+        graph: checksum(&graph),
+        weights: checksum(&weights),
     };
     std::fs::write(new.path().join(ENTRY_FILE), serde_json::to_vec_pretty(&manifest)?)?;
     let entry = folder.join(origin.key());
@@ -181,6 +182,12 @@ pub(super) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Res
     serde_json::to_writer(&file, curve)?;
     file.persist(folder.join(format!("{cores}-{CURVE_FILE}")))?;
     Ok(())
+}
+
+/// Tells damage. Who may write here could as well write the list of checksums, so that nothing would be gained by a
+/// cryptographic one, which takes a part of a start that is worth saving.
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
 
 fn hash(bytes: &[u8]) -> String {

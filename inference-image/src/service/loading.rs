@@ -51,8 +51,10 @@ struct Tuning {
     model: Arc<OnnxModel>,
     cores: usize,
     max_batch: usize,
-    /// Whether one run may compute on all cores.
-    wide: bool,
+    /// What is known from an earlier start.
+    curve: Curve,
+    /// Computes on all cores.
+    wide: Option<Box<dyn Engine>>,
 }
 
 /// A model that may be served.
@@ -80,10 +82,10 @@ impl Candidate {
         } else {
             settings.cores.min(DEVICE_SESSIONS)
         };
-        let mut narrow: Vec<Box<dyn Engine>> = Vec::with_capacity(sessions);
-        for _ in 0..sessions {
-            narrow.push(Box::new(model.engine(1)?));
-        }
+        let mut curve = model.curve(settings.cores).unwrap_or_default();
+        curve = curve.up_to(settings.max_batch);
+        let is_wide = runtime.is_cpu() && settings.cores > 1 && curve.wide != Some(false);
+        let Engines { narrow, wide } = engines(&model, sessions, is_wide.then_some(settings.cores))?;
         Ok(Self {
             narrow,
             manifest: package.manifest,
@@ -92,8 +94,9 @@ impl Candidate {
             graph: model.graph(),
             load_time: started.elapsed(),
             tuning: Some(Tuning {
-                wide: runtime.is_cpu() && settings.cores > 1,
                 model,
+                curve,
+                wide,
                 cores: settings.cores,
                 max_batch: settings.max_batch,
             }),
@@ -182,7 +185,7 @@ impl Candidate {
 }
 
 impl Tuning {
-    /// A session for all cores, where it is faster, and what batches cost.
+    /// The session for all cores, where it is faster, and what batches cost.
     fn measure(
         self,
         signature: &Signature,
@@ -193,54 +196,77 @@ impl Tuning {
             model,
             cores,
             max_batch,
+            mut curve,
             wide,
         } = self;
-        let mut curve = model.curve(cores).unwrap_or_default().up_to(max_batch);
         let is_known = curve.single() > Duration::ZERO;
-        let mut narrow = narrow;
-        if let Some(engine) = narrow.as_mut().filter(|_| !is_known)
+        if let Some(engine) = narrow.filter(|_| !is_known)
             && let Some(took) = timed(engine.as_mut(), row)
         {
             curve.add(1, took);
         }
-        let wide = match narrow.filter(|_| wide && curve.wide != Some(false)) {
-            Some(narrow) => all_cores(&model, cores, narrow.as_mut(), row, &mut curve),
-            None => None,
-        };
+        let wide = paying(wide, &mut curve, row);
         let (maker, keeper) = (Arc::clone(&model), Arc::clone(&model));
-        let make: MakeEngine = Box::new(move || Some(Box::new(maker.engine(1).ok()?) as Box<dyn Engine>));
+        let make: MakeEngine = Box::new(move || {
+            let engine = maker.engine(1);
+            maker.tidy();
+            Some(Box::new(engine.ok()?) as Box<dyn Engine>)
+        });
         let store: Store = Box::new(move |curve| keeper.store_curve(cores, curve));
         let mut tuner = Tuner::new(signature, row, max_batch, curve.clone(), make, store);
-        if tuner.is_none() {
-            model.store_curve(cores, &curve);
+        match tuner.as_mut() {
+            None => {
+                model.store_curve(cores, &curve);
+                model.tidy();
+            }
+            Some(tuner) if !is_known => tuner.quick(QUICK_TUNING),
+            Some(_) => {}
         }
-        if let Some(tuner) = tuner.as_mut().filter(|_| !is_known) {
-            tuner.quick(QUICK_TUNING);
-        }
-        model.tidy();
         let curve = tuner.as_ref().map_or(curve, |tuner| tuner.curve().clone());
         (wide, tuner, curve)
     }
 }
 
-/// A session that computes on all cores, if it is faster for one request than one on a single core.
-fn all_cores(
-    model: &OnnxModel,
-    cores: usize,
-    narrow: &mut dyn Engine,
-    row: &[Tensor],
-    curve: &mut Curve,
-) -> Option<Box<dyn Engine>> {
-    let mut engine = model.engine(cores).ok()?;
-    let pays = match curve.wide {
-        Some(known) => {
-            let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
-            known && engine.run(row, &outputs).is_ok()
-        }
-        None => wide_pays(narrow, &mut engine, row),
+/// So many sessions of one thread each, and one of `wide` threads, made side by side.
+fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engines, Fatal> {
+    let make = |threads| {
+        model
+            .engine(threads)
+            .map(|engine| Box::new(engine) as Box<dyn Engine>)
     };
+    let (narrow, wide) = std::thread::scope(|scope| {
+        let narrow: Vec<_> = (0..narrow).map(|_| scope.spawn(|| make(1))).collect();
+        let wide = wide.map(|threads| scope.spawn(move || make(threads)));
+        let narrow: Vec<_> = narrow
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
+        (narrow, wide.map(std::thread::ScopedJoinHandle::join))
+    });
+    let lost = || {
+        Fatal::new(
+            ExitReason::SystemError,
+            "a thread that loads the model is lost".to_owned(),
+        )
+    };
+    let narrow = narrow.into_iter().map(|made| made.map_err(|_| lost())?);
+    // One that cannot be made is done without: it is a gain, no need.
+    let wide = wide.and_then(|made| made.ok()?.ok());
+    Ok(Engines {
+        narrow: narrow.collect::<Result<_, _>>()?,
+        wide,
+    })
+}
+
+/// The session for all cores, warmed up, if it is clearly faster than one core.
+fn paying(wide: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> Option<Box<dyn Engine>> {
+    let mut engine = wide?;
+    // The first run of a session plans its memory.
+    timed(engine.as_mut(), row)?;
+    let known = curve.wide;
+    let pays = known.unwrap_or_else(|| wide_pays(curve.single(), engine.as_mut(), row));
     curve.wide = Some(pays);
-    pays.then(|| Box::new(engine) as Box<dyn Engine>)
+    pays.then_some(engine)
 }
 
 /// Warms up each engine with the first of the rows that the model takes; gives it, or else says what was wrong with
@@ -253,7 +279,17 @@ fn warm_up_all(
     let mut problem = None;
     for row in rows {
         let warm = |engine: &mut Box<dyn Engine>| warm_up(engine.as_mut(), &row, classifier);
-        match engines.iter_mut().try_for_each(warm) {
+        let warmed = std::thread::scope(|scope| {
+            let threads: Vec<_> = engines
+                .iter_mut()
+                .map(|engine| scope.spawn(|| warm(engine)))
+                .collect();
+            let lost = |_| Err("the first run panicked".to_owned());
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(lost))
+        });
+        match warmed {
             Ok(()) => return Ok(row),
             Err(other) => _ = problem.get_or_insert(other),
         }
