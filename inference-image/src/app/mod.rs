@@ -18,9 +18,13 @@ use ports::{Serving, address, listen, start_management};
 use signals::Signals;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 
 /// Exit code after a second signal: 128 + 15, as if SIGTERM had not been caught.
 const INSISTED: i32 = 143;
+
+/// Up to so many cores one thread for all connections is enough.
+const ONE_NETWORK_THREAD: usize = 4;
 
 /// Runs the server until it is told to leave.
 ///
@@ -40,12 +44,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
         return print(&config);
     }
     let cores = cgroup::cores();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime(cores);
     let runtime = runtime.map_err(|error| system("cannot start threads", &error))?;
     let result = runtime.block_on(live(arguments, config, cores));
     // What still waits for slow clients is not waited for.
     runtime.shutdown_background();
     result
+}
+
+/// With few cores one thread looks after the connections and runs short jobs beside that; with many it would be
+/// too little, and a core more or less does not count.
+fn runtime(cores: usize) -> std::io::Result<Runtime> {
+    if cores <= ONE_NETWORK_THREAD {
+        Builder::new_current_thread().enable_all().build()
+    } else {
+        let threads = cores / ONE_NETWORK_THREAD + 1;
+        Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+    }
 }
 
 /// Whoever asks to check a configuration wants to see what was understood.
@@ -71,7 +89,9 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
         () = signals.next() => leave_unloaded(),
     };
     let service = Arc::new(service);
-    service.help();
+    if cores <= ONE_NETWORK_THREAD {
+        service.help();
+    }
     let listener = listen(arguments.http_port)?;
     let protocols = protocol::protocols(Arc::clone(&service), lifecycle.clone());
     let traces = serving.traces();

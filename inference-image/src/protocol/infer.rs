@@ -12,6 +12,9 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A request of more bytes may hold many rows: a small model takes long for them.
+const SMALL: usize = 128 << 10;
+
 /// A request whose names, types and shapes fit the model.
 pub(super) struct Request {
     /// One per input of the model, in its order.
@@ -88,6 +91,7 @@ impl Wishes {
         RunOptions {
             priority: self.priority,
             deadline: deadline.into_iter().chain(wished).min(),
+            ..RunOptions::default()
         }
     }
 }
@@ -314,6 +318,10 @@ pub(super) async fn run(
     options: RunOptions,
 ) -> Result<Answer, ApiError> {
     let Request { inputs, outputs, .. } = request;
+    let options = RunOptions {
+        is_small: room.bytes() <= SMALL,
+        ..options
+    };
     let prepare = Box::new(move || {
         let tensors = inputs.into_iter().map(Input::tensor).collect();
         drop(room);

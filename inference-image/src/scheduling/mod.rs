@@ -124,6 +124,8 @@ pub struct RunOptions {
     pub priority: Priority,
     /// When the answer is of no use any more.
     pub deadline: Option<Instant>,
+    /// Whether it is known to be little: a run of it takes about as long as most of this model's do.
+    pub is_small: bool,
 }
 
 /// Jobs of a higher priority go first; within one, the order is that of arrival.

@@ -215,11 +215,13 @@ async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
     let urgent = RunOptions {
         priority: Priority::High,
         deadline: None,
+        ..RunOptions::default()
     };
     let high = spawn(2.0, urgent);
     let late = RunOptions {
         priority: Priority::Normal,
         deadline: Some(Instant::now() + Duration::from_millis(1)),
+        ..RunOptions::default()
     };
     let refused = lane.run(row(3.0), vec![0], late).await;
     assert!(matches!(

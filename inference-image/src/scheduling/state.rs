@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Jobs of models of which one takes longer are left to the runner threads: a network thread has connections to
-/// look after.
+/// Jobs of models of which one takes longer, or nobody knows, are left to the runner threads: a network thread has
+/// connections to look after.
 const SHORT: Duration = Duration::from_millis(1);
 
 /// After requests of a small model came side by side, the next to come is expected to have others beside it.
@@ -172,11 +172,12 @@ impl State {
         self.admit(model, &job.options, now)?;
         self.activate(model);
         let entry = &mut self.models[model];
+        let is_short = job.options.is_small && entry.is_quick();
         entry.queue(job.options.priority).push_back(job);
         if self.free < self.cores || self.waiting() > 1 {
             self.crowded = Some(now);
         }
-        Ok(self.models[model].cost <= SHORT)
+        Ok(is_short)
     }
 
     /// Network threads run short jobs from now on.
@@ -192,7 +193,7 @@ impl State {
         let Some(next) = self.next() else { return 0 };
         let taken = usize::from(caller.is_some());
         let mut most = self.free.min(self.waiting()).saturating_sub(self.called + taken);
-        if self.helped && self.models[next].cost <= SHORT {
+        if self.helped && self.models[next].is_short() {
             let is_crowded = self.crowded.is_some_and(|last| now < last + CROWDED);
             let runners = self.running + self.called + usize::from(caller == Some(Thread::Runner));
             let room = (self.cores - 1).saturating_sub(runners);
@@ -225,7 +226,7 @@ impl State {
 
     /// The next run for a network thread; it leaves what runners have been woken for.
     pub(super) fn take_short(&mut self, now: Instant) -> Option<Work> {
-        let is_short = self.models[self.next()?].cost <= SHORT;
+        let is_short = self.models[self.next()?].is_short();
         if is_short && self.waiting() > self.called {
             self.take(Thread::Network, now)
         } else {
@@ -242,8 +243,12 @@ impl State {
             self.floor = self.floor.max(entry.spent);
             // Each core that is free gets its share of what waits.
             let share = entry.waiting().div_ceil(self.free);
-            let jobs = entry.pop(entry.batch.min(share), now);
+            let jobs = entry.pop(entry.batch.min(share), by, now);
             if jobs.is_empty() {
+                // They were late or gone, or what follows is no business of this thread.
+                if by == Thread::Network && !entry.is_short() {
+                    return None;
+                }
                 continue;
             }
             let wide = if alone { entry.engines.wide.take() } else { None };
@@ -377,6 +382,17 @@ impl ModelState {
         self.high.len() + self.normal.len()
     }
 
+    /// Whether its runs are known to be short.
+    fn is_quick(&self) -> bool {
+        !self.cost.is_zero() && self.cost <= SHORT
+    }
+
+    /// Whether a network thread may run what is next.
+    fn is_short(&self) -> bool {
+        let next = self.high.front().or_else(|| self.normal.front());
+        self.is_quick() && next.is_some_and(|job| job.options.is_small)
+    }
+
     fn is_active(&self) -> bool {
         self.waiting() + self.running > 0
     }
@@ -390,12 +406,15 @@ impl ModelState {
 
     /// At most so many jobs for one run. One whose client left is dropped, one that would be late is told so; no
     /// more are added than the first of them has time for.
-    fn pop(&mut self, most: usize, now: Instant) -> Vec<Job> {
+    fn pop(&mut self, most: usize, by: Thread, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(most);
         let mut earliest: Option<Instant> = None;
         while jobs.len() < most {
             let run = self.cost * saturated(jobs.len() + 1);
             if !jobs.is_empty() && earliest.is_some_and(|deadline| now + run > deadline) {
+                break;
+            }
+            if by == Thread::Network && !self.is_short() {
                 break;
             }
             let Some(job) = self.high.pop_front().or_else(|| self.normal.pop_front()) else {

@@ -86,14 +86,21 @@ impl Bench {
         Ok(if is_next { self.take() } else { None })
     }
 
-    /// Submits a job that nobody takes yet; how many runners are woken for it.
+    /// Submits a small job that nobody takes yet; how many runners are woken for it.
     fn calls(&mut self, model: usize) -> usize {
+        self.calls_for(model, true)
+    }
+
+    fn calls_for(&mut self, model: usize, is_small: bool) -> usize {
         let (reply, answer) = oneshot::channel();
         let job = Job {
             id: self.next,
             prepare: Box::new(|| Ok(Vec::new())),
             outputs: Vec::new(),
-            options: RunOptions::default(),
+            options: RunOptions {
+                is_small,
+                ..RunOptions::default()
+            },
             submitted: self.now,
             reply,
         };
@@ -126,6 +133,7 @@ fn ids(work: &Work) -> Vec<u64> {
 const HIGH: RunOptions = RunOptions {
     priority: Priority::High,
     deadline: None,
+    is_small: false,
 };
 
 /// One model whose runs take so long; network threads run short jobs.
@@ -183,6 +191,24 @@ fn short_jobs_that_come_side_by_side_are_shared_with_runners_one_of_which_is_lef
     bench.state.finish(work, SHORT_COST, 1);
     bench.now += CROWDED;
     assert_eq!(bench.calls(0), 0);
+}
+
+// One large request among small ones would stop all connections for as long as it runs.
+#[test]
+fn a_large_request_for_a_small_model_and_one_of_unknown_cost_are_left_to_the_runners() {
+    let mut bench = helped(2, SHORT_COST);
+    bench.state.models[0].batch = 4;
+    assert_eq!((bench.calls(0), bench.calls_for(0, false)), (0, 1));
+    bench.state.answer_call();
+    let small = bench.state.take_short(bench.now).unwrap();
+    assert_eq!(ids(&small), [0]);
+    assert!(bench.state.take_short(bench.now).is_none());
+    assert_eq!(bench.state.call(None, bench.now), 1);
+    assert_eq!(ids(&bench.take().unwrap()), [1]);
+    bench.state.finish(small, SHORT_COST, 1);
+    let mut unknown = helped(2, Duration::ZERO);
+    assert_eq!(unknown.calls(0), 1);
+    assert!(unknown.state.take_short(unknown.now).is_none());
 }
 
 #[test]

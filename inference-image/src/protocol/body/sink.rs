@@ -26,6 +26,11 @@ impl Room {
         Self { blocks, permit }
     }
 
+    /// Bytes that are taken, at least those of the body.
+    pub(in crate::protocol) fn bytes(&self) -> usize {
+        self.permit.num_permits() * BLOCK
+    }
+
     /// Blocks that a body of that length needs more.
     fn missing(&self, length: usize) -> u32 {
         let missing = (blocks(length) as usize).saturating_sub(self.permit.num_permits());
