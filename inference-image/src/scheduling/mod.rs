@@ -3,6 +3,7 @@
 //!
 //! - `state`: the decisions, pure: who may run now, what is refused, which model is next, how many jobs go
 //!   into one run.
+//! - `queue`: what waits for one model, and what its runs cost.
 //! - `scheduler`: the runner threads, one per core, and the network threads, which run short jobs.
 //! - `batch`: one run: inputs are made, batched, run, and cut into answers.
 //! - `tuning`: what a run of several costs, measured; from it follows the batch size.
@@ -14,6 +15,7 @@
 //! request that would be late is refused when it comes, not when it is late.
 
 mod batch;
+mod queue;
 mod scheduler;
 mod state;
 mod tuning;

@@ -1,7 +1,8 @@
 //! The runner threads, one per core, and the network threads, which run short jobs themselves: handing one to
 //! another thread and back would cost more than a small model's run.
 
-use super::state::{Load, State, Thread, Work};
+use super::queue::Thread;
+use super::state::{Load, State, Work};
 use super::{Completed, Curve, Job, JobError, Model, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

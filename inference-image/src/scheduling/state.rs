@@ -1,15 +1,12 @@
 //! The scheduler's decisions. Pure but for the engines it keeps: no threads, no clock; `now` is passed in.
 
-use super::{Curve, Engines, Job, JobError, Model, Priority, Rejected, RunOptions, Tuner};
+use super::queue::{Queue, Thread, saturated};
+use super::{Curve, Job, Model, Priority, Rejected, RunOptions, Tuner};
 use crate::engine::Engine;
 use crate::metrics::ModelMetrics;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Jobs of models of which one takes longer, or nobody knows, are left to the runner threads: a network thread has
-/// connections to look after.
-const SHORT: Duration = Duration::from_millis(1);
 
 /// After requests of a small model came side by side, the next to come is expected to have others beside it.
 const CROWDED: Duration = Duration::from_millis(100);
@@ -22,7 +19,7 @@ pub(super) struct State {
     cores: usize,
     /// Cores on which nothing runs.
     free: usize,
-    models: Vec<ModelState>,
+    models: Vec<Queue>,
     /// Runs on runner threads.
     running: usize,
     /// Runners that have been woken and have not looked yet.
@@ -38,25 +35,6 @@ pub(super) struct State {
     floor: Duration,
 }
 
-/// One model.
-struct ModelState {
-    high: VecDeque<Job>,
-    normal: VecDeque<Job>,
-    engines: Engines,
-    capacity: usize,
-    batch: usize,
-    tuner: Option<Tuner>,
-    /// Jobs that are being run.
-    running: usize,
-    /// Running mean of the core time of one job.
-    cost: Duration,
-    /// The least that one job took.
-    least_cost: Duration,
-    /// Core time so far, for fairness between models: who has had least is next.
-    spent: Duration,
-    metrics: Arc<ModelMetrics>,
-}
-
 /// One run: the jobs, the engine and the cores it takes. Comes back to [`State::finish`].
 pub(super) struct Work {
     pub(super) model: usize,
@@ -68,14 +46,6 @@ pub(super) struct Work {
     cores: usize,
     count: usize,
     by: Thread,
-}
-
-/// Who runs jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Thread {
-    Runner,
-    /// Short jobs only.
-    Network,
 }
 
 /// How busy a model is.
@@ -117,7 +87,7 @@ impl State {
             tuner,
             metrics,
         } = model;
-        self.models.push(ModelState {
+        self.models.push(Queue {
             high: VecDeque::new(),
             normal: VecDeque::new(),
             engines,
@@ -341,7 +311,7 @@ impl State {
 
     /// Jobs of all models that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.models.iter().map(ModelState::waiting).sum()
+        self.models.iter().map(Queue::waiting).sum()
     }
 
     pub(super) fn load(&self, model: usize) -> Load {
@@ -375,86 +345,6 @@ impl State {
         let own = entry.cost * saturated(entry.batch.min(ahead + 1));
         work * saturated(active.count()) / saturated(self.cores) + own
     }
-}
-
-impl ModelState {
-    fn waiting(&self) -> usize {
-        self.high.len() + self.normal.len()
-    }
-
-    /// Whether its runs are known to be short.
-    fn is_quick(&self) -> bool {
-        !self.cost.is_zero() && self.cost <= SHORT
-    }
-
-    /// Whether a network thread may run what is next.
-    fn is_short(&self) -> bool {
-        let next = self.high.front().or_else(|| self.normal.front());
-        self.is_quick() && next.is_some_and(|job| job.options.is_small)
-    }
-
-    fn is_active(&self) -> bool {
-        self.waiting() + self.running > 0
-    }
-
-    fn queue(&mut self, priority: Priority) -> &mut VecDeque<Job> {
-        match priority {
-            Priority::High => &mut self.high,
-            Priority::Normal => &mut self.normal,
-        }
-    }
-
-    /// At most so many jobs for one run. One whose client left is dropped, one that would be late is told so; no
-    /// more are added than the first of them has time for.
-    fn pop(&mut self, most: usize, by: Thread, now: Instant) -> Vec<Job> {
-        let mut jobs = Vec::with_capacity(most);
-        let mut earliest: Option<Instant> = None;
-        while jobs.len() < most {
-            let run = self.cost * saturated(jobs.len() + 1);
-            if !jobs.is_empty() && earliest.is_some_and(|deadline| now + run > deadline) {
-                break;
-            }
-            if by == Thread::Network && !self.is_short() {
-                break;
-            }
-            let Some(job) = self.high.pop_front().or_else(|| self.normal.pop_front()) else {
-                break;
-            };
-            if job.reply.is_closed() {
-                continue;
-            }
-            match job.options.deadline {
-                Some(deadline) if now + self.least_cost > deadline => {
-                    // Its client may have left in this moment.
-                    let _ = job.reply.send(Err(JobError::Expired));
-                }
-                deadline => {
-                    earliest = [earliest, deadline].into_iter().flatten().min();
-                    jobs.push(job);
-                }
-            }
-        }
-        jobs
-    }
-
-    /// One run in which something else came between must not count for much.
-    fn learn(&mut self, each: Duration) {
-        if self.cost.is_zero() {
-            (self.cost, self.least_cost) = (each, each);
-            return;
-        }
-        self.cost = (self.cost * 7 + each.min(self.cost * 3)) / 8;
-        self.least_cost = self.least_cost.min(each);
-    }
-
-    fn forget_gone(&mut self) {
-        self.high.retain(|job| !job.reply.is_closed());
-        self.normal.retain(|job| !job.reply.is_closed());
-    }
-}
-
-fn saturated(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
+use crate::engine::Engine;
 use crate::engine::{EngineError, Signature};
 use crate::metrics::Metrics;
-use crate::scheduling::Completed;
+use crate::scheduling::queue::SHORT;
+use crate::scheduling::{Completed, Engines, JobError};
 use crate::tensor::Tensor;
 use tokio::sync::oneshot::{self, Receiver};
 
