@@ -343,12 +343,16 @@ async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
         header: Duration::from_millis(200),
         ..settings()
     });
-    let mut sender = connect(world.address).await;
-    for size in [0, 100, 5 << 20] {
-        let request = post("/nothing", vec![7; size]);
-        assert_eq!(exchange(&mut sender, request).await, (404, false), "{size}");
-    }
+    // hyper's client now and then sends nothing more after an answer that came before its body was sent.
     let mut stream = TcpStream::connect(world.address).await.unwrap();
+    for size in [0, 100, 5 << 20] {
+        let head = format!("POST /nothing HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![7; size]).await.unwrap();
+        let mut answer = [0; 1000];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 404"), "{size}");
+    }
     let head = b"POST /nothing HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\n01234\r\n";
     stream.write_all(head).await.unwrap();
     let mut answer = [0; 1000];
@@ -368,7 +372,6 @@ async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
         .unwrap();
     let read = stream.read(&mut answer).await.unwrap();
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
-    assert_eq!(exchange(&mut sender, echo(10)).await, (200, false));
 }
 
 /// Windows that are too small make a batch of images wait for a round trip, or for ever.

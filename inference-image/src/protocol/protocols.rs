@@ -35,17 +35,18 @@ impl Protocols {
         self.router
     }
 
-    /// Answers a request.
+    /// Answers a request. What serves it is on the heap while it lasts: a connection has place for it from its start,
+    /// and most are idle.
     pub async fn answer(&self, request: Request) -> Response<Body> {
         if let Some(api) = &self.api
             && request.method() == Method::POST
         {
             let path = request.uri().path();
             if let Some(Ok(named)) = model(path).map(|model| api.named(model, "")) {
-                return oip::infer(api, named, request).await;
+                return Box::pin(oip::infer(api, named, request)).await;
             }
             if path == grpc::MODEL_INFER {
-                return grpc::model_infer(api, request).await;
+                return Box::pin(grpc::model_infer(api, request)).await;
             }
         }
         let Ok(response) = self.router.clone().call(request).await;
