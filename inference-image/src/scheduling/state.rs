@@ -196,18 +196,20 @@ impl State {
 
     /// The next run for a network thread; it leaves what runners have been woken for.
     pub(super) fn take_short(&mut self, now: Instant) -> Option<Work> {
-        let is_short = self.models[self.next()?].is_short();
-        if is_short && self.waiting() > self.called {
+        if self.waiting() > self.called {
             self.take(Thread::Network, now)
         } else {
             None
         }
     }
 
-    /// The next run.
+    /// The next run, if it is one for this thread.
     pub(super) fn take(&mut self, by: Thread, now: Instant) -> Option<Work> {
         loop {
             let model = self.next()?;
+            if by == Thread::Network && !self.models[model].is_short() {
+                return None;
+            }
             let alone = self.free == self.cores && self.waiting() == 1;
             let entry = &mut self.models[model];
             self.floor = self.floor.max(entry.spent);
@@ -215,10 +217,6 @@ impl State {
             let share = entry.waiting().div_ceil(self.free);
             let jobs = entry.pop(entry.batch.min(share), by, now);
             if jobs.is_empty() {
-                // They were late or gone, or what follows is no business of this thread.
-                if by == Thread::Network && !entry.is_short() {
-                    return None;
-                }
                 continue;
             }
             let wide = if alone { entry.engines.wide.take() } else { None };

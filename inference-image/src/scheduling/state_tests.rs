@@ -70,18 +70,23 @@ impl Bench {
         }
     }
 
-    fn submit(&mut self, model: usize, options: RunOptions) -> Result<Option<Work>, Rejected> {
+    fn job(&mut self, options: RunOptions) -> Job {
         let (reply, answer) = oneshot::channel();
-        let job = Job {
-            id: self.next,
+        let id = self.next;
+        self.next += 1;
+        self.answers.push(answer);
+        Job {
+            id,
             prepare: Box::new(|| Ok(Vec::new())),
             outputs: Vec::new(),
             options,
             submitted: self.now,
             reply,
-        };
-        self.next += 1;
-        self.answers.push(answer);
+        }
+    }
+
+    fn submit(&mut self, model: usize, options: RunOptions) -> Result<Option<Work>, Rejected> {
+        let job = self.job(options);
         // A runner that waits for work takes what nothing else waits before.
         let is_next = self.state.waiting() == 0;
         self.state.submit(model, job, self.now)?;
@@ -94,20 +99,10 @@ impl Bench {
     }
 
     fn calls_for(&mut self, model: usize, is_small: bool) -> usize {
-        let (reply, answer) = oneshot::channel();
-        let job = Job {
-            id: self.next,
-            prepare: Box::new(|| Ok(Vec::new())),
-            outputs: Vec::new(),
-            options: RunOptions {
-                is_small,
-                ..RunOptions::default()
-            },
-            submitted: self.now,
-            reply,
-        };
-        self.next += 1;
-        self.answers.push(answer);
+        let job = self.job(RunOptions {
+            is_small,
+            ..RunOptions::default()
+        });
         self.state.submit(model, job, self.now).unwrap();
         self.state.call(None, self.now)
     }
