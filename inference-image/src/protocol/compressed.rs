@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use bytes::Bytes;
 use hyper::body::Body as _;
 
 /// Answers below this size are sent sooner than compressed: they are a few packets.
@@ -30,16 +31,24 @@ pub(super) async fn compressed(response: Response, accepted: Option<Encoding>) -
     let (mut head, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await;
     let body = body.map_err(|error| ApiError::internal(error.to_string()))?;
-    // It takes long; the network must not wait for it.
-    let body = tokio::task::spawn_blocking(move || encoding.compress(&[body])).await;
-    let body = body.map_err(std::io::Error::from).flatten();
-    let body = body.map_err(|error| ApiError::internal(error.to_string()))?;
+    let body = compress(encoding, vec![body]).await?;
     head.headers.remove(header::CONTENT_LENGTH);
     let name = HeaderValue::from_static(encoding.name());
     head.headers.insert(header::CONTENT_ENCODING, name);
     let depends = HeaderValue::from_static("accept-encoding");
     head.headers.insert(header::VARY, depends);
-    Ok(Response::from_parts(head, Body::from(body)))
+    Ok(Response::from_parts(head, body))
+}
+
+/// The parts as one body, compressed beside the network, which must not wait for it.
+///
+/// # Errors
+/// When they cannot be compressed.
+pub(super) async fn compress(encoding: Encoding, parts: Vec<Bytes>) -> Result<Body, ApiError> {
+    let body = tokio::task::spawn_blocking(move || encoding.compress(&parts)).await;
+    let body = body.map_err(std::io::Error::from).flatten();
+    body.map(Body::from)
+        .map_err(|error| ApiError::internal(error.to_string()))
 }
 
 fn is_worth_it(response: &Response) -> bool {

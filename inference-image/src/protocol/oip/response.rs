@@ -3,6 +3,7 @@
 use super::HEADER_LENGTH;
 use super::request::Echo;
 use crate::protocol::body::Encoding;
+use crate::protocol::compressed::compress;
 use crate::protocol::frames::Frames;
 use crate::protocol::infer::{Answer, Output};
 use crate::protocol::kept::Kept;
@@ -40,13 +41,7 @@ pub(super) async fn encode(
     let large = parts.iter().map(Bytes::len).sum::<usize>() >= SMALL;
     let (body, encoded) = match encoding.filter(|_| large) {
         None => (Body::new(Frames::new(parts)), None),
-        Some(encoding) => {
-            // Compressing takes far longer than anything else here; the network must not wait for it.
-            let compressed = tokio::task::spawn_blocking(move || encoding.compress(&parts)).await;
-            let compressed = compressed.map_err(std::io::Error::from).flatten();
-            let compressed = compressed.map_err(|error| ApiError::internal(error.to_string()))?;
-            (Body::from(compressed), Some(encoding))
-        }
+        Some(encoding) => (compress(encoding, parts).await?, Some(encoding)),
     };
     let (timing, value) = server_timing(answer.timing);
     let mut response = ([(timing, value)], body).into_response();
