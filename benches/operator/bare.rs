@@ -5,6 +5,7 @@ use crate::{
     audit::{BARE, children_exist_after},
     plane,
     processes::Usage,
+    until_all,
 };
 use futures::{StreamExt as _, stream};
 use k8s_openapi::{
@@ -14,11 +15,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{ListParams, PostParams},
-    runtime::{WatchStreamExt as _, watcher},
 };
 use modelservice_operator::crd::{ModelService, SERVICE_LABEL};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{collections::HashSet, fmt::Debug, time::Instant};
+use std::{fmt::Debug, time::Instant};
 
 /// As many as the operator's reconciles.
 const PARALLEL: usize = 32;
@@ -105,7 +105,7 @@ pub(crate) async fn measure(made: Vec<Made>) -> (f64, f64) {
     let before = Usage::now(&plane);
     println!("a bare client makes the same objects ...");
     let began = Instant::now();
-    let ready = tokio::spawn(all_available(client.clone(), count));
+    let ready = tokio::spawn(until_all(client.clone(), count, is_available));
     stream::iter(made)
         .for_each_concurrent(PARALLEL, |made| make(&client, made))
         .await;
@@ -143,20 +143,7 @@ where
     api.create(&PostParams::default(), &object).await.unwrap()
 }
 
-async fn all_available(client: Client, count: usize) {
-    let deployments: Api<Deployment> = Api::all(client);
-    let mut changes = watcher(deployments, watcher::Config::default())
-        .applied_objects()
-        .boxed();
-    let mut available = HashSet::new();
-    while available.len() < count {
-        let deployment = changes.next().await.unwrap().unwrap();
-        let servers = deployment
-            .status
-            .as_ref()
-            .and_then(|status| status.available_replicas);
-        if servers.unwrap_or(0) > 0 {
-            available.insert(deployment.metadata.name);
-        }
-    }
+fn is_available(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    status.and_then(|status| status.available_replicas).unwrap_or(0) > 0
 }

@@ -13,16 +13,18 @@ use clap::Parser;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use local_cluster::ControlPlane;
 use modelservice_operator::crd::ModelService;
 use processes::{Operator, Usage};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{
     collections::HashSet,
+    fmt::Debug,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -111,7 +113,7 @@ async fn creation(
     println!("creating {count} services ...");
     let (before, from) = (Usage::now(plane), Timestamp::now());
     let began = Instant::now();
-    let ready = tokio::spawn(all_ready(client.clone(), count));
+    let ready = tokio::spawn(until_all(client.clone(), count, ModelService::is_ready));
     stream::iter(0..count)
         .for_each_concurrent(16, |index| create(client, index))
         .await;
@@ -243,16 +245,20 @@ async fn change(client: &Client, index: usize) {
     .await;
 }
 
-async fn all_ready(client: Client, count: usize) {
-    let services: Api<ModelService> = Api::all(client);
-    let mut changes = watcher(services, watcher::Config::default())
+/// Waits until so many objects are as `is_done` says.
+async fn until_all<K>(client: Client, count: usize, is_done: fn(&K) -> bool)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let objects: Api<K> = Api::all(client);
+    let mut changes = watcher(objects, watcher::Config::default())
         .applied_objects()
         .boxed();
-    let mut ready = HashSet::new();
-    while ready.len() < count {
-        let service = changes.next().await.unwrap().unwrap();
-        if service.is_ready() {
-            ready.insert(service.metadata.name);
+    let mut done = HashSet::new();
+    while done.len() < count {
+        let object = changes.next().await.unwrap().unwrap();
+        if is_done(&object) {
+            done.insert(object.meta().name.clone());
         }
     }
 }
