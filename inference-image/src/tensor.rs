@@ -4,6 +4,9 @@
 
 mod datatype;
 
+#[cfg(test)]
+pub(crate) use datatype::ALIGNMENT;
+pub(crate) use datatype::aligned;
 pub use datatype::{DataType, Element};
 
 use bytes::{Bytes, BytesMut};
@@ -282,7 +285,7 @@ fn concatenated(parts: &[&Tensor]) -> Bytes {
             Data::Strings(_) => None,
         })
     };
-    let mut all = datatype::aligned(bytes().map(Bytes::len).sum());
+    let mut all = aligned(bytes().map(Bytes::len).sum(), 0);
     for part in bytes() {
         all.extend_from_slice(part);
     }
@@ -357,6 +360,10 @@ mod tests {
         }
         let shifted = Tensor::from_wire(DataType::Fp32, vec![1], body.slice(9..13)).unwrap();
         assert_eq!(shifted.elements::<f32>().unwrap(), [7.5]);
+        let both = Tensor::concatenate(&[&shifted, &shifted]).unwrap();
+        for own in [&shifted, &both] {
+            assert_eq!(own.elements::<f32>().unwrap().as_ptr().align_offset(ALIGNMENT), 0);
+        }
     }
 
     // In C++ a bool that is neither 0 nor 1 is undefined behaviour.

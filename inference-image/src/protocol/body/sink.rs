@@ -1,12 +1,11 @@
 //! Where a body's bytes are gathered: one buffer whose tensors are aligned, within the limit and the room in
 //! memory that was given to it.
 
+use crate::tensor::aligned;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What tensors are aligned to: a cache line, which is also the widest vector that ONNX Runtime loads.
-const ALIGNMENT: usize = 64;
 /// Room is counted in blocks of this size, since a semaphore counts in 32 bits.
 const BLOCK: usize = 4096;
 
@@ -61,7 +60,7 @@ pub(in crate::protocol) enum Full {
     Memory,
 }
 
-/// The buffer; its byte at `aligned_at` lies at a multiple of [`ALIGNMENT`].
+/// The buffer; its byte at `aligned_at` is [`aligned`].
 pub(in crate::protocol) struct Sink {
     buffer: BytesMut,
     aligned_at: usize,
@@ -73,7 +72,7 @@ impl Sink {
     /// A buffer for `expected` bytes that may grow up to `limit`. It lies in one piece from the start, but takes
     /// `room` and memory only as bytes arrive: who announces a large body and sends none keeps nobody out.
     pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Room) -> Self {
-        let buffer = allocate(expected, aligned_at);
+        let buffer = aligned(expected, aligned_at);
         Self {
             buffer,
             aligned_at,
@@ -102,7 +101,7 @@ impl Sink {
         self.room.grow(length)?;
         if length > self.buffer.capacity() {
             let capacity = (self.buffer.capacity() * 2).clamp(length, self.limit);
-            let mut larger = allocate(capacity, self.aligned_at);
+            let mut larger = aligned(capacity, self.aligned_at);
             larger.extend_from_slice(&self.buffer);
             self.buffer = larger;
         }
@@ -133,18 +132,11 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-fn allocate(capacity: usize, aligned_at: usize) -> BytesMut {
-    let mut buffer = BytesMut::with_capacity(capacity + ALIGNMENT);
-    let target = buffer.as_ptr() as usize + aligned_at;
-    let skip = target.next_multiple_of(ALIGNMENT) - target;
-    buffer.resize(skip, 0);
-    buffer.split_off(skip)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tensor::ALIGNMENT;
 
     fn sink(expected: usize, aligned_at: usize, limit: usize, memory: usize) -> Sink {
         let all = Arc::new(Semaphore::new(blocks(memory) as usize));
