@@ -4,9 +4,7 @@
 
 mod datatype;
 
-#[cfg(test)]
-pub(crate) use datatype::ALIGNMENT;
-pub(crate) use datatype::aligned;
+pub(crate) use datatype::{ALIGNMENT, aligned};
 pub use datatype::{DataType, Element};
 
 use bytes::{Bytes, BytesMut};
