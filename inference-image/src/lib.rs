@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod classify;
 pub mod config;
 pub mod connections;
+pub mod direct;
 pub mod engine;
 pub mod exit;
 pub mod front;

@@ -103,12 +103,18 @@ impl Retirement {
         self.0.told.notify_waiters();
     }
 
+    /// Whether it has begun.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.0.begun.load(Ordering::Acquire)
+    }
+
     /// Waits until it has begun.
     pub async fn begun(&self) {
         let mut told = pin!(self.0.told.notified());
         // Before the look, so that a beginning between the two is not missed.
         told.as_mut().enable();
-        if !self.0.begun.load(Ordering::Acquire) {
+        if !self.has_begun() {
             told.await;
         }
     }

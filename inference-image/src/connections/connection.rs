@@ -1,16 +1,21 @@
 //! One connection from its acceptance to its end.
 
 use super::activity::{Activity, Times, Verdict};
+use super::http1;
 use super::stream::{Stream, Transport};
 use super::tls::Tls;
+use super::upload::Upload;
 use crate::front::Front;
 use crate::metrics::Closed;
 use axum::body::Body;
+use axum::http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, service_fn};
+use hyper::server::conn;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,8 +26,10 @@ use tokio::time::{Sleep, sleep_until, timeout};
 /// What all connections of a listener share.
 pub(super) struct Shared {
     pub(super) front: Front,
-    pub(super) http1: http1::Builder,
-    pub(super) http2: http2::Builder<TokioExecutor>,
+    /// Largest head of a request, in bytes.
+    pub(super) max_head: usize,
+    pub(super) http1: conn::http1::Builder,
+    pub(super) http2: conn::http2::Builder<TokioExecutor>,
     pub(super) times: Times,
     pub(super) tls: Option<Tls>,
 }
@@ -43,24 +50,21 @@ pub(super) async fn run(
         Ok(speaks) => speaks,
         Err(reason) => return reason,
     };
-    let stream = TokioIo::new(stream);
-    let service = service_fn({
-        let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
-        move |request| {
-            let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
-            async move { shared.front.answer(request, &activity).await }
-        }
-    });
     let ended = if speaks_http_2 {
         activity.multiplex();
-        let connection = shared.http2.serve_connection(stream, service);
-        drive(connection, &activity, &times).await
+        Box::pin(by_hyper(stream, true, &shared, &activity, &times)).await
     } else {
-        let connection = shared.http1.serve_connection(stream, service);
-        drive(connection, &activity, &times).await
+        let own = http1::serve(stream, &shared.front, &activity, shared.max_head);
+        // It hears of its end from its activity.
+        match drive(own, |_| (), own_ended, &activity, &times).await {
+            Ended::Other(stream) => Box::pin(by_hyper(*stream, false, &shared, &activity, &times)).await,
+            ended => ended,
+        }
     };
     match ended {
         Ended::ByUs(reason) => reason,
+        // Nobody takes it on from here.
+        Ended::Other(_) => Closed::Error,
         Ended::ByItself if shared.front.is_leaving() => Closed::Drain,
         Ended::ByItself if activity.is_last(Instant::now()) => Closed::Age,
         Ended::ByItself => Closed::Client,
@@ -68,6 +72,48 @@ pub(super) async fn run(
             tracing::debug!("connection: {error}");
             Closed::Error
         }
+    }
+}
+
+/// Has hyper serve a connection.
+async fn by_hyper(
+    stream: Stream,
+    speaks_http_2: bool,
+    shared: &Arc<Shared>,
+    activity: &Arc<Activity>,
+    times: &Times,
+) -> Ended {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (shared, activity) = (Arc::clone(shared), Arc::clone(activity));
+        // On the heap while it lasts: most connections are idle.
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let body = Body::new(Upload::new(body, &head.headers, head.version, &activity));
+            let request = Request::from_parts(head, body);
+            Ok::<_, Infallible>(shared.front.answer(request, &activity).await)
+        })
+    });
+    let stream = TokioIo::new(stream);
+    if speaks_http_2 {
+        let connection = shared.http2.serve_connection(stream, service);
+        drive(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            by_itself,
+            activity,
+            times,
+        )
+        .await
+    } else {
+        let connection = shared.http1.serve_connection(stream, service);
+        drive(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            by_itself,
+            activity,
+            times,
+        )
+        .await
     }
 }
 
@@ -115,37 +161,32 @@ async fn greet(stream: &mut Stream, activity: &Activity, times: &Times) -> Resul
 enum Ended {
     ByUs(Closed),
     ByItself,
-    Broken(hyper::Error),
+    Broken(String),
+    /// It has not: what comes next is something that hyper serves.
+    Other(Box<Stream>),
 }
 
-/// A connection of either protocol.
-trait Protocol: Future<Output = hyper::Result<()>> {
-    /// Lets it end when what is under way is answered.
-    fn retire(self: Pin<&mut Self>);
-}
-
-impl<S> Protocol for http1::Connection<TokioIo<Stream>, S>
-where
-    S: HttpService<Incoming, ResBody = Body>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn retire(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+fn own_ended(output: io::Result<http1::Next>) -> Ended {
+    match output {
+        Ok(http1::Next::Ended) => Ended::ByItself,
+        Ok(http1::Next::Other(stream)) => Ended::Other(stream),
+        Err(error) => Ended::Broken(error.to_string()),
     }
 }
 
-impl<S> Protocol for http2::Connection<TokioIo<Stream>, S, TokioExecutor>
-where
-    S: HttpService<Incoming, ResBody = Body>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
-{
-    fn retire(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
+fn by_itself(output: hyper::Result<()>) -> Ended {
+    output.map_or_else(|error| Ended::Broken(error.to_string()), |()| Ended::ByItself)
 }
 
-async fn drive(connection: impl Protocol, activity: &Activity, times: &Times) -> Ended {
+/// Drives a connection to its end. `retire` lets it end when what is under way is answered; `ended` tells what its
+/// end means.
+async fn drive<C: Future>(
+    connection: C,
+    retire: impl Fn(Pin<&mut C>),
+    ended: impl Fn(C::Output) -> Ended,
+    activity: &Activity,
+    times: &Times,
+) -> Ended {
     let mut connection = pin!(connection);
     let mut watch = Watch {
         activity,
@@ -159,11 +200,11 @@ async fn drive(connection: impl Protocol, activity: &Activity, times: &Times) ->
     poll_fn(|context| {
         loop {
             // The connection first: a request that has arrived is read before the connection is closed.
-            if let Poll::Ready(result) = connection.as_mut().poll(context) {
-                return Poll::Ready(match (result, watch.ending) {
+            if let Poll::Ready(output) = connection.as_mut().poll(context) {
+                return Poll::Ready(match (ended(output), watch.ending) {
+                    (Ended::Other(stream), _) => Ended::Other(stream),
                     (_, Some(reason)) => Ended::ByUs(reason),
-                    (Ok(()), None) => Ended::ByItself,
-                    (Err(error), None) => Ended::Broken(error),
+                    (ended, None) => ended,
                 });
             }
             let awakened = asleep && woken.as_mut().poll(context).is_ready();
@@ -171,7 +212,7 @@ async fn drive(connection: impl Protocol, activity: &Activity, times: &Times) ->
             match watch.look(timer.as_mut(), awakened, context) {
                 Look::Wait => return Poll::Pending,
                 Look::Retire => {
-                    connection.as_mut().retire();
+                    retire(connection.as_mut());
                     activity.retirement().begin();
                 }
                 Look::End(reason) => return Poll::Ready(Ended::ByUs(reason)),

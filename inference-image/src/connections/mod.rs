@@ -3,12 +3,14 @@
 
 mod activity;
 mod connection;
+mod http1;
 mod listen;
 mod places;
 mod stream;
 mod tls;
+mod upload;
 
-pub(crate) use activity::{Activity, Busy};
+pub(crate) use activity::Activity;
 pub use listen::listen;
 pub use tls::Tls;
 
@@ -18,7 +20,7 @@ use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ConnectionMetrics;
 use activity::Times;
 use connection::Shared;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use modelservice_contract::{Connections, Drain, Limits};
 use places::{Free, Places};
@@ -123,8 +125,9 @@ impl Server {
         };
         let shared = Shared {
             front,
-            http1: http1(&settings),
-            http2: http2(&settings),
+            max_head: settings.max_header_bytes as usize,
+            http1: hyper_1(&settings),
+            http2: hyper_2(&settings),
             times,
             tls,
         };
@@ -248,8 +251,8 @@ fn jittered(time: Duration) -> Duration {
     time.mul_f64(1.0 - JITTER + 2.0 * JITTER * fastrand::f64())
 }
 
-fn http1(settings: &Settings) -> http1::Builder {
-    let mut builder = http1::Builder::new();
+fn hyper_1(settings: &Settings) -> conn::http1::Builder {
+    let mut builder = conn::http1::Builder::new();
     // hyper's own timer does not tell a slow head from an idle connection.
     builder
         .header_read_timeout(None)
@@ -257,8 +260,8 @@ fn http1(settings: &Settings) -> http1::Builder {
     builder
 }
 
-fn http2(settings: &Settings) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn hyper_2(settings: &Settings) -> conn::http2::Builder<TokioExecutor> {
+    let mut builder = conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.max_streams)

@@ -1,6 +1,7 @@
 //! A connection's bytes: plain or TLS, with those put back that were read to tell HTTP/1.1 from HTTP/2.
 
 use super::activity::Activity;
+use bytes::{BufMut, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,10 +23,8 @@ pub(super) enum Transport {
 pub(super) struct Stream {
     transport: Transport,
     activity: Arc<Activity>,
-    first: [u8; PREFACE.len()],
-    /// Of `first`, what was read and what was given on.
-    filled: usize,
-    given: usize,
+    /// What has been read already and is to be read again.
+    ahead: BytesMut,
 }
 
 impl Stream {
@@ -33,28 +32,49 @@ impl Stream {
         Self {
             transport,
             activity,
-            first: [0; PREFACE.len()],
-            filled: 0,
-            given: 0,
+            ahead: BytesMut::new(),
         }
+    }
+
+    /// The same stream behind these bytes, which were read of it.
+    pub(super) fn behind(mut self, mut read: BytesMut) -> Self {
+        read.unsplit(self.ahead);
+        self.ahead = read;
+        self
     }
 
     /// Waits for the first bytes; false if the client closes without any.
     pub(super) async fn begin(&mut self) -> io::Result<bool> {
-        self.filled = self.transport.read(&mut self.first).await?;
+        self.ahead.reserve(PREFACE.len());
+        let read = self.read_first().await?;
         self.activity.read();
-        Ok(self.filled > 0)
+        Ok(read > 0)
+    }
+
+    /// As many bytes as are needed to tell the protocol.
+    async fn read_first(&mut self) -> io::Result<usize> {
+        let missing = PREFACE.len() - self.ahead.len();
+        self.transport
+            .read_buf(&mut (&mut self.ahead).limit(missing))
+            .await
     }
 
     /// Whether the first bytes begin HTTP/2; reads on while that is open.
     pub(super) async fn speaks_http_2(&mut self) -> io::Result<bool> {
-        while self.filled < PREFACE.len() && PREFACE.starts_with(&self.first[..self.filled]) {
-            match self.transport.read(&mut self.first[self.filled..]).await? {
-                0 => return Ok(false),
-                read => self.filled += read,
+        while self.ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.ahead) {
+            if self.read_first().await? == 0 {
+                return Ok(false);
             }
         }
-        Ok(self.first == *PREFACE)
+        Ok(self.ahead == PREFACE[..])
+    }
+
+    /// Waits until there is something to read, or perhaps is: of TLS it is not known without a buffer.
+    pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.transport {
+            Transport::Plain(stream) if self.ahead.is_empty() => stream.poll_read_ready(context),
+            Transport::Plain(_) | Transport::Tls(_) => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -65,11 +85,9 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.given < this.filled {
-            let part = &this.first[this.given..this.filled];
-            let part = &part[..part.len().min(buffer.remaining())];
-            buffer.put_slice(part);
-            this.given += part.len();
+        if !this.ahead.is_empty() {
+            let part = this.ahead.split_to(this.ahead.len().min(buffer.remaining()));
+            buffer.put_slice(&part);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();

@@ -6,7 +6,6 @@ mod auth;
 mod observe;
 mod refusal;
 mod traces;
-mod upload;
 
 pub use access_log::AccessLog;
 pub use auth::Tokens;
@@ -22,15 +21,13 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use refusal::Refusal;
-use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use upload::Upload;
 
 /// Bytes of an answer that the system's buffers take at once, however slowly they are read.
 const SMALL: u64 = 16 << 10;
@@ -76,14 +73,11 @@ impl Front {
 
     pub(crate) async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Body>,
         activity: &Arc<Activity>,
-    ) -> Result<Response<Body>, Infallible> {
+    ) -> Response<Body> {
         let under_way = (self.lifecycle.request(), activity.begin());
         let version = request.version();
-        let (head, body) = request.into_parts();
-        let body = Body::new(Upload::new(body, &head.headers, version, activity));
-        let mut request = Request::from_parts(head, body);
         if version == Version::HTTP_2 {
             // Only there are calls that could go on for ever.
             request.extensions_mut().insert(activity.retirement().clone());
@@ -106,7 +100,7 @@ impl Front {
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response.map(|body| kept_under_way(body, under_way)))
+        response.map(|body| kept_under_way(body, under_way))
     }
 
     async fn admitted(&self, request: Request<Body>) -> Response<Body> {

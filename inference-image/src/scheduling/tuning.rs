@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 const SAMPLES: usize = 3;
 /// Rows that a measurement runs at least, run after run; the fastest run counts.
 const ROWS: usize = 8;
-/// A batch must save this part of each row's time to be worth its wait.
-const GAIN: f64 = 0.1;
+/// A batch must save this part of each row's time to be worth its wait. Measurements of the same differ by less.
+const GAIN: f64 = 0.05;
+/// A larger one must save so much more than a smaller one.
+const MORE: f64 = 0.02;
 /// No batch is tried that would take longer, row by row: twice that long, a request that comes has one core less.
 const LONGEST: Duration = Duration::from_millis(125);
 /// How far outputs of a batch may differ from those of single rows, relative to the largest.
@@ -35,15 +37,19 @@ impl Curve {
         self.runs.entry(rows).or_default().push(took.as_secs_f64());
     }
 
-    /// The number of rows in a run that takes least time per row; 1 unless more save a noticeable part.
+    /// The number of rows in a run that takes hardly more than the least time per row; 1 unless that saves a
+    /// noticeable part.
     #[must_use]
     pub fn best(&self) -> usize {
         let per_row = |rows: usize| Some(self.median(rows)? / rows as f64);
         let Some(single) = per_row(1) else { return 1 };
-        let sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
-        let best = sizes.min_by(|a, b| a.1.total_cmp(&b.1));
-        best.filter(|&(_, time)| time < single * (1.0 - GAIN))
-            .map_or(1, |(rows, _)| rows)
+        let mut sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
+        let least = sizes.clone().map(|(_, time)| time).fold(single, f64::min);
+        if least >= single * (1.0 - GAIN) {
+            return 1;
+        }
+        let best = sizes.find(|&(_, time)| time <= least * (1.0 + MORE));
+        best.map_or(1, |(rows, _)| rows)
     }
 
     /// Whether it can have been measured: a file may hold anything.

@@ -110,3 +110,21 @@ fn a_curve_that_was_kept_says_the_same_again() {
         (1, Duration::ZERO)
     );
 }
+
+#[test]
+fn a_batch_must_save_a_noticeable_part_and_is_no_larger_than_that_needs() {
+    let best = |runs: [(usize, u64); 4]| {
+        let mut curve = Curve::default();
+        for (rows, milliseconds) in runs {
+            curve.add(rows, Duration::from_millis(milliseconds));
+        }
+        curve.best()
+    };
+    assert_eq!(best([(1, 100), (2, 192), (4, 384), (8, 768)]), 1, "a twentieth");
+    assert_eq!(
+        best([(1, 100), (2, 186), (4, 368), (8, 736)]),
+        2,
+        "hardly less with more"
+    );
+    assert_eq!(best([(1, 100), (2, 186), (4, 320), (8, 800)]), 4);
+}

@@ -7,6 +7,7 @@ pub(super) use encoding::{Decoder, Encoding, Refused};
 pub(super) use sink::{Room, Sink};
 
 use super::ApiError;
+use crate::direct::Direct;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
@@ -57,12 +58,14 @@ pub(super) struct Received {
 }
 
 /// How a body is to be read.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(super) struct Wanted {
     /// The byte that must be aligned as a tensor.
     pub(super) aligned_at: usize,
     /// When nobody waits for the answer any more.
     pub(super) deadline: Option<Instant>,
+    /// The way of its bytes without a copy, if there is one.
+    pub(super) direct: Option<Direct>,
 }
 
 impl Budget {
@@ -108,7 +111,10 @@ impl Budget {
         let expected = announced.filter(|_| encoding.is_none());
         let reading = async {
             let sink = self.sink(expected, wanted.aligned_at).await?;
-            self.fill(Decoder::new(encoding, sink), body).await
+            match (wanted.direct, expected) {
+                (Some(direct), Some(length)) => self.fill_directly(sink, &direct, length).await,
+                _ => self.fill(Decoder::new(encoding, sink), body).await,
+            }
         };
         self.in_time(wanted.deadline, reading).await
     }
@@ -122,6 +128,25 @@ impl Budget {
             }
         }
         let sink = decoder.finish().map_err(|refused| self.refused(refused))?;
+        let (bytes, room) = sink.finish();
+        Ok(Received { bytes, room })
+    }
+
+    /// What is not read in the end is its connection's business.
+    async fn fill_directly(
+        &self,
+        mut sink: Sink,
+        direct: &Direct,
+        length: usize,
+    ) -> Result<Received, ApiError> {
+        while sink.len() < length {
+            let room = timeout(self.times.room, sink.make_room(1)).await;
+            let room = room.unwrap_or(Err(Full::Memory));
+            room.map_err(|full| self.refused(Refused::Full(full)))?;
+            if sink.append(direct).await.map_err(|error| broken_off(&error))? == 0 {
+                return Err(broken_off(&"it ended early"));
+            }
+        }
         let (bytes, room) = sink.finish();
         Ok(Received { bytes, room })
     }
@@ -212,12 +237,16 @@ impl Budget {
 /// 400 if the client breaks off.
 pub(super) async fn next(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
+        let frame = frame.map_err(|error| broken_off(&error))?;
         if let Ok(data) = frame.into_data() {
             return Ok(Some(data));
         }
     }
     Ok(None)
+}
+
+fn broken_off(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::bad_request(format!("the body broke off: {error}"))
 }
 
 fn no_room() -> ApiError {

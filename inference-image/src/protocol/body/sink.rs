@@ -1,8 +1,10 @@
 //! Where a body's bytes are gathered: one buffer whose tensors are aligned, within the limit and the room in
 //! memory that was given to it.
 
+use crate::direct::Direct;
 use crate::tensor::aligned;
 use bytes::{Bytes, BytesMut};
+use std::io;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -90,6 +92,17 @@ impl Sink {
             self.room.grown(length.max(step)).await?;
         }
         Ok(())
+    }
+
+    /// Bytes that are there.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Appends what can be read of a body of the expected length, as far as there is room for it; 0 at its end.
+    pub(super) async fn append(&mut self, body: &Direct) -> io::Result<usize> {
+        let room = self.room.bytes() - self.buffer.len();
+        body.append(&mut self.buffer, room).await
     }
 
     /// Appends, in place as long as no more than expected comes.

@@ -11,6 +11,7 @@ use super::body::{Encoding, Received, Wanted};
 use super::request::{Target, deadline, measured};
 use super::routes::Routes;
 use super::{Api, ApiError, Named, infer};
+use crate::direct::Direct;
 use crate::engine::Signature;
 use crate::scheduling::RunOptions;
 use axum::body::Body;
@@ -75,7 +76,8 @@ async fn infer_tensors(
 pub(super) async fn infer(api: &Api, named: Named<'_>, request: Request) -> Response {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let work = answer(api, named, arrived, &parts.headers, body);
+    let direct = parts.extensions.get().cloned();
+    let work = answer(api, named, arrived, &parts.headers, (body, direct));
     measured(named.model.metrics(), work).await
 }
 
@@ -84,7 +86,7 @@ async fn answer(
     named: Named<'_>,
     arrived: Instant,
     headers: &HeaderMap,
-    body: Body,
+    (body, direct): (Body, Option<Direct>),
 ) -> Result<Response, ApiError> {
     let Named { model, kept, .. } = named;
     let header_length = header_length(headers)?;
@@ -97,6 +99,7 @@ async fn answer(
     let wanted = Wanted {
         aligned_at: header_length.unwrap_or(0),
         deadline,
+        direct,
     };
     let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(bytes.len() as u64);

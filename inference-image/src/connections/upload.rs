@@ -1,8 +1,8 @@
-//! A request's body on its way to the handlers. Who is refused before all of it was read is answered at once, and
+//! A body that hyper reads, on its way to the handlers. Who is refused before all of it was read is answered at once, and
 //! the rest is read and thrown away beside: most clients read no answer before they have sent all, and a
 //! connection that is closed with unread bytes is reset, which destroys the answer.
 
-use crate::connections::{Activity, Busy};
+use super::activity::{Activity, Busy};
 use axum::http::{HeaderMap, Version, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;

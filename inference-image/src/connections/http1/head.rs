@@ -1,0 +1,203 @@
+//! A request's head: whether it is one of those that are served here, and what it says. Pure.
+
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Method, Request, Uri, request};
+use bytes::{Bytes, BytesMut};
+use httparse::Status;
+use std::mem::MaybeUninit;
+
+/// Most headers of a request; who sends more is hyper's.
+const MAX_HEADERS: usize = 64;
+
+/// What the bytes that have been read begin with.
+pub(super) enum Head {
+    /// Not a whole head.
+    Partial,
+    /// A request that is served here.
+    Plain(Box<Plain>),
+    /// Something else.
+    Other,
+}
+
+/// A GET or POST with a body of announced length, or none.
+pub(super) struct Plain {
+    pub(super) head: request::Parts,
+    /// Bytes of its body.
+    pub(super) length: u64,
+}
+
+/// Takes a whole head of at most `max` bytes out of `buffer`; leaves there what is not served here. Whatever is
+/// unusual is left to hyper, which knows what to answer.
+pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let length = match request.parse_with_uninit_headers(buffer, &mut headers) {
+        Ok(Status::Complete(length)) if length <= max => length,
+        Ok(Status::Partial) if buffer.len() < max => return Head::Partial,
+        _ => return Head::Other,
+    };
+    let method = match request.method {
+        Some("POST") => Method::POST,
+        Some("GET") => Method::GET,
+        _ => return Head::Other,
+    };
+    let (Some(path), Some(1)) = (request.path.filter(|path| path.starts_with('/')), request.version) else {
+        return Head::Other;
+    };
+    let Some(body) = body_length(request.headers) else {
+        return Head::Other;
+    };
+    // As places in the buffer, out of which the values are cut without a copy.
+    let start = buffer.as_ptr() as usize;
+    let place = |part: &[u8]| {
+        let from = part.as_ptr() as usize - start;
+        from..from + part.len()
+    };
+    let path = place(path.as_bytes());
+    let mut places = [const { (0..0, 0..0) }; MAX_HEADERS];
+    let count = request.headers.len();
+    for (header, places) in request.headers.iter().zip(&mut places) {
+        *places = (place(header.name.as_bytes()), place(header.value));
+    }
+    let bytes = buffer.split_to(length).freeze();
+    match parts(method, &bytes, path, &places[..count]) {
+        Some(head) => Head::Plain(Box::new(Plain { head, length: body })),
+        None => {
+            // Nothing else holds the bytes, so this is no copy.
+            let rest = std::mem::replace(buffer, BytesMut::from(bytes));
+            buffer.unsplit(rest);
+            Head::Other
+        }
+    }
+}
+
+type Place = std::ops::Range<usize>;
+
+fn parts(method: Method, bytes: &Bytes, path: Place, places: &[(Place, Place)]) -> Option<request::Parts> {
+    let mut headers = HeaderMap::with_capacity(places.len());
+    for (name, value) in places {
+        let name = HeaderName::from_bytes(&bytes[name.clone()]).ok()?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value.clone())).ok()?;
+        headers.append(name, value);
+    }
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_maybe_shared(bytes.slice(path)).ok()?;
+    *request.headers_mut() = headers;
+    Some(request.into_parts().0)
+}
+
+/// Bytes of the body; `None` if that is told in another way, or more is asked for than an answer.
+fn body_length(headers: &[httparse::Header<'_>]) -> Option<u64> {
+    let mut length = None;
+    for header in headers {
+        let is = |name: &HeaderName| header.name.eq_ignore_ascii_case(name.as_str());
+        if is(&header::CONTENT_LENGTH) {
+            if length.is_some() {
+                return None;
+            }
+            length = Some(digits(header.value)?);
+        }
+        let unusual = [
+            header::TRANSFER_ENCODING,
+            header::EXPECT,
+            header::UPGRADE,
+            header::TE,
+        ];
+        if unusual.iter().any(is)
+            || is(&header::CONNECTION) && !header.value.eq_ignore_ascii_case(b"keep-alive")
+        {
+            return None;
+        }
+    }
+    Some(length.unwrap_or(0))
+}
+
+/// A number of digits alone: `+1` and ` 1` are no lengths (RFC 9110, section 8.6).
+fn digits(value: &[u8]) -> Option<u64> {
+    let is_short = (1..=15).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    is_short.then(|| {
+        value
+            .iter()
+            .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    const MAX: usize = 1 << 10;
+
+    fn plain(text: &str) -> (Plain, BytesMut) {
+        let mut buffer = BytesMut::from(text);
+        match take(&mut buffer, MAX) {
+            Head::Plain(plain) => (*plain, buffer),
+            Head::Partial => panic!("{text:?} is partial"),
+            Head::Other => panic!("{text:?} is something else"),
+        }
+    }
+
+    #[test]
+    fn a_head_is_taken_out_and_its_body_left() {
+        let (plain, rest) = plain("POST /v2/x?y HTTP/1.1\r\nContent-Length: 3\r\nX: 1\r\nx: 2\r\n\r\nabc");
+        assert_eq!((plain.length, &rest[..]), (3, &b"abc"[..]));
+        assert_eq!(
+            (plain.head.method, plain.head.uri),
+            (Method::POST, "/v2/x?y".parse().unwrap())
+        );
+        let values: Vec<_> = plain.head.headers.get_all("x").iter().collect();
+        assert_eq!(values, ["1", "2"]);
+    }
+
+    #[test]
+    fn a_head_that_is_not_whole_is_waited_for_until_it_is_too_large() {
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n";
+        for length in 0..whole.len() {
+            let mut buffer = BytesMut::from(&whole[..length]);
+            assert!(matches!(take(&mut buffer, MAX), Head::Partial), "{length}");
+            assert_eq!(buffer, whole[..length]);
+            assert!(length == 0 || matches!(take(&mut buffer, length), Head::Other));
+        }
+        assert_eq!(plain(whole).0.length, 0);
+        let mut buffer = BytesMut::from(whole);
+        assert!(matches!(take(&mut buffer, whole.len() - 1), Head::Other));
+    }
+
+    // Two readers that see different ends of a request are how one is smuggled behind another.
+    #[test]
+    fn whatever_is_unusual_is_left_to_hyper_as_it_came() {
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        for text in [
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 9999999999999999\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+            "GET / HTTP/1.1\r\nConnection: keep-alive, upgrade\r\nUpgrade: h2c\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "HEAD / HTTP/1.1\r\n\r\n",
+            "OPTIONS * HTTP/1.1\r\n\r\n",
+            "GET http://a/ HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nName : value\r\n\r\n",
+            "GET / HTTP/1.1\r\nName: a\r\n b\r\n\r\n",
+            "GET /\u{7f} HTTP/1.1\r\n\r\n",
+            "GET /\"<> HTTP/1.1\r\n\r\n",
+            "\u{16}\u{3}\u{1}",
+            &many,
+        ] {
+            let mut buffer = BytesMut::from(text);
+            let head = take(&mut buffer, 1 << 20);
+            if let Head::Plain(plain) = head {
+                panic!("{text:?} is taken as {:?}", plain.head);
+            }
+            assert!(matches!(head, Head::Other), "{text:?}");
+            assert_eq!(buffer, text);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! HTTP/1.1 as nearly all requests speak it: GET or POST, a body of announced length. One after the other is read,
+//! answered and its body given straight to the buffer that its tensors will lie in, which spares a copy and the
+//! bookkeeping of a protocol that can do more. With the first request that is anything else (chunked, `Expect`,
+//! HTTP/1.0, not well-formed, …) the connection is handed on, with all that has been read, to hyper.
+//!
+//! - `head`: the bytes of a request's head, pure.
+//! - `wire`: the connection's bytes, which a request's body and its connection take turns to read.
+//! - `answer`: the bytes of an answer.
+
+mod answer;
+mod head;
+mod wire;
+
+use super::activity::Activity;
+use super::stream::Stream;
+use crate::direct::Direct;
+use crate::front::Front;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use head::{Head, Plain};
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use wire::Wire;
+
+/// How long a body is read that nobody wants; then its connection is closed.
+const DISCARD: Duration = Duration::from_secs(5);
+
+/// How it went on.
+pub(super) enum Next {
+    /// The connection has ended.
+    Ended,
+    /// What comes next on it is hyper's.
+    Other(Box<Stream>),
+}
+
+/// Serves requests until the connection ends or something else comes.
+///
+/// # Errors
+/// When the connection breaks.
+pub(super) async fn serve(
+    stream: Stream,
+    front: &Front,
+    activity: &Arc<Activity>,
+    max_head: usize,
+) -> io::Result<Next> {
+    let wire = Wire::new(stream);
+    loop {
+        let plain = match next(&wire, activity, max_head).await? {
+            None => break,
+            Some(Head::Plain(plain)) => plain,
+            Some(_) => {
+                let stream = wire.into_stream().ok_or(io::ErrorKind::ResourceBusy)?;
+                return Ok(Next::Other(Box::new(stream)));
+            }
+        };
+        let Some(response) = answered(*plain, &wire, front, activity).await else {
+            break;
+        };
+        let closes = answer::closes(&response) || activity.retirement().has_begun();
+        answer::write(&*wire, response, closes).await?;
+        let rest = discarded(&wire, activity).await;
+        if closes || !rest {
+            break;
+        }
+    }
+    // The client may be gone.
+    let _ = (&*wire).shutdown().await;
+    Ok(Next::Ended)
+}
+
+/// The next head; `None` if there will be none.
+async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Result<Option<Head>> {
+    loop {
+        let head = wire.head(max_head);
+        if !matches!(head, Head::Partial) {
+            return Ok(Some(head));
+        }
+        let read = tokio::select! {
+            // The request first: one that has arrived is answered.
+            biased;
+            read = wire.read_ahead() => read?,
+            () = activity.retirement().begun() => return Ok(None),
+        };
+        if read == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// The answer to a request; `None` if its client leaves before there is one.
+async fn answered(
+    plain: Plain,
+    wire: &Arc<Wire>,
+    front: &Front,
+    activity: &Arc<Activity>,
+) -> Option<Response<Body>> {
+    let body = wire.body(plain.length);
+    let mut head = plain.head;
+    if !body.has_come() {
+        head.extensions.insert(Direct::new(Arc::new(body.clone())));
+    }
+    let request = Request::from_parts(head, Body::new(body));
+    // On the heap while it lasts: most connections are idle.
+    let mut answer = Box::pin(front.answer(request, activity));
+    poll_fn(|context| {
+        if let Poll::Ready(response) = answer.as_mut().poll(context) {
+            return Poll::Ready(Some(response));
+        }
+        wire.poll_left(context).map(|()| None)
+    })
+    .await
+}
+
+/// Reads the rest of a body that was refused, so that the next request can follow; `false` if that takes too long.
+/// Most clients read no answer before they have sent all, and a connection that is closed with unread bytes is
+/// reset, which destroys the answer.
+async fn discarded(wire: &Arc<Wire>, activity: &Arc<Activity>) -> bool {
+    if wire.left() == 0 {
+        return true;
+    }
+    // Meanwhile the connection is no idle one.
+    let _busy = activity.busy();
+    let all = timeout(DISCARD, wire.discard()).await;
+    matches!(all, Ok(Ok(())))
+}

@@ -1,0 +1,257 @@
+//! The connection's bytes. While a request is served its body reads them, before and after that its connection does:
+//! they never read at the same time.
+
+use super::head::{self, Head};
+use crate::connections::stream::Stream;
+use crate::direct::Source;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use hyper::body::{Body, Frame, SizeHint};
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+/// Bytes that are read at once where it is not known what comes.
+const AHEAD: usize = 16 << 10;
+/// Bytes of a frame, for who reads a body in frames.
+const FRAME: usize = 64 << 10;
+
+/// The socket, and what has been read of it.
+pub(super) struct Wire(Mutex<Inner>);
+
+struct Inner {
+    stream: Stream,
+    /// Read, and not taken yet.
+    ahead: BytesMut,
+    /// The number of the current request.
+    request: u64,
+    /// Bytes of its body that have not been taken yet.
+    left: u64,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Inner {
+            stream,
+            ahead: BytesMut::new(),
+            request: 0,
+            left: 0,
+        })))
+    }
+
+    // Nothing panics while it holds the lock; if it did, what is locked would still be whole.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the socket on, in front of it what has been read and not taken; `None` if a request still has it.
+    pub(super) fn into_stream(self: Arc<Self>) -> Option<Stream> {
+        let Inner { stream, ahead, .. } = Arc::into_inner(self)?
+            .0
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(stream.behind(ahead))
+    }
+
+    /// The next head in what has been read.
+    pub(super) fn head(&self, max: usize) -> Head {
+        let ahead = &mut self.lock().ahead;
+        if ahead.is_empty() {
+            return Head::Partial;
+        }
+        // A larger head is hyper's: here it would be read from its beginning with every piece that comes.
+        head::take(ahead, max.min(AHEAD))
+    }
+
+    /// Reads on; 0 if the client has closed. An idle connection holds no buffer.
+    pub(super) async fn read_ahead(&self) -> io::Result<usize> {
+        poll_fn(|context| {
+            let inner = &mut *self.lock();
+            if inner.ahead.is_empty() {
+                inner.ahead = BytesMut::new();
+                ready!(inner.stream.poll_read_ready(context))?;
+            }
+            inner.poll_ahead(context)
+        })
+        .await
+    }
+
+    /// The body that follows the head which has just been taken.
+    pub(super) fn body(self: &Arc<Self>, length: u64) -> Upload {
+        let inner = &mut *self.lock();
+        inner.request += 1;
+        inner.left = length;
+        Upload {
+            wire: Arc::clone(self),
+            request: inner.request,
+        }
+    }
+
+    /// Bytes of the body that nobody has taken.
+    pub(super) fn left(&self) -> u64 {
+        self.lock().left
+    }
+
+    /// Ready when the client has left, while its request, whose body has been read, is served. What it sends
+    /// meanwhile is kept, up to a limit.
+    pub(super) fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
+        let inner = &mut *self.lock();
+        while inner.left == 0 && inner.ahead.len() < AHEAD {
+            match ready!(inner.poll_ahead(context)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads and throws away what is left of the body.
+    pub(super) async fn discard(&self) -> io::Result<()> {
+        poll_fn(|context| {
+            let inner = &mut *self.lock();
+            while inner.left > 0 {
+                drop(ready!(inner.poll_frame(context))?);
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.ahead.reserve(AHEAD);
+        pin!(self.stream.read_buf(&mut self.ahead)).poll(context)
+    }
+
+    /// Bytes of the body that have been read, as many as there are at once.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        if self.ahead.is_empty() && ready!(self.poll_ahead(context))? == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let length = self.ahead.len().min(clamped(self.left)).min(FRAME);
+        self.left -= length as u64;
+        Poll::Ready(Ok(self.ahead.split_to(length).freeze()))
+    }
+
+    fn poll_append(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let most = most.min(clamped(self.left)).min(buffer.capacity() - buffer.len());
+        if most == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let length = if self.ahead.is_empty() {
+            let read = ready!(pin!(self.stream.read_buf(&mut buffer.limit(most))).poll(context))?;
+            if read == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            read
+        } else {
+            let length = self.ahead.len().min(most);
+            buffer.extend_from_slice(&self.ahead[..length]);
+            self.ahead.advance(length);
+            length
+        };
+        self.left -= length as u64;
+        Poll::Ready(Ok(length))
+    }
+}
+
+fn clamped(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
+
+/// The body of a request. Once the next one has come there is nothing left of it.
+#[derive(Clone)]
+pub(super) struct Upload {
+    wire: Arc<Wire>,
+    request: u64,
+}
+
+impl Upload {
+    /// Whether all of it is there already.
+    pub(super) fn has_come(&self) -> bool {
+        let inner = self.wire.lock();
+        inner.ahead.len() as u64 >= inner.left
+    }
+
+    fn left(&self) -> u64 {
+        let inner = self.wire.lock();
+        if inner.request == self.request {
+            inner.left
+        } else {
+            0
+        }
+    }
+}
+
+impl Source for Upload {
+    fn poll_append(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.left() == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.wire.lock().poll_append(context, buffer, most)
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.left() == 0 {
+            return Poll::Ready(None);
+        }
+        let frame = self.wire.lock().poll_frame(context);
+        frame.map(|frame| Some(frame.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left())
+    }
+}
+
+/// For answers.
+impl AsyncWrite for &Wire {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.lock().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.lock().stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.lock().stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.lock().stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,41 @@
+//! A request's body that can be read straight into the buffer where its tensors will lie. It is an extension of
+//! requests over connections that have such bodies; who does not look for it reads the body as usual.
+
+use bytes::BytesMut;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Where the bytes come from. Clones read the same bytes; each byte is given once.
+#[derive(Clone)]
+pub struct Direct(Arc<dyn Source>);
+
+/// A body's bytes, in their order.
+pub trait Source: Send + Sync {
+    /// Appends at most so many bytes to the buffer, without making it larger; 0 at the body's end.
+    ///
+    /// # Errors
+    /// When the client breaks off.
+    fn poll_append(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        most: usize,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl Direct {
+    /// A body that is read from `source`.
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        Self(source)
+    }
+
+    /// As [`Source::poll_append`].
+    ///
+    /// # Errors
+    /// When the client breaks off.
+    pub async fn append(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+        poll_fn(|context| self.0.poll_append(context, buffer, most)).await
+    }
+}

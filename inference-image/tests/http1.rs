@@ -1,0 +1,195 @@
+//! HTTP/1.1 as clients write it byte by byte: requests one after the other, in pieces, and of the kinds that are
+//! handed on to hyper. In process, real sockets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use futures::stream;
+use modelservice_contract::{Connections, Drain, Limits};
+use modelservice_server::connections::{self, Server, Settings};
+use modelservice_server::front::Front;
+use modelservice_server::lifecycle::Lifecycle;
+use modelservice_server::metrics::Metrics;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A server that echoes at `/echo`, refuses a body without reading it at `/refuse`, and answers at `/parts` with a
+/// body of unknown length.
+async fn start() -> TcpStream {
+    let (lifecycle, metrics) = (Lifecycle::default(), Metrics::new("", "", ""));
+    let parts = || async {
+        let parts = ["one ", "two ", "three"].map(|part| Ok::<_, std::io::Error>(Bytes::from(part)));
+        Body::from_stream(stream::iter(parts))
+    };
+    let router = Router::new()
+        .route("/echo", post(|body: Bytes| async move { body }))
+        .route("/refuse", post(async || axum::http::StatusCode::IM_A_TEAPOT))
+        .route("/parts", get(parts))
+        .route("/", get(async || "hello"))
+        .layer(DefaultBodyLimit::disable());
+    let listener = connections::listen(0).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+    let front = Front::new(router, lifecycle.clone(), None, metrics.connections());
+    let settings = Settings::new(&Connections::default(), &Limits::default(), 100);
+    let server = Server::new(front, settings, None, metrics.connections());
+    tokio::spawn(async move {
+        let never = std::future::pending();
+        server.serve(listener, &lifecycle, &Drain::default(), never).await;
+    });
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// Reads answers of announced length or in chunks; gives each as `status body`.
+struct Answers {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Answers {
+    fn of(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            read: Vec::new(),
+        }
+    }
+
+    async fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.read.windows(end.len()).position(|part| part == end) {
+                return self.read.drain(..at + end.len()).collect();
+            }
+            self.more().await;
+        }
+    }
+
+    async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.read.len() < length {
+            self.more().await;
+        }
+        self.read.drain(..length).collect()
+    }
+
+    async fn more(&mut self) {
+        let count = self.stream.read_buf(&mut self.read).await.unwrap();
+        assert!(
+            count > 0,
+            "closed after {:?}",
+            String::from_utf8_lossy(&self.read)
+        );
+    }
+
+    async fn next(&mut self) -> String {
+        let head = String::from_utf8(self.until(b"\r\n\r\n").await)
+            .unwrap()
+            .to_lowercase();
+        let status = head.split(' ').nth(1).unwrap();
+        let mut body = Vec::new();
+        if let Some((_, rest)) = head.split_once("content-length: ") {
+            let length = rest.split("\r\n").next().unwrap().parse().unwrap();
+            body = self.exactly(length).await;
+        } else {
+            assert!(head.contains("transfer-encoding: chunked"), "{head}");
+            loop {
+                let size = String::from_utf8(self.until(b"\r\n").await).unwrap();
+                let size = usize::from_str_radix(size.trim(), 16).unwrap();
+                let part = self.exactly(size + 2).await;
+                if size == 0 {
+                    break;
+                }
+                body.extend_from_slice(&part[..size]);
+            }
+        }
+        format!("{status} {}", String::from_utf8(body).unwrap())
+    }
+}
+
+fn echo(text: &str) -> String {
+    format!(
+        "POST /echo HTTP/1.1\r\ncontent-length: {}\r\n\r\n{text}",
+        text.len()
+    )
+}
+
+// A client that writes several requests at once gets all answers, in their order, whoever reads which.
+#[tokio::test]
+async fn requests_may_follow_each_other_at_once_also_where_hyper_takes_over() {
+    let mut stream = start().await;
+    let chunked = "POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
+    let all = [
+        &echo("one"),
+        "GET /parts HTTP/1.1\r\n\r\n",
+        &echo(""),
+        chunked,
+        &echo("three"),
+    ]
+    .concat();
+    stream.write_all(all.as_bytes()).await.unwrap();
+    let mut answers = Answers::of(stream);
+    for expected in ["200 one", "200 one two three", "200 ", "200 two", "200 three"] {
+        assert_eq!(answers.next().await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_request_may_come_in_pieces_of_any_size() {
+    let text: String = ('a'..='z').cycle().take(100_000).collect();
+    for piece in [1, 7, 4096, 16 << 10, 70_000] {
+        let text = if piece < 10 { &text[..300] } else { &text };
+        let mut stream = start().await;
+        stream.set_nodelay(true).unwrap();
+        let request = [echo(text), echo("next")].concat();
+        for piece in request.as_bytes().chunks(piece) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answers = Answers::of(stream);
+        assert_eq!(answers.next().await, format!("200 {text}"), "{piece}");
+        assert_eq!(answers.next().await, "200 next", "{piece}");
+    }
+}
+
+// Most clients send all of a body before they read; what is left of it must not be taken for the next request.
+#[tokio::test]
+async fn the_rest_of_a_body_that_was_refused_is_no_request() {
+    let mut stream = start().await;
+    let smuggled = "GET /parts HTTP/1.1\r\n\r\n".repeat(100_000);
+    let refused = format!(
+        "POST /refuse HTTP/1.1\r\ncontent-length: {}\r\n\r\n{smuggled}",
+        smuggled.len()
+    );
+    stream.write_all(refused.as_bytes()).await.unwrap();
+    stream.write_all(echo("next").as_bytes()).await.unwrap();
+    let mut answers = Answers::of(stream);
+    assert_eq!(answers.next().await, "418 ");
+    assert_eq!(answers.next().await, "200 next");
+}
+
+#[tokio::test]
+async fn what_is_not_well_formed_gets_hypers_answer_and_the_end_of_the_connection() {
+    for (text, status) in [
+        ("GET / HTTP/1.1\r\nno header\r\n\r\n", "400"),
+        (
+            "POST /echo HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            "400",
+        ),
+        ("GET / HTTP/1.0\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "200"),
+    ] {
+        let mut stream = start().await;
+        let all = [&echo("one"), text].concat();
+        stream.write_all(all.as_bytes()).await.unwrap();
+        let mut answers = Answers::of(stream);
+        assert_eq!(answers.next().await, "200 one");
+        let head = answers.until(b"\r\n\r\n").await;
+        let head = String::from_utf8(head).unwrap();
+        assert_eq!(head.split(' ').nth(1), Some(status), "{text:?}: {head}");
+        let mut rest = Vec::new();
+        answers.stream.read_to_end(&mut rest).await.unwrap();
+    }
+}
