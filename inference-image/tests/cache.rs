@@ -137,6 +137,29 @@ async fn a_graph_is_optimised_once_and_a_damaged_one_is_made_again() {
     assert_eq!(start(&package, Some(cache.path())).graph().await, "Cached");
 }
 
+/// A graph is read before the model's digest is known: that of another model must not answer in its place.
+#[tokio::test]
+async fn models_of_the_same_size_are_served_from_graphs_of_their_own() {
+    let (width, cache) = (64, tempfile::tempdir().unwrap());
+    let (model, weights) = matmul(width, None);
+    let first = model.windows(weights.len()).position(|part| part == weights);
+    let first = first.unwrap();
+    let mut other = model.clone();
+    other[first..first + 4].copy_from_slice(&1000f32.to_le_bytes());
+    let [model, other] = [model, other].map(|bytes| {
+        let package = tempfile::tempdir().unwrap();
+        std::fs::write(package.path().join("model.onnx"), bytes).unwrap();
+        package
+    });
+    for graph in ["Optimised", "Cached", "Cached"] {
+        for (package, is_large) in [(&model, false), (&other, true)] {
+            let server = start(package.path(), Some(cache.path()));
+            assert_eq!(server.graph().await, graph);
+            assert_eq!(server.multiply(width).await > 500.0, is_large);
+        }
+    }
+}
+
 /// A memory map of a file that shrinks is SIGBUS: the end of the server by somebody's `cp`.
 #[tokio::test]
 async fn files_that_change_under_a_running_server_change_nothing() {

@@ -5,9 +5,10 @@
 use crate::scheduling::Curve;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use twox_hash::XxHash3_128;
 
 /// Folder of a package for graphs that `modelservice-server optimize` has made.
@@ -23,7 +24,7 @@ const UNFINISHED: &str = ".new-";
 /// No graph takes that long to make.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// Changes when what an entry holds changes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What a graph was optimised from and for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub(super) struct Origin {
     format: u32,
     /// Digest of `model.onnx`.
     model: String,
+    /// Size of `model.onnx` in bytes.
+    bytes: u64,
     /// Version and build of ONNX Runtime.
     runtime: String,
     /// Hash of the processor's features.
@@ -55,10 +58,11 @@ pub(super) struct Entry {
 }
 
 impl Origin {
-    pub(super) fn new(model: &str, runtime: &str) -> Self {
+    pub(super) fn new(model: &str, bytes: u64, runtime: &str) -> Self {
         Self {
             format: FORMAT,
             model: model.to_owned(),
+            bytes,
             runtime: runtime.to_owned(),
             processor: processor(),
         }
@@ -89,9 +93,34 @@ pub(super) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
     })
 }
 
+/// The entry that is probably of a model of which only the size is known yet, with its origin: the last used one of
+/// such a model.
+pub(super) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(Origin, Entry)> {
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+    let fitting = entries.flatten().filter_map(|entry| {
+        let folder = entry.ok()?.path();
+        let origin = manifest(&folder).ok()?.origin;
+        let is_fitting =
+            origin == Origin::new(&origin.model, bytes, runtime) && folder.ends_with(origin.key());
+        is_fitting.then_some((last_used(&folder).ok()?, origin, folder))
+    });
+    let (_, origin, folder) = fitting.max_by_key(|(last_used, ..)| *last_used)?;
+    let entry = read(&folder, &origin).ok()?;
+    Some((origin, entry))
+}
+
+fn manifest(folder: &Path) -> io::Result<Manifest> {
+    Ok(serde_json::from_slice(&std::fs::read(folder.join(ENTRY_FILE))?)?)
+}
+
+/// When an entry was made or read last: the time of its manifest.
+fn last_used(folder: &Path) -> io::Result<SystemTime> {
+    std::fs::metadata(folder.join(ENTRY_FILE))?.modified()
+}
+
 fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
-    let manifest: Manifest = serde_json::from_slice(&std::fs::read(folder.join(ENTRY_FILE))?)?;
+    let manifest = manifest(folder)?;
     if manifest.origin != *origin {
         return Err(invalid("it is of another model, runtime or processor"));
     }
@@ -104,11 +133,14 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
             Err(invalid(&format!("{name} is damaged")))
         }
     };
-    Ok(Entry {
+    let entry = Entry {
         graph: part(GRAPH_FILE, &manifest.graph)?,
         weights: part(WEIGHTS_FILE, &manifest.weights)?,
         folder: folder.to_owned(),
-    })
+    };
+    // Not in a folder that cannot be written.
+    let _ = File::open(folder.join(ENTRY_FILE)).and_then(|file| file.set_modified(SystemTime::now()));
+    Ok(entry)
 }
 
 /// Makes an entry: `make` writes graph and weights into the folder that it is given. Until all is there, the
@@ -218,7 +250,7 @@ mod tests {
     fn what_is_written_is_found_again_but_by_no_other_model_or_runtime() {
         let folder = tempfile::tempdir().unwrap();
         let folders = [folder.path().join("empty"), folder.path().to_owned()];
-        let origin = Origin::new("sha256:1", "1.31");
+        let origin = Origin::new("sha256:1", 7, "1.31");
         assert!(find(&folders, &origin).is_none());
         entry(folder.path(), &origin);
         let found = find(&folders, &origin).unwrap();
@@ -226,9 +258,41 @@ mod tests {
             (found.graph, found.weights),
             (b"graph".to_vec(), b"weights".to_vec())
         );
-        for other in [Origin::new("sha256:2", "1.31"), Origin::new("sha256:1", "1.30")] {
+        for other in [
+            Origin::new("sha256:2", 7, "1.31"),
+            Origin::new("sha256:1", 7, "1.30"),
+        ] {
             assert!(find(&folders, &other).is_none());
         }
+    }
+
+    // The wrong one is read for nothing, and the right one then later.
+    #[test]
+    fn before_the_digest_is_known_the_last_used_entry_of_a_model_of_that_size_is_guessed() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = [folder.path().join("empty"), folder.path().to_owned()];
+        let origins = ["sha256:1", "sha256:2"].map(|model| Origin::new(model, 7, "1.31"));
+        for origin in [&origins[0], &origins[1], &Origin::new("sha256:3", 8, "1.31")] {
+            entry(folder.path(), origin);
+        }
+        for origin in &origins {
+            age(&folder.path().join(origin.key()), ABANDONED);
+        }
+        for origin in [&origins[1], &origins[0], &origins[1]] {
+            find(&folders, origin).unwrap();
+            let (guessed, _) = guess(&folders, 7, "1.31").unwrap();
+            assert_eq!(guessed, *origin);
+        }
+        assert!(guess(&folders, 9, "1.31").is_none());
+        assert!(guess(&folders, 7, "1.30").is_none());
+        let used = folder.path().join(origins[1].key());
+        std::fs::write(used.join(WEIGHTS_FILE), "weight").unwrap();
+        assert!(guess(&folders, 7, "1.31").is_none(), "it is damaged");
+    }
+
+    fn age(entry: &Path, by: Duration) {
+        let manifest = File::open(entry.join(ENTRY_FILE)).unwrap();
+        manifest.set_modified(SystemTime::now() - by).unwrap();
     }
 
     // Half a graph could load and answer wrong.
@@ -236,7 +300,7 @@ mod tests {
     fn a_damaged_or_foreign_entry_is_not_used_and_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let folders = [folder.path().to_owned()];
-        let origin = Origin::new("sha256:1", "1.31");
+        let origin = Origin::new("sha256:1", 7, "1.31");
         let made = entry(folder.path(), &origin).folder;
         for (file, content) in [
             (GRAPH_FILE, "grapf"),
@@ -249,7 +313,7 @@ mod tests {
             entry(folder.path(), &origin);
             assert!(find(&folders, &origin).is_some(), "{file}");
         }
-        let other = entry(folder.path(), &Origin::new("sha256:2", "1.31")).folder;
+        let other = entry(folder.path(), &Origin::new("sha256:2", 7, "1.31")).folder;
         std::fs::remove_dir_all(&made).unwrap();
         std::fs::rename(other, &made).unwrap();
         assert!(find(&folders, &origin).is_none());
@@ -259,7 +323,7 @@ mod tests {
     #[test]
     fn an_entry_that_is_there_and_whole_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let origin = Origin::new("sha256:1", "1.31");
+        let origin = Origin::new("sha256:1", 7, "1.31");
         let first = entry(folder.path(), &origin).folder;
         let file = first.join(GRAPH_FILE);
         let made = std::fs::metadata(&file).unwrap().modified().unwrap();

@@ -1,5 +1,6 @@
 //! What runs a model: one engine per runner, each with a session of its own. Knows nothing of requests.
 
+mod ahead;
 mod cache;
 mod onnx;
 mod proto;
@@ -8,6 +9,7 @@ mod session;
 mod source;
 mod value;
 
+pub use ahead::Ahead;
 pub use cache::BAKED_FOLDER;
 pub(crate) use onnx::external_files;
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Runtime};

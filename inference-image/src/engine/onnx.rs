@@ -1,5 +1,6 @@
 //! ONNX Runtime: the library, sessions, and values in and out.
 
+use super::ahead::Ahead;
 use super::cache::{self, Entry, Origin};
 use super::session::OnnxEngine;
 use super::source::Source;
@@ -89,11 +90,16 @@ impl Runtime {
     }
 
     /// Loads a model, from its optimised graph where there is one for this model, runtime and processor; else
-    /// optimises it and keeps the result in the cache.
+    /// optimises it and keeps the result in the cache. What was read `ahead` is used if it is this model's.
     ///
     /// # Errors
     /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
-    pub fn load_model(self: &Arc<Self>, package: &Package, cache: &Cache) -> Result<OnnxModel, Fatal> {
+    pub fn load_model(
+        self: &Arc<Self>,
+        package: &Package,
+        cache: &Cache,
+        ahead: Option<Ahead>,
+    ) -> Result<OnnxModel, Fatal> {
         let mut model = OnnxModel {
             runtime: Arc::clone(self),
             source: Source::original(package),
@@ -106,9 +112,11 @@ impl Runtime {
         if !self.is_cpu() {
             return Ok(model);
         }
-        let origin = Origin::new(&package.identity(), &self.build());
-        let cached = cache::find(&cache.folders(package), &origin).and_then(|entry| self.shared(entry));
-        if let Some((source, session)) = cached {
+        let origin = self.origin(package);
+        let ahead = ahead.filter(|ahead| ahead.origin == origin);
+        let found = || cache::find(&cache.folders(&package.folder), &origin);
+        let cached = ahead.map(|ahead| (ahead.source, ahead.session));
+        if let Some((source, session)) = cached.or_else(|| self.shared(found()?)) {
             return Ok(model.with(source, session, GraphSource::Cached));
         }
         let (folder, private) = match &cache.path {
@@ -134,7 +142,7 @@ impl Runtime {
     /// # Errors
     /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
     pub fn bake(&self, package: &Package, folder: &Path) -> Result<PathBuf, Fatal> {
-        let origin = Origin::new(&package.identity(), &self.build());
+        let origin = self.origin(package);
         if let Some(entry) = cache::find(&[folder.to_owned()], &origin) {
             return Ok(entry.folder);
         }
@@ -181,7 +189,7 @@ impl Runtime {
 
     /// What sessions are made from, with as much shared as the graph's kernels can share, and the first of them;
     /// `None`, after a warning, if none can be made of it.
-    fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
+    pub(super) fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
         let folder = entry.folder.clone();
         let Some(source) = Source::optimised(entry) else {
             tracing::warn!(
@@ -245,8 +253,12 @@ impl Runtime {
         Ok(builder)
     }
 
+    fn origin(&self, package: &Package) -> Origin {
+        Origin::new(&package.identity(), package.model.len() as u64, &self.build())
+    }
+
     /// What a graph depends on beside its model.
-    fn build(&self) -> String {
+    pub(super) fn build(&self) -> String {
         format!("{} {}", self.version, ort::info())
     }
 
@@ -303,9 +315,9 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Where to look: what was baked into the package first.
-    fn folders(&self, package: &Package) -> Vec<PathBuf> {
-        let baked = package.folder.join(cache::BAKED_FOLDER);
+    /// Where to look: what was baked into the package in this folder first.
+    pub(super) fn folders(&self, package: &Path) -> Vec<PathBuf> {
+        let baked = package.join(cache::BAKED_FOLDER);
         std::iter::once(baked).chain(self.path.clone()).collect()
     }
 }

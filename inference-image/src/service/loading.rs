@@ -8,6 +8,7 @@ use crate::package::{self, manifest::Manifest};
 use crate::scheduling::{Curve, Engines, MakeEngine, Store, Tuner, timed, wide_pays};
 use crate::tensor::Tensor;
 use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,8 +76,12 @@ impl Candidate {
         settings: &Settings,
     ) -> Result<Self, Fatal> {
         let started = Instant::now();
-        let package = package::open(config)?;
-        let model = Arc::new(runtime.load_model(&package, &settings.cache)?);
+        let (package, ahead) = std::thread::scope(|scope| {
+            let ahead = scope.spawn(|| runtime.ahead(Path::new(&config.path), &settings.cache));
+            (package::open(config), ahead.join().ok().flatten())
+        });
+        let package = package?;
+        let model = Arc::new(runtime.load_model(&package, &settings.cache, ahead)?);
         let sessions = if runtime.is_cpu() {
             settings.cores
         } else {
