@@ -23,6 +23,8 @@ const CURVE_FILE: &str = "batches.json";
 const UNFINISHED: &str = ".new-";
 /// No graph takes that long to make.
 const ABANDONED: Duration = Duration::from_secs(3600);
+/// An entry that was not read for so long is of a model, a runtime or a processor that is gone.
+const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Changes when what an entry holds changes.
 const FORMAT: u32 = 3;
 
@@ -138,7 +140,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
         weights: part(WEIGHTS_FILE, &manifest.weights)?,
         folder: folder.to_owned(),
     };
-    // Not in a folder that cannot be written.
+    // Where nothing can be written, nothing is removed either.
     let _ = File::open(folder.join(ENTRY_FILE)).and_then(|file| file.set_modified(SystemTime::now()));
     Ok(entry)
 }
@@ -197,6 +199,22 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
         let age = new.metadata()?.modified()?.elapsed().unwrap_or_default();
         if is_new && age > ABANDONED {
             std::fs::remove_dir_all(new.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes entries that nobody has read for long, whoever has made them.
+///
+/// # Errors
+/// When one cannot be removed or the folder not be read.
+pub(super) fn remove_unused(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?.path();
+        // What has no manifest is none of ours, or not finished.
+        let is_unused = last_used(&entry).is_ok_and(|last| last.elapsed().is_ok_and(|age| age > UNUSED));
+        if is_unused {
+            std::fs::remove_dir_all(&entry)?;
         }
     }
     Ok(())
@@ -276,7 +294,7 @@ mod tests {
             entry(folder.path(), origin);
         }
         for origin in &origins {
-            age(&folder.path().join(origin.key()), ABANDONED);
+            age(&folder.path().join(origin.key()), UNUSED);
         }
         for origin in [&origins[1], &origins[0], &origins[1]] {
             find(&folders, origin).unwrap();
@@ -288,6 +306,27 @@ mod tests {
         let used = folder.path().join(origins[1].key());
         std::fs::write(used.join(WEIGHTS_FILE), "weight").unwrap();
         assert!(guess(&folders, 7, "1.31").is_none(), "it is damaged");
+    }
+
+    // A claim would fill up with the graphs of models that were replaced.
+    #[test]
+    fn what_nobody_has_read_for_long_is_removed_and_what_is_used_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [unused, read, young] = ["1", "2", "3"].map(|model| Origin::new(model, 7, "1.31"));
+        for origin in [&unused, &read, &young] {
+            entry(folder.path(), origin);
+        }
+        for origin in [&unused, &read] {
+            age(&folder.path().join(origin.key()), UNUSED + ABANDONED);
+        }
+        age(&folder.path().join(young.key()), UNUSED - ABANDONED);
+        std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+        let folders = [folder.path().to_owned()];
+        find(&folders, &read).unwrap();
+        remove_unused(folder.path()).unwrap();
+        assert!(find(&folders, &unused).is_none());
+        assert!(find(&folders, &read).is_some() && find(&folders, &young).is_some());
+        assert!(folder.path().join("lost+found").exists());
     }
 
     fn age(entry: &Path, by: Duration) {

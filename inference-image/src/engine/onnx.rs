@@ -130,6 +130,11 @@ impl Runtime {
                 }
             },
         };
+        if let Some(path) = &cache.path
+            && let Err(error) = cache::remove_unused(path)
+        {
+            tracing::debug!("cannot tidy {}: {error}", path.display());
+        }
         model.private = Mutex::new(private);
         Ok(match self.optimise(&model.source, &origin, &folder)? {
             Some((source, session)) => model.with(source, session, GraphSource::Optimised),
