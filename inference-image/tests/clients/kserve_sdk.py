@@ -47,7 +47,7 @@ def predict():
     async def ask():
         async with InferenceRESTClient(RESTConfig(protocol="v1")) as session:
             url = f"http://{ADDRESS}"
-            assert await session.is_model_ready(url, "tiny")
+            assert await session.is_server_live(url) and await session.is_model_ready(url, "tiny")
             image = BATCH.tolist()
             for request in (
                 {"instances": image},

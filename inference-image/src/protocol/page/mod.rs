@@ -1,15 +1,17 @@
 //! The page at `/` to try the models from a browser. Its files are fixed and tell nothing of the models; those
-//! come as JSON and are shown as text, so that nothing in a model's file can be markup.
+//! come as JSON and are shown as text, so that nothing in a model's file can be markup. Programs that ask for `/` want
+//! to know whether the server lives.
 
 use super::routes::Routes;
 use super::{Api, examples};
 use crate::service::Service;
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use modelservice_contract::{ModelReport, TensorSpec};
 use serde::Serialize;
+use serde_json::json;
 use std::sync::Arc;
 
 /// The page may load its own files and talk to its own server, and nothing else.
@@ -25,12 +27,14 @@ struct File {
     text: &'static str,
 }
 
-const FILES: [File; 6] = [
-    File {
-        path: "/",
-        media_type: "text/html; charset=utf-8",
-        text: include_str!("page.html"),
-    },
+const PAGE: File = File {
+    path: "/",
+    media_type: "text/html; charset=utf-8",
+    text: include_str!("page.html"),
+};
+
+/// What the page loads.
+const PARTS: [File; 5] = [
     File {
         path: "/ui/page.css",
         media_type: "text/css; charset=utf-8",
@@ -74,17 +78,30 @@ impl File {
 
 /// Whether the page's own files are at this path: they are the same everywhere.
 pub(crate) fn is_file(path: &str) -> bool {
-    FILES.iter().any(|file| file.path == path)
+    path == PAGE.path || PARTS.iter().any(|file| file.path == path)
 }
 
 /// Adds the page's routes.
 pub(super) fn add(routes: Routes) -> Routes {
-    FILES
+    PARTS
         .into_iter()
         .fold(routes, |routes, file| {
             routes.get(file.path, move || std::future::ready(file.answer()))
         })
+        .get(PAGE.path, root)
         .get("/ui/models.json", models)
+}
+
+/// The page for browsers, which always name HTML; for others what KServe's SDK for version 1 takes for a sign of life.
+async fn root(headers: HeaderMap) -> Response {
+    let names_html = |value: &HeaderValue| value.to_str().is_ok_and(|types| types.contains("text/html"));
+    let answer = if headers.get_all(header::ACCEPT).iter().any(names_html) {
+        PAGE.answer()
+    } else {
+        let headers = [(header::CACHE_CONTROL, "no-cache")];
+        (headers, Json(json!({"status": "alive"}))).into_response()
+    };
+    ([(header::VARY, "accept")], answer).into_response()
 }
 
 /// What the page shows.
@@ -131,4 +148,31 @@ impl<'a> Shown<'a> {
 async fn models(State(api): State<Arc<Api>>) -> Response {
     let headers = [(header::CACHE_CONTROL, "no-cache")];
     (headers, Json(Shown::of(&api.service))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // A browser would show JSON, and KServe's SDK would take the server for dead.
+    #[tokio::test]
+    async fn a_browser_gets_the_page_and_a_program_a_sign_of_life() {
+        let page = (PAGE.media_type, PAGE.text);
+        let alive = ("application/json", r#"{"status":"alive"}"#);
+        for (accept, expected) in [
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), page),
+            (Some("*/*"), alive),
+            (None, alive),
+        ] {
+            let accept = accept.map(|types| (header::ACCEPT, HeaderValue::from_static(types)));
+            let answer = root(accept.into_iter().collect()).await;
+            assert_eq!(answer.headers()[header::VARY], "accept");
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], expected.0);
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
+                .await
+                .unwrap();
+            assert_eq!(body, expected.1);
+        }
+    }
 }
