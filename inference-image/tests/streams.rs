@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use support::grpc::one_byte;
 use support::http::{connect, get};
 use support::{Server, example};
 use tokio::net::TcpStream;
@@ -128,16 +129,8 @@ impl Bench {
 
 fn numbered(number: u8) -> ModelInferRequest {
     ModelInferRequest {
-        model_name: "m".to_owned(),
         id: number.to_string(),
-        inputs: vec![InferInputTensor {
-            name: "x".to_owned(),
-            datatype: "UINT8".to_owned(),
-            shape: vec![1],
-            ..Default::default()
-        }],
-        raw_input_contents: vec![vec![number].into()],
-        ..Default::default()
+        ..one_byte(number)
     }
 }
 

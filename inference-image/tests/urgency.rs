@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod support;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::uri::PathAndQuery;
@@ -13,7 +15,6 @@ use modelservice_server::engine::{Engine, EngineError, Port, Signature};
 use modelservice_server::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol;
 use modelservice_server::protocol::proto::infer_parameter::ParameterChoice;
-use modelservice_server::protocol::proto::model_infer_request::InferInputTensor;
 use modelservice_server::protocol::proto::{InferParameter, ModelInferRequest, ModelInferResponse};
 use modelservice_server::service::Service;
 use modelservice_server::tensor::{DataType, Tensor};
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use support::grpc::one_byte;
 use tokio::task::JoinHandle;
 use tonic::client::Grpc;
 use tonic::{Code, Status};
@@ -197,16 +199,8 @@ async fn grpc(router: Router, number: u8, wishes: Wishes) -> Answer {
         parameter("priority", wishes.priority),
     ];
     let message = ModelInferRequest {
-        model_name: "m".to_owned(),
         parameters: parameters.into_iter().flatten().collect(),
-        inputs: vec![InferInputTensor {
-            name: "x".to_owned(),
-            datatype: "UINT8".to_owned(),
-            shape: vec![1],
-            ..Default::default()
-        }],
-        raw_input_contents: vec![vec![number].into()],
-        ..Default::default()
+        ..one_byte(number)
     };
     let mut request = tonic::Request::new(message);
     if let Some(time) = wishes.transport {
