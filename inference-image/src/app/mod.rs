@@ -18,7 +18,7 @@ use ports::{Serving, address, listen, start_management};
 use signals::Signals;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 
 /// Exit code after a second signal: 128 + 15, as if SIGTERM had not been caught.
 const INSISTED: i32 = 143;
@@ -89,7 +89,7 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
         () = signals.next() => leave_unloaded(),
     };
     let service = Arc::new(service);
-    if cores <= ONE_NETWORK_THREAD {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         service.help();
     }
     let listener = listen(arguments.http_port)?;
