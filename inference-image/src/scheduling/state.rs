@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// After requests of a small model came side by side, the next to come is expected to have others beside it.
 const CROWDED: Duration = Duration::from_millis(100);
 
+/// This part of what is ahead of a job is added to it before it is compared with a deadline.
+const MARGIN: u32 = 8;
+
 /// A server that is never idle measures this often nevertheless: what it learns may serve more than it costs.
 const TUNING_UNDER_LOAD: Duration = Duration::from_secs(2);
 
@@ -46,6 +49,14 @@ pub(super) struct Work {
     cores: usize,
     count: usize,
     by: Thread,
+}
+
+/// When a job would be answered.
+struct Prediction {
+    /// What goes before it, on its model's share of the cores.
+    ahead: Duration,
+    /// Its own run.
+    own: Duration,
 }
 
 /// How busy a model is.
@@ -127,7 +138,10 @@ impl State {
         let Some(deadline) = options.deadline else {
             return Ok(());
         };
-        let predicted = self.predict(model, options.priority);
+        let Prediction { ahead, own } = self.predict(model, options.priority);
+        // Between runs, and from and to the network, passes time that no run counts. Who is taken with no time to spare
+        // would be answered too late, for nothing, while a queue that is a little shorter keeps the cores as busy.
+        let predicted = ahead + ahead / MARGIN + own;
         if now + predicted <= deadline {
             return Ok(());
         }
@@ -314,23 +328,26 @@ impl State {
 
     pub(super) fn load(&self, model: usize) -> Load {
         let entry = &self.models[model];
+        let predicted = self.predict(model, Priority::Normal);
         Load {
             queued: entry.waiting(),
             running: entry.running,
             cores: self.cores,
-            predicted_wait: self.predict(model, Priority::Normal).saturating_sub(entry.cost),
+            predicted_wait: (predicted.ahead + predicted.own).saturating_sub(entry.cost),
             batch: entry.batch,
         }
     }
 
-    /// Until a job that came now would be answered: what goes before it on this model's share of the cores,
-    /// and its own run.
-    fn predict(&self, model: usize, priority: Priority) -> Duration {
+    /// Until a job that came now would be answered.
+    fn predict(&self, model: usize, priority: Priority) -> Prediction {
         let entry = &self.models[model];
         if self.free > 0 && entry.waiting() == 0 {
             // The least that it took: else one slow run could have all that come after it refused, and nothing
             // would ever be learnt again.
-            return entry.least_cost;
+            return Prediction {
+                ahead: Duration::ZERO,
+                own: entry.least_cost,
+            };
         }
         let ahead = match priority {
             Priority::High => entry.high.len(),
@@ -340,8 +357,10 @@ impl State {
         let active = others.filter(|(index, entry)| *index == model || entry.waiting() > 0);
         // Runs that are under way are half done, on average; its own run may be that of a batch.
         let work = entry.cost * saturated(ahead) + entry.cost * saturated(entry.running) / 2;
-        let own = entry.cost * saturated(entry.batch.min(ahead + 1));
-        work * saturated(active.count()) / saturated(self.cores) + own
+        Prediction {
+            ahead: work * saturated(active.count()) / saturated(self.cores),
+            own: entry.cost * saturated(entry.batch.min(ahead + 1)),
+        }
     }
 }
 

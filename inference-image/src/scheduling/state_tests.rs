@@ -275,11 +275,26 @@ fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
     let in_time = bench.due(COST);
     let running = bench.submit(0, in_time).unwrap();
     assert!(running.is_some());
-    // Half a run that is under way, one that waits, and its own.
+    // Half a run that is under way and one that waits, a margin of an eighth, and its own.
     assert!(bench.plain(0).unwrap().is_none());
-    let (short, enough) = (bench.due(COST * 24 / 10), bench.due(COST * 26 / 10));
-    assert!(matches!(bench.submit(0, short), Err(Rejected::OutOfReach { .. })));
+    let needed = COST * 3 / 2 * 9 / 8 + COST;
+    let short = bench.due(needed - Duration::from_micros(1));
+    let Err(Rejected::OutOfReach { predicted, .. }) = bench.submit(0, short) else {
+        panic!("it would be late as soon as anything comes between")
+    };
+    assert_eq!(predicted, needed);
+    let enough = bench.due(needed);
     assert!(bench.submit(0, enough).unwrap().is_none());
+}
+
+// Autoscalers read it: what is kept free for deadlines is no wait.
+#[test]
+fn the_wait_that_is_reported_has_no_margin() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    assert_eq!(bench.state.load(0).predicted_wait, Duration::ZERO);
+    let _running = bench.plain(0).unwrap().unwrap();
+    assert!(bench.plain(0).unwrap().is_none());
+    assert_eq!(bench.state.load(0).predicted_wait, COST * 3 / 2);
 }
 
 #[test]
