@@ -16,7 +16,7 @@ use modelservice_server::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol::fuzz as parsers;
 use modelservice_server::service::Service;
 use modelservice_server::tensor::Tensor;
-use modelservice_server::{config, package, preprocess, protocol};
+use modelservice_server::{config, connections, package, preprocess, protocol};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -199,6 +199,11 @@ const PREDICT: &str = "/v1/models/m:predict";
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 // A request that panics is a bug that anyone can reach.
+
+#[test]
+fn no_head_of_a_request_makes_its_parser_fail() {
+    fuzz("http-head", connections::fuzz);
+}
 
 #[test]
 fn no_json_request_makes_the_server_fail() {

@@ -11,6 +11,7 @@ mod tls;
 mod upload;
 
 pub(crate) use activity::Activity;
+pub use http1::fuzz;
 pub use listen::listen;
 pub use tls::Tls;
 

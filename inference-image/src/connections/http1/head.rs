@@ -71,6 +71,25 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     }
 }
 
+/// What fuzzers feed: whether any bytes begin with a head that is served here. Nothing of them may get lost, and less of
+/// them must not be understood in another way.
+#[must_use]
+pub fn fuzz(bytes: &[u8]) -> bool {
+    const MAX: usize = 1 << 12;
+    let mut buffer = BytesMut::from(bytes);
+    let Head::Plain(plain) = take(&mut buffer, MAX) else {
+        assert_eq!(buffer, bytes);
+        return false;
+    };
+    let head = &bytes[..bytes.len() - buffer.len()];
+    assert!(head.ends_with(b"\n") && bytes.ends_with(&buffer));
+    assert!(plain.length < 1_000_000_000_000_000);
+    assert!(!plain.head.headers.contains_key(header::TRANSFER_ENCODING));
+    let mut less = BytesMut::from(&head[..head.len() - 1]);
+    assert!(matches!(take(&mut less, MAX), Head::Partial));
+    true
+}
+
 type Place = std::ops::Range<usize>;
 
 fn parts(method: Method, bytes: &Bytes, path: Place, places: &[(Place, Place)]) -> Option<request::Parts> {

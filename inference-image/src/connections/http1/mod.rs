@@ -17,6 +17,7 @@ use crate::direct::Direct;
 use crate::front::Front;
 use axum::body::Body;
 use axum::http::{Request, Response};
+pub use head::fuzz;
 use head::{Head, Plain};
 use std::future::poll_fn;
 use std::io;
