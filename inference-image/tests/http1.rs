@@ -18,10 +18,19 @@ use modelservice_server::metrics::Metrics;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// A server that echoes at `/echo`, refuses a body without reading it at `/refuse`, and answers at `/parts` with a
 /// body of unknown length.
 async fn start() -> TcpStream {
+    let (address, stop) = serve();
+    // It serves until the test ends.
+    std::mem::forget(stop);
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// The same; it leaves when the sender is used or dropped.
+fn serve() -> (SocketAddr, oneshot::Sender<()>) {
     let (lifecycle, metrics) = (Lifecycle::default(), Metrics::new("", "", ""));
     let parts = || async {
         let parts = ["one ", "two ", "three"].map(|part| Ok::<_, std::io::Error>(Bytes::from(part)));
@@ -38,11 +47,16 @@ async fn start() -> TcpStream {
     let front = Front::new(router, lifecycle.clone(), None, metrics.connections());
     let settings = Settings::new(&Connections::default(), &Limits::default(), 100);
     let server = Server::new(front, settings, None, metrics.connections());
+    let drain = Drain {
+        accept_seconds: 0,
+        ..Drain::default()
+    };
+    let (stop, stopped) = oneshot::channel();
     tokio::spawn(async move {
-        let never = std::future::pending();
-        server.serve(listener, &lifecycle, &Drain::default(), never).await;
+        let stopped = async { drop(stopped.await) };
+        server.serve(listener, &lifecycle, &drain, stopped).await;
     });
-    TcpStream::connect(address).await.unwrap()
+    (address, stop)
 }
 
 /// Reads answers of announced length or in chunks; gives each as `status body`.
@@ -192,4 +206,23 @@ async fn what_is_not_well_formed_gets_hypers_answer_and_the_end_of_the_connectio
         let mut rest = Vec::new();
         answers.stream.read_to_end(&mut rest).await.unwrap();
     }
+}
+
+// Who has begun to send does not know that the server leaves.
+#[tokio::test]
+async fn a_request_that_has_begun_to_arrive_is_answered_by_a_server_that_leaves() {
+    let (address, stop) = serve();
+    let mut idle = Answers::of(TcpStream::connect(address).await.unwrap());
+    let mut begun = TcpStream::connect(address).await.unwrap();
+    begun.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    // Both connections have been served once this one is, which came last.
+    idle.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(idle.next().await, "200 hello");
+    stop.send(()).unwrap();
+    let mut rest = Vec::new();
+    idle.stream.read_to_end(&mut rest).await.unwrap();
+    begun.write_all(b" a\r\n\r\n").await.unwrap();
+    let mut answers = Answers::of(begun);
+    assert_eq!(answers.next().await, "200 hello");
+    answers.stream.read_to_end(&mut rest).await.unwrap();
 }

@@ -19,7 +19,8 @@ pub(super) fn closes(response: &Response<Body>) -> bool {
 /// Writes an answer; the client learns from it whether the connection `closes` after it.
 ///
 /// # Errors
-/// When the connection breaks, or the answer's body.
+/// When the connection breaks, or the answer's body, or that is not as long as it says: what follows would be read as a
+/// part of it.
 pub(super) async fn write(
     mut stream: impl AsyncWrite + Unpin,
     response: Response<Body>,
@@ -34,13 +35,20 @@ pub(super) async fn write(
         Some(length) => Framing::Length(length),
         None => Framing::Chunked,
     };
+    let mut left = length.filter(|_| has_body);
     let mut text = lines(head.status, head.headers, &framing, closes);
     while has_body && !body.is_end_stream() {
         let Some(frame) = body.frame().await else { break };
         let frame = frame.map_err(io::Error::other)?;
         let Ok(data) = frame.into_data() else { continue };
+        if let Some(left) = &mut left {
+            *left = left.checked_sub(data.len() as u64).ok_or_else(wrong_length)?;
+        }
         let mut part = framed(std::mem::take(&mut text), data, &framing);
         stream.write_all_buf(&mut part).await?;
+    }
+    if left.is_some_and(|left| left > 0) {
+        return Err(wrong_length());
     }
     if matches!(framing, Framing::Chunked) {
         text.extend_from_slice(b"0\r\n\r\n");
@@ -49,6 +57,10 @@ pub(super) async fn write(
         stream.write_all_buf(&mut text).await?;
     }
     stream.flush().await
+}
+
+fn wrong_length() -> io::Error {
+    io::Error::other("an answer's body is not as long as it says")
 }
 
 /// How the end of a body is known.
@@ -161,6 +173,38 @@ mod tests {
         let parts = [Ok(Bytes::from("abc")), Err(io::Error::other("lost"))];
         let response = Response::new(Body::from_stream(stream::iter(parts)));
         assert!(write(&mut Vec::new(), response, false).await.is_err());
+    }
+
+    /// Says that it has three bytes.
+    struct Lying(Option<Bytes>);
+
+    impl hyper::body::Body for Lying {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<io::Result<hyper::body::Frame<Bytes>>>> {
+            std::task::Poll::Ready(self.0.take().map(|data| Ok(hyper::body::Frame::data(data))))
+        }
+
+        fn size_hint(&self) -> hyper::body::SizeHint {
+            hyper::body::SizeHint::with_exact(3)
+        }
+    }
+
+    // Otherwise its client takes the next answer for a part of it.
+    #[tokio::test]
+    async fn a_body_that_is_not_as_long_as_it_says_breaks_the_connection() {
+        for (body, holds) in [("ab", false), ("abc", true), ("abcd", false)] {
+            let response = Response::new(Body::new(Lying(Some(body.into()))));
+            assert_eq!(
+                write(&mut Vec::new(), response, false).await.is_ok(),
+                holds,
+                "{body}"
+            );
+        }
     }
 
     #[tokio::test]

@@ -41,7 +41,10 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
         Some("GET") => Method::GET,
         _ => return Head::Other,
     };
-    let (Some(path), Some(1)) = (request.path.filter(|path| path.starts_with('/')), request.version) else {
+    let path = request
+        .path
+        .filter(|path| path.starts_with('/') && !is_grpc(path));
+    let (Some(path), Some(1)) = (path, request.version) else {
         return Head::Other;
     };
     let Some(body) = body_length(request.headers) else {
@@ -63,7 +66,6 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     match parts(method, &bytes, path, &places[..count]) {
         Some(head) => Head::Plain(Box::new(Plain { head, length: body })),
         None => {
-            // Nothing else holds the bytes, so this is no copy.
             let rest = std::mem::replace(buffer, BytesMut::from(bytes));
             buffer.unsplit(rest);
             Head::Other
@@ -104,6 +106,12 @@ fn parts(method: Method, bytes: &Bytes, path: Place, places: &[(Place, Place)]) 
     *request.uri_mut() = Uri::from_maybe_shared(bytes.slice(path)).ok()?;
     *request.headers_mut() = headers;
     Some(request.into_parts().0)
+}
+
+/// Whether a path is one of gRPC's, `/package.Service/Method`: calls whose answers may go on for ever.
+fn is_grpc(path: &str) -> bool {
+    let service = path[1..].split_once('/').map(|(service, _)| service);
+    service.is_some_and(|service| service.contains('.'))
 }
 
 /// Bytes of the body; `None` if that is told in another way, or more is asked for than an answer.
@@ -199,6 +207,7 @@ mod tests {
             "POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
             "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nConnection: keep-alive, upgrade\r\nUpgrade: h2c\r\n\r\n",
+            "POST /grpc.health.v1.Health/Watch HTTP/1.1\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0",
             "GET / HTTP/1.0\r\n\r\n",
             "HEAD / HTTP/1.1\r\n\r\n",
             "OPTIONS * HTTP/1.1\r\n\r\n",

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as nearly all requests speak it: GET or POST, a body of announced length. One after the other is read,
 //! answered and its body given straight to the buffer that its tensors will lie in, which spares a copy and the
 //! bookkeeping of a protocol that can do more. With the first request that is anything else (chunked, `Expect`,
-//! HTTP/1.0, not well-formed, …) the connection is handed on, with all that has been read, to hyper.
+//! HTTP/1.0, gRPC, not well-formed, …) the connection is handed on, with all that has been read, to hyper.
 //!
 //! - `head`: the bytes of a request's head, pure.
 //! - `wire`: the connection's bytes, which a request's body and its connection take turns to read.
@@ -85,7 +85,8 @@ async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Res
             // The request first: one that has arrived is answered.
             biased;
             read = wire.read_ahead() => read?,
-            () = activity.retirement().begun() => return Ok(None),
+            // One that has begun to arrive has its time for that.
+            () = activity.retirement().begun(), if wire.is_clear() => return Ok(None),
         };
         if read == 0 {
             return Ok(None);

@@ -65,15 +65,29 @@ impl Wire {
         head::take(ahead, max.min(AHEAD))
     }
 
-    /// Reads on; 0 if the client has closed. An idle connection holds no buffer.
+    /// Whether all that has been read has been taken.
+    pub(super) fn is_clear(&self) -> bool {
+        self.lock().ahead.is_empty()
+    }
+
+    /// Reads on; 0 if the client has left between two requests, in whatever way. An idle connection holds no buffer.
+    ///
+    /// # Errors
+    /// When it leaves within a request.
     pub(super) async fn read_ahead(&self) -> io::Result<usize> {
         poll_fn(|context| {
             let inner = &mut *self.lock();
-            if inner.ahead.is_empty() {
-                inner.ahead = BytesMut::new();
-                ready!(inner.stream.poll_read_ready(context))?;
+            if !inner.ahead.is_empty() {
+                return match ready!(inner.poll_ahead(context))? {
+                    0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                    read => Poll::Ready(Ok(read)),
+                };
             }
-            inner.poll_ahead(context)
+            inner.ahead = BytesMut::new();
+            if ready!(inner.stream.poll_read_ready(context)).is_err() {
+                return Poll::Ready(Ok(0));
+            }
+            inner.poll_ahead(context).map(|read| Ok(read.unwrap_or(0)))
         })
         .await
     }
@@ -95,11 +109,12 @@ impl Wire {
     }
 
     /// Ready when the client has left, while its request, whose body has been read, is served. What it sends
-    /// meanwhile is kept, up to a limit.
+    /// meanwhile is kept, up to a limit; if it ends its side behind that, it still waits.
     pub(super) fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
         let inner = &mut *self.lock();
         while inner.left == 0 && inner.ahead.len() < AHEAD {
             match ready!(inner.poll_ahead(context)) {
+                Ok(0) if !inner.ahead.is_empty() => break,
                 Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
@@ -181,13 +196,10 @@ impl Upload {
         inner.ahead.len() as u64 >= inner.left
     }
 
-    fn left(&self) -> u64 {
+    /// The connection's bytes, if some of them are of this body.
+    fn rest(&self) -> Option<MutexGuard<'_, Inner>> {
         let inner = self.wire.lock();
-        if inner.request == self.request {
-            inner.left
-        } else {
-            0
-        }
+        (inner.request == self.request && inner.left > 0).then_some(inner)
     }
 }
 
@@ -198,10 +210,10 @@ impl Source for Upload {
         buffer: &mut BytesMut,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        if self.left() == 0 {
-            return Poll::Ready(Ok(0));
+        match self.rest() {
+            Some(mut rest) => rest.poll_append(context, buffer, most),
+            None => Poll::Ready(Ok(0)),
         }
-        self.wire.lock().poll_append(context, buffer, most)
     }
 }
 
@@ -213,19 +225,19 @@ impl Body for Upload {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if self.left() == 0 {
+        let Some(mut rest) = self.rest() else {
             return Poll::Ready(None);
-        }
-        let frame = self.wire.lock().poll_frame(context);
+        };
+        let frame = rest.poll_frame(context);
         frame.map(|frame| Some(frame.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left() == 0
+        self.rest().is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left())
+        SizeHint::with_exact(self.rest().map_or(0, |rest| rest.left))
     }
 }
 
