@@ -1,4 +1,4 @@
-//! A connection's bytes: plain or TLS, with those put back that were read to tell HTTP/1.1 from HTTP/2.
+//! A connection's bytes: plain or TLS, with those put back that were read to tell who serves them.
 
 use super::activity::Activity;
 use bytes::{BufMut, BytesMut};

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a body is read that nobody wants; then its connection is closed.
-const DISCARD: Duration = Duration::from_secs(5);
+pub(super) const DISCARD: Duration = Duration::from_secs(5);
 
 /// The body of a request.
 pub(super) struct Upload {

@@ -13,6 +13,7 @@ mod wire;
 
 use super::activity::Activity;
 use super::stream::Stream;
+use super::upload::DISCARD;
 use crate::direct::Direct;
 use crate::front::Front;
 use axum::body::Body;
@@ -23,13 +24,9 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use wire::Wire;
-
-/// How long a body is read that nobody wants; then its connection is closed.
-const DISCARD: Duration = Duration::from_secs(5);
 
 /// How it went on.
 pub(super) enum Next {
@@ -118,9 +115,8 @@ async fn answered(
     .await
 }
 
-/// Reads the rest of a body that was refused, so that the next request can follow; `false` if that takes too long.
-/// Most clients read no answer before they have sent all, and a connection that is closed with unread bytes is
-/// reset, which destroys the answer.
+/// Reads the rest of a body that was refused, for the same reason as [`super::upload`], and so that the next request can
+/// follow; `false` if that takes too long.
 async fn discarded(wire: &Arc<Wire>, activity: &Arc<Activity>) -> bool {
     if wire.left() == 0 {
         return true;
