@@ -229,7 +229,9 @@ impl State {
             self.floor = self.floor.max(entry.spent);
             // Each core that is free gets its share of what waits.
             let share = entry.waiting().div_ceil(self.free);
-            let jobs = entry.pop(entry.batch.min(share), by, now);
+            // While a network thread runs, nothing is read: it would have the runners starve if it took more.
+            let batch = if by == Thread::Network { 1 } else { entry.batch };
+            let jobs = entry.pop(batch.min(share), by, now);
             if jobs.is_empty() {
                 continue;
             }

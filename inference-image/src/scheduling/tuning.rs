@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const SAMPLES: usize = 3;
 /// Rows that a measurement runs at least, run after run; the fastest run counts.
 const ROWS: usize = 8;
+/// What a run costs beside the engine, in seconds: to hand it out, to gather and cut its tensors, to wake others.
+const AROUND: f64 = 15e-6;
 /// A batch must save this part of each row's time to be worth its wait. Measurements of the same differ by less.
 const GAIN: f64 = 0.05;
 /// A larger one must save so much more than a smaller one.
@@ -41,7 +43,7 @@ impl Curve {
     /// noticeable part.
     #[must_use]
     pub fn best(&self) -> usize {
-        let per_row = |rows: usize| Some(self.median(rows)? / rows as f64);
+        let per_row = |rows: usize| Some((self.median(rows)? + AROUND) / rows as f64);
         let Some(single) = per_row(1) else { return 1 };
         let mut sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
         let least = sizes.clone().map(|(_, time)| time).fold(single, f64::min);
