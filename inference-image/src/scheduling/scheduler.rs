@@ -14,8 +14,15 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 
 thread_local! {
-    /// What this thread helps, and how its task is woken that does.
-    static HELPER: RefCell<Option<(Arc<Shared>, Arc<Notify>)>> = const { RefCell::new(None) };
+    static HELPER: RefCell<Option<Helper>> = const { RefCell::new(None) };
+}
+
+/// The task of a network thread that runs short jobs.
+struct Helper {
+    shared: Arc<Shared>,
+    woken: Arc<Notify>,
+    /// Whether it has been woken and still finds jobs.
+    is_active: bool,
 }
 
 /// With nothing to do for this long, a runner measures what is not known yet.
@@ -81,7 +88,11 @@ impl Scheduler {
     pub fn help(&self) {
         let (shared, woken) = (Arc::clone(&self.shared), Arc::new(Notify::new()));
         locked(&shared.state).be_helped();
-        HELPER.set(Some((Arc::clone(&shared), Arc::clone(&woken))));
+        HELPER.set(Some(Helper {
+            shared: Arc::clone(&shared),
+            woken: Arc::clone(&woken),
+            is_active: false,
+        }));
         tokio::spawn(async move {
             loop {
                 woken.notified().await;
@@ -219,13 +230,12 @@ impl Shared {
     /// Takes a job and wakes who may run it.
     fn submit(&self, model: usize, job: Job, now: Instant) -> Result<(), Rejected> {
         let mut state = locked(&self.state);
-        let is_short = state.submit(model, job, now)?;
+        if state.submit(model, job, now)? {
+            self.wake_helper(&mut state);
+        }
         let calls = state.call(None, now);
         drop(state);
         self.wake(calls);
-        if is_short {
-            self.wake_helper();
-        }
         Ok(())
     }
 
@@ -237,12 +247,15 @@ impl Shared {
     }
 
     /// Wakes the task of this thread that runs short jobs.
-    fn wake_helper(&self) {
-        HELPER.with_borrow(|helper| {
-            if let Some((shared, woken)) = helper
-                && std::ptr::eq(Arc::as_ptr(shared), self)
+    fn wake_helper(&self, state: &mut State) {
+        HELPER.with_borrow_mut(|helper| {
+            if let Some(helper) = helper
+                && std::ptr::eq(Arc::as_ptr(&helper.shared), self)
+                && !helper.is_active
             {
-                woken.notify_one();
+                helper.is_active = true;
+                state.start_helping();
+                helper.woken.notify_one();
             }
         });
     }
@@ -252,6 +265,10 @@ impl Shared {
         let now = Instant::now();
         let mut state = locked(&self.state);
         let next = state.take_short(now);
+        if next.is_none() {
+            state.stop_helping();
+            HELPER.with_borrow_mut(|helper| helper.iter_mut().for_each(|helper| helper.is_active = false));
+        }
         let calls = state.call(None, now);
         drop(state);
         self.wake(calls);

@@ -29,6 +29,8 @@ pub(super) struct State {
     called: usize,
     /// Whether network threads run short jobs too.
     helped: bool,
+    /// Network threads that are running short jobs, one after the other, with a look at their connections between.
+    helping: usize,
     /// When short jobs were there side by side last.
     crowded: Option<Instant>,
     closed: bool,
@@ -83,6 +85,7 @@ impl State {
             running: 0,
             called: 0,
             helped: false,
+            helping: 0,
             crowded: None,
             closed: false,
             tuned: None,
@@ -169,6 +172,16 @@ impl State {
         self.helped = true;
     }
 
+    /// A network thread will take short jobs until there is none for it.
+    pub(super) fn start_helping(&mut self) {
+        self.helping += 1;
+    }
+
+    /// It found none.
+    pub(super) fn stop_helping(&mut self) {
+        self.helping -= 1;
+    }
+
     /// How many runners are to be woken for what waits; the caller may be about to take one job itself.
     ///
     /// Of short jobs a network thread runs as many as it can, so one runner less is of use. It is given nothing
@@ -221,7 +234,10 @@ impl State {
     pub(super) fn take(&mut self, by: Thread, now: Instant) -> Option<Work> {
         loop {
             let model = self.next()?;
-            if by == Thread::Network && !self.models[model].is_short() {
+            let is_short = self.models[model].is_short();
+            // The last core is the network thread's: one runner more would only take turns with it.
+            let is_left = self.helping > 0 && self.running + 1 >= self.cores && !self.closed;
+            if is_short && by == Thread::Runner && is_left || !is_short && by == Thread::Network {
                 return None;
             }
             let alone = self.free == self.cores && self.waiting() == 1;
