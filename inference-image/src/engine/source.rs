@@ -194,7 +194,10 @@ mod tests {
         );
         let library = std::env::var("ORT_DYLIB_PATH").unwrap_or(extracted);
         let is_there = std::path::Path::new(&library).exists();
-        assert!(is_there, "{library} is not there: run inference-image/onnxruntime");
+        assert!(
+            is_there,
+            "{library} is not there: run inference-image/onnxruntime"
+        );
         ort::init_from(library).unwrap().build().unwrap();
         let bytes: Vec<u8> = (0..=255).collect();
         for start in 0..8 {

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// connections to look after.
 pub(super) const SHORT: Duration = Duration::from_millis(1);
 
+/// A job that is alone may take a network thread this long on one core; it gets all of them.
+pub(super) const SWIFT: Duration = Duration::from_millis(10);
+
 /// Who runs jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Thread {
@@ -49,8 +52,17 @@ impl Queue {
 
     /// Whether a network thread may run what is next.
     pub(super) fn is_short(&self) -> bool {
-        let next = self.high.front().or_else(|| self.normal.front());
-        self.is_quick() && next.is_some_and(|job| job.options.is_small)
+        self.is_quick() && self.next().is_some_and(|job| job.options.is_small)
+    }
+
+    /// Whether what is next, on all cores, keeps a network thread for a short time only.
+    pub(super) fn is_swift(&self) -> bool {
+        let is_known = self.next().is_some_and(|job| job.options.is_small) && !self.cost.is_zero();
+        is_known && self.cost <= SWIFT && self.engines.wide.is_some()
+    }
+
+    fn next(&self) -> Option<&Job> {
+        self.high.front().or_else(|| self.normal.front())
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -69,14 +81,17 @@ impl Queue {
     pub(super) fn pop(&mut self, most: usize, by: Thread, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(most);
         let mut earliest: Option<Instant> = None;
+        let mut looked = 0;
         while jobs.len() < most {
             let run = self.cost * saturated(jobs.len() + 1);
             if !jobs.is_empty() && earliest.is_some_and(|deadline| now + run > deadline) {
                 break;
             }
-            if by == Thread::Network && !self.is_short() {
+            // Whether the next one is for it, too, is not known yet.
+            if by == Thread::Network && looked > 0 {
                 break;
             }
+            looked += 1;
             let Some(job) = self.high.pop_front().or_else(|| self.normal.pop_front()) else {
                 break;
             };

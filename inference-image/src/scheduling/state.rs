@@ -164,7 +164,21 @@ impl State {
         if self.free < self.cores || self.waiting() > 1 {
             self.crowded = Some(now);
         }
-        Ok(is_short)
+        Ok(is_short || self.is_alone(model, now))
+    }
+
+    /// Whether this model's job has all cores for itself, and nothing else is expected: then the thread that read it
+    /// need not look after others while it runs, and to wake another one would only take time.
+    fn is_alone(&self, model: usize, now: Instant) -> bool {
+        self.helped
+            && self.free == self.cores
+            && self.waiting() == 1
+            && self.models[model].is_swift()
+            && !self.is_crowded(now)
+    }
+
+    fn is_crowded(&self, now: Instant) -> bool {
+        self.crowded.is_some_and(|last| now < last + CROWDED)
     }
 
     /// Network threads run short jobs from now on.
@@ -190,11 +204,10 @@ impl State {
         let Some(next) = self.next() else { return 0 };
         let taken = usize::from(caller.is_some());
         let mut most = self.free.min(self.waiting()).saturating_sub(self.called + taken);
-        if self.helped && self.models[next].is_short() {
-            let is_crowded = self.crowded.is_some_and(|last| now < last + CROWDED);
+        if self.helped && self.models[next].is_short() || self.is_alone(next, now) {
             let runners = self.running + self.called + usize::from(caller == Some(Thread::Runner));
             let room = (self.cores - 1).saturating_sub(runners);
-            most = if is_crowded { most.min(room) } else { 0 };
+            most = if self.is_crowded(now) { most.min(room) } else { 0 };
         }
         self.called += most;
         most
@@ -234,7 +247,7 @@ impl State {
     pub(super) fn take(&mut self, by: Thread, now: Instant) -> Option<Work> {
         loop {
             let model = self.next()?;
-            let is_short = self.models[model].is_short();
+            let is_short = self.models[model].is_short() || self.is_alone(model, now);
             // The last core is the network thread's: one runner more would only take turns with it.
             let is_left = self.helping > 0 && self.running + 1 >= self.cores && !self.closed;
             if is_short && by == Thread::Runner && is_left || !is_short && by == Thread::Network {

@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::Engine;
 use crate::engine::{EngineError, Signature};
 use crate::metrics::Metrics;
-use crate::scheduling::queue::SHORT;
+use crate::scheduling::queue::{SHORT, SWIFT};
 use crate::scheduling::{Completed, Engines, JobError};
 use crate::tensor::Tensor;
 use tokio::sync::oneshot::{self, Receiver};
@@ -99,10 +99,7 @@ impl Bench {
     }
 
     fn calls_for(&mut self, model: usize, is_small: bool) -> usize {
-        let job = self.job(RunOptions {
-            is_small,
-            ..RunOptions::default()
-        });
+        let job = self.job(RunOptions { is_small, ..SMALL });
         self.state.submit(model, job, self.now).unwrap();
         self.state.call(None, self.now)
     }
@@ -131,6 +128,12 @@ const HIGH: RunOptions = RunOptions {
     priority: Priority::High,
     deadline: None,
     is_small: false,
+};
+
+const SMALL: RunOptions = RunOptions {
+    priority: Priority::Normal,
+    deadline: None,
+    is_small: true,
 };
 
 /// One model whose runs take so long; network threads run short jobs.
@@ -213,6 +216,69 @@ fn with_one_core_the_network_thread_runs_all_short_jobs() {
     let mut bench = helped(1, SHORT_COST);
     assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (0, 0, 0));
     assert!(bench.state.take_short(bench.now).is_some());
+}
+
+// While it runs one, what has come lies unread in its sockets, and runners have nothing to do.
+#[test]
+fn a_network_thread_takes_one_job_and_a_runner_a_batch() {
+    let mut bench = helped(2, SHORT_COST);
+    bench.state.models[0].batch = 2;
+    for _ in 0..4 {
+        let job = bench.job(SMALL);
+        bench.state.submit(0, job, bench.now).unwrap();
+    }
+    assert_eq!(ids(&bench.state.take_short(bench.now).unwrap()), [0]);
+    assert_eq!(ids(&bench.take().unwrap()), [1, 2]);
+}
+
+// With as many busy runners as cores, the network thread takes its turns from them: all of them run slower.
+#[test]
+fn a_runner_too_many_leaves_short_jobs_to_a_network_thread_that_looks_for_some() {
+    let mut bench = helped(2, SHORT_COST);
+    for _ in 0..4 {
+        bench.calls(0);
+    }
+    bench.state.start_helping();
+    let first = bench.take().unwrap();
+    assert!(bench.take().is_none());
+    let here = bench.state.take_short(bench.now).unwrap();
+    bench.state.finish(here, SHORT_COST, 1);
+    assert!(bench.take().is_none(), "it looks again");
+    bench.state.stop_helping();
+    let second = bench.take().unwrap();
+    for work in [first, second] {
+        bench.state.finish(work, SHORT_COST, 1);
+    }
+    bench.state.start_helping();
+    bench.state.close();
+    assert!(
+        bench.take().is_some(),
+        "it may be gone before what waits has been run"
+    );
+}
+
+// It has all cores anyway: to wake a runner would only make its client wait longer.
+#[test]
+fn a_job_that_is_alone_and_gets_all_cores_is_run_by_the_thread_that_read_it() {
+    let wide = |cost| {
+        let mut bench = Bench::new(2, &["Wide"], 1);
+        bench.state.be_helped();
+        bench.state.models[0].cost = cost;
+        bench
+    };
+    let mut bench = wide(SWIFT);
+    assert_eq!(bench.calls(0), 0);
+    let work = bench.state.take_short(bench.now).unwrap();
+    assert_eq!(bench.state.free, 0);
+    // Others came while it ran: there will be more.
+    assert_eq!(bench.calls(0), 0, "no core is free");
+    bench.state.finish(work, SWIFT, 1);
+    assert!(bench.state.take_short(bench.now).is_none());
+    assert_eq!(bench.state.call(None, bench.now), 1);
+    let mut slow = wide(SWIFT * 2);
+    assert_eq!(slow.calls(0), 1);
+    let mut narrow = helped(2, SWIFT);
+    assert_eq!(narrow.calls(0), 1, "it would keep others from the second core");
 }
 
 // Otherwise a slow model would keep the thread from the connections that it looks after.
