@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A request of more bytes may hold many rows: a small model takes long for them.
+/// A request of more bytes may hold many rows, or one of many elements: a small model takes long for them.
 const SMALL: usize = 128 << 10;
 
 /// A request whose names, types and shapes fit the model.
@@ -307,6 +307,15 @@ pub(super) fn in_time(deadline: Option<Instant>) -> Result<(), ApiError> {
     }
 }
 
+/// Whether the tensors are there and of the only size that one row has.
+fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
+    inputs.iter().zip(&signature.inputs).all(|(input, port)| {
+        let inner = port.shape.get(1..).unwrap_or_default();
+        let is_one = |tensor: &Tensor| tensor.shape().first().is_none_or(|&rows| rows == 1);
+        matches!(input, Input::Ready(tensor) if is_one(tensor)) && inner.iter().all(|&size| size >= 0)
+    })
+}
+
 /// Runs the model. The `room` of the request's body is taken at least until nothing of it waits any more.
 ///
 /// # Errors
@@ -319,7 +328,7 @@ pub(super) async fn run(
 ) -> Result<Answer, ApiError> {
     let Request { inputs, outputs, .. } = request;
     let options = RunOptions {
-        is_small: room.bytes() <= SMALL,
+        is_small: room.bytes() <= SMALL || is_one_row(&inputs, model.signature()),
         ..options
     };
     let prepare = Box::new(move || {
@@ -370,6 +379,28 @@ pub(super) mod tests {
             outputs: outputs.iter().map(port).collect(),
             opset: 17,
         }
+    }
+
+    // Two rows, or one of any size, may take much longer than what the model's runs are known to take.
+    #[test]
+    fn one_row_of_a_fixed_size_is_told_from_what_may_take_longer() {
+        let fixed = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);
+        let any = signature(&[("x", DataType::Fp32, &[-1, -1])], &[]);
+        let rows = |count: i64| {
+            [Input::Ready(
+                Tensor::zeros(DataType::Fp32, vec![count, 2]).unwrap(),
+            )]
+        };
+        assert!(is_one_row(&rows(1), &fixed));
+        assert!(!is_one_row(&rows(2), &fixed));
+        assert!(!is_one_row(&rows(1), &any));
+        let unread = [Input::Json {
+            name: "x".to_owned(),
+            datatype: DataType::Fp32,
+            shape: vec![1, 2],
+            json: Bytes::new(),
+        }];
+        assert!(!is_one_row(&unread, &fixed));
     }
 
     #[test]
