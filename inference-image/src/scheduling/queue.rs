@@ -47,22 +47,26 @@ impl Queue {
 
     /// Whether its runs are known to be short.
     pub(super) fn is_quick(&self) -> bool {
-        !self.cost.is_zero() && self.cost <= SHORT
+        self.takes_at_most(SHORT)
     }
 
     /// Whether a network thread may run what is next.
     pub(super) fn is_short(&self) -> bool {
-        self.is_quick() && self.next().is_some_and(|job| job.options.is_small)
+        self.is_quick() && self.is_next_small()
     }
 
     /// Whether what is next, on all cores, keeps a network thread for a short time only.
     pub(super) fn is_swift(&self) -> bool {
-        let is_known = self.next().is_some_and(|job| job.options.is_small) && !self.cost.is_zero();
-        is_known && self.cost <= SWIFT && self.engines.wide.is_some()
+        self.takes_at_most(SWIFT) && self.is_next_small() && self.engines.wide.is_some()
     }
 
-    fn next(&self) -> Option<&Job> {
-        self.high.front().or_else(|| self.normal.front())
+    fn takes_at_most(&self, limit: Duration) -> bool {
+        !self.cost.is_zero() && self.cost <= limit
+    }
+
+    fn is_next_small(&self) -> bool {
+        let next = self.high.front().or_else(|| self.normal.front());
+        next.is_some_and(|job| job.options.is_small)
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -77,28 +81,21 @@ impl Queue {
     }
 
     /// At most so many jobs for one run. One whose client left is dropped, one that would be late is told so; no
-    /// more are added than the first of them has time for.
-    pub(super) fn pop(&mut self, most: usize, by: Thread, now: Instant) -> Vec<Job> {
+    /// more are added than the first of them has time for. None if the first was no job any more: what is next
+    /// then may be for another thread.
+    pub(super) fn pop(&mut self, most: usize, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(most);
         let mut earliest: Option<Instant> = None;
-        let mut looked = 0;
         while jobs.len() < most {
             let run = self.cost * saturated(jobs.len() + 1);
             if !jobs.is_empty() && earliest.is_some_and(|deadline| now + run > deadline) {
                 break;
             }
-            // Whether the next one is for it, too, is not known yet.
-            if by == Thread::Network && looked > 0 {
-                break;
-            }
-            looked += 1;
             let Some(job) = self.high.pop_front().or_else(|| self.normal.pop_front()) else {
                 break;
             };
-            if job.reply.is_closed() {
-                continue;
-            }
             match job.options.deadline {
+                _ if job.reply.is_closed() => {}
                 Some(deadline) if now + self.least_cost > deadline => {
                     // Its client may have left in this moment.
                     let _ = job.reply.send(Err(JobError::Expired));
@@ -107,6 +104,9 @@ impl Queue {
                     earliest = [earliest, deadline].into_iter().flatten().min();
                     jobs.push(job);
                 }
+            }
+            if jobs.is_empty() {
+                break;
             }
         }
         jobs

@@ -14,15 +14,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 
 thread_local! {
-    static HELPER: RefCell<Option<Helper>> = const { RefCell::new(None) };
-}
-
-/// The task of a network thread that runs short jobs.
-struct Helper {
-    shared: Arc<Shared>,
-    woken: Arc<Notify>,
-    /// Whether it has been woken and still finds jobs.
-    is_active: bool,
+    /// What this thread helps, and how its task is woken that does.
+    static HELPER: RefCell<Option<(Arc<Shared>, Arc<Notify>)>> = const { RefCell::new(None) };
 }
 
 /// With nothing to do for this long, a runner measures what is not known yet.
@@ -88,11 +81,7 @@ impl Scheduler {
     pub fn help(&self) {
         let (shared, woken) = (Arc::clone(&self.shared), Arc::new(Notify::new()));
         locked(&shared.state).be_helped();
-        HELPER.set(Some(Helper {
-            shared: Arc::clone(&shared),
-            woken: Arc::clone(&woken),
-            is_active: false,
-        }));
+        HELPER.set(Some((Arc::clone(&shared), Arc::clone(&woken))));
         tokio::spawn(async move {
             loop {
                 woken.notified().await;
@@ -248,14 +237,12 @@ impl Shared {
 
     /// Wakes the task of this thread that runs short jobs.
     fn wake_helper(&self, state: &mut State) {
-        HELPER.with_borrow_mut(|helper| {
-            if let Some(helper) = helper
-                && std::ptr::eq(Arc::as_ptr(&helper.shared), self)
-                && !helper.is_active
+        HELPER.with_borrow(|helper| {
+            if let Some((shared, woken)) = helper
+                && std::ptr::eq(Arc::as_ptr(shared), self)
+                && state.start_helping()
             {
-                helper.is_active = true;
-                state.start_helping();
-                helper.woken.notify_one();
+                woken.notify_one();
             }
         });
     }
@@ -267,7 +254,6 @@ impl Shared {
         let next = state.take_short(now);
         if next.is_none() {
             state.stop_helping();
-            HELPER.with_borrow_mut(|helper| helper.iter_mut().for_each(|helper| helper.is_active = false));
         }
         let calls = state.call(None, now);
         drop(state);

@@ -29,8 +29,8 @@ pub(super) struct State {
     called: usize,
     /// Whether network threads run short jobs too.
     helped: bool,
-    /// Network threads that are running short jobs, one after the other, with a look at their connections between.
-    helping: usize,
+    /// Whether a network thread is running short jobs, one after the other, with a look at its connections between.
+    helping: bool,
     /// When short jobs were there side by side last.
     crowded: Option<Instant>,
     closed: bool,
@@ -85,7 +85,7 @@ impl State {
             running: 0,
             called: 0,
             helped: false,
-            helping: 0,
+            helping: false,
             crowded: None,
             closed: false,
             tuned: None,
@@ -170,11 +170,17 @@ impl State {
     /// Whether this model's job has all cores for itself, and nothing else is expected: then the thread that read it
     /// need not look after others while it runs, and to wake another one would only take time.
     fn is_alone(&self, model: usize, now: Instant) -> bool {
-        self.helped
-            && self.free == self.cores
-            && self.waiting() == 1
-            && self.models[model].is_swift()
-            && !self.is_crowded(now)
+        self.is_only_job() && self.models[model].is_swift() && !self.is_crowded(now)
+    }
+
+    /// Whether one job waits, and nothing runs.
+    fn is_only_job(&self) -> bool {
+        self.free == self.cores && self.waiting() == 1
+    }
+
+    /// Whether what is next of this model is for a network thread.
+    fn is_for_network(&self, model: usize, now: Instant) -> bool {
+        self.helped && (self.models[model].is_short() || self.is_alone(model, now))
     }
 
     fn is_crowded(&self, now: Instant) -> bool {
@@ -186,14 +192,14 @@ impl State {
         self.helped = true;
     }
 
-    /// A network thread will take short jobs until there is none for it.
-    pub(super) fn start_helping(&mut self) {
-        self.helping += 1;
+    /// A network thread will take short jobs until there is none for it. Returns whether it has to be woken for that.
+    pub(super) fn start_helping(&mut self) -> bool {
+        !std::mem::replace(&mut self.helping, true)
     }
 
     /// It found none.
     pub(super) fn stop_helping(&mut self) {
-        self.helping -= 1;
+        self.helping = false;
     }
 
     /// How many runners are to be woken for what waits; the caller may be about to take one job itself.
@@ -204,7 +210,7 @@ impl State {
         let Some(next) = self.next() else { return 0 };
         let taken = usize::from(caller.is_some());
         let mut most = self.free.min(self.waiting()).saturating_sub(self.called + taken);
-        if self.helped && self.models[next].is_short() || self.is_alone(next, now) {
+        if self.is_for_network(next, now) {
             let runners = self.running + self.called + usize::from(caller == Some(Thread::Runner));
             let room = (self.cores - 1).saturating_sub(runners);
             most = if self.is_crowded(now) { most.min(room) } else { 0 };
@@ -247,20 +253,24 @@ impl State {
     pub(super) fn take(&mut self, by: Thread, now: Instant) -> Option<Work> {
         loop {
             let model = self.next()?;
-            let is_short = self.models[model].is_short() || self.is_alone(model, now);
+            let is_for_network = self.is_for_network(model, now);
             // The last core is the network thread's: one runner more would only take turns with it.
-            let is_left = self.helping > 0 && self.running + 1 >= self.cores && !self.closed;
-            if is_short && by == Thread::Runner && is_left || !is_short && by == Thread::Network {
+            let is_left = self.helping && self.running + 1 >= self.cores && !self.closed;
+            let may_take = match by {
+                Thread::Network => is_for_network,
+                Thread::Runner => !(is_for_network && is_left),
+            };
+            if !may_take {
                 return None;
             }
-            let alone = self.free == self.cores && self.waiting() == 1;
+            let alone = self.is_only_job();
             let entry = &mut self.models[model];
             self.floor = self.floor.max(entry.spent);
             // Each core that is free gets its share of what waits.
             let share = entry.waiting().div_ceil(self.free);
             // While a network thread runs, nothing is read: it would have the runners starve if it took more.
             let batch = if by == Thread::Network { 1 } else { entry.batch };
-            let jobs = entry.pop(batch.min(share), by, now);
+            let jobs = entry.pop(batch.min(share), now);
             if jobs.is_empty() {
                 continue;
             }
