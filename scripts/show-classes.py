@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints what a model saw on a photograph: show-classes NAME, the answer and curl's seconds on standard input."""
+"""Prints the classes that a model found in a photograph: show-classes NAME, with the answer and curl's seconds on standard input."""
 import json
 import sys
 

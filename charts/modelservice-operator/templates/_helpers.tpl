@@ -70,7 +70,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Rights on what the operator watches and writes in the namespaces that it serves. */ -}}
+{{- /* Rights on the objects that the operator watches and writes in the namespaces that it serves. */ -}}
 {{- define "operator.serviceRules" -}}
 - apiGroups: [serving.modelservice.dev]
   resources: [modelservices]
@@ -78,7 +78,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [serving.modelservice.dev]
   resources: [modelservices/status]
   verbs: [patch]
-# Children name their ModelService as an owner whose deletion they block; some clusters ask for this right then.
+# Child objects block the deletion of the ModelService that owns them; some clusters require this right for that.
 - apiGroups: [serving.modelservice.dev]
   resources: [modelservices/finalizers]
   verbs: [update]
@@ -94,7 +94,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# Why a server is not ready is read from its pod's status: no right on logs is needed.
+# The pod's status says why a server is not ready, so no right to read logs is needed.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]

@@ -1,8 +1,8 @@
 # shellcheck shell=sh
-# Makes a node's mounts in the mount namespace it is started in, and holds them: mounts.sh FOLDER
+# Makes a node's mounts in the mount namespace in which it is started, and holds them: mounts.sh FOLDER
 set -eu
 folder=$1
-# What the kubelet mounts must be seen by containers, but the machine outside sees none of it.
+# Containers must see the kubelet's mounts, but the machine outside must not.
 mount --make-rshared /
 mount -t tmpfs -o mode=755 node-run /run
 mkdir -p /run/containerd /run/lock /run/cdi
@@ -10,14 +10,14 @@ mount --bind "$folder/kubelet" /var/lib/kubelet
 mount --make-rshared /var/lib/kubelet
 mount --bind "$folder/cni-data" /var/lib/cni
 mount --bind "$folder/log" /var/log
-# Names are those of the cluster. The file may be a link into /run.
+# Names are resolved as in the cluster. The file may be a link into /run.
 resolver=$(readlink -f /etc/resolv.conf || true)
 if [ -n "$resolver" ]; then
   mkdir -p "$(dirname "$resolver")"
   [ -e "$resolver" ] || : >"$resolver"
   mount --bind "$folder/resolv.conf" "$resolver"
 fi
-# The kubelet insists on these settings of the whole machine: it gets copies to set, the machine keeps its own.
+# The kubelet insists on setting these for the whole machine. It gets copies to set; the machine keeps its own values.
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
   [ -e "/proc/sys/$setting" ] || continue
   copy=$folder/kernel/$(echo "$setting" | tr / .)
