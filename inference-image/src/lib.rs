@@ -5,24 +5,16 @@
 //! `protocol` ← `serve`. Each knows only those to its left.
 
 pub mod app;
-pub mod cgroup;
-pub mod classify;
 pub mod config;
 pub mod connections;
-pub mod direct;
 pub mod engine;
-pub mod exit;
-pub mod front;
-pub mod lifecycle;
-pub mod load;
+pub mod image;
 pub mod metrics;
-pub mod notes;
-pub mod optimize;
+pub mod middleware;
+pub mod models;
 pub mod package;
-pub mod preprocess;
+pub mod process;
 pub mod protocol;
-pub mod reload;
+pub mod request_log;
 pub mod scheduling;
-pub mod service;
 pub mod tensor;
-pub mod yaml;

@@ -3,7 +3,7 @@
 use clap::Parser;
 use modelservice_server::app::{Arguments, LogFormat, run};
 use modelservice_server::engine::NO_TELEMETRY;
-use modelservice_server::exit;
+use modelservice_server::process::exit;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 

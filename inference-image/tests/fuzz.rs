@@ -12,11 +12,11 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use modelservice_contract::Limits;
 use modelservice_server::engine::{Engine, EngineError, Signature};
-use modelservice_server::lifecycle::{Lifecycle, Phase};
+use modelservice_server::models::Service;
+use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol::fuzz as parsers;
-use modelservice_server::service::Service;
 use modelservice_server::tensor::Tensor;
-use modelservice_server::{config, connections, package, preprocess, protocol};
+use modelservice_server::{config, connections, image, package, protocol};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -268,7 +268,7 @@ fn no_compressed_body_makes_its_decoder_fail() {
 
 #[test]
 fn no_image_makes_the_decoder_fail() {
-    fuzz("image", preprocess::fuzz);
+    fuzz("image", image::fuzz);
 }
 
 #[test]

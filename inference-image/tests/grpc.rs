@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures::stream::{StreamExt, iter};
 use modelservice_contract::{Limits, ServerConfig};
 use modelservice_server::engine::{Engine, EngineError, Port, Signature};
-use modelservice_server::lifecycle::{Lifecycle, Phase};
+use modelservice_server::models::Service;
+use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol::proto::infer_parameter::ParameterChoice;
 use modelservice_server::protocol::proto::model_infer_request::{
     InferInputTensor, InferRequestedOutputTensor,
@@ -22,7 +23,6 @@ use modelservice_server::protocol::proto::{
     RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
-use modelservice_server::service::Service;
 use modelservice_server::tensor::{DataType, Tensor};
 use modelservice_server::{config, protocol};
 use prost::Message;

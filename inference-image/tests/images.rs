@@ -7,8 +7,8 @@
 mod support;
 
 use modelservice_server::engine::Port;
+use modelservice_server::image::{Pipeline, fuzz};
 use modelservice_server::package::manifest;
-use modelservice_server::preprocess::{Pipeline, fuzz};
 use modelservice_server::scheduling::{InputError, InputProblem};
 use modelservice_server::tensor::{DataType, Tensor};
 use serde_json::Value;

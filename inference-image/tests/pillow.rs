@@ -5,8 +5,8 @@
 mod support;
 
 use modelservice_server::engine::Port;
+use modelservice_server::image::Pipeline;
 use modelservice_server::package::manifest;
-use modelservice_server::preprocess::Pipeline;
 use modelservice_server::tensor::DataType;
 use serde_json::Value;
 use support::{example, floats, image};

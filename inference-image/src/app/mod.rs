@@ -1,21 +1,22 @@
 //! The process: arguments, load, serve, leave.
 
 mod arguments;
+mod optimize;
 mod ports;
-mod signals;
 
 pub use arguments::{Arguments, Command, LogFormat};
 
+use crate::config;
 use crate::connections::{Server, Settings};
-use crate::exit::{self, Fatal};
-use crate::lifecycle::{Lifecycle, Phase};
-use crate::optimize::optimize;
+use crate::models::Service;
+use crate::process::cgroup;
+use crate::process::exit::{self, Fatal};
+use crate::process::lifecycle::{Lifecycle, Phase};
+use crate::process::signals::Signals;
 use crate::protocol::{self, Management};
-use crate::service::Service;
-use crate::{cgroup, config};
-use modelservice_contract::{CONFIG_ENV, Drain, ExitReason, ServerConfig};
+use modelservice_contract::{CONFIG_ENV, Drain, ServerConfig};
+use optimize::optimize;
 use ports::{Serving, address, listen, start_management};
-use signals::Signals;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
@@ -45,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     }
     let cores = cgroup::cores();
     let runtime = runtime(cores);
-    let runtime = runtime.map_err(|error| system("cannot start threads", &error))?;
+    let runtime = runtime.map_err(|error| Fatal::system("cannot start threads", &error))?;
     let result = runtime.block_on(live(arguments, config, cores));
     // What still waits for slow clients is not waited for.
     runtime.shutdown_background();
@@ -69,9 +70,10 @@ fn runtime(cores: usize) -> std::io::Result<Runtime> {
 /// Whoever asks to check a configuration wants to see what was understood.
 fn print(config: &ServerConfig) -> Result<(), Fatal> {
     use std::io::Write as _;
-    let text = config::effective(config).map_err(|error| system("cannot print the configuration", &error))?;
+    let text =
+        config::effective(config).map_err(|error| Fatal::system("cannot print the configuration", &error))?;
     let written = std::io::stdout().write_all(text.as_bytes());
-    written.map_err(|error| system("cannot print the configuration", &error))
+    written.map_err(|error| Fatal::system("cannot print the configuration", &error))
 }
 
 async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Result<(), Fatal> {
@@ -85,7 +87,7 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     let (library, drain) = (arguments.onnx_runtime.clone(), config.drain.clone());
     let loading = tokio::task::spawn_blocking(move || Service::load(&config, &library, cores));
     let service = tokio::select! {
-        service = loading => service.map_err(|error| system("loading failed", &error))??,
+        service = loading => service.map_err(|error| Fatal::system("loading failed", &error))??,
         () = signals.next() => leave_unloaded(),
     };
     let service = Arc::new(service);
@@ -153,8 +155,4 @@ fn announce(service: &Service, listener: &TcpListener) {
         onnxruntime_version = report.onnx_runtime_version,
         "serving"
     );
-}
-
-fn system(what: &str, error: &dyn std::fmt::Display) -> Fatal {
-    Fatal::new(ExitReason::SystemError, format!("{what}: {error}"))
 }

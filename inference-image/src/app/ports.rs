@@ -1,13 +1,12 @@
 //! The two ports: the management port, and what guards and watches the serving port.
 
-use super::system;
+use crate::config::reload::{self, Watched};
 use crate::connections::{self, Server, Settings, Tls};
-use crate::exit::Fatal;
-use crate::front::{AccessLog, Front, Observer, Tokens, Traces};
-use crate::lifecycle::Lifecycle;
 use crate::metrics::ConnectionMetrics;
+use crate::middleware::{AccessLog, Front, Observer, Tokens, Traces};
+use crate::process::exit::Fatal;
+use crate::process::lifecycle::Lifecycle;
 use crate::protocol::{self, Management};
-use crate::reload::{self, Watched};
 use modelservice_contract::{Drain, ExitReason, ServerConfig};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
@@ -16,7 +15,7 @@ use tokio::net::TcpListener;
 const MANAGEMENT_CONNECTIONS: usize = 128;
 
 pub(super) fn listen(port: u16) -> Result<TcpListener, Fatal> {
-    connections::listen(port).map_err(|error| system(&format!("cannot listen on port {port}"), &error))
+    connections::listen(port).map_err(|error| Fatal::system(&format!("cannot listen on port {port}"), &error))
 }
 
 pub(super) fn address(listener: &TcpListener) -> SocketAddr {
@@ -84,7 +83,7 @@ pub(super) fn start_management(
     settings: &Settings,
 ) -> Result<(), Fatal> {
     tracing::info!(address = %address(&listener), "management port open");
-    let failed = |error: &dyn std::fmt::Display| system("cannot start the management port", error);
+    let failed = |error: &dyn std::fmt::Display| Fatal::system("cannot start the management port", error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(&error))?;
     let listener = listener.into_std().map_err(|error| failed(&error))?;

@@ -1,8 +1,8 @@
 //! What one connection is doing: told by its socket and its requests, judged when its timer fires.
 //! Pure but for the clock that `begin` and its guard read.
 
-use crate::lifecycle::Retirement;
 use crate::metrics::Closed;
+use crate::process::lifecycle::Retirement;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};

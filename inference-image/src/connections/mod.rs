@@ -15,10 +15,10 @@ pub use http1::fuzz;
 pub use listen::listen;
 pub use tls::Tls;
 
-use crate::cgroup;
-use crate::front::Front;
-use crate::lifecycle::{Lifecycle, Phase};
 use crate::metrics::ConnectionMetrics;
+use crate::middleware::Front;
+use crate::process::cgroup;
+use crate::process::lifecycle::{Lifecycle, Phase};
 use activity::Times;
 use connection::Shared;
 use hyper::server::conn;

@@ -1,7 +1,7 @@
 //! TLS, and who may connect: certificate, key and client CA from files that may change while it runs.
 
+use crate::config::reload::{self, Contents};
 use crate::metrics::Reloaded;
-use crate::reload::{self, Contents};
 use modelservice_contract::Tls as Config;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;

@@ -1,6 +1,6 @@
 //! Execution providers by ONNX Runtime's name: is it in this runtime, and how is it asked for.
 
-use crate::exit::Fatal;
+use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use std::collections::BTreeMap;

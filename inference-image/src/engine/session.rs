@@ -1,7 +1,7 @@
 //! One ONNX Runtime session: its signature, and runs.
 
 use super::{Engine, EngineError, Port, Signature, value};
-use crate::exit::Fatal;
+use crate::process::exit::Fatal;
 use crate::tensor::Tensor;
 use modelservice_contract::ExitReason;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};

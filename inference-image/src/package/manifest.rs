@@ -2,8 +2,8 @@
 //! it fits the model is decided in `classify::ImageClassifier`.
 
 use super::MANIFEST_FILE;
-use crate::exit::Fatal;
-use crate::yaml;
+use crate::config::yaml;
+use crate::process::exit::Fatal;
 use modelservice_contract::ExitReason;
 use serde::Deserialize;
 use std::io::ErrorKind;

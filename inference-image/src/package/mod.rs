@@ -5,7 +5,7 @@
 
 pub mod manifest;
 
-use crate::exit::Fatal;
+use crate::process::exit::Fatal;
 use manifest::Manifest;
 use modelservice_contract::{ExitReason, ModelConfig};
 use sha2::{Digest, Sha256};

@@ -4,7 +4,7 @@
 
 use super::body::{Budget, Wanted};
 use super::grpc;
-use super::infer::{Input, Request};
+use super::inference::{Input, Request};
 use super::{kserve_v1, oip};
 use crate::engine::{Port, Signature};
 use crate::tensor::DataType;

@@ -2,9 +2,9 @@
 //! the serving port is saturated.
 
 use super::ApiError;
-use crate::lifecycle::{Lifecycle, Phase};
-use crate::load;
-use crate::service::Service;
+use crate::models::Service;
+use crate::models::duty_cycle;
+use crate::process::lifecycle::{Lifecycle, Phase};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -75,7 +75,7 @@ async fn load(State(management): State<Management>) -> Result<Response, ApiError
 
 /// Remembers every second how busy the models were; never ends.
 pub async fn record_load(management: Management) {
-    let mut second = tokio::time::interval(load::PERIOD);
+    let mut second = tokio::time::interval(duty_cycle::PERIOD);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         second.tick().await;

@@ -1,44 +1,33 @@
 //! HTTP and gRPC: from a request to a job and from its outputs to an answer. Each protocol is a module; none
-//! knows how a model is run, and what they share of an inference is `infer`.
+//! knows how a model is run, and what they share of an inference is `inference`.
 
 mod body;
-mod classes;
-mod classify;
-mod compressed;
+mod docs;
 mod error;
-mod examples;
-mod frames;
 pub mod fuzz;
 mod grpc;
-mod infer;
+mod images;
+mod inference;
 mod json;
-mod kept;
 mod kserve_v1;
-mod limited;
 mod management;
-mod multipart;
 mod oip;
-mod openapi;
-mod page;
-mod protocols;
-mod request;
-mod routes;
-mod triton;
-mod verbs;
+mod routing;
 
+pub(crate) use body::{Direct, Source};
+pub(crate) use docs::is_page_file;
 pub use error::ApiError;
 pub use grpc::proto;
 pub use management::{Management, record_load, router as management_router};
-pub(crate) use page::is_file as is_page_file;
-pub use protocols::Protocols;
+pub use routing::Protocols;
 
-use crate::lifecycle::{Lifecycle, Phase};
-use crate::service::{Model, Service};
+use crate::models::{Model, Service};
+use crate::process::lifecycle::{Lifecycle, Phase};
 use axum::Router;
 use body::Budget;
 use error::Quoted;
-use kept::Kept;
-use routes::Routes;
+use oip::Kept;
+use routing::{Routes, verbs};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,14 +128,14 @@ pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
     protocols(service, lifecycle).into_router()
 }
 
-/// What is served over HTTP but for gRPC; each route has its description in `openapi/openapi.yaml`.
+/// What is served over HTTP but for gRPC; each route has its description in `docs/openapi/openapi.yaml`.
 fn routes() -> Routes {
     let routes = Routes::default()
-        .get("/openapi.json", openapi::document)
+        .get("/openapi.json", docs::openapi)
         .get("/v1/models", oip::models)
         .get("/v1/models/{model}", oip::model_ready)
         .post("/v1/models/{model}", verbs::post)
         .get("/v2/models/{model}", oip::model)
         .post("/v2/models/{model}", verbs::post);
-    page::add(oip::add(routes))
+    docs::add(oip::add(routes))
 }

@@ -7,9 +7,9 @@ mod stage;
 #[path = "../support/mod.rs"]
 mod support;
 
-use modelservice_server::lifecycle::{Lifecycle, Phase};
+use modelservice_server::models::Service;
+use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol;
-use modelservice_server::service::Service;
 use prost::Message;
 use serde_json::{Value, json};
 use stage::{Stage, served};

@@ -3,7 +3,7 @@
 
 use super::head::{self, Head};
 use crate::connections::stream::Stream;
-use crate::direct::Source;
+use crate::protocol::Source;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use std::future::poll_fn;

@@ -1,13 +1,17 @@
 //! Reads request bodies within limits: of one body, of all bodies in memory together, and of time.
 
+pub(super) mod compressed;
 mod encoding;
+pub(super) mod frames;
 mod sink;
+mod zero_copy;
 
 pub(super) use encoding::{Decoder, Encoding, Refused};
 pub(super) use sink::{Room, Sink};
+pub(crate) use zero_copy::{Direct, Source};
 
-use super::ApiError;
-use crate::direct::Direct;
+use crate::protocol::ApiError;
+use crate::protocol::Direct;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;

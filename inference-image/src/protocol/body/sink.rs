@@ -1,7 +1,7 @@
 //! Where a body's bytes are gathered: one buffer whose tensors are aligned, within the limit and the room in
 //! memory that was given to it.
 
-use crate::direct::Direct;
+use crate::protocol::Direct;
 use crate::tensor::aligned;
 use bytes::{Bytes, BytesMut};
 use std::io;

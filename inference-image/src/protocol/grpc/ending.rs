@@ -4,7 +4,7 @@
 //! (<https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md>).
 
 use super::message;
-use crate::lifecycle::Retirement;
+use crate::process::lifecycle::Retirement;
 use crate::protocol::ApiError;
 use axum::Error;
 use axum::body::Body;

@@ -2,7 +2,7 @@
 //! (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 
 use super::SERVICE;
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::process::lifecycle::{Lifecycle, Phase};
 use crate::protocol::Api;
 use axum::Router;
 use axum::extract::Request as HttpRequest;

@@ -2,8 +2,8 @@
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use crate::protocol::ApiError;
+use crate::protocol::body::frames::Frames;
 use crate::protocol::body::{self, Budget, Decoder, Encoding, Received};
-use crate::protocol::frames::Frames;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -8,8 +8,8 @@ use super::proto::{
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use crate::engine::Port;
+use crate::models::VERSION;
 use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM, triton};
-use crate::service::VERSION;
 
 pub(super) fn server_live(_: &Api, _: ServerLiveRequest) -> Result<ServerLiveResponse, ApiError> {
     Ok(ServerLiveResponse { live: true })

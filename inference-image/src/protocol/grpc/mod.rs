@@ -19,12 +19,12 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/inference.rs"));
 }
 
-use super::body::Received;
-use super::request::{counted, unassigned};
-use super::{Api, ApiError, Named, infer};
 use crate::engine::Signature;
-use crate::lifecycle::Lifecycle;
 use crate::metrics::Outcome;
+use crate::process::lifecycle::Lifecycle;
+use crate::protocol::body::Received;
+use crate::protocol::inference::request::{counted, unassigned};
+use crate::protocol::{Api, ApiError, Named, inference};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -97,7 +97,7 @@ pub(super) async fn model_infer(api: &Api, request: Request) -> Response {
 async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> Result<Vec<Bytes>, ApiError> {
     let reading = async {
         let deadline = message::deadline(headers, arrived)?;
-        infer::in_time(deadline)?;
+        inference::in_time(deadline)?;
         let align = request::first_tensor_at;
         let received = message::receive(&api.budget, headers, body, deadline, align).await?;
         Ok((received, deadline))
@@ -129,7 +129,7 @@ async fn answer(
             .request(&received.bytes, signature)
             .map_err(ApiError::bad_request)?;
         let options = request.wishes.options(arrived, deadline);
-        let answer = infer::run(model, request, Arc::clone(&received.room), options).await?;
+        let answer = inference::run(model, request, Arc::clone(&received.room), options).await?;
         let started = Instant::now();
         let parameters = envelope.echoed().chain(parameter);
         let parts = response::encode(name, envelope.id, parameters, signature, answer);
@@ -146,7 +146,7 @@ async fn answer(
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn parse(message: &Bytes, signature: &Signature) -> Result<infer::Request, String> {
+pub(super) fn parse(message: &Bytes, signature: &Signature) -> Result<inference::Request, String> {
     Envelope::read(message).request(message, signature)
 }
 

@@ -3,7 +3,7 @@
 use super::contents;
 use super::wire::{Fields, Malformed, Value, varint};
 use crate::engine::Signature;
-use crate::protocol::infer::{Draft, Input, Request, Wishes, no_shared_memory};
+use crate::protocol::inference::{Draft, Input, Request, Wishes, no_shared_memory};
 use bytes::Bytes;
 
 /// Field of the tensors that come as bytes.

@@ -4,7 +4,7 @@ use super::proto::ModelInferResponse;
 use super::proto::model_infer_response::InferOutputTensor;
 use crate::engine::Signature;
 use crate::protocol::MODEL_VERSION;
-use crate::protocol::infer::Answer;
+use crate::protocol::inference::Answer;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};

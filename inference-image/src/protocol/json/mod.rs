@@ -1,6 +1,7 @@
 //! Tensors as JSON: lists in row-major order, flat or nested as the shape says.
 
 mod lift;
+pub(super) mod limited;
 mod list;
 mod number;
 mod write;

@@ -5,12 +5,12 @@
 
 mod objects;
 
-use super::body::{Received, Wanted};
-use super::infer::{self, Answer, Draft, Input, Output, Request, Wishes, position};
-use super::json::{self, Place, lift};
-use super::request::server_timing;
-use super::{Api, ApiError, Named};
 use crate::engine::{Port, Signature};
+use crate::protocol::body::{Received, Wanted};
+use crate::protocol::inference::request::server_timing;
+use crate::protocol::inference::{self, Answer, Draft, Input, Output, Request, Wishes, position};
+use crate::protocol::json::{self, Place, lift};
+use crate::protocol::{Api, ApiError, Named};
 use crate::scheduling::RunOptions;
 use crate::tensor::{DataType, Tensor};
 use axum::body::Body;
@@ -57,7 +57,7 @@ pub(super) async fn predict(
     body: Body,
 ) -> Result<Response, ApiError> {
     let model = named.model;
-    infer::admit(model, &options)?;
+    inference::admit(model, &options)?;
     let wanted = Wanted {
         deadline: options.deadline,
         ..Wanted::default()
@@ -65,7 +65,7 @@ pub(super) async fn predict(
     let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(bytes.len() as u64);
     let (request, form) = parse(&bytes, model.signature()).map_err(ApiError::bad_request)?;
-    let answer = infer::run(model, request, Arc::clone(&room), options).await?;
+    let answer = inference::run(model, request, Arc::clone(&room), options).await?;
     drop((bytes, room));
     let started = Instant::now();
     let timing = server_timing(answer.timing);
@@ -268,7 +268,7 @@ fn named<'a>(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::protocol::infer::tests::signature;
+    use crate::protocol::inference::tests::signature;
     use crate::scheduling::Timing;
     use serde_json::{Value, json};
 

@@ -1,14 +1,14 @@
 //! What the server tells of itself and its models.
 
 use crate::engine::Port;
+use crate::models::VERSION;
 use crate::protocol::body::Wanted;
+use crate::protocol::inference::request::Target;
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
     InferBatchStatistics, ModelConfig, ModelInput, ModelOutput, ModelStatistics, StatisticDuration,
 };
-use crate::protocol::request::Target;
 use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM, triton};
-use crate::service::VERSION;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};

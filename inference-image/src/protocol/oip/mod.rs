@@ -2,17 +2,21 @@
 //! extensions that its clients call. The protocol: <https://github.com/kserve/open-inference-protocol>; the
 //! extensions: <https://github.com/triton-inference-server/server/tree/main/docs/protocol>
 
+mod kept;
 mod metadata;
 mod raw;
 mod request;
 mod response;
+pub(super) mod triton;
 
-use super::body::{Encoding, Received, Wanted};
-use super::request::{Target, deadline, measured};
-use super::routes::Routes;
-use super::{Api, ApiError, Named, infer};
-use crate::direct::Direct;
+pub(super) use kept::Kept;
+
 use crate::engine::Signature;
+use crate::protocol::Direct;
+use crate::protocol::body::{Encoding, Received, Wanted};
+use crate::protocol::inference::request::{Target, deadline, measured};
+use crate::protocol::routing::routes::Routes;
+use crate::protocol::{Api, ApiError, Named, inference};
 use crate::scheduling::RunOptions;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -95,7 +99,7 @@ async fn answer(
         deadline,
         ..RunOptions::default()
     };
-    infer::admit(model, &options)?;
+    inference::admit(model, &options)?;
     let wanted = Wanted {
         aligned_at: header_length.unwrap_or(0),
         deadline,
@@ -106,7 +110,7 @@ async fn answer(
     let parsed = parse(&bytes, header_length, model.signature());
     let Parsed { echo, request } = parsed.map_err(ApiError::bad_request)?;
     let options = request.wishes.options(arrived, deadline);
-    let answer = infer::run(model, request, Arc::clone(&room), options).await?;
+    let answer = inference::run(model, request, Arc::clone(&room), options).await?;
     drop((bytes, room));
     let started = Instant::now();
     let response = response::encode(kept, &echo, answer, Encoding::accepted(headers)).await;

@@ -2,7 +2,7 @@
 //! and its shape follows from the signature, as Triton deduces it.
 
 use crate::engine::{Port, Signature};
-use crate::protocol::infer::{self, Draft, Input, Wishes};
+use crate::protocol::inference::{self, Draft, Input, Wishes};
 use crate::tensor::{DataType, Tensor};
 use bytes::Bytes;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 ///
 /// # Errors
 /// If the model has several inputs, or the shape cannot be deduced.
-pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<infer::Request, String> {
+pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<inference::Request, String> {
     let [port] = &signature.inputs[..] else {
         let count = signature.inputs.len();
         return Err(format!(
@@ -27,7 +27,7 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<infer::Reques
     } else {
         Tensor::from_wire(
             port.datatype,
-            shape(port, infer::takes_batches(signature), body.len())?,
+            shape(port, inference::takes_batches(signature), body.len())?,
             body.clone(),
         )
     };
@@ -69,7 +69,7 @@ fn shape(port: &Port, batched: bool, length: usize) -> Result<Vec<i64>, String> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::protocol::infer::tests::signature;
+    use crate::protocol::inference::tests::signature;
 
     fn deduced(shape: &[i64], output: &[i64], length: usize) -> Result<Vec<i64>, String> {
         let signature = signature(&[("x", DataType::Fp32, shape)], &[("y", DataType::Fp32, output)]);

@@ -1,9 +1,9 @@
 //! An inference request: JSON, or JSON followed by the bytes of its tensors.
 
 use crate::engine::Signature;
-use crate::protocol::infer::{self, Draft, Input, Wishes};
+use crate::protocol::inference::{self, Draft, Input, Wishes};
+use crate::protocol::json::limited::Limited;
 use crate::protocol::json::{Lifted, Place, lift};
-use crate::protocol::limited::Limited;
 use crate::tensor::{DataType, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -32,7 +32,7 @@ pub(in crate::protocol) struct Parsed {
     /// Echoed.
     pub(super) echo: Echo,
     /// What it asks for.
-    pub(in crate::protocol) request: infer::Request,
+    pub(in crate::protocol) request: inference::Request,
 }
 
 /// What comes back in the answer as it came, as JSON.
@@ -221,7 +221,7 @@ fn give(
 ) -> Result<(), String> {
     let (name, shape) = (&*given.name, given.shape.0);
     if given.parameters.shared_memory_region.is_some() {
-        return Err(infer::no_shared_memory("input", name));
+        return Err(inference::no_shared_memory("input", name));
     }
     let (index, datatype) = draft.input(name, &given.datatype, &shape)?;
     let data = data.filter(|data| data != "null");
@@ -275,7 +275,7 @@ fn want(draft: &mut Draft<'_>, output: &RequestOutput<'_>, binary: bool) -> Resu
         shared_memory_region,
     } = &output.parameters;
     if shared_memory_region.is_some() {
-        return Err(infer::no_shared_memory("output", &output.name));
+        return Err(inference::no_shared_memory("output", &output.name));
     }
     draft.want(&output.name, binary_data.unwrap_or(binary), *classification)
 }

@@ -3,11 +3,11 @@
 use super::HEADER_LENGTH;
 use super::request::Echo;
 use crate::protocol::body::Encoding;
-use crate::protocol::compressed::compress;
-use crate::protocol::frames::Frames;
-use crate::protocol::infer::{Answer, Output};
-use crate::protocol::kept::Kept;
-use crate::protocol::request::server_timing;
+use crate::protocol::body::compressed::compress;
+use crate::protocol::body::frames::Frames;
+use crate::protocol::inference::request::server_timing;
+use crate::protocol::inference::{Answer, Output};
+use crate::protocol::oip::kept::Kept;
 use crate::protocol::{ApiError, json};
 use crate::tensor::Tensor;
 use axum::body::Body;

@@ -1,0 +1,26 @@
+//! `modelservice-server optimize`: puts the optimised graph into a package, so that no start has to make it.
+
+use crate::engine::{BAKED_FOLDER, Runtime};
+use crate::package;
+use crate::process::exit::Fatal;
+use modelservice_contract::{ExecutionProvider, ModelConfig};
+use std::path::{Path, PathBuf};
+
+/// Optimises each package for this ONNX Runtime and this machine's processor, and returns where the graphs
+/// are. One that is there already is kept.
+///
+/// # Errors
+/// What is wrong with a package, or that it cannot be written.
+pub fn optimize(packages: &[PathBuf], library: &Path) -> Result<Vec<PathBuf>, Fatal> {
+    let runtime = Runtime::load(library, &ExecutionProvider::default())?;
+    let bake = |folder: &PathBuf| {
+        let name = folder.display().to_string();
+        let config = ModelConfig {
+            path: name.clone(),
+            name,
+            digest: None,
+        };
+        runtime.bake(&package::open(&config)?, &folder.join(BAKED_FOLDER))
+    };
+    packages.iter().map(bake).collect()
+}

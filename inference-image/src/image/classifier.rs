@@ -1,0 +1,370 @@
+//! Image classification: what `model.yaml` promises, checked once against the model's signature; then from
+//! an image to the model's inputs, and from its output to labelled probabilities.
+
+use crate::engine::{Port, Signature};
+use crate::image::Pipeline;
+use crate::package::manifest::{Activation, Manifest};
+use crate::scheduling::InputError;
+use crate::tensor::{DataType, Tensor};
+use half::{bf16, f16};
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// A manifest that fits its model.
+#[derive(Clone, Debug)]
+pub struct ImageClassifier {
+    pipeline: Pipeline,
+    takes_batches: bool,
+    output: usize,
+    labels: Vec<String>,
+    activation: Activation,
+    top_k: usize,
+}
+
+/// One class of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Index in the model's output.
+    pub class: usize,
+    /// Its name.
+    pub label: String,
+    /// Between 0 and 1.
+    pub probability: f32,
+}
+
+impl ImageClassifier {
+    /// Fits the manifest to the model.
+    ///
+    /// # Errors
+    /// A sentence that says what in `model.yaml` does not fit the model.
+    pub fn new(manifest: &Manifest, signature: &Signature, max_pixels: u64) -> Result<Self, String> {
+        let input = find("input", manifest.input.as_deref(), &signature.inputs)?;
+        if signature.inputs.len() != 1 {
+            return Err(format!(
+                "the model has {} inputs, a classifier of images has one: leave model.yaml out and use tensors",
+                signature.inputs.len()
+            ));
+        }
+        let output = find("output", manifest.output.as_deref(), &signature.outputs)?;
+        check_batch(&signature.inputs[input])?;
+        check_output(&signature.outputs[output], manifest.labels.names().len())?;
+        if manifest.postprocessing.top_k == 0 {
+            return Err("postprocessing.topK must be at least 1".to_owned());
+        }
+        let pipeline = Pipeline::new(&manifest.preprocessing, &signature.inputs[input], max_pixels)?;
+        let any_batch = |port: &Port| port.shape.len() > 1 && port.shape[0] < 0;
+        Ok(Self {
+            takes_batches: any_batch(&signature.inputs[input])
+                && any_batch(&signature.outputs[output])
+                && pipeline.fixed_size().is_some(),
+            pipeline,
+            output,
+            labels: manifest.labels.names().to_vec(),
+            activation: manifest.postprocessing.activation,
+            top_k: manifest.postprocessing.top_k,
+        })
+    }
+
+    /// Index of the output that holds the scores.
+    #[must_use]
+    pub const fn output(&self) -> usize {
+        self.output
+    }
+
+    /// The name of a class.
+    #[must_use]
+    pub fn label(&self, class: usize) -> Option<&str> {
+        self.labels.get(class).map(String::as_str)
+    }
+
+    /// Number of classes.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Classes in an answer unless the request says otherwise.
+    #[must_use]
+    pub fn top_k(&self) -> usize {
+        self.top_k.min(self.classes())
+    }
+
+    /// Whether several images can be one run: any number goes in, one row comes out for each, and pre-processing
+    /// makes all of one size.
+    #[must_use]
+    pub const fn takes_batches(&self) -> bool {
+        self.takes_batches
+    }
+
+    /// The model's inputs for some images: one, unless the model takes batches.
+    ///
+    /// # Errors
+    /// When an image is none, is broken or too large; its index comes with the error.
+    pub fn inputs(&self, images: &[impl AsRef<[u8]>]) -> Result<Vec<Tensor>, (usize, InputError)> {
+        Ok(vec![self.pipeline.batch(images)?])
+    }
+
+    /// Inputs of the size that the model takes, for warming up.
+    #[must_use]
+    pub fn blank(&self) -> Option<Vec<Tensor>> {
+        Some(vec![self.pipeline.blank()?])
+    }
+
+    /// For each of `images` images, the `top_k` most probable classes of its scores, best first.
+    ///
+    /// # Errors
+    /// When the model's output is not what its package promises.
+    pub fn answers(
+        &self,
+        scores: &Tensor,
+        images: usize,
+        top_k: usize,
+    ) -> Result<Vec<Vec<Prediction>>, String> {
+        let scores = floats(scores).ok_or("the output holds no floating-point numbers")?;
+        if scores.len() != self.classes() * images {
+            return Err(format!(
+                "the output holds {} values for {images} images, model.yaml has {} labels",
+                scores.len(),
+                self.classes()
+            ));
+        }
+        if scores.iter().any(|score| !score.is_finite()) {
+            return Err("the output holds values that are not finite".to_owned());
+        }
+        let rows = scores.chunks_exact(self.classes());
+        Ok(rows.map(|scores| self.best(scores, top_k)).collect())
+    }
+
+    fn best(&self, scores: &[f32], top_k: usize) -> Vec<Prediction> {
+        let probabilities = match self.activation {
+            Activation::None => Cow::Borrowed(scores),
+            Activation::Softmax => Cow::Owned(softmax(scores)),
+        };
+        let descending =
+            |&a: &usize, &b: &usize| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b));
+        let mut ranking: Vec<usize> = (0..probabilities.len()).collect();
+        // The best are parted from the others before they are sorted: there may be thousands of classes.
+        if top_k < ranking.len() {
+            ranking.select_nth_unstable_by(top_k, descending);
+            ranking.truncate(top_k);
+        }
+        ranking.sort_unstable_by(descending);
+        let prediction = |class: usize| Prediction {
+            class,
+            label: self.labels[class].clone(),
+            probability: probabilities[class],
+        };
+        ranking.into_iter().map(prediction).collect()
+    }
+}
+
+fn find(kind: &str, name: Option<&str>, ports: &[Port]) -> Result<usize, String> {
+    let names = || {
+        ports
+            .iter()
+            .map(|port| port.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    match (name, ports) {
+        (Some(name), _) => ports
+            .iter()
+            .position(|port| port.name == name)
+            .ok_or_else(|| format!("{kind} {name:?} is not in the model, it has: {}", names())),
+        (None, [_]) => Ok(0),
+        (None, _) => Err(format!(
+            "the model has several {kind}s, name one with `{kind}`: {}",
+            names()
+        )),
+    }
+}
+
+fn check_batch(input: &Port) -> Result<(), String> {
+    match input.shape.first() {
+        Some(..=1) => Ok(()),
+        _ => Err(format!(
+            "input {:?} has shape {:?}, the batch must be dynamic or 1",
+            input.name, input.shape
+        )),
+    }
+}
+
+/// One value per label; dimensions that are known only after a run are checked by the warm-up.
+fn check_output(output: &Port, labels: usize) -> Result<(), String> {
+    let float = matches!(
+        output.datatype,
+        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64
+    );
+    if !float {
+        return Err(format!(
+            "output {:?} is {}, scores must be floating-point",
+            output.name,
+            output.datatype.name()
+        ));
+    }
+    let dimensions = match &output.shape[..] {
+        [_, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    let known = dimensions.iter().all(|&dimension| dimension >= 0);
+    if known && dimensions.iter().product::<i64>() != labels as i64 {
+        return Err(format!(
+            "there are {labels} labels, output {:?} has shape {:?}",
+            output.name, output.shape
+        ));
+    }
+    Ok(())
+}
+
+fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
+    Some(match tensor.datatype() {
+        DataType::Fp32 => tensor.elements::<f32>()?.to_vec(),
+        #[allow(clippy::cast_possible_truncation)]
+        DataType::Fp64 => tensor
+            .elements::<f64>()?
+            .iter()
+            .map(|&value| value as f32)
+            .collect(),
+        DataType::Fp16 => tensor
+            .elements::<f16>()?
+            .iter()
+            .copied()
+            .map(f16::to_f32)
+            .collect(),
+        DataType::Bf16 => tensor
+            .elements::<bf16>()?
+            .iter()
+            .copied()
+            .map(bf16::to_f32)
+            .collect(),
+        _ => return None,
+    })
+}
+
+/// exp(x − max) / Σ exp(x − max); without the maximum large logits would overflow.
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
+    let sum: f32 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::package::manifest::parse;
+
+    fn signature(output: &[i64]) -> Signature {
+        let port = |name: &str, shape: &[i64]| Port {
+            name: name.into(),
+            datatype: DataType::Fp32,
+            shape: shape.into(),
+        };
+        Signature {
+            inputs: vec![port("x", &[-1, 3, 4, 4])],
+            outputs: vec![port("y", output)],
+            opset: 17,
+        }
+    }
+
+    fn classifier(manifest: &str, signature: &Signature) -> Result<ImageClassifier, String> {
+        let text =
+            format!("task: image-classification\nlabels: [cat, dog, cow]\npreprocessing: {{}}\n{manifest}");
+        ImageClassifier::new(&parse(&text).unwrap(), signature, 1 << 20)
+    }
+
+    fn scores(values: &[f32]) -> Tensor {
+        Tensor::from_vec(vec![1, values.len() as i64], values.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn logits_become_probabilities_best_first() {
+        let classifier = classifier("postprocessing: {activation: softmax}", &signature(&[-1, 3])).unwrap();
+        let answer = &classifier.answers(&scores(&[100.0, 102.0, 101.0]), 1, 2).unwrap()[0];
+        let labels: Vec<&str> = answer
+            .iter()
+            .map(|prediction| prediction.label.as_str())
+            .collect();
+        assert_eq!(labels, ["dog", "cow"]);
+        assert!((answer[0].probability - 0.665_24).abs() < 1e-4, "{answer:?}");
+        assert_eq!(answer[1].class, 2);
+    }
+
+    #[test]
+    fn probabilities_stay_as_they_are() {
+        let classifier = classifier("", &signature(&[1, 3, 1, 1])).unwrap();
+        assert_eq!(
+            classifier.answers(&scores(&[0.2, 0.7, 0.1]), 1, 3).unwrap()[0][0].probability,
+            0.7
+        );
+    }
+
+    // A row that is taken for another image's is a wrong answer.
+    #[test]
+    fn each_image_of_a_batch_has_its_row_and_equal_scores_keep_their_order() {
+        let classifier = classifier("", &signature(&[-1, 3])).unwrap();
+        let rows = scores(&[0.1, 0.8, 0.1, 0.4, 0.2, 0.4]);
+        let answers = classifier.answers(&rows, 2, 2).unwrap();
+        let classes: Vec<Vec<usize>> = answers
+            .iter()
+            .map(|answer| answer.iter().map(|prediction| prediction.class).collect())
+            .collect();
+        assert_eq!(classes, [[1, 0], [0, 2]]);
+    }
+
+    #[test]
+    fn only_a_model_whose_batch_is_open_at_both_ends_takes_batches() {
+        let resize = "preprocessing: {resize: {mode: stretch, width: 4, height: 4}}";
+        let takes = |input: &[i64], output: &[i64]| {
+            let mut signature = signature(output);
+            signature.inputs[0].shape = input.to_vec();
+            let text = format!("task: image-classification\nlabels: [cat, dog, cow]\n{resize}");
+            ImageClassifier::new(&parse(&text).unwrap(), &signature, 1 << 20)
+                .unwrap()
+                .takes_batches()
+        };
+        assert!(takes(&[-1, 3, 4, 4], &[-1, 3]));
+        assert!(!takes(&[1, 3, 4, 4], &[1, 3]) && !takes(&[-1, 3, 4, 4], &[3]));
+    }
+
+    // Broken numbers must not look like an answer.
+    #[test]
+    fn an_output_that_is_no_answer_is_an_error() {
+        let classifier = classifier("", &signature(&[-1, -1])).unwrap();
+        assert!(
+            classifier
+                .answers(&scores(&[f32::NAN, 0.0, 0.0]), 1, 1)
+                .unwrap_err()
+                .contains("finite")
+        );
+        assert!(
+            classifier
+                .answers(&scores(&[0.0; 4]), 1, 1)
+                .unwrap_err()
+                .contains("3 labels")
+        );
+    }
+
+    #[test]
+    fn a_manifest_that_does_not_fit_its_model_is_refused() {
+        for (manifest, output, word) in [
+            ("", &[-1_i64, 4][..], "3 labels"),
+            ("output: z", &[-1, 3], "\"z\""),
+            ("input: z", &[-1, 3], "\"z\""),
+            ("postprocessing: {topK: 0}", &[-1, 3], "topK"),
+        ] {
+            let problem = classifier(manifest, &signature(output)).unwrap_err();
+            assert!(problem.contains(word), "{manifest}: {problem}");
+        }
+        let mut batch = signature(&[-1, 3]);
+        batch.inputs[0].shape[0] = 8;
+        assert!(classifier("", &batch).unwrap_err().contains("batch"));
+        let mut integers = signature(&[-1, 3]);
+        integers.outputs[0].datatype = DataType::Int64;
+        assert!(classifier("", &integers).unwrap_err().contains("floating-point"));
+        let mut two = signature(&[-1, 3]);
+        two.outputs.push(two.outputs[0].clone());
+        assert!(classifier("", &two).unwrap_err().contains("several outputs"));
+    }
+}

@@ -1,0 +1,255 @@
+//! Resizing: with antialiasing in the same way as Pillow, without it as in `sample`. Only what is left after
+//! the crop is computed.
+
+use super::sample;
+use crate::image::pixels::{Pixels, margin};
+use crate::package::manifest::{Filter, Resize, Size};
+use crate::scheduling::{InputError, InputProblem};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+/// Resizes and, where that saves work, cuts `crop` out of the middle: `Pixels::centre` does the rest.
+pub(super) fn resize(
+    image: Pixels,
+    how: &Resize,
+    crop: Option<Size>,
+    max_pixels: u64,
+) -> Result<Pixels, InputError> {
+    let size = match *how {
+        Resize::Stretch { width, height, .. } => Size { width, height },
+        Resize::ShortestEdge { size, .. } => shortest_edge(image.size(), size),
+    };
+    if size == image.size() {
+        return Ok(image);
+    }
+    // A strip of one pixel's height would grow to a huge picture.
+    if u64::from(size.width) * u64::from(size.height) > max_pixels {
+        let Size { width, height } = image.size();
+        return Err(problem(
+            InputProblem::TooLarge,
+            format!("the image is too narrow to be resized: {width}×{height}"),
+        ));
+    }
+    let (columns, rows) = (
+        Axis::new(image.size().width, size.width, crop.map(|crop| crop.width)),
+        Axis::new(image.size().height, size.height, crop.map(|crop| crop.height)),
+    );
+    let resized = match (how.filter(), how.antialias()) {
+        (Filter::Bilinear, false) => return Ok(sample::bilinear(&image, columns, rows)),
+        // A place on the border of two pixels must not move by a rounding.
+        (Filter::Nearest, _) => pass(&image, ResizeAlg::Nearest, columns.whole(), rows.whole()),
+        (Filter::Bilinear, true) => filtered(&image, FilterType::Bilinear, columns, rows, max_pixels),
+        (Filter::Bicubic, _) => filtered(&image, FilterType::CatmullRom, columns, rows, max_pixels),
+        (Filter::Lanczos, _) => filtered(&image, FilterType::Lanczos3, columns, rows, max_pixels),
+    };
+    resized.map_err(|error| problem(InputProblem::Malformed, format!("cannot resize: {error}")))
+}
+
+/// The shorter edge becomes `edge`; the longer is cut to whole pixels, as torchvision does.
+fn shortest_edge(Size { width, height }: Size, edge: u32) -> Size {
+    let long = |long: u32, short: u32| {
+        u32::try_from(u64::from(edge) * u64::from(long) / u64::from(short.max(1))).unwrap_or(u32::MAX)
+    };
+    if width <= height {
+        Size {
+            width: edge,
+            height: long(height, width),
+        }
+    } else {
+        Size {
+            width: long(width, height),
+            height: edge,
+        }
+    }
+}
+
+/// Columns or rows: how many there are, how many they become, and which of these are wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Axis {
+    pub(super) from: u32,
+    pub(super) to: u32,
+    pub(super) start: u32,
+    pub(super) length: u32,
+}
+
+impl Axis {
+    /// `wanted` out of the middle.
+    fn new(from: u32, to: u32, wanted: Option<u32>) -> Self {
+        let length = wanted.map_or(to, |wanted| wanted.min(to));
+        let start = margin(to, length);
+        Self {
+            from,
+            to,
+            start,
+            length,
+        }
+    }
+
+    /// Everything is wanted.
+    fn whole(self) -> Self {
+        Self::new(self.from, self.to, None)
+    }
+
+    /// Nothing changes, between two columns or rows.
+    fn kept(from: u32, start: u32, length: u32) -> Self {
+        Self {
+            from,
+            to: from,
+            start,
+            length,
+        }
+    }
+
+    /// Where the wanted part begins in the source, and how long it is there.
+    fn source(self) -> (f64, f64) {
+        let at_source = |place: u32| f64::from(place) * f64::from(self.from) / f64::from(self.to);
+        let start = at_source(self.start);
+        (start, at_source(self.length).min(f64::from(self.from) - start))
+    }
+
+    /// The first column or row of the source that counts for the wanted part, and how many there are from
+    /// there; a few more do no harm.
+    fn counting(self, filter: FilterType) -> (u32, u32) {
+        let lobes = match filter {
+            FilterType::Lanczos3 => 3.0,
+            FilterType::CatmullRom => 2.0,
+            _ => 1.0,
+        };
+        let reach = lobes * (f64::from(self.from) / f64::from(self.to)).max(1.0) + 2.0;
+        let (start, length) = self.source();
+        // Both lie between 0 and `from`.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let (first, end) = (
+            (start - reach).max(0.0) as u32,
+            (start + length + reach).min(f64::from(self.from)) as u32,
+        );
+        (first, end - first)
+    }
+}
+
+/// Horizontally first, then vertically, rounded to 8 bits in between: Pillow's order. In one step the
+/// library takes the other order, and some pixels come out different.
+fn filtered(
+    image: &Pixels,
+    filter: FilterType,
+    columns: Axis,
+    rows: Axis,
+    max_pixels: u64,
+) -> Result<Pixels, Box<dyn std::error::Error>> {
+    let algorithm = ResizeAlg::Convolution(filter);
+    let (first, count) = rows.counting(filter);
+    // A tall strip would become huge in between.
+    if u64::from(columns.length) * u64::from(count) > max_pixels {
+        return pass(image, algorithm, columns, rows);
+    }
+    let wide = pass(image, algorithm, columns, Axis::kept(rows.from, first, count))?;
+    let (top, height) = rows.source();
+    let (width, top) = (f64::from(columns.length), top - f64::from(first));
+    let part = (0.0, top, width, height.min(f64::from(count) - top));
+    convolve(
+        &wide,
+        algorithm,
+        Size {
+            width: columns.length,
+            height: rows.length,
+        },
+        part,
+    )
+}
+
+fn pass(
+    image: &Pixels,
+    algorithm: ResizeAlg,
+    columns: Axis,
+    rows: Axis,
+) -> Result<Pixels, Box<dyn std::error::Error>> {
+    let ((left, width), (top, height)) = (columns.source(), rows.source());
+    let size = Size {
+        width: columns.length,
+        height: rows.length,
+    };
+    convolve(image, algorithm, size, (left, top, width, height))
+}
+
+/// Makes `size` of a part of the image: left, top, width and height.
+fn convolve(
+    image: &Pixels,
+    algorithm: ResizeAlg,
+    size: Size,
+    (left, top, width, height): (f64, f64, f64, f64),
+) -> Result<Pixels, Box<dyn std::error::Error>> {
+    let pixel = if image.channels() == 1 {
+        PixelType::U8
+    } else {
+        PixelType::U8x3
+    };
+    let source = ImageRef::new(image.size().width, image.size().height, image.bytes(), pixel)?;
+    let mut target = Image::new(size.width, size.height, pixel);
+    let options = ResizeOptions::new()
+        .resize_alg(algorithm)
+        .crop(left, top, width, height);
+    Resizer::new().resize(&source, &mut target, &options)?;
+    Ok(Pixels::new(size, image.channels(), target.into_vec()))
+}
+
+fn problem(problem: InputProblem, message: String) -> InputError {
+    InputError { problem, message }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_shorter_edge_decides() {
+        let size = |width, height| Size { width, height };
+        assert_eq!(shortest_edge(size(640, 480), 256), size(341, 256));
+        assert_eq!(shortest_edge(size(480, 641), 256), size(256, 341));
+        assert_eq!(shortest_edge(size(1, u32::MAX), 256), size(256, u32::MAX));
+    }
+
+    /// What is not computed must make no difference to what is, but for the last bits of a few pixels: the
+    /// library's weights have as many bits as the largest of them leaves room for.
+    #[test]
+    fn cutting_while_resizing_gives_the_pixels_of_cutting_afterwards() {
+        for (width, height) in [(97, 61), (40, 90), (33, 33), (300, 7)] {
+            let bytes = (0..width * height * 3).map(|index| (index * index / 7 % 251) as u8);
+            let image = Pixels::new(Size { width, height }, 3, bytes.collect());
+            for (filter, antialias) in [
+                (Filter::Nearest, true),
+                (Filter::Bilinear, false),
+                (Filter::Bilinear, true),
+                (Filter::Bicubic, true),
+                (Filter::Lanczos, true),
+            ] {
+                for (size, crop) in [(32, 27), (61, 60), (12, 12), (50, 1)] {
+                    let how = Resize::ShortestEdge {
+                        size,
+                        filter,
+                        antialias,
+                    };
+                    let crop = Size {
+                        width: crop,
+                        height: crop,
+                    };
+                    let resized = |part: Option<Size>| {
+                        let resized = resize(image.clone(), &how, part, 1 << 20).unwrap();
+                        let rows = resized.centre(crop).unwrap().rows().collect::<Vec<_>>();
+                        rows.concat()
+                    };
+                    let (cut, whole) = (resized(Some(crop)), resized(None));
+                    let differences: Vec<u8> = cut.iter().zip(&whole).map(|(a, b)| a.abs_diff(*b)).collect();
+                    let different = differences.iter().filter(|&&difference| difference != 0).count();
+                    assert!(
+                        differences.iter().all(|&difference| difference <= 2) && different * 20 <= cut.len(),
+                        "{how:?} of {width}×{height}, {crop:?}: {different} of {} differ",
+                        cut.len()
+                    );
+                    let exact = matches!((filter, antialias), (Filter::Nearest, _) | (_, false));
+                    assert!(!exact || different == 0, "{how:?} of {width}×{height}, {crop:?}");
+                }
+            }
+        }
+    }
+}

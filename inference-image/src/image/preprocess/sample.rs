@@ -1,0 +1,103 @@
+//! Resizing without antialiasing: bilinear interpolation between the four pixels around each sampling point,
+//! at half-pixel centres, as OpenCV's INTER_LINEAR and torch's interpolate(…, align_corners=False,
+//! antialias=False) do it. When an image is made smaller, most of its pixels are not looked at.
+
+use super::resize::Axis;
+use crate::image::pixels::Pixels;
+use crate::package::manifest::Size;
+
+/// Where one row or column of the result is sampled: between two of the source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tap {
+    first: usize,
+    second: usize,
+    /// Of the second, from 0 to 1.
+    weight: f32,
+}
+
+pub(super) fn bilinear(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
+    let size = Size {
+        width: columns.length,
+        height: rows.length,
+    };
+    let (columns, rows) = (taps(columns), taps(rows));
+    let channels = image.channels();
+    let line = image.size().width as usize * channels;
+    let mut bytes = Vec::with_capacity(rows.len() * columns.len() * channels);
+    for row in rows {
+        let (above, below) = (
+            &image.bytes()[row.first * line..][..line],
+            &image.bytes()[row.second * line..][..line],
+        );
+        for column in &columns {
+            for channel in 0..channels {
+                let (left, right) = (
+                    column.first * channels + channel,
+                    column.second * channels + channel,
+                );
+                let upper = between(f32::from(above[left]), f32::from(above[right]), column.weight);
+                let lower = between(f32::from(below[left]), f32::from(below[right]), column.weight);
+                bytes.push(rounded(between(upper, lower, row.weight)));
+            }
+        }
+    }
+    Pixels::new(size, channels, bytes)
+}
+
+fn between(first: f32, second: f32, weight: f32) -> f32 {
+    first + (second - first) * weight
+}
+
+/// Of a number from 0 to 255.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn rounded(value: f32) -> u8 {
+    (value + 0.5) as u8
+}
+
+/// The sampling points of the wanted part; beyond the outermost centres the edge is repeated.
+fn taps(axis: Axis) -> Vec<Tap> {
+    let scale = f64::from(axis.from) / f64::from(axis.to);
+    let last = axis.from - 1;
+    let tap = |index: u32| {
+        let place = ((f64::from(index) + 0.5) * scale - 0.5).clamp(0.0, f64::from(last));
+        // Not negative, and less than 2^32.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let first = place as usize;
+        #[allow(clippy::cast_possible_truncation)]
+        let weight = place.fract() as f32;
+        Tap {
+            first,
+            second: (first + 1).min(last as usize),
+            weight,
+        }
+    };
+    (axis.start..axis.start + axis.length).map(tap).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_lie_at_the_centres_of_pixels_and_the_edge_is_repeated() {
+        let tap = |first, second, weight| Tap {
+            first,
+            second,
+            weight,
+        };
+        let taps = |from, to| {
+            taps(Axis {
+                from,
+                to,
+                start: 0,
+                length: to,
+            })
+        };
+        assert_eq!(taps(4, 2), [tap(0, 1, 0.5), tap(2, 3, 0.5)]);
+        assert_eq!(
+            taps(2, 4),
+            [tap(0, 1, 0.0), tap(0, 1, 0.25), tap(0, 1, 0.75), tap(1, 1, 0.0)]
+        );
+        assert_eq!(taps(1, 2), [tap(0, 0, 0.0); 2]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Who reads what is known of a request when it is answered: the access log and traces.
+
+use super::access_log::AccessLog;
+use super::traces::Traces;
+use crate::request_log::Notes;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use hyper::body::Body as _;
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{TraceContextExt, TraceId};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What is read of requests.
+#[derive(Default)]
+pub struct Observer {
+    /// Lines for some requests.
+    pub access_log: Option<AccessLog>,
+    /// Spans for some requests.
+    pub traces: Option<Traces>,
+}
+
+/// A request, from its head to its answer.
+pub(super) struct Observed {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) started: Instant,
+    /// Whether more than a failure is wanted of it.
+    sampled: Option<Box<Sampled>>,
+}
+
+/// What is only remembered of requests that are read of.
+struct Sampled {
+    logged: bool,
+    began: SystemTime,
+    parent: Context,
+    request_bytes: Option<u64>,
+}
+
+/// What is known of a request in the end.
+pub(super) struct Facts<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    pub(super) status: StatusCode,
+    /// gRPC's own status, where it stands in the head of the answer.
+    pub(super) grpc_status: Option<&'a str>,
+    pub(super) request_bytes: Option<u64>,
+    pub(super) response_bytes: Option<u64>,
+    pub(super) duration: Duration,
+    pub(super) notes: &'a Notes,
+}
+
+impl Facts<'_> {
+    /// Whether the server is at fault: 500, and INTERNAL or UNKNOWN over gRPC. To be full is no fault.
+    pub(super) fn is_failure(&self) -> bool {
+        self.status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self.grpc_status, Some("2" | "13"))
+    }
+}
+
+impl Observer {
+    /// Looks at a request before it is answered.
+    pub(super) fn begin<B>(&self, request: &Request<B>) -> Option<Observed> {
+        if self.access_log.is_none() && self.traces.is_none() {
+            return None;
+        }
+        let logged = self.access_log.as_ref().is_some_and(AccessLog::samples);
+        let sampled = (logged || self.traces.is_some()).then(|| {
+            let headers = request.headers();
+            let length = headers.get(header::CONTENT_LENGTH);
+            Box::new(Sampled {
+                logged,
+                began: SystemTime::now(),
+                parent: TraceContextPropagator::new()
+                    .extract_with_context(&Context::new(), &Headers(headers)),
+                request_bytes: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            })
+        });
+        Some(Observed {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            started: Instant::now(),
+            sampled,
+        })
+    }
+
+    /// Tells of a request that is answered now.
+    pub(super) fn end(&self, observed: &Observed, response: &Response<Body>, notes: &Notes) {
+        let sampled = observed.sampled.as_deref();
+        let facts = Facts {
+            method: &observed.method,
+            path: observed.uri.path(),
+            status: response.status(),
+            grpc_status: response
+                .headers()
+                .get("grpc-status")
+                .and_then(|value| value.to_str().ok()),
+            request_bytes: sampled.and_then(|sampled| sampled.request_bytes),
+            response_bytes: response.body().size_hint().exact(),
+            duration: observed.started.elapsed(),
+            notes,
+        };
+        let mut trace = sampled.map(|sampled| sampled.parent.span().span_context().trace_id());
+        if let (Some(traces), Some(sampled)) = (&self.traces, sampled) {
+            trace = Some(traces.record(&facts, &sampled.parent, sampled.began));
+        }
+        if let Some(log) = &self.access_log {
+            let trace = trace.filter(|id| *id != TraceId::INVALID);
+            log.write(&facts, sampled.is_some_and(|sampled| sampled.logged), trace);
+        }
+    }
+}
+
+impl Observed {
+    /// Whether notes are wanted.
+    pub(super) const fn is_sampled(&self) -> bool {
+        self.sampled.is_some()
+    }
+}
+
+/// Headers as OpenTelemetry reads them.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(header::HeaderName::as_str).collect()
+    }
+}

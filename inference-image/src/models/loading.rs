@@ -1,0 +1,323 @@
+//! From a model's configuration to engines that have run once: everything that must hold before it is served.
+
+use super::warm_up;
+use crate::engine::{Cache, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
+use crate::image::classifier::ImageClassifier;
+use crate::package::{self, manifest::Manifest};
+use crate::process::exit::Fatal;
+use crate::scheduling::{Curve, Engines, MakeEngine, Store, Tuner, timed, wide_pays};
+use crate::tensor::Tensor;
+use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is spent before ready on finding out whether batches are worth anything.
+const QUICK_TUNING: Duration = Duration::from_millis(50);
+/// Sessions of a model on a device: one computes while the other's data is moved.
+const DEVICE_SESSIONS: usize = 2;
+
+/// What the configuration says of all models.
+pub(super) struct Settings {
+    cores: usize,
+    max_batch: usize,
+    cache: Cache,
+}
+
+impl Settings {
+    pub(super) fn new(config: &ServerConfig, cores: usize) -> Self {
+        Self {
+            cores,
+            max_batch: config.scheduling.max_batch_size as usize,
+            cache: Cache {
+                path: config.cache.path.as_ref().map(Into::into),
+            },
+        }
+    }
+}
+
+/// A model that has been loaded and not run yet.
+pub(super) struct Candidate {
+    narrow: Vec<Box<dyn Engine>>,
+    manifest: Option<Manifest>,
+    digest: Option<String>,
+    description: Description,
+    graph: GraphSource,
+    load_time: Duration,
+    tuning: Option<Tuning>,
+}
+
+/// What more can be made of the model.
+struct Tuning {
+    model: Arc<OnnxModel>,
+    cores: usize,
+    max_batch: usize,
+    /// What is known from an earlier start.
+    curve: Curve,
+    /// Computes on all cores.
+    wide: Option<Box<dyn Engine>>,
+}
+
+/// A model that may be served.
+pub(super) struct Ready {
+    pub(super) engines: Engines,
+    pub(super) signature: Signature,
+    pub(super) classifier: Option<ImageClassifier>,
+    pub(super) curve: Curve,
+    pub(super) tuner: Option<Tuner>,
+    pub(super) report: ModelReport,
+}
+
+impl Candidate {
+    /// Reads the package and makes the sessions.
+    pub(super) fn load(
+        config: &ModelConfig,
+        runtime: &Arc<Runtime>,
+        settings: &Settings,
+    ) -> Result<Self, Fatal> {
+        let started = Instant::now();
+        let (package, ahead) = std::thread::scope(|scope| {
+            let ahead = scope.spawn(|| runtime.ahead(Path::new(&config.path), &settings.cache));
+            (package::open(config), ahead.join().ok().flatten())
+        });
+        let package = package?;
+        let model = Arc::new(runtime.load_model(&package, &settings.cache, ahead)?);
+        let sessions = if runtime.is_cpu() {
+            settings.cores
+        } else {
+            settings.cores.min(DEVICE_SESSIONS)
+        };
+        let mut curve = model.curve(settings.cores).unwrap_or_default();
+        curve = curve.up_to(settings.max_batch);
+        let is_wide = runtime.is_cpu() && settings.cores > 1 && curve.wide != Some(false);
+        let Engines { narrow, wide } = engines(&model, sessions, is_wide.then_some(settings.cores))?;
+        Ok(Self {
+            narrow,
+            manifest: package.manifest,
+            digest: Some(package.digest),
+            description: model.description().clone(),
+            graph: model.graph(),
+            load_time: started.elapsed(),
+            tuning: Some(Tuning {
+                model,
+                curve,
+                wide,
+                cores: settings.cores,
+                max_batch: settings.max_batch,
+            }),
+        })
+    }
+
+    /// Engines that were made elsewhere.
+    pub(super) fn of(narrow: Vec<Box<dyn Engine>>, manifest: Option<Manifest>) -> Self {
+        Self {
+            narrow,
+            manifest,
+            digest: None,
+            description: Description::default(),
+            graph: GraphSource::Original,
+            load_time: Duration::ZERO,
+            tuning: None,
+        }
+    }
+
+    /// Runs each session once, measures, and fits `model.yaml` to the model.
+    ///
+    /// # Errors
+    /// `ModelInvalid` if the manifest does not fit the model or a run fails.
+    pub(super) fn make_ready(mut self, config: &ModelConfig, max_pixels: u64) -> Result<Ready, Fatal> {
+        let invalid = |problem: String| Fatal::new(ExitReason::ModelInvalid, problem);
+        let signature = self.narrow.first().map(|engine| engine.signature().clone());
+        let signature = signature.ok_or_else(|| invalid("no engine".into()))?;
+        let classifier = self
+            .manifest
+            .as_ref()
+            .map(|manifest| ImageClassifier::new(manifest, &signature, max_pixels))
+            .transpose()
+            .map_err(|problem| {
+                invalid(format!(
+                    "{} does not fit the model: {problem}",
+                    package::MANIFEST_FILE
+                ))
+            })?;
+        let rows = match &classifier {
+            Some(classifier) => classifier.blank().map(|row| vec![row]),
+            None => warm_up::rows(&signature),
+        };
+        if rows.is_none() {
+            tracing::info!("the model takes inputs of any size, it is not warmed up");
+        }
+        let row = rows.map(|rows| warm_up_all(&mut self.narrow, rows, classifier.as_ref()));
+        let row = row.transpose().map_err(invalid)?;
+        let report = self.report(config, &signature);
+        let (wide, tuner, curve) = match (self.tuning, row) {
+            (Some(tuning), Some(row)) => tuning.measure(&signature, &row, self.narrow.first_mut()),
+            _ => (None, None, Curve::default()),
+        };
+        Ok(Ready {
+            engines: Engines {
+                narrow: self.narrow,
+                wide,
+            },
+            curve,
+            tuner,
+            signature,
+            classifier,
+            report,
+        })
+    }
+
+    fn report(&self, config: &ModelConfig, signature: &Signature) -> ModelReport {
+        let specs = |ports: &[Port]| ports.iter().map(Port::spec).collect();
+        let description = &self.description;
+        ModelReport {
+            name: config.name.clone(),
+            digest: self
+                .digest
+                .clone()
+                .or_else(|| config.digest.clone())
+                .unwrap_or_default(),
+            opset: signature.opset,
+            inputs: specs(&signature.inputs),
+            outputs: specs(&signature.outputs),
+            producer: description.producer.clone(),
+            description: description.description.clone(),
+            metadata: description.metadata.clone(),
+            graph: self.graph,
+            load_seconds: self.load_time.as_secs_f64(),
+        }
+    }
+}
+
+impl Tuning {
+    /// The session for all cores, where it is faster, and what batches cost.
+    fn measure(
+        self,
+        signature: &Signature,
+        row: &[Tensor],
+        narrow: Option<&mut Box<dyn Engine>>,
+    ) -> (Option<Box<dyn Engine>>, Option<Tuner>, Curve) {
+        let Self {
+            model,
+            cores,
+            max_batch,
+            mut curve,
+            wide,
+        } = self;
+        let is_known = curve.single() > Duration::ZERO;
+        if let Some(engine) = narrow.filter(|_| !is_known)
+            && let Some(took) = timed(engine.as_mut(), row)
+        {
+            curve.add(1, took);
+        }
+        let wide = paying(wide, &mut curve, row);
+        let (maker, keeper) = (Arc::clone(&model), Arc::clone(&model));
+        let make: MakeEngine = Box::new(move || {
+            let engine = maker.engine(1);
+            maker.tidy();
+            Some(Box::new(engine.ok()?) as Box<dyn Engine>)
+        });
+        let store: Store = Box::new(move |curve| keeper.store_curve(cores, curve));
+        let mut tuner = Tuner::new(signature, row, max_batch, curve.clone(), make, store);
+        match tuner.as_mut() {
+            None => {
+                model.store_curve(cores, &curve);
+                model.tidy();
+            }
+            Some(tuner) if !is_known => tuner.quick(QUICK_TUNING),
+            Some(_) => {}
+        }
+        let curve = tuner.as_ref().map_or(curve, |tuner| tuner.curve().clone());
+        (wide, tuner, curve)
+    }
+}
+
+/// So many sessions of one thread each, and one of `wide` threads, made side by side.
+fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engines, Fatal> {
+    let make = |threads| {
+        model
+            .engine(threads)
+            .map(|engine| Box::new(engine) as Box<dyn Engine>)
+    };
+    let (narrow, wide) = std::thread::scope(|scope| {
+        let narrow: Vec<_> = (0..narrow).map(|_| scope.spawn(|| make(1))).collect();
+        let wide = wide.map(|threads| scope.spawn(move || make(threads)));
+        let narrow: Vec<_> = narrow
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
+        (narrow, wide.map(std::thread::ScopedJoinHandle::join))
+    });
+    let lost = || {
+        Fatal::new(
+            ExitReason::SystemError,
+            "a thread that loads the model is lost".to_owned(),
+        )
+    };
+    let narrow = narrow.into_iter().map(|made| made.map_err(|_| lost())?);
+    // One that cannot be made is done without: it is a gain, no need.
+    let wide = wide.and_then(|made| made.ok()?.ok());
+    Ok(Engines {
+        narrow: narrow.collect::<Result<_, _>>()?,
+        wide,
+    })
+}
+
+/// The session for all cores, warmed up, if it is clearly faster than one core.
+fn paying(wide: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> Option<Box<dyn Engine>> {
+    let mut engine = wide?;
+    // The first run of a session plans its memory.
+    timed(engine.as_mut(), row)?;
+    let known = curve.wide;
+    let pays = known.unwrap_or_else(|| wide_pays(curve.single(), engine.as_mut(), row));
+    curve.wide = Some(pays);
+    pays.then_some(engine)
+}
+
+/// Warms up each engine with the first of the rows that the model takes; gives it, or else says what was wrong with
+/// the first.
+fn warm_up_all(
+    engines: &mut [Box<dyn Engine>],
+    rows: Vec<Vec<Tensor>>,
+    classifier: Option<&ImageClassifier>,
+) -> Result<Vec<Tensor>, String> {
+    let mut problem = None;
+    for row in rows {
+        let warm = |engine: &mut Box<dyn Engine>| warm_up(engine.as_mut(), &row, classifier);
+        let warmed = std::thread::scope(|scope| {
+            let threads: Vec<_> = engines
+                .iter_mut()
+                .map(|engine| scope.spawn(|| warm(engine)))
+                .collect();
+            let lost = |_| Err("the first run panicked".to_owned());
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(lost))
+        });
+        match warmed {
+            Ok(()) => return Ok(row),
+            Err(other) => _ = problem.get_or_insert(other),
+        }
+    }
+    Err(problem.unwrap_or_default())
+}
+
+/// The first run of a session plans its memory and is several times as slow as the others. It also shows
+/// whether the model runs at all.
+fn warm_up(
+    engine: &mut dyn Engine,
+    row: &[Tensor],
+    classifier: Option<&ImageClassifier>,
+) -> Result<(), String> {
+    let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
+    let results = engine
+        .run(row, &outputs)
+        .map_err(|error| format!("the first run failed: {error}"))?;
+    match (
+        classifier,
+        classifier.and_then(|classifier| results.get(classifier.output())),
+    ) {
+        (Some(classifier), Some(scores)) => classifier.answers(scores, 1, 1).map(drop),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,270 @@
+//! The models that are served: loaded, verified, warmed up, behind the scheduler. Knows nothing of HTTP.
+
+pub mod duty_cycle;
+mod loading;
+mod warm_up;
+
+use crate::engine::{Engine, Runtime, Signature};
+use crate::image::classifier::ImageClassifier;
+use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
+use crate::package::manifest::Manifest;
+use crate::process::exit::Fatal;
+use crate::request_log::note;
+use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
+use duty_cycle::Window;
+use loading::{Candidate, Settings};
+use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, Report, ServerConfig};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+pub use crate::scheduling::RunError;
+
+/// Version of this server.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Everything that is served.
+pub struct Service {
+    models: BTreeMap<String, Model>,
+    metrics: Metrics,
+    report: Report,
+    limits: Limits,
+    scheduler: Scheduler,
+}
+
+impl Service {
+    /// Loads every model of the configuration, to be run on so many cores.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(config: &ServerConfig, library: &Path, cores: usize) -> Result<Self, Fatal> {
+        let runtime = Arc::new(Runtime::load(library, &config.execution_provider)?);
+        let limits = config.limits.clone();
+        let mut service = Self::empty(runtime.version(), runtime.provider(), limits, cores)?;
+        let settings = Settings::new(config, cores);
+        for model in &config.models {
+            let candidate = Candidate::load(model, &runtime, &settings);
+            let added = candidate.and_then(|candidate| service.insert(model, candidate));
+            added.map_err(|fatal| {
+                Fatal::new(fatal.reason, format!("model {:?}: {}", model.name, fatal.message))
+            })?;
+        }
+        Ok(service)
+    }
+
+    /// A service without models.
+    ///
+    /// # Errors
+    /// `SystemError` for want of threads.
+    pub fn empty(
+        onnx_runtime_version: &str,
+        execution_provider: &str,
+        limits: Limits,
+        cores: usize,
+    ) -> Result<Self, Fatal> {
+        let report = Report {
+            server_version: VERSION.to_owned(),
+            onnx_runtime_version: onnx_runtime_version.to_owned(),
+            execution_provider: execution_provider.to_owned(),
+            models: Vec::new(),
+        };
+        let scheduler = Scheduler::start(cores).map_err(|error| {
+            Fatal::new(ExitReason::SystemError, format!("cannot start a thread: {error}"))
+        })?;
+        Ok(Self {
+            models: BTreeMap::new(),
+            metrics: Metrics::new(VERSION, onnx_runtime_version, execution_provider),
+            report,
+            limits,
+            scheduler,
+        })
+    }
+
+    /// Adds a model, after each of its engines has been warmed up.
+    ///
+    /// # Errors
+    /// `ModelInvalid` if the manifest does not fit the model or a run fails.
+    pub fn add(
+        &mut self,
+        name: &str,
+        digest: String,
+        engines: Vec<Box<dyn Engine>>,
+        manifest: Option<&Manifest>,
+    ) -> Result<(), Fatal> {
+        let config = ModelConfig {
+            name: name.to_owned(),
+            path: String::new(),
+            digest: Some(digest),
+        };
+        self.insert(&config, Candidate::of(engines, manifest.cloned()))
+    }
+
+    fn insert(&mut self, config: &ModelConfig, candidate: Candidate) -> Result<(), Fatal> {
+        let ready = candidate.make_ready(config, self.limits.max_image_pixels)?;
+        let metrics = self.metrics.model(&config.name);
+        let lane = self.scheduler.add(scheduling::Model {
+            engines: ready.engines,
+            capacity: self.limits.queue_length as usize,
+            curve: ready.curve,
+            tuner: ready.tuner,
+            metrics: metrics.clone(),
+        });
+        self.report.models.push(ready.report);
+        self.models.insert(
+            config.name.clone(),
+            Model {
+                signature: ready.signature,
+                classifier: ready.classifier.map(Arc::new),
+                lane,
+                metrics,
+                window: Mutex::new(Window::from(Instant::now())),
+            },
+        );
+        Ok(())
+    }
+
+    /// Lets the thread of the current runtime, of one thread, run the jobs of small models.
+    pub fn help(&self) {
+        self.scheduler.help();
+    }
+
+    /// The model of that name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.get(name)
+    }
+
+    /// Names of the models.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.models.keys().map(String::as_str)
+    }
+
+    /// Limits on what a client may send.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What the server says of itself.
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The metrics' text.
+    ///
+    /// # Errors
+    /// As [`Metrics::encode`].
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        for (name, model) in &self.models {
+            let load = model.load(name);
+            model
+                .metrics
+                .queued
+                .set(i64::try_from(load.queued).unwrap_or(i64::MAX));
+            model.metrics.duty_cycle.set(load.duty_cycle.last_ten_seconds);
+        }
+        self.metrics.encode()
+    }
+
+    /// Requests for inference that are counted for no model.
+    #[must_use]
+    pub const fn unassigned(&self) -> &Unassigned {
+        self.metrics.unassigned()
+    }
+
+    /// Metrics of the serving port's connections.
+    #[must_use]
+    pub const fn connection_metrics(&self) -> &ConnectionMetrics {
+        self.metrics.connections()
+    }
+
+    /// How busy each model is.
+    #[must_use]
+    pub fn model_loads(&self) -> Vec<ModelLoad> {
+        self.models.iter().map(|(name, model)| model.load(name)).collect()
+    }
+
+    /// Remembers how busy each model was until now; called every [`duty_cycle::PERIOD`].
+    pub fn record_load(&self) {
+        let now = Instant::now();
+        for model in self.models.values() {
+            model.window().record(now, model.metrics.busy.get());
+        }
+    }
+}
+
+/// A model that answers.
+pub struct Model {
+    signature: Signature,
+    classifier: Option<Arc<ImageClassifier>>,
+    lane: Lane,
+    metrics: ModelMetrics,
+    window: Mutex<Window>,
+}
+
+impl Model {
+    /// Inputs and outputs.
+    #[must_use]
+    pub const fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// What makes classes of images, where the package says how.
+    #[must_use]
+    pub const fn classifier(&self) -> Option<&Arc<ImageClassifier>> {
+        self.classifier.as_ref()
+    }
+
+    /// The model's metrics.
+    #[must_use]
+    pub const fn metrics(&self) -> &ModelMetrics {
+        &self.metrics
+    }
+
+    // Nothing panics while it holds the lock.
+    fn window(&self) -> std::sync::MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How busy the model is.
+    fn load(&self, name: &str) -> ModelLoad {
+        let (load, busy) = (self.lane.load(), self.metrics.busy.get());
+        ModelLoad {
+            name: name.to_owned(),
+            in_flight: u64::try_from(self.metrics.in_flight.get()).unwrap_or(0),
+            queued: load.queued as u64,
+            running: load.running as u64,
+            runners: load.cores as u64,
+            // There is a runner per core.
+            duty_cycle: self.window().duty_cycle(Instant::now(), busy, load.cores),
+            predicted_wait_ms: load.predicted_wait.as_secs_f64() * 1000.0,
+        }
+    }
+
+    /// Whether a request would be taken now: to be asked before its body is read.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admission(&self, options: &RunOptions) -> Result<(), Rejected> {
+        self.lane.admit(options)
+    }
+
+    /// Runs the model as soon as it is the request's turn; dropping the future cancels what still waits.
+    ///
+    /// # Errors
+    /// When the request was not taken or failed.
+    pub async fn run(
+        &self,
+        prepare: Prepare,
+        outputs: Vec<usize>,
+        options: RunOptions,
+    ) -> Result<Completed, RunError> {
+        let result = self.lane.run(prepare, outputs, options).await;
+        if let Ok(completed) = &result {
+            note(|notes| notes.timing = Some(completed.timing));
+        }
+        result
+    }
+}

@@ -1,0 +1,113 @@
+//! One row of each input, to try a model with before it serves. Pure.
+
+use crate::engine::{Port, Signature};
+use crate::tensor::{DataType, Tensor, element_count};
+use bytes::Bytes;
+use half::{bf16, f16};
+
+/// Rows to try one after the other, until the model takes one: zeros, and ones, since a model may divide by its
+/// input, or read numbers out of its texts. `None` if a dimension other than the batch is dynamic.
+pub(super) fn rows(signature: &Signature) -> Option<Vec<Vec<Tensor>>> {
+    let row = |fill: fn(DataType, Vec<i64>) -> Option<Tensor>| {
+        let filled = |port: &Port| fill(port.datatype, shape(port));
+        signature.inputs.iter().map(filled).collect::<Option<Vec<_>>>()
+    };
+    Some(vec![row(Tensor::zeros)?, row(ones)?])
+}
+
+fn shape(port: &Port) -> Vec<i64> {
+    let mut shape = port.shape.clone();
+    if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {
+        *batch = 1;
+    }
+    shape
+}
+
+fn ones(datatype: DataType, shape: Vec<i64>) -> Option<Tensor> {
+    let one: &[u8] = match datatype {
+        DataType::Fp16 => &f16::ONE.to_le_bytes(),
+        DataType::Bf16 => &bf16::ONE.to_le_bytes(),
+        DataType::Fp32 => &1_f32.to_le_bytes(),
+        DataType::Fp64 => &1_f64.to_le_bytes(),
+        DataType::Bytes => b"\x01\0\0\x001",
+        integer => &1_u64.to_le_bytes()[..integer.size()?],
+    };
+    let bytes = Bytes::from(one.repeat(element_count(&shape)?));
+    Tensor::from_wire(datatype, shape, bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engine::{Engine, EngineError};
+    use crate::models::Service;
+    use modelservice_contract::Limits;
+
+    const ALL: [(DataType, &str); 14] = [
+        (DataType::Bool, "01"),
+        (DataType::Uint8, "01"),
+        (DataType::Uint16, "0100"),
+        (DataType::Uint32, "01000000"),
+        (DataType::Uint64, "0100000000000000"),
+        (DataType::Int8, "01"),
+        (DataType::Int16, "0100"),
+        (DataType::Int32, "01000000"),
+        (DataType::Int64, "0100000000000000"),
+        (DataType::Fp16, "003c"),
+        (DataType::Bf16, "803f"),
+        (DataType::Fp32, "0000803f"),
+        (DataType::Fp64, "000000000000f03f"),
+        (DataType::Bytes, "0100000031"),
+    ];
+
+    #[test]
+    fn every_type_has_a_one() {
+        for (datatype, expected) in ALL {
+            let tensor = ones(datatype, vec![2, 1]).unwrap();
+            let wire = tensor.to_wire();
+            let hex: String = wire.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected.repeat(2), "{datatype:?}");
+        }
+    }
+
+    /// Takes no zeros, or nothing at all.
+    struct Divides(Signature, bool);
+
+    impl Engine for Divides {
+        fn signature(&self) -> &Signature {
+            &self.0
+        }
+
+        fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+            match inputs[0].elements::<u8>() {
+                Some([1, 1]) if self.1 => Ok(inputs.to_vec()),
+                _ => Err(EngineError::Refused("division by zero".into())),
+            }
+        }
+    }
+
+    fn load(takes_ones: bool) -> Result<(), String> {
+        let port = Port {
+            name: "x".into(),
+            datatype: DataType::Uint8,
+            shape: vec![-1, 2],
+        };
+        let signature = Signature {
+            inputs: vec![port.clone()],
+            outputs: vec![port],
+            opset: 17,
+        };
+        let mut service = Service::empty("", "", Limits::default(), 1).unwrap();
+        let engine = Box::new(Divides(signature, takes_ones));
+        let added = service.add("m", String::new(), vec![engine], None);
+        added.map_err(|fatal| fatal.message)
+    }
+
+    // A model that divides by its input was taken for a broken one.
+    #[test]
+    fn a_model_that_takes_no_zeros_is_warmed_up_with_ones() {
+        assert_eq!(load(true), Ok(()));
+        assert!(load(false).unwrap_err().contains("the first run failed"));
+    }
+}

@@ -1,0 +1,104 @@
+//! How the process ends by itself: one reason, one exit code, and last words for whoever looks.
+
+use modelservice_contract::{ExitReason, TerminationMessage};
+use std::io::Write;
+use std::path::Path;
+
+/// The kubelet keeps 4096 bytes of a termination message; JSON quoting needs some of them.
+const MAX_MESSAGE_BYTES: usize = 3000;
+
+/// An error that ends the process.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason:?}: {message}")]
+pub struct Fatal {
+    /// Decides the exit code.
+    pub reason: ExitReason,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+impl Fatal {
+    /// A reason with its message.
+    pub fn new(reason: ExitReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+
+    /// What the system refuses, with its own words.
+    pub fn system(what: &str, error: &dyn std::fmt::Display) -> Self {
+        Self::new(ExitReason::SystemError, format!("{what}: {error}"))
+    }
+
+    /// The last words as they are written for the kubelet.
+    #[must_use]
+    pub fn termination_message(&self) -> TerminationMessage {
+        let mut message = self.message.clone();
+        if message.len() > MAX_MESSAGE_BYTES {
+            let end = (0..=MAX_MESSAGE_BYTES)
+                .rev()
+                .find(|&end| message.is_char_boundary(end))
+                .unwrap_or(0);
+            message.truncate(end);
+            message.push('…');
+        }
+        TerminationMessage {
+            reason: self.reason,
+            message,
+        }
+    }
+
+    /// Writes the last words to `path`, which the kubelet has made: outside a pod it does not exist and
+    /// nothing is written.
+    ///
+    /// # Errors
+    /// When the file exists but cannot be written.
+    pub fn write_to(&self, path: &Path) -> std::io::Result<()> {
+        let mut file = match std::fs::OpenOptions::new().write(true).truncate(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        file.write_all(&serde_json::to_vec(&self.termination_message())?)
+    }
+}
+
+/// Ends the process without running exit handlers: those of ONNX Runtime would take its objects away under
+/// the threads that still load or run a model, which crashes now and then.
+#[allow(unsafe_code)]
+pub fn now(code: i32) -> ! {
+    // Every line is flushed already; this is for one that is not.
+    let _ = std::io::stdout().flush();
+    // SAFETY: it takes no pointer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_on_a_character_and_stays_valid_json() {
+        let fatal = Fatal::new(ExitReason::ModelInvalid, "é".repeat(4000));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fatal.write_to(file.path()).unwrap();
+        let written = std::fs::read(file.path()).unwrap();
+        assert!(
+            written.len() < 4096,
+            "the kubelet would cut it: {}",
+            written.len()
+        );
+        let read: TerminationMessage = serde_json::from_slice(&written).unwrap();
+        assert_eq!(read.reason, ExitReason::ModelInvalid);
+    }
+
+    #[test]
+    fn outside_a_pod_no_file_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("termination-log");
+        Fatal::new(ExitReason::SystemError, "x").write_to(&path).unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,26 @@
+//! SIGTERM and SIGINT. As the first process of a container it would ignore them unless it asked for them.
+
+use super::exit::Fatal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Result<Self, Fatal> {
+        let handler = |kind| signal(kind).map_err(|error| Fatal::system("cannot handle signals", &error));
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The page at `/` to try the models from a browser. Its files are fixed and tell nothing of the models; those
+//! come as JSON and are shown as text, so that nothing in a model's file can be markup. Programs that ask for `/` want
+//! to know whether the server lives.
+
+use crate::models::Service;
+use crate::protocol::Api;
+use crate::protocol::docs::examples;
+use crate::protocol::routing::routes::Routes;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use modelservice_contract::{ModelReport, TensorSpec};
+use serde::Serialize;
+use serde_json::json;
+use std::sync::Arc;
+
+/// The page may load its own files and talk to its own server, and nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// A file of the page.
+#[derive(Clone, Copy)]
+struct File {
+    path: &'static str,
+    media_type: &'static str,
+    text: &'static str,
+}
+
+const PAGE: File = File {
+    path: "/",
+    media_type: "text/html; charset=utf-8",
+    text: include_str!("page.html"),
+};
+
+/// What the page loads.
+const PARTS: [File; 5] = [
+    File {
+        path: "/ui/page.css",
+        media_type: "text/css; charset=utf-8",
+        text: include_str!("page.css"),
+    },
+    File {
+        path: "/ui/page.js",
+        media_type: "text/javascript; charset=utf-8",
+        text: include_str!("page.js"),
+    },
+    File {
+        path: "/ui/images.js",
+        media_type: "text/javascript; charset=utf-8",
+        text: include_str!("images.js"),
+    },
+    File {
+        path: "/ui/lines.js",
+        media_type: "text/javascript; charset=utf-8",
+        text: include_str!("lines.js"),
+    },
+    File {
+        path: "/ui/icon.svg",
+        media_type: "image/svg+xml",
+        text: include_str!("icon.svg"),
+    },
+];
+
+impl File {
+    fn answer(self) -> Response {
+        let headers = [
+            (header::CONTENT_TYPE, self.media_type),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            // Another version of the server has another page, and a small one is loaded quickly.
+            (header::CACHE_CONTROL, "no-cache"),
+        ];
+        (headers, self.text).into_response()
+    }
+}
+
+/// Whether the page's own files are at this path: they are the same everywhere.
+pub(crate) fn is_file(path: &str) -> bool {
+    path == PAGE.path || PARTS.iter().any(|file| file.path == path)
+}
+
+/// Adds the page's routes.
+pub(in crate::protocol) fn add(routes: Routes) -> Routes {
+    PARTS
+        .into_iter()
+        .fold(routes, |routes, file| {
+            routes.get(file.path, move || std::future::ready(file.answer()))
+        })
+        .get(PAGE.path, root)
+        .get("/ui/models.json", models)
+}
+
+/// The page for browsers, which always name HTML; for others what KServe's SDK for version 1 takes for a sign of life.
+async fn root(headers: HeaderMap) -> Response {
+    let names_html = |value: &HeaderValue| value.to_str().is_ok_and(|types| types.contains("text/html"));
+    let answer = if headers.get_all(header::ACCEPT).iter().any(names_html) {
+        PAGE.answer()
+    } else {
+        let headers = [(header::CACHE_CONTROL, "no-cache")];
+        (headers, Json(json!({"status": "alive"}))).into_response()
+    };
+    ([(header::VARY, "accept")], answer).into_response()
+}
+
+/// What the page shows.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown<'a> {
+    server_version: &'a str,
+    onnx_runtime_version: &'a str,
+    execution_provider: &'a str,
+    models: Vec<ShownModel<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownModel<'a> {
+    #[serde(flatten)]
+    report: &'a ModelReport,
+    /// The inputs in a size that the model takes.
+    example_inputs: Vec<TensorSpec>,
+    /// Whether images can be sent to it.
+    classifies: bool,
+}
+
+impl<'a> Shown<'a> {
+    fn of(service: &'a Service) -> Self {
+        let report = service.report();
+        let shown = |report: &'a ModelReport| {
+            let model = service.model(&report.name)?;
+            Some(ShownModel {
+                report,
+                example_inputs: examples::inputs(model),
+                classifies: model.classifier().is_some(),
+            })
+        };
+        Self {
+            server_version: &report.server_version,
+            onnx_runtime_version: &report.onnx_runtime_version,
+            execution_provider: &report.execution_provider,
+            models: report.models.iter().filter_map(shown).collect(),
+        }
+    }
+}
+
+async fn models(State(api): State<Arc<Api>>) -> Response {
+    let headers = [(header::CACHE_CONTROL, "no-cache")];
+    (headers, Json(Shown::of(&api.service))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // A browser would show JSON, and KServe's SDK would take the server for dead.
+    #[tokio::test]
+    async fn a_browser_gets_the_page_and_a_program_a_sign_of_life() {
+        let page = (PAGE.media_type, PAGE.text);
+        let alive = ("application/json", r#"{"status":"alive"}"#);
+        for (accept, expected) in [
+            (Some("text/html,application/xhtml+xml,*/*;q=0.8"), page),
+            (Some("*/*"), alive),
+            (None, alive),
+        ] {
+            let accept = accept.map(|types| (header::ACCEPT, HeaderValue::from_static(types)));
+            let answer = root(accept.into_iter().collect()).await;
+            assert_eq!(answer.headers()[header::VARY], "accept");
+            assert_eq!(answer.headers()[header::CONTENT_TYPE], expected.0);
+            let body = axum::body::to_bytes(answer.into_body(), usize::MAX)
+                .await
+                .unwrap();
+            assert_eq!(body, expected.1);
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
+//! and its answer. Knows no protocol's form.
+
+mod classes;
+pub(super) mod request;
+
+use crate::engine::{Port, Signature};
+use crate::models::Model;
+use crate::protocol::body::Room;
+use crate::protocol::error::Quoted;
+use crate::protocol::{ApiError, json};
+use crate::scheduling::{InputError, InputProblem, Priority, RunError, RunOptions, Timing};
+use crate::tensor::{DataType, Tensor, element_count};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A request of more bytes may hold many rows, or one of many elements: a small model takes long for them.
+const SMALL: usize = 128 << 10;
+
+/// A request whose names, types and shapes fit the model.
+pub(super) struct Request {
+    /// One per input of the model, in its order.
+    pub(super) inputs: Vec<Input>,
+    /// Outputs to return, in the request's order.
+    pub(super) outputs: Vec<Output>,
+    /// How urgent it is.
+    pub(super) wishes: Wishes,
+}
+
+/// The tensor of one input.
+pub(super) enum Input {
+    /// As the model takes it.
+    Ready(Tensor),
+    /// Elements that are still to be read.
+    Json {
+        /// The input's name.
+        name: String,
+        /// Type of the elements.
+        datatype: DataType,
+        /// Shape of the tensor.
+        shape: Vec<i64>,
+        /// The list.
+        json: Bytes,
+    },
+    /// Elements that are still to be read, in lists nested as their tensor, whose shape nobody tells.
+    Nested {
+        /// The input.
+        port: Port,
+        /// The lists.
+        json: Bytes,
+    },
+}
+
+/// An output and its form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Output {
+    /// Index in the signature.
+    pub(super) index: usize,
+    /// Whether its elements are sent as bytes, where the protocol has another form.
+    pub(super) binary: bool,
+    /// Instead of its elements so many of the largest, as text; see `classes`.
+    pub(super) classes: Option<usize>,
+}
+
+/// What a request says of its own urgency.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Wishes {
+    /// How long its client waits, counted from its arrival.
+    pub(super) timeout: Option<Duration>,
+    /// Which requests go first.
+    pub(super) priority: Priority,
+}
+
+impl Wishes {
+    /// tritonclient's `timeout`, in microseconds; 0 is none.
+    pub(super) fn set_timeout(&mut self, microseconds: u64) {
+        self.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+    }
+
+    /// tritonclient's `priority`: 1 is the highest, 0 the default.
+    pub(super) fn set_priority(&mut self, level: u64) {
+        self.priority = if level == 1 {
+            Priority::High
+        } else {
+            Priority::Normal
+        };
+    }
+
+    /// With a request that arrived at `arrived` and whose transport has a deadline of its own: the earlier one
+    /// counts.
+    pub(super) fn options(self, arrived: Instant, deadline: Option<Instant>) -> RunOptions {
+        let wished = self.timeout.and_then(|timeout| arrived.checked_add(timeout));
+        RunOptions {
+            priority: self.priority,
+            deadline: deadline.into_iter().chain(wished).min(),
+            ..RunOptions::default()
+        }
+    }
+}
+
+/// A request while it is read.
+pub(super) struct Draft<'a> {
+    signature: &'a Signature,
+    inputs: Vec<Option<Input>>,
+    outputs: Vec<Output>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(signature: &'a Signature) -> Self {
+        Self {
+            signature,
+            inputs: signature.inputs.iter().map(|_| None).collect(),
+            outputs: Vec::new(),
+        }
+    }
+
+    /// The input of that name, if it takes a tensor of that type and shape; and the type.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(super) fn input(
+        &self,
+        name: &str,
+        datatype: &str,
+        shape: &[i64],
+    ) -> Result<(usize, DataType), String> {
+        let (index, port) = self.port(name)?;
+        let datatype = DataType::parse(datatype)
+            .ok_or_else(|| format!("input {name:?} has the unknown datatype {}", Quoted(datatype)))?;
+        port.check(datatype, shape)?;
+        if datatype == DataType::Bytes && element_count(shape).is_none_or(|count| count > json::MAX_TEXTS) {
+            let most = json::MAX_TEXTS;
+            return Err(format!("input {name:?} has more than {most} elements of BYTES"));
+        }
+        Ok((index, datatype))
+    }
+
+    /// The input of that name, if it is not given yet.
+    ///
+    /// # Errors
+    /// If it is, or there is none of that name.
+    pub(super) fn port(&self, name: &str) -> Result<(usize, &'a Port), String> {
+        let index = position("input", name, &self.signature.inputs)?;
+        if self.inputs[index].is_some() {
+            return Err(format!("input {name:?} is given twice"));
+        }
+        Ok((index, &self.signature.inputs[index]))
+    }
+
+    /// The tensor of an input.
+    pub(super) fn give(&mut self, index: usize, input: Input) {
+        self.inputs[index] = Some(input);
+    }
+
+    /// Asks for an output.
+    ///
+    /// # Errors
+    /// If there is none of that name, it is asked for already, or it has no such form.
+    pub(super) fn want(&mut self, name: &str, binary: bool, classes: Option<usize>) -> Result<(), String> {
+        let index = position("output", name, &self.signature.outputs)?;
+        if self.outputs.iter().any(|other| other.index == index) {
+            return Err(format!("output {name:?} is asked for twice"));
+        }
+        let output = Output {
+            index,
+            binary,
+            classes,
+        };
+        self.push(output)
+    }
+
+    fn push(&mut self, output: Output) -> Result<(), String> {
+        let port = &self.signature.outputs[output.index];
+        if output.classes == Some(0) || (output.classes.is_some() && port.datatype == DataType::Bytes) {
+            return Err(format!(
+                "output {:?}: classification needs numbers, and a count of at least 1",
+                port.name
+            ));
+        }
+        if !output.binary && output.classes.is_none() && !json::has_json(port.datatype) {
+            return Err(format!(
+                "output {:?} is {}, which has no JSON form: ask for it with binary_data",
+                port.name,
+                port.datatype.name()
+            ));
+        }
+        self.outputs.push(output);
+        Ok(())
+    }
+
+    /// The request; without wanted outputs it asks for all, in the form that `binary` says.
+    ///
+    /// # Errors
+    /// If an input is missing.
+    pub(super) fn finish(mut self, binary: bool, wishes: Wishes) -> Result<Request, String> {
+        if self.outputs.is_empty() {
+            for index in 0..self.signature.outputs.len() {
+                self.push(Output {
+                    index,
+                    binary,
+                    classes: None,
+                })?;
+            }
+        }
+        let given = self.inputs.into_iter().zip(&self.signature.inputs);
+        let inputs =
+            given.map(|(input, port)| input.ok_or_else(|| format!("input {:?} is missing", port.name)));
+        Ok(Request {
+            inputs: inputs.collect::<Result<_, _>>()?,
+            outputs: self.outputs,
+            wishes,
+        })
+    }
+}
+
+/// Where the input or output of that name stands.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, String> {
+    ports.iter().position(|port| port.name == name).ok_or_else(|| {
+        let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+        let (name, names) = (Quoted(name), names.join(", "));
+        format!("the model has no {kind} {name}, it has: {names}")
+    })
+}
+
+/// Why a tensor in shared memory is refused.
+pub(super) fn no_shared_memory(kind: &str, name: &str) -> String {
+    let name = Quoted(name);
+    format!("{kind} {name} is in shared memory, which is not implemented: send it in the request")
+}
+
+/// Whether the first dimension of every tensor is a batch of any size.
+pub(super) fn takes_batches(signature: &Signature) -> bool {
+    let is_batch = |port: &Port| port.shape.first().is_some_and(|&size| size < 0);
+    signature.inputs.iter().chain(&signature.outputs).all(is_batch)
+}
+
+impl Input {
+    /// The tensor of bytes in the form of the binary tensor extension and of gRPC's raw contents.
+    ///
+    /// # Errors
+    /// If they do not fill the shape.
+    pub(super) fn wire(
+        name: &str,
+        datatype: DataType,
+        shape: Vec<i64>,
+        bytes: Bytes,
+    ) -> Result<Self, String> {
+        let tensor = Tensor::from_wire(datatype, shape, bytes);
+        tensor
+            .map(Self::Ready)
+            .map_err(|problem| format!("input {name:?}: {problem}"))
+    }
+
+    /// Reads what is still to be read; not cheap for JSON.
+    pub(super) fn tensor(self) -> Result<Tensor, InputError> {
+        let (name, tensor) = match self {
+            Self::Ready(tensor) => return Ok(tensor),
+            Self::Json {
+                name,
+                datatype,
+                shape,
+                json: list,
+            } => (name, json::read(&list, datatype, &shape)),
+            Self::Nested { port, json: list } => {
+                let tensor = json::read_nested(&list, port.datatype);
+                let fits = |tensor: Tensor| {
+                    port.check(tensor.datatype(), tensor.shape())?;
+                    Ok(tensor)
+                };
+                (port.name.clone(), tensor.and_then(fits))
+            }
+        };
+        tensor.map_err(|problem| InputError {
+            problem: InputProblem::Malformed,
+            message: format!("input {name:?}: {problem}"),
+        })
+    }
+}
+
+/// The tensors of a request's outputs, in its order.
+pub(super) struct Answer {
+    /// What was asked for, and the tensor.
+    pub(super) outputs: Vec<(Output, Tensor)>,
+    /// Where the time went.
+    pub(super) timing: Timing,
+}
+
+/// Refuses a request before its body is read, where that can be told already.
+///
+/// # Errors
+/// When its deadline is over, it would be late, or as many wait as may.
+pub(super) fn admit(model: &Model, options: &RunOptions) -> Result<(), ApiError> {
+    in_time(options.deadline)?;
+    let admitted = model.admission(options);
+    admitted.map_err(|rejected| RunError::Rejected(rejected).into())
+}
+
+/// Refuses a request whose client has given up.
+///
+/// # Errors
+/// When the deadline is over.
+pub(super) fn in_time(deadline: Option<Instant>) -> Result<(), ApiError> {
+    match deadline {
+        Some(deadline) if deadline <= Instant::now() => Err(ApiError::expired()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the tensors are there and of the only size that one row has.
+fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
+    inputs.iter().zip(&signature.inputs).all(|(input, port)| {
+        let inner = port.shape.get(1..).unwrap_or_default();
+        let is_one = |tensor: &Tensor| tensor.shape().first().is_none_or(|&rows| rows == 1);
+        matches!(input, Input::Ready(tensor) if is_one(tensor)) && inner.iter().all(|&size| size >= 0)
+    })
+}
+
+/// Runs the model. The `room` of the request's body is taken at least until nothing of it waits any more.
+///
+/// # Errors
+/// When the request is not taken, or fails.
+pub(super) async fn run(
+    model: &Model,
+    request: Request,
+    room: Arc<Room>,
+    options: RunOptions,
+) -> Result<Answer, ApiError> {
+    let Request { inputs, outputs, .. } = request;
+    let options = RunOptions {
+        is_small: room.bytes() <= SMALL || is_one_row(&inputs, model.signature()),
+        ..options
+    };
+    let prepare = Box::new(move || {
+        let tensors = inputs.into_iter().map(Input::tensor).collect();
+        drop(room);
+        tensors
+    });
+    let indices = outputs.iter().map(|output| output.index).collect();
+    let completed = model.run(prepare, indices, options).await?;
+    let mut outputs: Vec<_> = outputs.into_iter().zip(completed.outputs).collect();
+    for (output, tensor) in &mut outputs {
+        if let Some(count) = output.classes {
+            *tensor = top(model, output.index, count, tensor).map_err(ApiError::internal)?;
+        }
+    }
+    Ok(Answer {
+        outputs,
+        timing: completed.timing,
+    })
+}
+
+/// The largest values of an output; with labels, if the package has some for it.
+fn top(model: &Model, output: usize, count: usize, tensor: &Tensor) -> Result<Tensor, String> {
+    let classifier = model
+        .classifier()
+        .filter(|classifier| classifier.output() == output);
+    let label = |class| classifier.and_then(|classifier| classifier.label(class));
+    classes::top(tensor, count, takes_batches(model.signature()), label)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A signature of ports: name, type, shape.
+    pub(in crate::protocol) fn signature(
+        inputs: &[(&str, DataType, &[i64])],
+        outputs: &[(&str, DataType, &[i64])],
+    ) -> Signature {
+        let port = |&(name, datatype, shape): &(&str, DataType, &[i64])| Port {
+            name: name.to_owned(),
+            datatype,
+            shape: shape.to_vec(),
+        };
+        Signature {
+            inputs: inputs.iter().map(port).collect(),
+            outputs: outputs.iter().map(port).collect(),
+            opset: 17,
+        }
+    }
+
+    // Two rows, or one of any size, may take much longer than what the model's runs are known to take.
+    #[test]
+    fn one_row_of_a_fixed_size_is_told_from_what_may_take_longer() {
+        let fixed = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);
+        let any = signature(&[("x", DataType::Fp32, &[-1, -1])], &[]);
+        let rows = |count: i64| {
+            [Input::Ready(
+                Tensor::zeros(DataType::Fp32, vec![count, 2]).unwrap(),
+            )]
+        };
+        assert!(is_one_row(&rows(1), &fixed));
+        assert!(!is_one_row(&rows(2), &fixed));
+        assert!(!is_one_row(&rows(1), &any));
+        let unread = [Input::Json {
+            name: "x".to_owned(),
+            datatype: DataType::Fp32,
+            shape: vec![1, 2],
+            json: Bytes::new(),
+        }];
+        assert!(!is_one_row(&unread, &fixed));
+    }
+
+    #[test]
+    fn the_earliest_deadline_counts() {
+        let arrived = Instant::now();
+        let mut wishes = Wishes::default();
+        assert_eq!(wishes.options(arrived, None), RunOptions::default());
+        wishes.set_timeout(5_000);
+        wishes.set_priority(1);
+        let (five, two, nine) = (5, 2, 9);
+        let at = |milliseconds| Some(arrived + Duration::from_millis(milliseconds));
+        let options = wishes.options(arrived, at(nine));
+        assert_eq!((options.deadline, options.priority), (at(five), Priority::High));
+        assert_eq!(wishes.options(arrived, at(two)).deadline, at(two));
+        wishes.set_timeout(u64::MAX);
+        wishes.set_priority(2);
+        let options = wishes.options(arrived, None);
+        assert!(options.deadline.is_none_or(|deadline| deadline > arrived));
+        assert_eq!(options.priority, Priority::Normal);
+    }
+
+    // An empty text takes many times its bytes in memory.
+    #[test]
+    fn a_tensor_has_no_more_texts_than_memory_for_them() {
+        let signature = signature(&[("x", DataType::Bytes, &[-1])], &[("y", DataType::Bytes, &[-1])]);
+        let draft = Draft::new(&signature);
+        assert!(draft.input("x", "BYTES", &[1 << 20]).is_ok());
+        let problem = draft.input("x", "BYTES", &[(1 << 20) + 1]).unwrap_err();
+        assert!(problem.contains("more than 1048576"), "{problem}");
+        let list = format!("[{}\"\"]", "\"\",".repeat(1 << 20));
+        let problem = json::read_nested(list.as_bytes(), DataType::Bytes).unwrap_err();
+        assert!(problem.contains("more elements"), "{problem}");
+    }
+
+    #[test]
+    fn only_models_whose_every_tensor_has_one_take_batches() {
+        fn port(shape: &[i64]) -> (&str, DataType, &[i64]) {
+            ("x", DataType::Fp32, shape)
+        }
+        assert!(takes_batches(&signature(&[port(&[-1, 3])], &[port(&[-1])])));
+        assert!(!takes_batches(&signature(&[port(&[-1, 3])], &[port(&[3])])));
+        assert!(!takes_batches(&signature(
+            &[port(&[1, 3]), port(&[-1])],
+            &[port(&[-1])]
+        )));
+        assert!(!takes_batches(&signature(&[port(&[])], &[port(&[-1])])));
+    }
+}

@@ -1,0 +1,201 @@
+//! What every request for a model has in common: its outcome is counted, its time is told.
+
+use crate::metrics::{ModelMetrics, Outcome, Unassigned};
+use crate::protocol::ApiError;
+use crate::request_log::note;
+use crate::scheduling::Timing;
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Body as _;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+
+/// The model in the path: its name, with what follows it up to the next slash, and its version if there is one.
+pub(in crate::protocol) struct Target(RawPathParams);
+
+impl Target {
+    /// The name.
+    pub(in crate::protocol) fn model(&self) -> &str {
+        self.part("model")
+    }
+
+    /// The version; empty if the path has none.
+    pub(in crate::protocol) fn version(&self) -> &str {
+        self.part("version")
+    }
+
+    fn part(&self, wanted: &str) -> &str {
+        let part = self.0.iter().find(|(key, _)| *key == wanted);
+        part.map(|(_, part)| part).unwrap_or_default()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = RawPathParams::from_request_parts(parts, state).await;
+        path.map(Self)
+            .map_err(|error| ApiError::bad_request(error.body_text()))
+    }
+}
+
+/// When the client stops waiting: `X-Request-Timeout`, in milliseconds, counted from the request's arrival.
+///
+/// # Errors
+/// 400 if it is no such number.
+pub(in crate::protocol) fn deadline(
+    headers: &HeaderMap,
+    arrived: Instant,
+) -> Result<Option<Instant>, ApiError> {
+    let Some(value) = headers.get(REQUEST_TIMEOUT) else {
+        return Ok(None);
+    };
+    let milliseconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());
+    let milliseconds = milliseconds.filter(|number| number.is_finite() && *number > 0.0);
+    let refused = || {
+        ApiError::bad_request(format!(
+            "{REQUEST_TIMEOUT} is {value:?}, it must be a decimal number of milliseconds above 0"
+        ))
+    };
+    let timeout = Duration::try_from_secs_f64(milliseconds.ok_or_else(refused)? / 1000.0);
+    // Later than time can tell is never.
+    Ok(timeout.ok().and_then(|timeout| arrived.checked_add(timeout)))
+}
+
+/// Answers with what `work` gives, and counts it.
+pub(in crate::protocol) async fn measured(
+    metrics: &ModelMetrics,
+    work: impl Future<Output = Result<Response, ApiError>>,
+) -> Response {
+    let result = counted(metrics, work).await;
+    let response = result.unwrap_or_else(IntoResponse::into_response);
+    metrics
+        .response_bytes
+        .inc_by(response.body().size_hint().exact().unwrap_or(0));
+    response
+}
+
+/// Gives what `work` gives, counts how it ended, and that it is under way until then.
+pub(in crate::protocol) async fn counted<T>(
+    metrics: &ModelMetrics,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let mut counted = Counted {
+        metrics,
+        outcome: Outcome::Cancelled,
+        started: Instant::now(),
+    };
+    metrics.in_flight.inc();
+    let result = work.await;
+    counted.outcome = result.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok);
+    note(|notes| {
+        notes.model = Some(Arc::clone(&metrics.name));
+        notes.outcome = Some(counted.outcome);
+    });
+    result
+}
+
+/// Dropped early, before there is an outcome, when the client leaves or the work panics.
+struct Counted<'a> {
+    metrics: &'a ModelMetrics,
+    outcome: Outcome,
+    started: Instant,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.outcome = Outcome::Failed;
+        }
+        let statistics = &self.metrics.statistics;
+        match self.outcome {
+            Outcome::Ok => statistics.success.add(self.started.elapsed()),
+            Outcome::Cancelled => {}
+            _ => statistics.fail.add(self.started.elapsed()),
+        }
+        self.metrics.in_flight.dec();
+        self.metrics.count(self.outcome);
+    }
+}
+
+/// Gives what `reading` gives of a request whose model is not known before; if that is nothing, it is counted.
+pub(in crate::protocol) async fn unassigned<T>(
+    metrics: &Unassigned,
+    reading: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let mut counted = Lost {
+        metrics,
+        outcome: Some(Outcome::Cancelled),
+    };
+    let result = reading.await;
+    counted.outcome = result.as_ref().err().map(ApiError::outcome);
+    result
+}
+
+/// Dropped early when the client leaves.
+struct Lost<'a> {
+    metrics: &'a Unassigned,
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Lost<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome {
+            self.metrics.count(outcome);
+        }
+    }
+}
+
+/// The `Server-Timing` header (W3C Server Timing), in milliseconds.
+pub(in crate::protocol) fn server_timing(timing: Timing) -> (HeaderName, HeaderValue) {
+    let parts = [
+        ("queue", timing.queue),
+        ("preprocessing", timing.prepare),
+        ("inference", timing.inference),
+    ];
+    let mut value = String::with_capacity(80);
+    for (name, time) in parts {
+        let separator = if value.is_empty() { "" } else { ", " };
+        let (whole, rest) = (time.as_millis(), time.subsec_micros() % 1000);
+        // Writing to memory does not fail.
+        let _ = write!(value, "{separator}{name};dur={whole}.{rest:03}");
+    }
+    let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
+    (HeaderName::from_static("server-timing"), value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Metrics;
+    use futures::future::FutureExt;
+    use std::panic::AssertUnwindSafe;
+
+    // A bug that looked like clients who leave would alarm nobody.
+    #[tokio::test]
+    async fn a_panic_is_counted_as_a_failure_and_a_client_who_leaves_is_not() {
+        let metrics = Metrics::new("", "", "");
+        let model = metrics.model("m");
+        let count = |outcome: &str| {
+            let line = format!("modelservice_requests_total{{model=\"m\",outcome=\"{outcome}\"}} 1");
+            metrics.encode().unwrap().contains(&line)
+        };
+        let work = async { panic!("a bug") };
+        let result = AssertUnwindSafe(counted::<()>(&model, work)).catch_unwind().await;
+        assert!(result.is_err());
+        assert!(count("failed") && !count("cancelled"));
+        assert!(
+            counted::<()>(&model, std::future::pending())
+                .now_or_never()
+                .is_none()
+        );
+        assert!(count("failed") && count("cancelled"));
+    }
+}

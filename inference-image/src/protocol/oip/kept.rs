@@ -1,0 +1,24 @@
+//! What the protocols keep of each model: the text of its answers that never changes.
+
+use crate::engine::Signature;
+use crate::protocol::MODEL_VERSION;
+
+/// Of one model.
+pub(in crate::protocol) struct Kept {
+    /// The beginning of an answer: `{"model_name":"…","model_version":"1"`.
+    pub(in crate::protocol) head: Vec<u8>,
+    /// The beginning of each output: `{"name":"…","datatype":"`.
+    pub(in crate::protocol) outputs: Vec<Vec<u8>>,
+}
+
+impl Kept {
+    pub(in crate::protocol) fn new(name: &str, signature: &Signature) -> Self {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        let output = |name: &str| format!(r#"{{"name":{},"datatype":""#, quoted(name)).into_bytes();
+        let (name, version) = (quoted(name), quoted(MODEL_VERSION));
+        Self {
+            head: format!(r#"{{"model_name":{name},"model_version":{version}"#).into_bytes(),
+            outputs: signature.outputs.iter().map(|port| output(&port.name)).collect(),
+        }
+    }
+}

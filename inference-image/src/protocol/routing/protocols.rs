@@ -1,0 +1,81 @@
+//! The way of a request to its handler. Inferences are by far the most of what comes, so their paths are looked at
+//! before the router's, which costs a small model's request as much as reading it does.
+
+use crate::protocol::{Api, grpc, oip};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{Method, Response};
+use std::sync::Arc;
+use tower::Service;
+
+/// All protocols of a port.
+#[derive(Clone)]
+pub struct Protocols {
+    /// Whose models are asked; `None` if all paths are the router's.
+    api: Option<Arc<Api>>,
+    router: Router,
+}
+
+impl From<Router> for Protocols {
+    fn from(router: Router) -> Self {
+        Self { api: None, router }
+    }
+}
+
+impl Protocols {
+    pub(in crate::protocol) const fn new(api: Arc<Api>, router: Router) -> Self {
+        Self {
+            api: Some(api),
+            router,
+        }
+    }
+
+    pub(in crate::protocol) fn into_router(self) -> Router {
+        self.router
+    }
+
+    /// Answers a request. What serves it is on the heap while it lasts: a connection has place for it from its start,
+    /// and most are idle.
+    pub async fn answer(&self, request: Request) -> Response<Body> {
+        if let Some(api) = &self.api
+            && request.method() == Method::POST
+        {
+            let path = request.uri().path();
+            if let Some(Ok(named)) = model(path).map(|model| api.named(model, "")) {
+                return Box::pin(oip::infer(api, named, request)).await;
+            }
+            if path == grpc::MODEL_INFER {
+                return Box::pin(grpc::model_infer(api, request)).await;
+            }
+        }
+        let Ok(response) = self.router.clone().call(request).await;
+        response
+    }
+}
+
+/// The model of `/v2/models/{model}/infer`; a name that is escaped, or a version, is the router's business.
+fn model(path: &str) -> Option<&str> {
+    let model = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+    (!model.contains(['/', '%'])).then_some(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_router_would_read_in_the_same_way_is_read_here() {
+        assert_eq!(model("/v2/models/photos/infer"), Some("photos"));
+        for other in [
+            "/v2/models/photos/versions/1/infer",
+            "/v2/models/a%2Fb/infer",
+            "/v2/models/photos",
+            "/v2/models//photos/infer",
+            "/v2/models/photos/infer/",
+            "/v1/models/photos/infer",
+        ] {
+            assert_eq!(model(other), None, "{other}");
+        }
+    }
+}

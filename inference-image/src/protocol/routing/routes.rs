@@ -1,0 +1,58 @@
+//! A router that knows its routes, so that what `/openapi.json` says of them can be compared with them. Knows no
+//! handler.
+
+use crate::protocol::Api;
+use crate::protocol::body::compressed;
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn;
+use axum::routing::{MethodRouter, any, get, post};
+use std::sync::Arc;
+
+type State = Arc<Api>;
+
+/// Routes of the HTTP protocols, each of which `openapi/openapi.yaml` describes.
+#[derive(Default)]
+pub(in crate::protocol) struct Routes {
+    router: Router<State>,
+    known: Vec<Route>,
+}
+
+/// One route; without a method it takes any.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::protocol) struct Route {
+    pub(in crate::protocol) method: Option<Method>,
+    pub(in crate::protocol) path: String,
+}
+
+impl Routes {
+    pub(in crate::protocol) fn get<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
+        let handler = get(handler).layer(from_fn(compressed::layer));
+        self.add(Some(Method::GET), path, handler)
+    }
+
+    pub(in crate::protocol) fn post<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
+        self.add(Some(Method::POST), path, post(handler))
+    }
+
+    pub(in crate::protocol) fn any<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
+        self.add(None, path, any(handler))
+    }
+
+    fn add(mut self, method: Option<Method>, path: &str, handler: MethodRouter<State>) -> Self {
+        let path = path.to_owned();
+        self.router = self.router.route(&path, handler);
+        self.known.push(Route { method, path });
+        self
+    }
+
+    pub(in crate::protocol) fn into_router(self) -> Router<State> {
+        self.router
+    }
+
+    #[cfg(test)]
+    pub(in crate::protocol) fn known(&self) -> &[Route] {
+        &self.known
+    }
+}

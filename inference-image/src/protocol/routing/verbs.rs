@@ -1,0 +1,49 @@
+//! What is posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
+
+use crate::protocol::body::Encoding;
+use crate::protocol::body::compressed::compressed;
+use crate::protocol::inference::request::{Target, deadline, measured};
+use crate::protocol::{Api, ApiError, images, kserve_v1};
+use crate::scheduling::RunOptions;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::request::Parts;
+use axum::response::Response;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The query of a request.
+pub(in crate::protocol) type Parameters = BTreeMap<String, String>;
+
+pub(in crate::protocol) async fn post(
+    State(api): State<Arc<Api>>,
+    target: Target,
+    query: Result<Query<Parameters>, QueryRejection>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let target = target.model();
+    let (name, verb) = target.rsplit_once(':').unwrap_or((target, ""));
+    if verb != "predict" && verb != "classify" {
+        return Err(ApiError::not_found(format!(
+            "nothing can be posted to {target:?} but to {name}:predict and {name}:classify"
+        )));
+    }
+    let named = api.wanted(name, "")?;
+    let work = async {
+        let options = RunOptions {
+            deadline: deadline(&headers, arrived)?,
+            ..RunOptions::default()
+        };
+        let answer = if verb == "predict" {
+            kserve_v1::predict(&api, named, options, &headers, body).await?
+        } else {
+            let query = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
+            images::classify(&api, named, options, &query, &headers, body).await?
+        };
+        compressed(answer, Encoding::accepted(&headers)).await
+    };
+    Ok(measured(named.model.metrics(), work).await)
+}
