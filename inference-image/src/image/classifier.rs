@@ -4,8 +4,7 @@
 use crate::engine::{Port, Signature};
 use crate::image::Pipeline;
 use crate::package::manifest::{Activation, Manifest};
-use crate::scheduling::InputError;
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::{DataType, InputError, Tensor};
 use half::{bf16, f16};
 use serde::Serialize;
 use std::borrow::Cow;

@@ -1,7 +1,7 @@
 //! Eight-bit pixels, row by row, with one channel (grey) or three (red, green, blue).
 
 use crate::package::manifest::Size;
-use crate::scheduling::{InputError, InputProblem};
+use crate::tensor::{InputError, InputProblem};
 
 /// A decoded image.
 #[derive(Clone, Debug, PartialEq)]

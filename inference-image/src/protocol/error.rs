@@ -3,7 +3,8 @@
 use crate::engine::EngineError;
 use crate::metrics::Outcome;
 use crate::models::RunError;
-use crate::scheduling::{InputError, InputProblem, JobError, Rejected};
+use crate::scheduling::{JobError, Rejected};
+use crate::tensor::{InputError, InputProblem};
 use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderName, StatusCode, header};

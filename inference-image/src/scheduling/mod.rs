@@ -26,33 +26,12 @@ pub use tuning::{Curve, MakeEngine, Store, Tuner, timed, wide_pays};
 
 use crate::engine::{Engine, EngineError};
 use crate::metrics::ModelMetrics;
-use crate::tensor::Tensor;
+use crate::tensor::{InputError, Tensor};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Makes the inputs, in the signature's order.
 pub type Prepare = Box<dyn FnOnce() -> Result<Vec<Tensor>, InputError> + Send>;
-
-/// Inputs that cannot be made from what the client sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InputProblem {
-    /// Not in a form that is understood at all.
-    Unsupported,
-    /// Larger than the limits allow.
-    TooLarge,
-    /// Broken.
-    Malformed,
-}
-
-/// [`InputProblem`] and its message.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{message}")]
-pub struct InputError {
-    /// The kind.
-    pub problem: InputProblem,
-    /// What is wrong.
-    pub message: String,
-}
 
 /// Why a job was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

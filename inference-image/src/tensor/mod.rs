@@ -3,9 +3,11 @@
 //! without a copy.
 
 mod datatype;
+mod input;
 
 pub(crate) use datatype::{ALIGNMENT, aligned};
 pub use datatype::{DataType, Element};
+pub use input::{InputError, InputProblem};
 
 use bytes::{Bytes, BytesMut};
 

@@ -10,7 +10,7 @@ mod webp;
 
 use super::pixels::Pixels;
 use crate::package::manifest::{ColorOrder, Size};
-use crate::scheduling::{InputError, InputProblem};
+use crate::tensor::{InputError, InputProblem};
 use image::DynamicImage;
 use image::metadata::Orientation;
 use std::fmt;

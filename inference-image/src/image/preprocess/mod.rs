@@ -9,8 +9,7 @@ use crate::engine::Port;
 use crate::image::decode;
 use crate::image::pixels::{Pixels, View};
 use crate::package::manifest::{ColorOrder, Filter, Layout, Preprocessing, Resize, Size};
-use crate::scheduling::{InputError, InputProblem};
-use crate::tensor::Tensor;
+use crate::tensor::{InputError, InputProblem, Tensor};
 use check::{channel_count, check_memory, check_size, values};
 use values::{Elements, Values};
 

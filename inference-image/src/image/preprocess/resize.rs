@@ -4,7 +4,7 @@
 use super::sample;
 use crate::image::pixels::{Pixels, margin};
 use crate::package::manifest::{Filter, Resize, Size};
-use crate::scheduling::{InputError, InputProblem};
+use crate::tensor::{InputError, InputProblem};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
