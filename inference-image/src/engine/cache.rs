@@ -2,7 +2,7 @@
 //! the ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the
 //! weights, a list of their checksums and, once measured, what batches cost.
 
-use crate::scheduling::Curve;
+use super::curve::Curve;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;

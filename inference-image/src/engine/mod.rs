@@ -2,6 +2,7 @@
 
 mod ahead;
 mod cache;
+mod curve;
 mod onnx;
 mod proto;
 mod provider;
@@ -11,6 +12,7 @@ mod value;
 
 pub use ahead::Ahead;
 pub use cache::BAKED_FOLDER;
+pub use curve::Curve;
 pub(crate) use onnx::external_files;
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Runtime};
 pub use session::OnnxEngine;

@@ -2,12 +2,12 @@
 
 use super::ahead::Ahead;
 use super::cache::{self, Entry, Origin};
+use super::curve::Curve;
 use super::session::OnnxEngine;
 use super::source::Source;
 use super::{Description, GraphSource, proto, provider};
 use crate::package::Package;
 use crate::process::exit::Fatal;
-use crate::scheduling::Curve;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;

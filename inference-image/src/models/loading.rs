@@ -1,11 +1,11 @@
 //! From a model's configuration to engines that have run once: everything that must hold before it is served.
 
 use super::warm_up;
-use crate::engine::{Cache, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
+use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::image::classifier::ImageClassifier;
 use crate::package::{self, manifest::Manifest};
 use crate::process::exit::Fatal;
-use crate::scheduling::{Curve, Engines, MakeEngine, Store, Tuner, timed, wide_pays};
+use crate::scheduling::{Engines, MakeEngine, Store, Tuner, timed, wide_pays};
 use crate::tensor::Tensor;
 use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
 use std::path::Path;

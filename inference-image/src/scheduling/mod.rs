@@ -22,9 +22,9 @@ mod tuning;
 
 pub use scheduler::{Lane, Scheduler};
 pub use state::Load;
-pub use tuning::{Curve, MakeEngine, Store, Tuner, timed, wide_pays};
+pub use tuning::{MakeEngine, Store, Tuner, timed, wide_pays};
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Curve, Engine, EngineError};
 use crate::metrics::ModelMetrics;
 use crate::tensor::{InputError, Tensor};
 use std::time::{Duration, Instant};

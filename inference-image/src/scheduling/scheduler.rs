@@ -3,7 +3,8 @@
 
 use super::queue::Thread;
 use super::state::{Load, State, Work};
-use super::{Completed, Curve, Job, JobError, Model, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
+use super::{Completed, Job, JobError, Model, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
+use crate::engine::Curve;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,8 +1,8 @@
 //! The scheduler's decisions. Pure but for the engines it keeps: no threads, no clock; `now` is passed in.
 
 use super::queue::{Queue, Thread, saturated};
-use super::{Curve, Job, Model, Priority, Rejected, RunOptions, Tuner};
-use crate::engine::Engine;
+use super::{Job, Model, Priority, Rejected, RunOptions, Tuner};
+use crate::engine::{Curve, Engine};
 use crate::metrics::ModelMetrics;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,0 +1,77 @@
+//! What a run of several rows costs on this device, as measured. Pure.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// What a run costs beside the engine, in seconds: to hand it out, to gather and cut its tensors, to wake others.
+const AROUND: f64 = 15e-6;
+/// A batch must save this part of each row's time to be worth its wait. Measurements of the same differ by less.
+const GAIN: f64 = 0.05;
+/// A larger one must save so much more than a smaller one.
+const MORE: f64 = 0.02;
+
+/// Seconds of runs by the number of rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    runs: BTreeMap<usize, Vec<f64>>,
+    /// Whether all cores for one run are faster than one, where that has been measured.
+    pub wide: Option<bool>,
+}
+
+impl Curve {
+    /// Adds a measured run.
+    pub fn add(&mut self, rows: usize, took: Duration) {
+        self.runs.entry(rows).or_default().push(took.as_secs_f64());
+    }
+
+    /// The number of rows in a run that takes hardly more than the least time per row; 1 unless that saves a
+    /// noticeable part.
+    #[must_use]
+    pub fn best(&self) -> usize {
+        let per_row = |rows: usize| Some((self.median(rows)? + AROUND) / rows as f64);
+        let Some(single) = per_row(1) else { return 1 };
+        let mut sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
+        let least = sizes.clone().map(|(_, time)| time).fold(single, f64::min);
+        if least >= single * (1.0 - GAIN) {
+            return 1;
+        }
+        let best = sizes.find(|&(_, time)| time <= least * (1.0 + MORE));
+        best.map_or(1, |(rows, _)| rows)
+    }
+
+    /// Whether it can have been measured: a file may hold anything.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        let hour = 3600.0;
+        let mut runs = self.runs.iter();
+        runs.all(|(rows, times)| {
+            (1..=1 << 16).contains(rows) && times.iter().all(|time| *time > 0.0 && *time < hour)
+        })
+    }
+
+    /// Forgets runs of more rows than this.
+    #[must_use]
+    pub fn up_to(mut self, largest: usize) -> Self {
+        self.runs.retain(|&rows, _| rows <= largest.max(1));
+        self
+    }
+
+    /// What a run of one row takes; zero if that is not known.
+    #[must_use]
+    pub fn single(&self) -> Duration {
+        self.median(1).map_or(Duration::ZERO, Duration::from_secs_f64)
+    }
+
+    /// What a run of so many rows takes, in seconds.
+    pub(crate) fn median(&self, rows: usize) -> Option<f64> {
+        let mut runs = self.runs.get(&rows)?.clone();
+        runs.sort_by(f64::total_cmp);
+        runs.get(runs.len() / 2).copied()
+    }
+
+    /// How often a run of so many rows has been measured.
+    pub(crate) fn samples(&self, rows: usize) -> usize {
+        self.runs.get(&rows).map_or(0, Vec::len)
+    }
+}
