@@ -4,7 +4,6 @@ mod ahead;
 mod cache;
 mod curve;
 mod onnx;
-mod proto;
 mod provider;
 mod session;
 mod source;
@@ -13,7 +12,6 @@ mod value;
 pub use ahead::Ahead;
 pub use cache::BAKED_FOLDER;
 pub use curve::Curve;
-pub(crate) use onnx::external_files;
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Runtime};
 pub use session::OnnxEngine;
 

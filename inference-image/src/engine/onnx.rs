@@ -5,8 +5,8 @@ use super::cache::{self, Entry, Origin};
 use super::curve::Curve;
 use super::session::OnnxEngine;
 use super::source::Source;
-use super::{Description, GraphSource, proto, provider};
-use crate::package::Package;
+use super::{Description, GraphSource, provider};
+use crate::package::{Package, proto};
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
@@ -415,10 +415,4 @@ impl Description {
             description: text(model.description),
         }
     }
-}
-
-/// The files beside `model.onnx` in which it keeps weights, by name.
-pub(crate) fn external_files(model: &[u8]) -> Vec<String> {
-    let model = proto::Model::decode(model).unwrap_or_default();
-    model.external_files().into_iter().map(str::to_owned).collect()
 }

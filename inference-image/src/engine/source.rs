@@ -6,8 +6,7 @@
 //! into each session.
 
 use super::cache::{self, Entry};
-use super::proto;
-use crate::package::{ExternalFile, Package};
+use crate::package::{ExternalFile, Package, proto};
 use crate::tensor::ALIGNMENT;
 use ndarray::{Array1, s};
 use ort::session::Session;

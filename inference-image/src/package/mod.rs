@@ -4,10 +4,12 @@
 //! kills the process with SIGBUS.
 
 pub mod manifest;
+pub(crate) mod proto;
 
 use crate::process::exit::Fatal;
 use manifest::Manifest;
 use modelservice_contract::{ExitReason, ModelConfig};
+use prost::Message;
 use sha2::{Digest, Sha256};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -98,10 +100,9 @@ fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<ExternalFile>, Fatal
             Err(error) => Err(unreadable(&path, &error)),
         }
     };
-    crate::engine::external_files(model)
-        .into_iter()
-        .map(read)
-        .collect()
+    let model = proto::Model::decode(model).unwrap_or_default();
+    let names = model.external_files().into_iter().map(str::to_owned);
+    names.map(read).collect()
 }
 
 /// Whether a name that a file of the package gives stays in the package.
