@@ -21,7 +21,7 @@ pub(super) struct Times {
 
 /// One connection's state; its requests, its socket and its timer share it.
 #[derive(Debug)]
-pub(crate) struct Activity {
+pub(super) struct Activity {
     accepted: Instant,
     retires: Option<Instant>,
     max_requests: Option<u32>,
@@ -78,20 +78,20 @@ impl Activity {
     }
 
     /// A request has begun: its head is there. It lasts until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.reading.store(false, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         self.busy()
     }
 
     /// Something else is under way that is no idleness, until the guard is dropped.
-    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Relaxed);
         Busy(Arc::clone(self))
     }
 
     /// Whether the answer that is given now should be the connection's last.
-    pub(crate) fn is_last(&self, now: Instant) -> bool {
+    pub(super) fn is_last(&self, now: Instant) -> bool {
         self.has_served_enough() || self.retires.is_some_and(|at| now >= at)
     }
 
@@ -164,7 +164,7 @@ impl Activity {
     }
 
     /// What tells its requests that it takes no more.
-    pub(crate) const fn retirement(&self) -> &Retirement {
+    pub(super) const fn retirement(&self) -> &Retirement {
         &self.retirement
     }
 
@@ -212,7 +212,7 @@ impl Activity {
 
 /// A request under way on a connection.
 #[derive(Debug)]
-pub(crate) struct Busy(Arc<Activity>);
+pub(super) struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -1,12 +1,14 @@
 //! One connection from its acceptance to its end.
 
 use super::activity::{Activity, Times, Verdict};
+use super::exchange;
 use super::http1;
 use super::stream::{Stream, Transport};
 use super::tls::Tls;
 use super::upload::Upload;
 use crate::metrics::Closed;
 use crate::middleware::Front;
+use crate::process::lifecycle::Phase;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -65,7 +67,7 @@ pub(super) async fn run(
         Ended::ByUs(reason) => reason,
         // Nobody takes it on from here.
         Ended::Other(_) => Closed::Error,
-        Ended::ByItself if shared.front.is_leaving() => Closed::Drain,
+        Ended::ByItself if shared.front.lifecycle().phase() == Phase::Draining => Closed::Drain,
         Ended::ByItself if activity.is_last(Instant::now()) => Closed::Age,
         Ended::ByItself => Closed::Client,
         Ended::Broken(error) => {
@@ -90,7 +92,7 @@ async fn by_hyper(
             let (head, body) = request.into_parts();
             let body = Body::new(Upload::new(body, &head.headers, head.version, &activity));
             let request = Request::from_parts(head, body);
-            Ok::<_, Infallible>(shared.front.answer(request, &activity).await)
+            Ok::<_, Infallible>(exchange::answer(&shared.front, request, &activity).await)
         })
     });
     let stream = TokioIo::new(stream);

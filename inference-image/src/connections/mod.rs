@@ -1,8 +1,9 @@
 //! Connections: accepting them, serving them, and leaving without breaking one that is in use.
-//! What is asked over them is the business of `front`.
+//! What is asked over them is the business of `middleware`.
 
 mod activity;
 mod connection;
+mod exchange;
 mod http1;
 mod listen;
 mod places;
@@ -10,7 +11,6 @@ mod stream;
 mod tls;
 mod upload;
 
-pub(crate) use activity::Activity;
 pub use http1::fuzz;
 pub use listen::listen;
 pub use tls::Tls;

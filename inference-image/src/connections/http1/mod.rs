@@ -12,6 +12,7 @@ mod head;
 mod wire;
 
 use super::activity::Activity;
+use super::exchange;
 use super::stream::Stream;
 use super::upload::DISCARD;
 use crate::middleware::Front;
@@ -105,7 +106,7 @@ async fn answered(
     }
     let request = Request::from_parts(head, Body::new(body));
     // On the heap while it lasts: most connections are idle.
-    let mut answer = Box::pin(front.answer(request, activity));
+    let mut answer = Box::pin(exchange::answer(front, request, activity));
     poll_fn(|context| {
         if let Poll::Ready(response) = answer.as_mut().poll(context) {
             return Poll::Ready(Some(response));
