@@ -1,4 +1,4 @@
-//! What is noted of a request while it is served, for the access log and for traces. Whoever learns something
+//! What is recorded of a request while it is served, for the access log and for traces. Whoever learns something
 //! writes it down here, and need not know whether anybody reads it: without a reader a note costs next to
 //! nothing.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// What is known at the end.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Notes {
+pub struct RequestLog {
     /// The model that was asked.
     pub model: Option<Arc<str>>,
     /// How the request for it ended.
@@ -19,21 +19,21 @@ pub struct Notes {
 }
 
 tokio::task_local! {
-    static NOTES: RefCell<Notes>;
+    static LOG: RefCell<RequestLog>;
 }
 
 /// Writes something down, if the request that this task serves has a reader.
-pub(crate) fn note(write: impl FnOnce(&mut Notes)) {
-    let _ = NOTES.try_with(|notes| write(&mut notes.borrow_mut()));
+pub(crate) fn record(write: impl FnOnce(&mut RequestLog)) {
+    let _ = LOG.try_with(|log| write(&mut log.borrow_mut()));
 }
 
-/// Gives what `work` gives, and what was noted meanwhile.
-pub(crate) async fn noted<T>(work: impl Future<Output = T>) -> (T, Notes) {
+/// Gives what `work` gives, and what was recorded meanwhile.
+pub(crate) async fn recorded<T>(work: impl Future<Output = T>) -> (T, RequestLog) {
     let both = async {
         let result = work.await;
-        (result, NOTES.with(RefCell::take))
+        (result, LOG.with(RefCell::take))
     };
-    NOTES.scope(RefCell::default(), both).await
+    LOG.scope(RefCell::default(), both).await
 }
 
 #[cfg(test)]
@@ -42,11 +42,11 @@ mod tests {
 
     #[tokio::test]
     async fn notes_are_of_one_request_and_nobody_needs_to_read_them() {
-        note(|notes| notes.outcome = Some(Outcome::Ok));
+        record(|log| log.outcome = Some(Outcome::Ok));
         let request = |outcome| {
-            noted(async move {
+            recorded(async move {
                 tokio::task::yield_now().await;
-                note(|notes| notes.outcome = Some(outcome));
+                record(|log| log.outcome = Some(outcome));
                 7
             })
         };

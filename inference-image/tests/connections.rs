@@ -14,7 +14,7 @@ use hyper::Request;
 use modelservice_contract::{Connections, Drain, Limits};
 use modelservice_server::connections::{self, Server, Settings};
 use modelservice_server::metrics::{ConnectionMetrics, Metrics};
-use modelservice_server::middleware::Front;
+use modelservice_server::middleware::Middleware;
 use modelservice_server::process::lifecycle::Lifecycle;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,8 +53,8 @@ impl World {
             .layer(DefaultBodyLimit::disable());
         let listener = connections::listen(0).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
-        let front = Front::new(router, lifecycle.clone(), None, metrics.connections());
-        let server = Server::new(front, settings, None, metrics.connections());
+        let middleware = Middleware::new(router, lifecycle.clone(), None, metrics.connections());
+        let server = Server::new(middleware, settings, None, metrics.connections());
         let serving = lifecycle.clone();
         tokio::spawn(async move {
             let never = std::future::pending();

@@ -15,7 +15,7 @@ use modelservice_contract::{Auth, Connections, Drain, Limits, Tls as TlsConfig};
 use modelservice_server::config::reload::{self, Watched};
 use modelservice_server::connections::{self, Server, Settings, Tls};
 use modelservice_server::metrics::Metrics;
-use modelservice_server::middleware::{Front, Tokens};
+use modelservice_server::middleware::{Middleware, Tokens};
 use modelservice_server::process::lifecycle::Lifecycle;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
@@ -104,8 +104,8 @@ impl World {
             header: Duration::from_millis(500),
             ..Settings::new(&Connections::default(), &Limits::default(), 100)
         };
-        let front = Front::new(router, lifecycle.clone(), tokens, metrics.connections());
-        let server = Server::new(front, settings, tls, metrics.connections());
+        let middleware = Middleware::new(router, lifecycle.clone(), tokens, metrics.connections());
+        let server = Server::new(middleware, settings, tls, metrics.connections());
         tokio::spawn(reload::watch(
             watched,
             Duration::from_millis(10),

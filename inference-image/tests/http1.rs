@@ -13,7 +13,7 @@ use futures::stream;
 use modelservice_contract::{Connections, Drain, Limits};
 use modelservice_server::connections::{self, Server, Settings};
 use modelservice_server::metrics::Metrics;
-use modelservice_server::middleware::Front;
+use modelservice_server::middleware::Middleware;
 use modelservice_server::process::lifecycle::Lifecycle;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -44,9 +44,9 @@ fn serve() -> (SocketAddr, oneshot::Sender<()>) {
         .layer(DefaultBodyLimit::disable());
     let listener = connections::listen(0).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
-    let front = Front::new(router, lifecycle.clone(), None, metrics.connections());
+    let middleware = Middleware::new(router, lifecycle.clone(), None, metrics.connections());
     let settings = Settings::new(&Connections::default(), &Limits::default(), 100);
-    let server = Server::new(front, settings, None, metrics.connections());
+    let server = Server::new(middleware, settings, None, metrics.connections());
     let drain = Drain {
         accept_seconds: 0,
         ..Drain::default()

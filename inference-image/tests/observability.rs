@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use modelservice_contract::{AccessLog as Config, Connections, Drain, Limits};
 use modelservice_server::connections::{self, Server as Connected, Settings};
 use modelservice_server::metrics::ConnectionMetrics;
-use modelservice_server::middleware::{AccessLog, Front, Observer};
+use modelservice_server::middleware::{AccessLog, Middleware, Observer};
 use modelservice_server::process::lifecycle::Lifecycle;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Attribute;
@@ -118,9 +118,9 @@ async fn a_failure_has_a_line_even_where_no_other_request_has_one() {
         traces: None,
     };
     let lifecycle = Lifecycle::default();
-    let front = Front::new(router, lifecycle.clone(), None, &metrics).observed_by(observer);
+    let middleware = Middleware::new(router, lifecycle.clone(), None, &metrics).observed_by(observer);
     let settings = Settings::new(&Connections::default(), &Limits::default(), 10);
-    let server = Connected::new(front, settings, None, &metrics);
+    let server = Connected::new(middleware, settings, None, &metrics);
     let listener = connections::listen(0).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
     tokio::spawn(async move {

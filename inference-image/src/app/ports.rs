@@ -3,7 +3,7 @@
 use crate::config::reload::{self, Watched};
 use crate::connections::{self, Server, Settings, Tls};
 use crate::metrics::ConnectionMetrics;
-use crate::middleware::{AccessLog, Front, Observer, Tokens, Traces};
+use crate::middleware::{AccessLog, Middleware, Observer, Tokens, Traces};
 use crate::process::exit::Fatal;
 use crate::process::lifecycle::Lifecycle;
 use crate::protocol::{self, Management};
@@ -68,11 +68,12 @@ impl Serving {
         for watched in [certificate, token_file].into_iter().flatten() {
             tokio::spawn(reload::watch(watched, reload::PERIOD, metrics.clone()));
         }
-        let front = Front::new(protocols, lifecycle.clone(), tokens, metrics).observed_by(Observer {
-            access_log: self.access_log,
-            traces: self.traces,
-        });
-        Server::new(front, self.settings, tls, metrics)
+        let middleware =
+            Middleware::new(protocols, lifecycle.clone(), tokens, metrics).observed_by(Observer {
+                access_log: self.access_log,
+                traces: self.traces,
+            });
+        Server::new(middleware, self.settings, tls, metrics)
     }
 }
 
@@ -110,8 +111,8 @@ pub(super) fn start_management(
 async fn serve_management(listener: TcpListener, management: Management, settings: Settings) {
     let (lifecycle, metrics) = (Lifecycle::default(), ConnectionMetrics::unread());
     let router = protocol::management_router(management);
-    let front = Front::new(router, lifecycle.clone(), None, &metrics);
-    let server = Server::new(front, settings, None, &metrics);
+    let middleware = Middleware::new(router, lifecycle.clone(), None, &metrics);
+    let server = Server::new(middleware, settings, None, &metrics);
     let never = std::future::pending();
     server.serve(listener, &lifecycle, &Drain::default(), never).await;
 }

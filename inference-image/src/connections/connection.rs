@@ -7,7 +7,7 @@ use super::stream::{Stream, Transport};
 use super::tls::Tls;
 use super::upload::Upload;
 use crate::metrics::Closed;
-use crate::middleware::Front;
+use crate::middleware::Middleware;
 use crate::process::lifecycle::Phase;
 use axum::body::Body;
 use axum::http::Request;
@@ -27,7 +27,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 
 /// What all connections of a listener share.
 pub(super) struct Shared {
-    pub(super) front: Front,
+    pub(super) middleware: Middleware,
     /// Largest head of a request, in bytes.
     pub(super) max_head: usize,
     pub(super) http1: conn::http1::Builder,
@@ -56,7 +56,7 @@ pub(super) async fn run(
         activity.multiplex();
         Box::pin(by_hyper(stream, true, &shared, &activity, &times)).await
     } else {
-        let own = http1::serve(stream, &shared.front, &activity, shared.max_head);
+        let own = http1::serve(stream, &shared.middleware, &activity, shared.max_head);
         // It hears of its end from its activity.
         match drive(own, |_| (), own_ended, &activity, &times).await {
             Ended::Other(stream) => Box::pin(by_hyper(*stream, false, &shared, &activity, &times)).await,
@@ -67,7 +67,7 @@ pub(super) async fn run(
         Ended::ByUs(reason) => reason,
         // Nobody takes it on from here.
         Ended::Other(_) => Closed::Error,
-        Ended::ByItself if shared.front.lifecycle().phase() == Phase::Draining => Closed::Drain,
+        Ended::ByItself if shared.middleware.lifecycle().phase() == Phase::Draining => Closed::Drain,
         Ended::ByItself if activity.is_last(Instant::now()) => Closed::Age,
         Ended::ByItself => Closed::Client,
         Ended::Broken(error) => {
@@ -92,7 +92,7 @@ async fn by_hyper(
             let (head, body) = request.into_parts();
             let body = Body::new(Upload::new(body, &head.headers, head.version, &activity));
             let request = Request::from_parts(head, body);
-            Ok::<_, Infallible>(exchange::answer(&shared.front, request, &activity).await)
+            Ok::<_, Infallible>(exchange::answer(&shared.middleware, request, &activity).await)
         })
     });
     let stream = TokioIo::new(stream);

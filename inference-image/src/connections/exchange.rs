@@ -2,7 +2,7 @@
 //! leave.
 
 use super::activity::Activity;
-use crate::middleware::Front;
+use crate::middleware::Middleware;
 use crate::process::lifecycle::Phase;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, Version, header};
@@ -20,18 +20,18 @@ const PART: usize = 64 << 10;
 
 /// Answers a request that has come over the connection of this activity.
 pub(super) async fn answer(
-    front: &Front,
+    middleware: &Middleware,
     mut request: Request<Body>,
     activity: &Arc<Activity>,
 ) -> Response<Body> {
-    let lifecycle = front.lifecycle();
+    let lifecycle = middleware.lifecycle();
     let under_way = (lifecycle.request(), activity.begin());
     let version = request.version();
     if version == Version::HTTP_2 {
         // Only there are calls that could go on for ever.
         request.extensions_mut().insert(activity.retirement().clone());
     }
-    let mut response = front.answer(request).await;
+    let mut response = middleware.answer(request).await;
     let is_last = || lifecycle.phase() == Phase::Draining || activity.is_last(Instant::now());
     // HTTP/2 has no such header; its clients are told by a GOAWAY frame.
     if version <= Version::HTTP_11 && is_last() {

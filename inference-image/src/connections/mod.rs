@@ -16,7 +16,7 @@ pub use listen::listen;
 pub use tls::Tls;
 
 use crate::metrics::ConnectionMetrics;
-use crate::middleware::Front;
+use crate::middleware::Middleware;
 use crate::process::cgroup;
 use crate::process::lifecycle::{Lifecycle, Phase};
 use activity::Times;
@@ -116,16 +116,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers with `front`, over TLS if that is given.
+    /// Answers with `middleware`, over TLS if that is given.
     #[must_use]
-    pub fn new(front: Front, settings: Settings, tls: Option<Tls>, metrics: &ConnectionMetrics) -> Self {
+    pub fn new(
+        middleware: Middleware,
+        settings: Settings,
+        tls: Option<Tls>,
+        metrics: &ConnectionMetrics,
+    ) -> Self {
         let times = Times {
             header: settings.header,
             idle: settings.idle,
             quiet: settings.quiet,
         };
         let shared = Shared {
-            front,
+            middleware,
             max_head: settings.max_header_bytes as usize,
             http1: hyper_1(&settings),
             http2: hyper_2(&settings),

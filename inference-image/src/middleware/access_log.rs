@@ -37,7 +37,7 @@ impl AccessLog {
         if !(sampled || self.failures && facts.is_failure()) {
             return;
         }
-        let timing = facts.notes.timing;
+        let timing = facts.log.timing;
         let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
         tracing::info!(
             target: "modelservice_server::access",
@@ -45,8 +45,8 @@ impl AccessLog {
             path = facts.path,
             status = facts.status.as_u16(),
             grpc_status = facts.grpc_status,
-            model = facts.notes.model.as_deref(),
-            outcome = facts.notes.outcome.map(Outcome::name),
+            model = facts.log.model.as_deref(),
+            outcome = facts.log.outcome.map(Outcome::name),
             request_bytes = facts.request_bytes,
             response_bytes = facts.response_bytes,
             duration_ms = milliseconds(facts.duration),

@@ -15,7 +15,7 @@ pub use traces::Traces;
 use crate::metrics::ConnectionMetrics;
 use crate::process::lifecycle::Lifecycle;
 use crate::protocol::Protocols;
-use crate::request_log::{Notes, noted};
+use crate::request_log::{RequestLog, recorded};
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
 use axum::response::IntoResponse;
@@ -25,7 +25,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 /// Answers requests, with what goes for all of them.
-pub struct Front {
+pub struct Middleware {
     protocols: Protocols,
     lifecycle: Lifecycle,
     tokens: Option<Tokens>,
@@ -33,7 +33,7 @@ pub struct Front {
     metrics: ConnectionMetrics,
 }
 
-impl Front {
+impl Middleware {
     /// Answers with `protocols`; who has none of the `tokens` is refused, if there are some.
     #[must_use]
     pub fn new(
@@ -66,12 +66,12 @@ impl Front {
         let Some(observed) = self.observer.begin(&request) else {
             return self.admitted(request).await;
         };
-        let (response, notes) = if observed.is_sampled() {
-            noted(self.admitted(request)).await
+        let (response, log) = if observed.is_sampled() {
+            recorded(self.admitted(request)).await
         } else {
-            (self.admitted(request).await, Notes::default())
+            (self.admitted(request).await, RequestLog::default())
         };
-        self.observer.end(&observed, &response, &notes);
+        self.observer.end(&observed, &response, &log);
         response
     }
 

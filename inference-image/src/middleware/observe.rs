@@ -2,7 +2,7 @@
 
 use super::access_log::AccessLog;
 use super::traces::Traces;
-use crate::request_log::Notes;
+use crate::request_log::RequestLog;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Body as _;
@@ -48,7 +48,7 @@ pub(super) struct Facts<'a> {
     pub(super) request_bytes: Option<u64>,
     pub(super) response_bytes: Option<u64>,
     pub(super) duration: Duration,
-    pub(super) notes: &'a Notes,
+    pub(super) log: &'a RequestLog,
 }
 
 impl Facts<'_> {
@@ -85,7 +85,7 @@ impl Observer {
     }
 
     /// Tells of a request that is answered now.
-    pub(super) fn end(&self, observed: &Observed, response: &Response<Body>, notes: &Notes) {
+    pub(super) fn end(&self, observed: &Observed, response: &Response<Body>, log: &RequestLog) {
         let sampled = observed.sampled.as_deref();
         let facts = Facts {
             method: &observed.method,
@@ -98,7 +98,7 @@ impl Observer {
             request_bytes: sampled.and_then(|sampled| sampled.request_bytes),
             response_bytes: response.body().size_hint().exact(),
             duration: observed.started.elapsed(),
-            notes,
+            log,
         };
         let mut trace = sampled.map(|sampled| sampled.parent.span().span_context().trace_id());
         if let (Some(traces), Some(sampled)) = (&self.traces, sampled) {
@@ -112,7 +112,7 @@ impl Observer {
 }
 
 impl Observed {
-    /// Whether notes are wanted.
+    /// Whether log are wanted.
     pub(super) const fn is_sampled(&self) -> bool {
         self.sampled.is_some()
     }

@@ -55,9 +55,9 @@ impl Traces {
 
     /// Tells of a request that is answered now; the id of its trace, whether it is sampled or not.
     pub(super) fn record(&self, facts: &Facts<'_>, parent: &Context, began: SystemTime) -> TraceId {
-        let notes = facts.notes;
+        let log = facts.log;
         // Any path may be asked for; only those of models are few.
-        let name = match &notes.model {
+        let name = match &log.model {
             Some(_) => format!("{} {}", facts.method, facts.path),
             None => facts.method.to_string(),
         };
@@ -76,7 +76,7 @@ impl Traces {
             span.set_status(Status::error(""));
         }
         let end = began + facts.duration;
-        if let Some(timing) = &notes.timing {
+        if let Some(timing) = &log.timing {
             let within = Context::new().with_remote_span_context(span.span_context().clone());
             self.record_parts(timing, &within, end);
         }
@@ -104,7 +104,7 @@ impl Traces {
 
 /// By OpenTelemetry's names where it has some (semantic conventions for HTTP spans).
 fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
-    let notes = facts.notes;
+    let log = facts.log;
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let always = [
         KeyValue::new("http.request.method", facts.method.to_string()),
@@ -121,12 +121,10 @@ fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
         facts
             .response_bytes
             .map(|bytes| KeyValue::new("http.response.body.size", number(bytes))),
-        notes
-            .model
+        log.model
             .as_ref()
             .map(|model| KeyValue::new("modelservice.model", model.to_string())),
-        notes
-            .outcome
+        log.outcome
             .map(|outcome| KeyValue::new("modelservice.outcome", outcome.name())),
     ];
     always

@@ -9,7 +9,7 @@ use crate::image::classifier::ImageClassifier;
 use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
 use crate::package::manifest::Manifest;
 use crate::process::exit::Fatal;
-use crate::request_log::note;
+use crate::request_log::record;
 use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
 use duty_cycle::Window;
 use loading::{Candidate, Settings};
@@ -263,7 +263,7 @@ impl Model {
     ) -> Result<Completed, RunError> {
         let result = self.lane.run(prepare, outputs, options).await;
         if let Ok(completed) = &result {
-            note(|notes| notes.timing = Some(completed.timing));
+            record(|log| log.timing = Some(completed.timing));
         }
         result
     }

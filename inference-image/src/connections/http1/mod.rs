@@ -15,8 +15,8 @@ use super::activity::Activity;
 use super::exchange;
 use super::stream::Stream;
 use super::upload::DISCARD;
-use crate::middleware::Front;
-use crate::protocol::Direct;
+use crate::middleware::Middleware;
+use crate::protocol::ZeroCopyBody;
 use axum::body::Body;
 use axum::http::{Request, Response};
 pub use head::fuzz;
@@ -43,7 +43,7 @@ pub(super) enum Next {
 /// When the connection breaks.
 pub(super) async fn serve(
     stream: Stream,
-    front: &Front,
+    middleware: &Middleware,
     activity: &Arc<Activity>,
     max_head: usize,
 ) -> io::Result<Next> {
@@ -57,7 +57,7 @@ pub(super) async fn serve(
                 return Ok(Next::Other(Box::new(stream)));
             }
         };
-        let Some(response) = answered(*plain, &wire, front, activity).await else {
+        let Some(response) = answered(*plain, &wire, middleware, activity).await else {
             break;
         };
         let closes = answer::closes(&response) || activity.retirement().has_begun();
@@ -96,17 +96,17 @@ async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Res
 async fn answered(
     plain: Plain,
     wire: &Arc<Wire>,
-    front: &Front,
+    middleware: &Middleware,
     activity: &Arc<Activity>,
 ) -> Option<Response<Body>> {
     let body = wire.body(plain.length);
     let mut head = plain.head;
     if !body.has_come() {
-        head.extensions.insert(Direct::new(Arc::new(body.clone())));
+        head.extensions.insert(ZeroCopyBody::new(Arc::new(body.clone())));
     }
     let request = Request::from_parts(head, Body::new(body));
     // On the heap while it lasts: most connections are idle.
-    let mut answer = Box::pin(exchange::answer(front, request, activity));
+    let mut answer = Box::pin(exchange::answer(middleware, request, activity));
     poll_fn(|context| {
         if let Poll::Ready(response) = answer.as_mut().poll(context) {
             return Poll::Ready(Some(response));

@@ -3,7 +3,7 @@
 
 use super::head::{self, Head};
 use crate::connections::stream::Stream;
-use crate::protocol::Source;
+use crate::protocol::ZeroCopySource;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use std::future::poll_fn;
@@ -46,7 +46,7 @@ impl Wire {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the socket on, in front of it what has been read and not taken; `None` if a request still has it.
+    /// Gives the socket on, in middleware of it what has been read and not taken; `None` if a request still has it.
     pub(super) fn into_stream(self: Arc<Self>) -> Option<Stream> {
         let Inner { stream, ahead, .. } = Arc::into_inner(self)?
             .0
@@ -203,7 +203,7 @@ impl Upload {
     }
 }
 
-impl Source for Upload {
+impl ZeroCopySource for Upload {
     fn poll_append(
         &self,
         context: &mut Context<'_>,

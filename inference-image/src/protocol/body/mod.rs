@@ -8,10 +8,10 @@ mod zero_copy;
 
 pub(super) use encoding::{Decoder, Encoding, Refused};
 pub(super) use sink::{Room, Sink};
-pub(crate) use zero_copy::{Direct, Source};
+pub(crate) use zero_copy::{ZeroCopyBody, ZeroCopySource};
 
 use crate::protocol::ApiError;
-use crate::protocol::Direct;
+use crate::protocol::ZeroCopyBody;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
@@ -69,7 +69,7 @@ pub(super) struct Wanted {
     /// When nobody waits for the answer any more.
     pub(super) deadline: Option<Instant>,
     /// The way of its bytes without a copy, if there is one.
-    pub(super) direct: Option<Direct>,
+    pub(super) zero_copy: Option<ZeroCopyBody>,
 }
 
 impl Budget {
@@ -115,8 +115,8 @@ impl Budget {
         let expected = announced.filter(|_| encoding.is_none());
         let reading = async {
             let sink = self.sink(expected, wanted.aligned_at).await?;
-            match (wanted.direct, expected) {
-                (Some(direct), Some(length)) => self.fill_directly(sink, &direct, length).await,
+            match (wanted.zero_copy, expected) {
+                (Some(zero_copy), Some(length)) => self.fill_zero_copy(sink, &zero_copy, length).await,
                 _ => self.fill(Decoder::new(encoding, sink), body).await,
             }
         };
@@ -137,17 +137,17 @@ impl Budget {
     }
 
     /// What is not read in the end is its connection's business.
-    async fn fill_directly(
+    async fn fill_zero_copy(
         &self,
         mut sink: Sink,
-        direct: &Direct,
+        zero_copy: &ZeroCopyBody,
         length: usize,
     ) -> Result<Received, ApiError> {
         while sink.len() < length {
             let room = timeout(self.times.room, sink.make_room(1)).await;
             let room = room.unwrap_or(Err(Full::Memory));
             room.map_err(|full| self.refused(Refused::Full(full)))?;
-            if sink.append(direct).await.map_err(|error| broken_off(&error))? == 0 {
+            if sink.append(zero_copy).await.map_err(|error| broken_off(&error))? == 0 {
                 return Err(broken_off(&"it ended early"));
             }
         }

@@ -1,7 +1,7 @@
 //! Where a body's bytes are gathered: one buffer whose tensors are aligned, within the limit and the room in
 //! memory that was given to it.
 
-use crate::protocol::Direct;
+use crate::protocol::ZeroCopyBody;
 use crate::tensor::aligned;
 use bytes::{Bytes, BytesMut};
 use std::io;
@@ -100,7 +100,7 @@ impl Sink {
     }
 
     /// Appends what can be read of a body of the expected length, as far as there is room for it; 0 at its end.
-    pub(super) async fn append(&mut self, body: &Direct) -> io::Result<usize> {
+    pub(super) async fn append(&mut self, body: &ZeroCopyBody) -> io::Result<usize> {
         let room = self.room.bytes() - self.buffer.len();
         body.append(&mut self.buffer, room).await
     }

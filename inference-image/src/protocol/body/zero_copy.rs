@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 
 /// Where the bytes come from. Clones read the same bytes; each byte is given once.
 #[derive(Clone)]
-pub struct Direct(Arc<dyn Source>);
+pub struct ZeroCopyBody(Arc<dyn ZeroCopySource>);
 
 /// A body's bytes, in their order.
-pub trait Source: Send + Sync {
+pub trait ZeroCopySource: Send + Sync {
     /// Appends at most so many bytes to the buffer, without making it larger; 0 at the body's end.
     ///
     /// # Errors
@@ -25,13 +25,13 @@ pub trait Source: Send + Sync {
     ) -> Poll<io::Result<usize>>;
 }
 
-impl Direct {
+impl ZeroCopyBody {
     /// A body that is read from `source`.
-    pub fn new(source: Arc<dyn Source>) -> Self {
+    pub fn new(source: Arc<dyn ZeroCopySource>) -> Self {
         Self(source)
     }
 
-    /// As [`Source::poll_append`].
+    /// As [`ZeroCopySource::poll_append`].
     ///
     /// # Errors
     /// When the client breaks off.

@@ -2,7 +2,7 @@
 
 use crate::metrics::{ModelMetrics, Outcome, Unassigned};
 use crate::protocol::ApiError;
-use crate::request_log::note;
+use crate::request_log::record;
 use crate::scheduling::Timing;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -94,9 +94,9 @@ pub(in crate::protocol) async fn counted<T>(
     metrics.in_flight.inc();
     let result = work.await;
     counted.outcome = result.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok);
-    note(|notes| {
-        notes.model = Some(Arc::clone(&metrics.name));
-        notes.outcome = Some(counted.outcome);
+    record(|log| {
+        log.model = Some(Arc::clone(&metrics.name));
+        log.outcome = Some(counted.outcome);
     });
     result
 }

@@ -12,7 +12,7 @@ pub(super) mod triton;
 pub(super) use kept::Kept;
 
 use crate::engine::Signature;
-use crate::protocol::Direct;
+use crate::protocol::ZeroCopyBody;
 use crate::protocol::body::{Encoding, Received, Wanted};
 use crate::protocol::inference::request::{Target, deadline, measured};
 use crate::protocol::routing::routes::Routes;
@@ -80,8 +80,8 @@ async fn infer_tensors(
 pub(super) async fn infer(api: &Api, named: Named<'_>, request: Request) -> Response {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
-    let direct = parts.extensions.get().cloned();
-    let work = answer(api, named, arrived, &parts.headers, (body, direct));
+    let zero_copy = parts.extensions.get().cloned();
+    let work = answer(api, named, arrived, &parts.headers, (body, zero_copy));
     measured(named.model.metrics(), work).await
 }
 
@@ -90,7 +90,7 @@ async fn answer(
     named: Named<'_>,
     arrived: Instant,
     headers: &HeaderMap,
-    (body, direct): (Body, Option<Direct>),
+    (body, zero_copy): (Body, Option<ZeroCopyBody>),
 ) -> Result<Response, ApiError> {
     let Named { model, kept, .. } = named;
     let header_length = header_length(headers)?;
@@ -103,7 +103,7 @@ async fn answer(
     let wanted = Wanted {
         aligned_at: header_length.unwrap_or(0),
         deadline,
-        direct,
+        zero_copy,
     };
     let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(bytes.len() as u64);
