@@ -1,18 +1,18 @@
 //! What runs a model: one engine per runner, each with a session of its own. Knows nothing of requests.
 
-mod ahead;
 mod cache;
 mod curve;
 mod onnx;
+mod prefetch;
 mod provider;
 mod session;
 mod source;
 mod value;
 
-pub use ahead::Ahead;
 pub use cache::BAKED_FOLDER;
 pub use curve::Curve;
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Runtime};
+pub use prefetch::Prefetched;
 pub use session::OnnxEngine;
 
 use crate::tensor::{DataType, Tensor, element_count};

@@ -1,8 +1,8 @@
 //! ONNX Runtime: the library, sessions, and values in and out.
 
-use super::ahead::Ahead;
 use super::cache::{self, Entry, Origin};
 use super::curve::Curve;
+use super::prefetch::Prefetched;
 use super::session::OnnxEngine;
 use super::source::Source;
 use super::{Description, GraphSource, provider};
@@ -90,7 +90,7 @@ impl Runtime {
     }
 
     /// Loads a model, from its optimised graph where there is one for this model, runtime and processor; else
-    /// optimises it and keeps the result in the cache. What was read `ahead` is used if it is this model's.
+    /// optimises it and keeps the result in the cache. What was read `prefetched` is used if it is this model's.
     ///
     /// # Errors
     /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
@@ -98,7 +98,7 @@ impl Runtime {
         self: &Arc<Self>,
         package: &Package,
         cache: &Cache,
-        ahead: Option<Ahead>,
+        prefetched: Option<Prefetched>,
     ) -> Result<OnnxModel, Fatal> {
         let mut model = OnnxModel {
             runtime: Arc::clone(self),
@@ -113,9 +113,9 @@ impl Runtime {
             return Ok(model);
         }
         let origin = self.origin(package);
-        let ahead = ahead.filter(|ahead| ahead.origin == origin);
+        let prefetched = prefetched.filter(|prefetched| prefetched.origin == origin);
         let found = || cache::find(&cache.folders(&package.folder), &origin);
-        let cached = ahead.map(|ahead| (ahead.source, ahead.session));
+        let cached = prefetched.map(|prefetched| (prefetched.source, prefetched.session));
         if let Some((source, session)) = cached.or_else(|| self.shared(found()?)) {
             return Ok(model.with(source, session, GraphSource::Cached));
         }

@@ -76,12 +76,12 @@ impl Candidate {
         settings: &Settings,
     ) -> Result<Self, Fatal> {
         let started = Instant::now();
-        let (package, ahead) = std::thread::scope(|scope| {
-            let ahead = scope.spawn(|| runtime.ahead(Path::new(&config.path), &settings.cache));
-            (package::open(config), ahead.join().ok().flatten())
+        let (package, prefetched) = std::thread::scope(|scope| {
+            let prefetched = scope.spawn(|| runtime.prefetch(Path::new(&config.path), &settings.cache));
+            (package::open(config), prefetched.join().ok().flatten())
         });
         let package = package?;
-        let model = Arc::new(runtime.load_model(&package, &settings.cache, ahead)?);
+        let model = Arc::new(runtime.load_model(&package, &settings.cache, prefetched)?);
         let sessions = if runtime.is_cpu() {
             settings.cores
         } else {

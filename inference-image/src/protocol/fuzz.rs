@@ -2,7 +2,7 @@
 //! accept a request that does not fit the model. The models are fixed: one with matrices `x` of `FP32` and `y` of
 //! `BYTES`, both with two columns, and one with `x` alone. `tests/fuzz.rs` calls them, and so can any other fuzzer.
 
-use super::body::{Budget, Wanted};
+use super::body::{Budget, ReadOptions};
 use super::grpc;
 use super::inference::{Input, Request};
 use super::{kserve_v1, oip};
@@ -109,7 +109,7 @@ pub fn compressed_body(gzip: bool, body: &[u8]) -> std::io::Result<bool> {
     let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, encoding)]);
     let body = Body::from(Bytes::copy_from_slice(body));
     let budget = Budget::new(MAX_BODY);
-    let received = runtime()?.block_on(budget.read(&headers, body, Wanted::default()));
+    let received = runtime()?.block_on(budget.read(&headers, body, ReadOptions::default()));
     Ok(received.is_ok_and(|received| received.bytes.len() as u64 <= MAX_BODY))
 }
 

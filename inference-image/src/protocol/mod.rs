@@ -26,7 +26,7 @@ use crate::process::lifecycle::{Lifecycle, Phase};
 use axum::Router;
 use body::Budget;
 use error::Quoted;
-use oip::Kept;
+use oip::ResponseTemplate;
 use routing::{Routes, verbs};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ const MODEL_VERSION: &str = "1";
 /// What the handlers share.
 pub(crate) struct Api {
     service: Arc<Service>,
-    kept: BTreeMap<String, Kept>,
+    templates: BTreeMap<String, ResponseTemplate>,
     lifecycle: Lifecycle,
     budget: Budget,
 }
@@ -60,7 +60,7 @@ pub(crate) struct Api {
 struct Named<'a> {
     name: &'a str,
     model: &'a Model,
-    kept: &'a Kept,
+    template: &'a ResponseTemplate,
 }
 
 impl Api {
@@ -70,8 +70,8 @@ impl Api {
         let limits = service.limits();
         let body_time = Duration::from_secs(limits.body_seconds.into());
         Self {
-            kept: models
-                .map(|(name, signature)| (name.to_owned(), Kept::new(name, signature)))
+            templates: models
+                .map(|(name, signature)| (name.to_owned(), ResponseTemplate::new(name, signature)))
                 .collect(),
             budget: Budget::new(limits.max_body_bytes).in_at_most(body_time),
             service,
@@ -81,7 +81,8 @@ impl Api {
 
     /// The model of that name and version; without a version the only one.
     fn named(&self, name: &str, version: &str) -> Result<Named<'_>, ApiError> {
-        let (Some(model), Some((name, kept))) = (self.service.model(name), self.kept.get_key_value(name))
+        let (Some(model), Some((name, template))) =
+            (self.service.model(name), self.templates.get_key_value(name))
         else {
             let known: Vec<&str> = self.service.names().collect();
             return Err(ApiError::not_found(format!(
@@ -96,7 +97,11 @@ impl Api {
                 Quoted(version)
             )));
         }
-        Ok(Named { name, model, kept })
+        Ok(Named {
+            name,
+            model,
+            template,
+        })
     }
 
     /// The model that is to run; it is counted if there is none.

@@ -130,9 +130,9 @@ impl Decoder {
     }
 
     /// Waits until there is room for so many bytes; what they unpack to is taken only if there is room at once.
-    pub(super) async fn make_room(&mut self, more: usize) -> Result<(), Refused> {
+    pub(super) async fn reserve(&mut self, more: usize) -> Result<(), Refused> {
         match self {
-            Self::Plain(sink) => sink.make_room(more).await.map_err(Refused::Full),
+            Self::Plain(sink) => sink.reserve(more).await.map_err(Refused::Full),
             Self::Gzip(_) | Self::Deflate(_) => Ok(()),
         }
     }

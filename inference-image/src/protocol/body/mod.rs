@@ -1,13 +1,13 @@
 //! Reads request bodies within limits: of one body, of all bodies in memory together, and of time.
 
-pub(super) mod compressed;
+pub(super) mod compression;
 mod encoding;
 pub(super) mod frames;
 mod sink;
 mod zero_copy;
 
 pub(super) use encoding::{Decoder, Encoding, Refused};
-pub(super) use sink::{Room, Sink};
+pub(super) use sink::{Reservation, Sink};
 pub(crate) use zero_copy::{ZeroCopyBody, ZeroCopySource};
 
 use crate::protocol::ApiError;
@@ -41,7 +41,7 @@ const TIMES: Times = Times {
 };
 /// Bodies in memory together may have this many times the size of the largest one.
 const BODIES: usize = 4;
-/// Room for a body whose length nobody has told; it takes more as it grows.
+/// Reservation for a body whose length nobody has told; it takes more as it grows.
 const UNKNOWN: usize = 64 << 10;
 /// Most room for a body of which nothing has arrived yet.
 const AT_ONCE: usize = 256 << 10;
@@ -58,12 +58,12 @@ pub(super) struct Received {
     /// The bytes; their memory is accounted for as long as there is any part of them.
     pub(super) bytes: Bytes,
     /// Keeps it accounted for longer: as long as what was made of them.
-    pub(super) room: Arc<Room>,
+    pub(super) room: Arc<Reservation>,
 }
 
 /// How a body is to be read.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct ReadOptions {
     /// The byte that must be aligned as a tensor.
     pub(super) aligned_at: usize,
     /// When nobody waits for the answer any more.
@@ -99,7 +99,7 @@ impl Budget {
         &self,
         headers: &HeaderMap,
         body: Body,
-        wanted: Wanted,
+        wanted: ReadOptions,
     ) -> Result<Received, ApiError> {
         let encoding = encoding(headers)?;
         let announced = headers
@@ -144,7 +144,7 @@ impl Budget {
         length: usize,
     ) -> Result<Received, ApiError> {
         while sink.len() < length {
-            let room = timeout(self.times.room, sink.make_room(1)).await;
+            let room = timeout(self.times.room, sink.reserve(1)).await;
             let room = room.unwrap_or(Err(Full::Memory));
             room.map_err(|full| self.refused(Refused::Full(full)))?;
             if sink.append(zero_copy).await.map_err(|error| broken_off(&error))? == 0 {
@@ -160,7 +160,7 @@ impl Budget {
     /// # Errors
     /// Why it is not taken.
     pub(super) async fn push(&self, decoder: &mut Decoder, data: &[u8]) -> Result<(), Refused> {
-        let room = timeout(self.times.room, decoder.make_room(data.len())).await;
+        let room = timeout(self.times.room, decoder.reserve(data.len())).await;
         room.unwrap_or(Err(Refused::Full(Full::Memory)))?;
         decoder.push(data)
     }
@@ -179,7 +179,7 @@ impl Budget {
         let permit = Arc::clone(&self.blocks).acquire_many_owned(blocks(expected.min(AT_ONCE)));
         let permit = timeout(self.times.room, permit).await;
         let permit = permit.ok().and_then(Result::ok).ok_or_else(no_room)?;
-        let room = Room::new(Arc::clone(&self.blocks), permit);
+        let room = Reservation::new(Arc::clone(&self.blocks), permit);
         Ok(Sink::new(expected, aligned_at, self.max_body, room))
     }
 
@@ -307,7 +307,7 @@ mod tests {
 
     async fn status(budget: &Budget, headers: &HeaderMap, body: Body) -> u16 {
         let error = budget
-            .read(headers, body, Wanted::default())
+            .read(headers, body, ReadOptions::default())
             .await
             .map(|received| received.bytes)
             .unwrap_err();
@@ -316,9 +316,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_not_waited_for_longer_than_its_client_waits() {
-        let wanted = Wanted {
+        let wanted = ReadOptions {
             deadline: Some(Instant::now()),
-            ..Wanted::default()
+            ..ReadOptions::default()
         };
         let late = Budget::new(100);
         let late = late.read(&HeaderMap::new(), Body::new(Silent), wanted).await;
@@ -338,11 +338,11 @@ mod tests {
     async fn bodies_wait_for_room_and_are_turned_away_without_it() {
         let budget = budget(1 << 20);
         let headers = HeaderMap::new();
-        let read = || budget.read(&headers, Body::from("x"), Wanted::default());
+        let read = || budget.read(&headers, Body::from("x"), ReadOptions::default());
         let mut kept = Vec::new();
         for _ in 0..BODIES {
             let body = Body::from(vec![0; 1 << 20]);
-            kept.push(budget.read(&headers, body, Wanted::default()).await.unwrap());
+            kept.push(budget.read(&headers, body, ReadOptions::default()).await.unwrap());
         }
         let error = read().await.map(|received| received.bytes).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Rejected);
@@ -360,7 +360,7 @@ mod tests {
     async fn who_announces_large_bodies_and_sends_nothing_keeps_nobody_out() {
         let budget = Budget::new(1 << 20);
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, (1_u64 << 20).into())]);
-        let read = |body| budget.read(&headers, body, Wanted::default());
+        let read = |body| budget.read(&headers, body, ReadOptions::default());
         let mut silent: Vec<_> = (0..2 * BODIES)
             .map(|_| Box::pin(read(Body::new(Silent))))
             .collect();
@@ -378,9 +378,9 @@ mod tests {
         let headers = HeaderMap::new();
         let all = u32::try_from(budget.blocks.available_permits()).unwrap();
         let _all = budget.blocks.acquire_many(all).await.unwrap();
-        let wanted = Wanted {
+        let wanted = ReadOptions {
             deadline: Some(Instant::now() + Duration::from_millis(20)),
-            ..Wanted::default()
+            ..ReadOptions::default()
         };
         let read = budget.read(&headers, Body::from("x"), wanted);
         assert_eq!(read.await.map(|_| ()).unwrap_err().status().as_u16(), 504);
@@ -392,7 +392,7 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let free = budget.blocks.available_permits();
         let headers = HeaderMap::new();
-        let read = budget.read(&headers, Body::from("0123456789"), Wanted::default());
+        let read = budget.read(&headers, Body::from("0123456789"), ReadOptions::default());
         let Received { bytes, room } = read.await.unwrap();
         let part = bytes.slice(2..3);
         drop((bytes, room));
@@ -415,7 +415,7 @@ mod tests {
                 413
             );
             let large = Budget::new(1 << 20);
-            let fits = large.read(&headers, Body::from(bomb.clone()), Wanted::default());
+            let fits = large.read(&headers, Body::from(bomb.clone()), ReadOptions::default());
             assert_eq!(fits.await.unwrap().bytes, zeros);
             let cut = Body::from(bomb[..bomb.len() / 2].to_vec());
             assert_eq!(status(&Budget::new(1 << 20), &headers, cut).await, 400);
@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(status(&budget(9), &headers, Body::new(Silent)).await, 413);
         assert_eq!(
             budget(10)
-                .read(&headers, Body::from("0123456789"), Wanted::default())
+                .read(&headers, Body::from("0123456789"), ReadOptions::default())
                 .await
                 .unwrap()
                 .bytes

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Room is counted in blocks of this size, since a semaphore counts in 32 bits.
+/// Reservation is counted in blocks of this size, since a semaphore counts in 32 bits.
 const BLOCK: usize = 4096;
 
 /// Blocks for that many bytes.
@@ -17,12 +17,12 @@ pub(super) fn blocks(length: usize) -> u32 {
 }
 
 /// A part of the memory for bodies; given back when this is dropped.
-pub(in crate::protocol) struct Room {
+pub(in crate::protocol) struct Reservation {
     blocks: Arc<Semaphore>,
     permit: OwnedSemaphorePermit,
 }
 
-impl Room {
+impl Reservation {
     pub(super) const fn new(blocks: Arc<Semaphore>, permit: OwnedSemaphorePermit) -> Self {
         Self { blocks, permit }
     }
@@ -67,13 +67,13 @@ pub(in crate::protocol) struct Sink {
     buffer: BytesMut,
     aligned_at: usize,
     limit: usize,
-    room: Room,
+    room: Reservation,
 }
 
 impl Sink {
     /// A buffer for `expected` bytes that may grow up to `limit`. It lies in one piece from the start, but takes
     /// `room` and memory only as bytes arrive: who announces a large body and sends none keeps nobody out.
-    pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Room) -> Self {
+    pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Reservation) -> Self {
         let buffer = aligned(expected, aligned_at);
         Self {
             buffer,
@@ -84,7 +84,7 @@ impl Sink {
     }
 
     /// Waits until there is room for `more` bytes.
-    pub(super) async fn make_room(&mut self, more: usize) -> Result<(), Full> {
+    pub(super) async fn reserve(&mut self, more: usize) -> Result<(), Full> {
         let length = (self.buffer.len() + more).min(self.limit);
         if self.room.missing(length) > 0 {
             // In few steps: each takes as much again as there is.
@@ -123,23 +123,23 @@ impl Sink {
     }
 
     /// The bytes, and their room: it is taken as long as there is any part of them, or of the room itself.
-    pub(in crate::protocol) fn finish(self) -> (Bytes, Arc<Room>) {
+    pub(in crate::protocol) fn finish(self) -> (Bytes, Arc<Reservation>) {
         let room = Arc::new(self.room);
-        let kept = Kept {
+        let accounted = Accounted {
             buffer: self.buffer,
             _room: Arc::clone(&room),
         };
-        (Bytes::from_owner(kept), room)
+        (Bytes::from_owner(accounted), room)
     }
 }
 
 /// Bytes with their room: a queued job may outlive the request that it is from.
-struct Kept {
+struct Accounted {
     buffer: BytesMut,
-    _room: Arc<Room>,
+    _room: Arc<Reservation>,
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for Accounted {
     fn as_ref(&self) -> &[u8] {
         &self.buffer
     }
@@ -154,7 +154,7 @@ mod tests {
     fn sink(expected: usize, aligned_at: usize, limit: usize, memory: usize) -> Sink {
         let all = Arc::new(Semaphore::new(blocks(memory) as usize));
         let permit = Arc::clone(&all).try_acquire_many_owned(blocks(expected)).unwrap();
-        Sink::new(expected, aligned_at, limit, Room::new(all, permit))
+        Sink::new(expected, aligned_at, limit, Reservation::new(all, permit))
     }
 
     // ONNX Runtime's kernels need aligned tensors; one that is not would be copied for each request.

@@ -128,7 +128,7 @@ async fn answer(
         let request = envelope
             .request(&received.bytes, signature)
             .map_err(ApiError::bad_request)?;
-        let options = request.wishes.options(arrived, deadline);
+        let options = request.urgency.options(arrived, deadline);
         let answer = inference::run(model, request, Arc::clone(&received.room), options).await?;
         let started = Instant::now();
         let parameters = envelope.echoed().chain(parameter);

@@ -3,7 +3,7 @@
 use super::contents;
 use super::wire::{Fields, Malformed, Value, varint};
 use crate::engine::Signature;
-use crate::protocol::inference::{Draft, Input, Request, Wishes, no_shared_memory};
+use crate::protocol::inference::{Input, Request, RequestBuilder, Urgency, no_shared_memory};
 use bytes::Bytes;
 
 /// Field of the tensors that come as bytes.
@@ -123,7 +123,7 @@ impl<'a> Envelope<'a> {
         if let Some(problem) = &self.problem {
             return Err(problem.clone());
         }
-        let mut draft = Draft::new(signature);
+        let mut builder = RequestBuilder::new(signature);
         if !self.raw.is_empty() && self.raw.len() != self.inputs.len() {
             return Err(format!(
                 "raw_input_contents has {} tensors for {} inputs: it holds all of them or none",
@@ -133,24 +133,24 @@ impl<'a> Envelope<'a> {
         }
         for (index, input) in self.inputs.iter().enumerate() {
             let raw = self.raw.get(index).map(|raw| message.slice_ref(raw));
-            give(&mut draft, message, input, raw)?;
+            give(&mut builder, message, input, raw)?;
         }
         for output in &self.outputs {
-            want(&mut draft, output)?;
+            want(&mut builder, output)?;
         }
-        draft.finish(true, self.wishes()?)
+        builder.finish(true, self.urgency()?)
     }
 
-    fn wishes(&self) -> Result<Wishes, String> {
-        let mut wishes = Wishes::default();
+    fn urgency(&self) -> Result<Urgency, String> {
+        let mut urgency = Urgency::default();
         for entry in &self.parameters {
             match parameter(entry)? {
-                ("timeout", value) => wishes.set_timeout(value.integer("timeout")?),
-                ("priority", value) => wishes.set_priority(value.integer("priority")?),
+                ("timeout", value) => urgency.set_timeout(value.integer("timeout")?),
+                ("priority", value) => urgency.set_priority(value.integer("priority")?),
                 _ => {}
             }
         }
-        Ok(wishes)
+        Ok(urgency)
     }
 }
 
@@ -199,7 +199,12 @@ fn parameter(entry: &[u8]) -> Result<(&str, Parameter), Malformed> {
     Ok((name, parameter))
 }
 
-fn give(draft: &mut Draft<'_>, message: &Bytes, input: &[u8], raw: Option<Bytes>) -> Result<(), String> {
+fn give(
+    builder: &mut RequestBuilder<'_>,
+    message: &Bytes,
+    input: &[u8],
+    raw: Option<Bytes>,
+) -> Result<(), String> {
     let (mut name, mut datatype, mut shape, mut elements) = ("", "", Vec::new(), None);
     let mut shared = false;
     for field in Fields(input) {
@@ -215,7 +220,7 @@ fn give(draft: &mut Draft<'_>, message: &Bytes, input: &[u8], raw: Option<Bytes>
     if shared {
         return Err(no_shared_memory("input", name));
     }
-    let (index, datatype) = draft.input(name, datatype, &shape)?;
+    let (index, datatype) = builder.input(name, datatype, &shape)?;
     let input = match (raw, elements.filter(|elements| !elements.is_empty())) {
         (Some(raw), None) => Input::wire(name, datatype, shape, raw)?,
         (None, Some(elements)) => contents::read(message, elements, datatype, shape)
@@ -228,11 +233,11 @@ fn give(draft: &mut Draft<'_>, message: &Bytes, input: &[u8], raw: Option<Bytes>
         }
         (Some(_), Some(_)) => return Err(format!("input {name:?} has both contents and raw_input_contents")),
     };
-    draft.give(index, input);
+    builder.give(index, input);
     Ok(())
 }
 
-fn want(draft: &mut Draft<'_>, output: &[u8]) -> Result<(), String> {
+fn want(builder: &mut RequestBuilder<'_>, output: &[u8]) -> Result<(), String> {
     let (mut name, mut classes, mut shared) = ("", None, false);
     for field in Fields(output) {
         match field? {
@@ -248,7 +253,7 @@ fn want(draft: &mut Draft<'_>, output: &[u8]) -> Result<(), String> {
         return Err(no_shared_memory("output", name));
     }
     let classes = classes.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-    draft.want(name, true, classes)
+    builder.want(name, true, classes)
 }
 
 #[allow(clippy::cast_possible_wrap)]

@@ -5,7 +5,7 @@ mod multipart;
 
 use crate::image::classifier::{ImageClassifier, Prediction};
 use crate::models::Model;
-use crate::protocol::body::{Received, Wanted};
+use crate::protocol::body::{ReadOptions, Received};
 use crate::protocol::error::Quoted;
 use crate::protocol::inference::request::server_timing;
 use crate::protocol::routing::verbs::Parameters;
@@ -59,9 +59,9 @@ pub(super) async fn classify(
     let top_k = top_k(query, classifier)?;
     let boundary = multipart::boundary(headers)?;
     inference::admit(model, &options)?;
-    let wanted = Wanted {
+    let wanted = ReadOptions {
         deadline: options.deadline,
-        ..Wanted::default()
+        ..ReadOptions::default()
     };
     let mut body = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(body.bytes.len() as u64);

@@ -1,12 +1,12 @@
 //! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
 //! and its answer. Knows no protocol's form.
 
-mod classes;
+mod classification;
 pub(super) mod request;
 
 use crate::engine::{Port, Signature};
 use crate::models::Model;
-use crate::protocol::body::Room;
+use crate::protocol::body::Reservation;
 use crate::protocol::error::Quoted;
 use crate::protocol::{ApiError, json};
 use crate::scheduling::{Priority, RunError, RunOptions, Timing};
@@ -25,7 +25,7 @@ pub(super) struct Request {
     /// Outputs to return, in the request's order.
     pub(super) outputs: Vec<Output>,
     /// How urgent it is.
-    pub(super) wishes: Wishes,
+    pub(super) urgency: Urgency,
 }
 
 /// The tensor of one input.
@@ -59,20 +59,20 @@ pub(super) struct Output {
     pub(super) index: usize,
     /// Whether its elements are sent as bytes, where the protocol has another form.
     pub(super) binary: bool,
-    /// Instead of its elements so many of the largest, as text; see `classes`.
+    /// Instead of its elements so many of the largest, as text; see `classification`.
     pub(super) classes: Option<usize>,
 }
 
 /// What a request says of its own urgency.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Wishes {
+pub(super) struct Urgency {
     /// How long its client waits, counted from its arrival.
     pub(super) timeout: Option<Duration>,
     /// Which requests go first.
     pub(super) priority: Priority,
 }
 
-impl Wishes {
+impl Urgency {
     /// tritonclient's `timeout`, in microseconds; 0 is none.
     pub(super) fn set_timeout(&mut self, microseconds: u64) {
         self.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
@@ -100,13 +100,13 @@ impl Wishes {
 }
 
 /// A request while it is read.
-pub(super) struct Draft<'a> {
+pub(super) struct RequestBuilder<'a> {
     signature: &'a Signature,
     inputs: Vec<Option<Input>>,
     outputs: Vec<Output>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> RequestBuilder<'a> {
     pub(super) fn new(signature: &'a Signature) -> Self {
         Self {
             signature,
@@ -193,7 +193,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// If an input is missing.
-    pub(super) fn finish(mut self, binary: bool, wishes: Wishes) -> Result<Request, String> {
+    pub(super) fn finish(mut self, binary: bool, urgency: Urgency) -> Result<Request, String> {
         if self.outputs.is_empty() {
             for index in 0..self.signature.outputs.len() {
                 self.push(Output {
@@ -209,7 +209,7 @@ impl<'a> Draft<'a> {
         Ok(Request {
             inputs: inputs.collect::<Result<_, _>>()?,
             outputs: self.outputs,
-            wishes,
+            urgency,
         })
     }
 }
@@ -326,7 +326,7 @@ fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
 pub(super) async fn run(
     model: &Model,
     request: Request,
-    room: Arc<Room>,
+    room: Arc<Reservation>,
     options: RunOptions,
 ) -> Result<Answer, ApiError> {
     let Request { inputs, outputs, .. } = request;
@@ -359,7 +359,7 @@ fn top(model: &Model, output: usize, count: usize, tensor: &Tensor) -> Result<Te
         .classifier()
         .filter(|classifier| classifier.output() == output);
     let label = |class| classifier.and_then(|classifier| classifier.label(class));
-    classes::top(tensor, count, takes_batches(model.signature()), label)
+    classification::top(tensor, count, takes_batches(model.signature()), label)
 }
 
 #[cfg(test)]
@@ -409,18 +409,18 @@ pub(super) mod tests {
     #[test]
     fn the_earliest_deadline_counts() {
         let arrived = Instant::now();
-        let mut wishes = Wishes::default();
-        assert_eq!(wishes.options(arrived, None), RunOptions::default());
-        wishes.set_timeout(5_000);
-        wishes.set_priority(1);
+        let mut urgency = Urgency::default();
+        assert_eq!(urgency.options(arrived, None), RunOptions::default());
+        urgency.set_timeout(5_000);
+        urgency.set_priority(1);
         let (five, two, nine) = (5, 2, 9);
         let at = |milliseconds| Some(arrived + Duration::from_millis(milliseconds));
-        let options = wishes.options(arrived, at(nine));
+        let options = urgency.options(arrived, at(nine));
         assert_eq!((options.deadline, options.priority), (at(five), Priority::High));
-        assert_eq!(wishes.options(arrived, at(two)).deadline, at(two));
-        wishes.set_timeout(u64::MAX);
-        wishes.set_priority(2);
-        let options = wishes.options(arrived, None);
+        assert_eq!(urgency.options(arrived, at(two)).deadline, at(two));
+        urgency.set_timeout(u64::MAX);
+        urgency.set_priority(2);
+        let options = urgency.options(arrived, None);
         assert!(options.deadline.is_none_or(|deadline| deadline > arrived));
         assert_eq!(options.priority, Priority::Normal);
     }
@@ -429,9 +429,9 @@ pub(super) mod tests {
     #[test]
     fn a_tensor_has_no_more_texts_than_memory_for_them() {
         let signature = signature(&[("x", DataType::Bytes, &[-1])], &[("y", DataType::Bytes, &[-1])]);
-        let draft = Draft::new(&signature);
-        assert!(draft.input("x", "BYTES", &[1 << 20]).is_ok());
-        let problem = draft.input("x", "BYTES", &[(1 << 20) + 1]).unwrap_err();
+        let builder = RequestBuilder::new(&signature);
+        assert!(builder.input("x", "BYTES", &[1 << 20]).is_ok());
+        let problem = builder.input("x", "BYTES", &[(1 << 20) + 1]).unwrap_err();
         assert!(problem.contains("more than 1048576"), "{problem}");
         let list = format!("[{}\"\"]", "\"\",".repeat(1 << 20));
         let problem = json::read_nested(list.as_bytes(), DataType::Bytes).unwrap_err();

@@ -1,12 +1,12 @@
 //! Tensors as JSON: lists in row-major order, flat or nested as the shape says.
 
-mod lift;
+mod extract;
 pub(super) mod limited;
 mod list;
 mod number;
 mod write;
 
-pub(super) use lift::{Lifted, Place, lift};
+pub(super) use extract::{Extracted, Location, extract};
 pub(super) use write::{flat, nested, row};
 
 use crate::tensor::{DataType, Element, Tensor, element_count};

@@ -6,10 +6,10 @@
 mod objects;
 
 use crate::engine::{Port, Signature};
-use crate::protocol::body::{Received, Wanted};
+use crate::protocol::body::{ReadOptions, Received};
 use crate::protocol::inference::request::server_timing;
-use crate::protocol::inference::{self, Answer, Draft, Input, Output, Request, Wishes, position};
-use crate::protocol::json::{self, Place, lift};
+use crate::protocol::inference::{self, Answer, Input, Output, Request, RequestBuilder, Urgency, position};
+use crate::protocol::json::{self, Location, extract};
 use crate::protocol::{Api, ApiError, Named};
 use crate::scheduling::RunOptions;
 use crate::tensor::{DataType, Tensor};
@@ -26,7 +26,7 @@ use std::time::Instant;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Where the tensors lie; a third one is one too many, whatever its name.
-const TENSORS: Place<'_> = Place {
+const TENSORS: Location<'_> = Location {
     within: None,
     depth: 1,
     keys: &["instances", "inputs"],
@@ -58,9 +58,9 @@ pub(super) async fn predict(
 ) -> Result<Response, ApiError> {
     let model = named.model;
     inference::admit(model, &options)?;
-    let wanted = Wanted {
+    let wanted = ReadOptions {
         deadline: options.deadline,
-        ..Wanted::default()
+        ..ReadOptions::default()
     };
     let Received { bytes, room } = api.budget.read(headers, body, wanted).await?;
     model.metrics().request_bytes.inc_by(bytes.len() as u64);
@@ -75,8 +75,8 @@ pub(super) async fn predict(
 }
 
 pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, Form), String> {
-    let lifted = lift(body, TENSORS);
-    let predict: Predict = serde_json::from_slice(&lifted.rest)
+    let extracted = extract(body, TENSORS);
+    let predict: Predict = serde_json::from_slice(&extracted.rest)
         .map_err(|_| "the request is no JSON object with instances or inputs".to_owned())?;
     let (index, form) = match (predict.instances, predict.inputs) {
         (Some(index), None) => (index, Form::Rows),
@@ -84,23 +84,29 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, For
         (Some(_), Some(_)) => return Err("the request has both instances and inputs".to_owned()),
         (None, None) => return Err("the request has neither instances nor inputs".to_owned()),
     };
-    let value = lifted
+    let value = extracted
         .values
         .get(index)
         .cloned()
         .map(|range| body.slice(range))
         .unwrap_or_default();
-    let mut draft = Draft::new(signature);
+    let mut builder = RequestBuilder::new(signature);
     match form {
         Form::Rows if value.first() != Some(&b'[') => return Err("instances must be a list".to_owned()),
-        Form::Rows if holds_rows(&value, &signature.inputs) => rows(&mut draft, &value, &signature.inputs)?,
+        Form::Rows if holds_rows(&value, &signature.inputs) => rows(&mut builder, &value, &signature.inputs)?,
         Form::Columns if value.first() == Some(&b'{') => {
-            let draft = &mut draft;
-            read_one(&value, &mut Columns { draft, json: &value })?;
+            let builder = &mut builder;
+            read_one(
+                &value,
+                &mut Columns {
+                    builder,
+                    json: &value,
+                },
+            )?;
         }
-        Form::Rows | Form::Columns => only(&mut draft, value, signature)?,
+        Form::Rows | Form::Columns => only(&mut builder, value, signature)?,
     }
-    Ok((draft.finish(false, Wishes::default())?, form))
+    Ok((builder.finish(false, Urgency::default())?, form))
 }
 
 /// Whether a list begins with an object of inputs; `{"b64": …}` is one only where an input has that name, and
@@ -120,7 +126,7 @@ fn after(start: u8, text: &[u8]) -> Option<&[u8]> {
 }
 
 /// The tensor of a model with one input.
-fn only(draft: &mut Draft<'_>, json: Bytes, signature: &Signature) -> Result<(), String> {
+fn only(builder: &mut RequestBuilder<'_>, json: Bytes, signature: &Signature) -> Result<(), String> {
     let [port] = &signature.inputs[..] else {
         let names: Vec<&str> = signature.inputs.iter().map(|port| port.name.as_str()).collect();
         return Err(format!(
@@ -129,21 +135,21 @@ fn only(draft: &mut Draft<'_>, json: Bytes, signature: &Signature) -> Result<(),
         ));
     };
     let port = port.clone();
-    draft.give(0, Input::Nested { port, json });
+    builder.give(0, Input::Nested { port, json });
     Ok(())
 }
 
 /// Takes each value for the tensor of its name.
 struct Columns<'a, 'b> {
-    draft: &'a mut Draft<'b>,
+    builder: &'a mut RequestBuilder<'b>,
     json: &'a Bytes,
 }
 
 impl Listener for Columns<'_, '_> {
     fn entry(&mut self, name: &str, value: &RawValue) -> Result<(), String> {
-        let (index, port) = self.draft.port(name)?;
+        let (index, port) = self.builder.port(name)?;
         let (port, json) = (port.clone(), self.json.slice_ref(value.get().as_bytes()));
-        self.draft.give(index, Input::Nested { port, json });
+        self.builder.give(index, Input::Nested { port, json });
         Ok(())
     }
 }
@@ -188,7 +194,7 @@ impl Listener for Rows<'_> {
 }
 
 /// Objects with a row for each name.
-fn rows(draft: &mut Draft<'_>, json: &[u8], ports: &[Port]) -> Result<(), String> {
+fn rows(builder: &mut RequestBuilder<'_>, json: &[u8], ports: &[Port]) -> Result<(), String> {
     let mut rows = Rows {
         ports,
         lists: vec![Vec::new(); ports.len()],
@@ -199,7 +205,7 @@ fn rows(draft: &mut Draft<'_>, json: &[u8], ports: &[Port]) -> Result<(), String
     for (index, (port, mut list)) in ports.iter().zip(rows.lists).enumerate() {
         list.push(b']');
         let (port, json) = (port.clone(), list.into());
-        draft.give(index, Input::Nested { port, json });
+        builder.give(index, Input::Nested { port, json });
     }
     Ok(())
 }

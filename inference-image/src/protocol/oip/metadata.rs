@@ -2,7 +2,7 @@
 
 use crate::engine::Port;
 use crate::models::VERSION;
-use crate::protocol::body::Wanted;
+use crate::protocol::body::ReadOptions;
 use crate::protocol::inference::request::Target;
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
@@ -82,7 +82,11 @@ pub(super) async fn index(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    let body = api.budget.read(&headers, body, Wanted::default()).await?.bytes;
+    let body = api
+        .budget
+        .read(&headers, body, ReadOptions::default())
+        .await?
+        .bytes;
     let refused =
         |error| ApiError::bad_request(format!("the request is no JSON of an index request: {error}"));
     let index = if body.is_empty() {

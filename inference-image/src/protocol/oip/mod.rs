@@ -2,18 +2,18 @@
 //! extensions that its clients call. The protocol: <https://github.com/kserve/open-inference-protocol>; the
 //! extensions: <https://github.com/triton-inference-server/server/tree/main/docs/protocol>
 
-mod kept;
 mod metadata;
 mod raw;
 mod request;
 mod response;
+mod template;
 pub(super) mod triton;
 
-pub(super) use kept::Kept;
+pub(super) use template::ResponseTemplate;
 
 use crate::engine::Signature;
 use crate::protocol::ZeroCopyBody;
-use crate::protocol::body::{Encoding, Received, Wanted};
+use crate::protocol::body::{Encoding, ReadOptions, Received};
 use crate::protocol::inference::request::{Target, deadline, measured};
 use crate::protocol::routing::routes::Routes;
 use crate::protocol::{Api, ApiError, Named, inference};
@@ -92,7 +92,7 @@ async fn answer(
     headers: &HeaderMap,
     (body, zero_copy): (Body, Option<ZeroCopyBody>),
 ) -> Result<Response, ApiError> {
-    let Named { model, kept, .. } = named;
+    let Named { model, template, .. } = named;
     let header_length = header_length(headers)?;
     let deadline = deadline(headers, arrived)?;
     let options = RunOptions {
@@ -100,7 +100,7 @@ async fn answer(
         ..RunOptions::default()
     };
     inference::admit(model, &options)?;
-    let wanted = Wanted {
+    let wanted = ReadOptions {
         aligned_at: header_length.unwrap_or(0),
         deadline,
         zero_copy,
@@ -109,11 +109,11 @@ async fn answer(
     model.metrics().request_bytes.inc_by(bytes.len() as u64);
     let parsed = parse(&bytes, header_length, model.signature());
     let Parsed { echo, request } = parsed.map_err(ApiError::bad_request)?;
-    let options = request.wishes.options(arrived, deadline);
+    let options = request.urgency.options(arrived, deadline);
     let answer = inference::run(model, request, Arc::clone(&room), options).await?;
     drop((bytes, room));
     let started = Instant::now();
-    let response = response::encode(kept, &echo, answer, Encoding::accepted(headers)).await;
+    let response = response::encode(template, &echo, answer, Encoding::accepted(headers)).await;
     model.metrics().statistics.compute_output.add(started.elapsed());
     response
 }

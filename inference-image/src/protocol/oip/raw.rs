@@ -2,7 +2,7 @@
 //! and its shape follows from the signature, as Triton deduces it.
 
 use crate::engine::{Port, Signature};
-use crate::protocol::inference::{self, Draft, Input, Wishes};
+use crate::protocol::inference::{self, Input, RequestBuilder, Urgency};
 use crate::tensor::{DataType, Tensor};
 use bytes::Bytes;
 
@@ -31,11 +31,11 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<inference::Re
             body.clone(),
         )
     };
-    let mut draft = Draft::new(signature);
+    let mut builder = RequestBuilder::new(signature);
     let tensor = tensor.map_err(|problem| format!("input {:?}: {problem}", port.name))?;
-    let (index, _) = draft.input(&port.name, port.datatype.name(), tensor.shape())?;
-    draft.give(index, Input::Ready(tensor));
-    draft.finish(true, Wishes::default())
+    let (index, _) = builder.input(&port.name, port.datatype.name(), tensor.shape())?;
+    builder.give(index, Input::Ready(tensor));
+    builder.finish(true, Urgency::default())
 }
 
 /// A batch of 1; one more dimension that is dynamic follows from the length.

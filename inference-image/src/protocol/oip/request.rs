@@ -1,9 +1,9 @@
 //! An inference request: JSON, or JSON followed by the bytes of its tensors.
 
 use crate::engine::Signature;
-use crate::protocol::inference::{self, Draft, Input, Wishes};
+use crate::protocol::inference::{self, Input, RequestBuilder, Urgency};
 use crate::protocol::json::limited::Limited;
-use crate::protocol::json::{Lifted, Place, lift};
+use crate::protocol::json::{Extracted, Location, extract};
 use crate::tensor::{DataType, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -20,7 +20,7 @@ const MAX_RANK: usize = 64;
 const MAX_PARAMETERS: usize = 1024;
 
 /// Where the lists of numbers lie.
-const INPUT_DATA: Place<'_> = Place {
+const INPUT_DATA: Location<'_> = Location {
     within: Some("inputs"),
     depth: 3,
     keys: &["data"],
@@ -94,7 +94,7 @@ struct OutputParameters {
 #[derive(Default)]
 struct Parameters<'a> {
     binary_data_output: bool,
-    wishes: Wishes,
+    urgency: Urgency,
     others: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
@@ -113,8 +113,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
                 while let Some(Key(key)) = map.next_key()? {
                     match &*key {
                         "binary_data_output" => parameters.binary_data_output = map.next_value()?,
-                        "timeout" => parameters.wishes.set_timeout(map.next_value()?),
-                        "priority" => parameters.wishes.set_priority(map.next_value()?),
+                        "timeout" => parameters.urgency.set_timeout(map.next_value()?),
+                        "priority" => parameters.urgency.set_priority(map.next_value()?),
                         // Of models that keep a state, which none of ours does.
                         "sequence_id" | "sequence_start" | "sequence_end" => {
                             map.next_value::<IgnoredAny>()?;
@@ -155,15 +155,16 @@ pub(super) fn parse(
     }
     let json = body.slice(..header_length);
     let mut binary = body.slice(header_length..);
-    let lifted = lift(&json, INPUT_DATA);
-    let request: Request = serde_json::from_slice(&lifted.rest).map_err(|error| explain(&error, &lifted))?;
-    let mut draft = Draft::new(signature);
+    let extracted = extract(&json, INPUT_DATA);
+    let request: Request =
+        serde_json::from_slice(&extracted.rest).map_err(|error| explain(&error, &extracted))?;
+    let mut builder = RequestBuilder::new(signature);
     for given in request.inputs.0 {
-        let data = given.data.map(|index| lifted.values.get(index).cloned());
+        let data = given.data.map(|index| extracted.values.get(index).cloned());
         let data = data.map(|range| range.map(|range| json.slice(range)));
         // In the request's order: that is the order of the bytes.
         give(
-            &mut draft,
+            &mut builder,
             given,
             data.map(Option::unwrap_or_default),
             &mut binary,
@@ -177,19 +178,19 @@ pub(super) fn parse(
     }
     let parameters = &request.parameters;
     for output in &request.outputs.0 {
-        want(&mut draft, output, parameters.binary_data_output)?;
+        want(&mut builder, output, parameters.binary_data_output)?;
     }
     Ok(Parsed {
         echo: echo(request.id, &parameters.others)?,
-        request: draft.finish(parameters.binary_data_output, parameters.wishes)?,
+        request: builder.finish(parameters.binary_data_output, parameters.urgency)?,
     })
 }
 
 /// A place in a text from which the lists were taken out is none in the client's text.
-fn explain(error: &serde_json::Error, lifted: &Lifted<'_>) -> String {
+fn explain(error: &serde_json::Error, extracted: &Extracted<'_>) -> String {
     let text = error.to_string();
     let problem = match text.rsplit_once(" at line ") {
-        Some((problem, _)) if !lifted.values.is_empty() => problem,
+        Some((problem, _)) if !extracted.values.is_empty() => problem,
         _ => &text,
     };
     format!("the request is no valid JSON of an inference request: {problem}")
@@ -214,7 +215,7 @@ fn echo(id: Option<&RawValue>, others: &[(Cow<'_, str>, &RawValue)]) -> Result<E
 }
 
 fn give(
-    draft: &mut Draft<'_>,
+    builder: &mut RequestBuilder<'_>,
     given: RequestInput<'_>,
     data: Option<Bytes>,
     binary: &mut Bytes,
@@ -223,7 +224,7 @@ fn give(
     if given.parameters.shared_memory_region.is_some() {
         return Err(inference::no_shared_memory("input", name));
     }
-    let (index, datatype) = draft.input(name, &given.datatype, &shape)?;
+    let (index, datatype) = builder.input(name, &given.datatype, &shape)?;
     let data = data.filter(|data| data != "null");
     let input = match (data, given.parameters.binary_data_size) {
         (Some(json), None) => Input::Json {
@@ -239,7 +240,7 @@ fn give(
         (None, None) => return Err(format!("input {name:?} has neither data nor binary_data_size")),
         (Some(_), Some(_)) => return Err(format!("input {name:?} has both data and binary_data_size")),
     };
-    draft.give(index, input);
+    builder.give(index, input);
     Ok(())
 }
 
@@ -268,7 +269,7 @@ fn take(
     Ok(binary.split_to(size))
 }
 
-fn want(draft: &mut Draft<'_>, output: &RequestOutput<'_>, binary: bool) -> Result<(), String> {
+fn want(builder: &mut RequestBuilder<'_>, output: &RequestOutput<'_>, binary: bool) -> Result<(), String> {
     let OutputParameters {
         binary_data,
         classification,
@@ -277,5 +278,5 @@ fn want(draft: &mut Draft<'_>, output: &RequestOutput<'_>, binary: bool) -> Resu
     if shared_memory_region.is_some() {
         return Err(inference::no_shared_memory("output", &output.name));
     }
-    draft.want(&output.name, binary_data.unwrap_or(binary), *classification)
+    builder.want(&output.name, binary_data.unwrap_or(binary), *classification)
 }

@@ -3,11 +3,11 @@
 use super::HEADER_LENGTH;
 use super::request::Echo;
 use crate::protocol::body::Encoding;
-use crate::protocol::body::compressed::compress;
+use crate::protocol::body::compression::compress;
 use crate::protocol::body::frames::Frames;
 use crate::protocol::inference::request::server_timing;
 use crate::protocol::inference::{Answer, Output};
-use crate::protocol::oip::kept::Kept;
+use crate::protocol::oip::template::ResponseTemplate;
 use crate::protocol::{ApiError, json};
 use crate::tensor::Tensor;
 use axum::body::Body;
@@ -28,13 +28,13 @@ const SMALL: usize = 16 << 10;
 /// # Errors
 /// When it cannot be compressed.
 pub(super) async fn encode(
-    kept: &Kept,
+    template: &ResponseTemplate,
     echo: &Echo,
     answer: Answer,
     encoding: Option<Encoding>,
 ) -> Result<Response, ApiError> {
     let mut text = Vec::with_capacity(512);
-    head(&mut text, kept, echo, &answer.outputs);
+    head(&mut text, template, echo, &answer.outputs);
     let length = text.len();
     let binary = answer.outputs.iter().any(|(output, _)| output.binary);
     let parts = parts(text, answer.outputs);
@@ -60,8 +60,8 @@ pub(super) async fn encode(
 }
 
 /// The JSON; writing to memory does not fail.
-fn head(text: &mut Vec<u8>, kept: &Kept, echo: &Echo, outputs: &[(Output, Tensor)]) {
-    text.extend_from_slice(&kept.head);
+fn head(text: &mut Vec<u8>, template: &ResponseTemplate, echo: &Echo, outputs: &[(Output, Tensor)]) {
+    text.extend_from_slice(&template.head);
     if let Some(id) = &echo.id {
         let _ = write!(text, r#","id":{id}"#);
     }
@@ -73,7 +73,7 @@ fn head(text: &mut Vec<u8>, kept: &Kept, echo: &Echo, outputs: &[(Output, Tensor
         if index > 0 {
             text.push(b',');
         }
-        text.extend_from_slice(&kept.outputs[output.index]);
+        text.extend_from_slice(&template.outputs[output.index]);
         text.extend_from_slice(tensor.datatype().name().as_bytes());
         text.extend_from_slice(br#"","shape":["#);
         for (index, dimension) in tensor.shape().iter().enumerate() {

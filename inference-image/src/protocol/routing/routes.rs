@@ -2,7 +2,7 @@
 //! handler.
 
 use crate::protocol::Api;
-use crate::protocol::body::compressed;
+use crate::protocol::body::compression;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;
@@ -28,7 +28,7 @@ pub(in crate::protocol) struct Route {
 
 impl Routes {
     pub(in crate::protocol) fn get<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
-        let handler = get(handler).layer(from_fn(compressed::layer));
+        let handler = get(handler).layer(from_fn(compression::layer));
         self.add(Some(Method::GET), path, handler)
     }
 

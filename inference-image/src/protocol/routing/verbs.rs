@@ -1,7 +1,7 @@
 //! What is posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
 
 use crate::protocol::body::Encoding;
-use crate::protocol::body::compressed::compressed;
+use crate::protocol::body::compression::compressed;
 use crate::protocol::inference::request::{Target, deadline, measured};
 use crate::protocol::{Api, ApiError, images, kserve_v1};
 use crate::scheduling::RunOptions;

@@ -4,14 +4,14 @@ use crate::engine::Signature;
 use crate::protocol::MODEL_VERSION;
 
 /// Of one model.
-pub(in crate::protocol) struct Kept {
+pub(in crate::protocol) struct ResponseTemplate {
     /// The beginning of an answer: `{"model_name":"…","model_version":"1"`.
     pub(in crate::protocol) head: Vec<u8>,
     /// The beginning of each output: `{"name":"…","datatype":"`.
     pub(in crate::protocol) outputs: Vec<Vec<u8>>,
 }
 
-impl Kept {
+impl ResponseTemplate {
     pub(in crate::protocol) fn new(name: &str, signature: &Signature) -> Self {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let output = |name: &str| format!(r#"{{"name":{},"datatype":""#, quoted(name)).into_bytes();

@@ -10,7 +10,7 @@ use ort::session::Session;
 use std::path::Path;
 
 /// A graph with its first session, of a model that is named by the origin.
-pub struct Ahead {
+pub struct Prefetched {
     pub(super) origin: Origin,
     pub(super) source: Source,
     pub(super) session: Session,
@@ -20,14 +20,14 @@ impl Runtime {
     /// What is probably wanted for the package in this folder; `None` if nothing is. What is wrong with it is not said
     /// here: whoever looks for it by its digest meets it again.
     #[must_use]
-    pub fn ahead(&self, folder: &Path, cache: &Cache) -> Option<Ahead> {
+    pub fn prefetch(&self, folder: &Path, cache: &Cache) -> Option<Prefetched> {
         if !self.is_cpu() {
             return None;
         }
         let bytes = std::fs::metadata(folder.join(MODEL_FILE)).ok()?.len();
         let (origin, entry) = cache::guess(&cache.folders(folder), bytes, &self.build())?;
         let (source, session) = self.shared(entry)?;
-        Some(Ahead {
+        Some(Prefetched {
             origin,
             source,
             session,

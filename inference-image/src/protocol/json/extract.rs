@@ -12,7 +12,7 @@ use std::ops::Range;
 const MAX_DEPTH: usize = 128;
 
 /// A text with places for values that were taken out.
-pub(in crate::protocol) struct Lifted<'a> {
+pub(in crate::protocol) struct Extracted<'a> {
     /// The text; in the place of each value stands its number, counted from 0.
     pub(in crate::protocol) rest: Cow<'a, [u8]>,
     /// Where the values lie in the original text.
@@ -21,7 +21,7 @@ pub(in crate::protocol) struct Lifted<'a> {
 
 /// Which values are taken out.
 #[derive(Clone, Copy)]
-pub(in crate::protocol) struct Place<'a> {
+pub(in crate::protocol) struct Location<'a> {
     /// Only below this key of the outermost object.
     pub(in crate::protocol) within: Option<&'a str>,
     /// How deep their object lies, where 1 is the outermost.
@@ -32,9 +32,9 @@ pub(in crate::protocol) struct Place<'a> {
     pub(in crate::protocol) most: usize,
 }
 
-/// Takes out the values at this place.
-pub(in crate::protocol) fn lift<'a>(json: &'a [u8], place: Place<'_>) -> Lifted<'a> {
-    let values = find(json, place).unwrap_or_default();
+/// Takes out the values at this location.
+pub(in crate::protocol) fn extract<'a>(json: &'a [u8], location: Location<'_>) -> Extracted<'a> {
+    let values = find(json, location).unwrap_or_default();
     let mut rest = Cow::Borrowed(json);
     if !values.is_empty() {
         let mut text = Vec::with_capacity(1024);
@@ -47,23 +47,24 @@ pub(in crate::protocol) fn lift<'a>(json: &'a [u8], place: Place<'_>) -> Lifted<
         text.extend_from_slice(&json[end..]);
         rest = Cow::Owned(text);
     }
-    Lifted { rest, values }
+    Extracted { rest, values }
 }
 
-fn find(json: &[u8], place: Place<'_>) -> Option<Vec<Range<usize>>> {
+fn find(json: &[u8], location: Location<'_>) -> Option<Vec<Range<usize>>> {
     let (mut values, mut at, mut depth) = (Vec::new(), 0, 0_usize);
-    let mut within = place.within.is_none();
-    while let Some(byte) = json.get(at).filter(|_| values.len() < place.most) {
+    let mut within = location.within.is_none();
+    while let Some(byte) = json.get(at).filter(|_| values.len() < location.most) {
         match byte {
             b'"' => {
                 let length = string_length(&json[at..])?;
                 let text = &json[at + 1..at + length - 1];
                 at += length;
-                if let Some(wanted) = place.within.filter(|_| depth == 1) {
+                if let Some(wanted) = location.within.filter(|_| depth == 1) {
                     within = wanted.as_bytes() == text;
                 }
-                let is_key =
-                    within && depth == place.depth && place.keys.iter().any(|key| key.as_bytes() == text);
+                let is_key = within
+                    && depth == location.depth
+                    && location.keys.iter().any(|key| key.as_bytes() == text);
                 if let Some(start) = after_colon(json, at).filter(|_| is_key) {
                     at = start + value_length(&json[start..])?;
                     values.push(start..at);
@@ -153,11 +154,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn lifted(json: &str, depth: usize, keys: &[&str]) -> (String, Vec<String>) {
+    fn extracted(json: &str, depth: usize, keys: &[&str]) -> (String, Vec<String>) {
         let (within, most) = (None, usize::MAX);
-        lifted_at(
+        extracted_at(
             json,
-            Place {
+            Location {
                 within,
                 depth,
                 keys,
@@ -166,11 +167,11 @@ mod tests {
         )
     }
 
-    fn lifted_at(json: &str, place: Place<'_>) -> (String, Vec<String>) {
-        let lifted = lift(json.as_bytes(), place);
-        let values = lifted.values.into_iter().map(|range| json[range].to_owned());
+    fn extracted_at(json: &str, location: Location<'_>) -> (String, Vec<String>) {
+        let extracted = extract(json.as_bytes(), location);
+        let values = extracted.values.into_iter().map(|range| json[range].to_owned());
         (
-            String::from_utf8(lifted.rest.into_owned()).unwrap(),
+            String::from_utf8(extracted.rest.into_owned()).unwrap(),
             values.collect(),
         )
     }
@@ -178,13 +179,13 @@ mod tests {
     #[test]
     fn values_of_a_key_are_taken_out_at_one_depth_only() {
         let json = r#"{"data": 1, "inputs": [{"data" : [[1], ["]"]] , "name": "data"}, {"p": {"data": [2]}, "data":null}]}"#;
-        let (rest, values) = lifted(json, 3, &["data"]);
+        let (rest, values) = extracted(json, 3, &["data"]);
         assert_eq!(
             rest,
             r#"{"data": 1, "inputs": [{"data" : 0 , "name": "data"}, {"p": {"data": [2]}, "data":1}]}"#
         );
         assert_eq!(values, [r#"[[1], ["]"]]"#, "null"]);
-        let (rest, values) = lifted(
+        let (rest, values) = extracted(
             r#"{"inputs": {"a": "}", "b": {}}, "instances": "x\"y"}"#,
             1,
             &["instances", "inputs"],
@@ -196,14 +197,14 @@ mod tests {
     // What is not a tensor must come back as it was sent, and a short text must not fill the memory.
     #[test]
     fn values_are_taken_out_below_one_key_and_only_so_many() {
-        let place = Place {
+        let location = Location {
             within: Some("inputs"),
             depth: 3,
             keys: &["data"],
             most: 2,
         };
         let json = r#"{"parameters": {"x": {"data": [1]}}, "inputs": [{"data": [2]}, {"data": [3]}, {"data": [4]}]}"#;
-        let (rest, values) = lifted_at(json, place);
+        let (rest, values) = extracted_at(json, location);
         assert_eq!(
             rest,
             r#"{"parameters": {"x": {"data": [1]}}, "inputs": [{"data": 0}, {"data": 1}, {"data": [4]}]}"#
@@ -226,7 +227,7 @@ mod tests {
             &deep,
         ] {
             assert_eq!(
-                lifted(json, 1, &["data"]),
+                extracted(json, 1, &["data"]),
                 (json.to_owned(), Vec::new()),
                 "{json}"
             );
