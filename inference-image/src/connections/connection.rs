@@ -1,11 +1,11 @@
 //! One connection from its acceptance to its end.
 
-use super::activity::{Activity, Times, Verdict};
 use super::exchange;
 use super::http1;
+use super::hyper_body::HyperBody;
+use super::lifetime::{Activity, Times, Verdict};
 use super::stream::{Stream, Transport};
 use super::tls::Tls;
-use super::upload::Upload;
 use crate::metrics::Closed;
 use crate::middleware::Middleware;
 use crate::process::lifecycle::Phase;
@@ -90,7 +90,7 @@ async fn by_hyper(
         // On the heap while it lasts: most connections are idle.
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let body = Body::new(Upload::new(body, &head.headers, head.version, &activity));
+            let body = Body::new(HyperBody::new(body, &head.headers, head.version, &activity));
             let request = Request::from_parts(head, body);
             Ok::<_, Infallible>(exchange::answer(&shared.middleware, request, &activity).await)
         })

@@ -1,7 +1,7 @@
 //! A request and its answer on a connection: under way until the answer has been sent, and its client learns when to
 //! leave.
 
-use super::activity::Activity;
+use super::lifetime::Activity;
 use crate::middleware::Middleware;
 use crate::process::lifecycle::Phase;
 use axum::body::Body;

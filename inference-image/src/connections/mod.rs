@@ -1,15 +1,15 @@
 //! Connections: accepting them, serving them, and leaving without breaking one that is in use.
 //! What is asked over them is the business of `middleware`.
 
-mod activity;
 mod connection;
 mod exchange;
 mod http1;
+mod hyper_body;
+mod lifetime;
+mod limit;
 mod listen;
-mod places;
 mod stream;
 mod tls;
-mod upload;
 
 pub use http1::fuzz;
 pub use listen::listen;
@@ -19,12 +19,12 @@ use crate::metrics::ConnectionMetrics;
 use crate::middleware::Middleware;
 use crate::process::cgroup;
 use crate::process::lifecycle::{Lifecycle, Phase};
-use activity::Times;
 use connection::Shared;
 use hyper::server::conn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use lifetime::Times;
+use limit::{ConnectionLimit, Permit};
 use modelservice_contract::{Connections, Drain, Limits};
-use places::{Free, Places};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -80,11 +80,11 @@ impl Settings {
     /// What the configuration says, in this process: raises its limit of open files.
     #[must_use]
     pub fn of_process(connections: &Connections, limits: &Limits) -> Self {
-        let files = places::by_open_files();
+        let files = limit::by_open_files();
         let memory = cgroup::memory_limit(Path::new("/"));
         let most = match connections.max {
             Some(_) => files,
-            None => files.min(places::by_memory(memory)),
+            None => files.min(limit::by_memory(memory)),
         };
         Self::new(connections, limits, most)
     }
@@ -110,7 +110,7 @@ impl Settings {
 /// A listener's connections.
 pub struct Server {
     shared: Arc<Shared>,
-    places: Arc<Places>,
+    limit: Arc<ConnectionLimit>,
     settings: Settings,
     metrics: ConnectionMetrics,
 }
@@ -139,7 +139,7 @@ impl Server {
         };
         Self {
             shared: Arc::new(shared),
-            places: Places::new(settings.max),
+            limit: ConnectionLimit::new(settings.max),
             settings,
             metrics: metrics.clone(),
         }
@@ -162,11 +162,11 @@ impl Server {
         drain: &Drain,
         stop: impl Future<Output = ()>,
     ) -> usize {
-        let mut door = Door {
+        let mut acceptor = Acceptor {
             listener,
             waiting: None,
         };
-        self.accept_until(&mut door, stop).await;
+        self.accept_until(&mut acceptor, stop).await;
         lifecycle.enter(Phase::Draining);
         tracing::info!(
             in_flight = lifecycle.in_flight(),
@@ -174,14 +174,14 @@ impl Server {
             "draining"
         );
         let accepting = Duration::from_secs(drain.accept_seconds.into());
-        self.accept_until(&mut door, sleep(accepting)).await;
-        self.accept_waiting(door).await;
+        self.accept_until(&mut acceptor, sleep(accepting)).await;
+        self.accept_waiting(acceptor).await;
 
         let finishing = Duration::from_secs(drain.finish_seconds.into());
         let finished = timeout(finishing, async {
             // Clients of HTTP/2 may keep one connection busy for ever: they are told to leave at half time.
             let _ = timeout(finishing / 2, lifecycle.quiet()).await;
-            self.places.close().await;
+            self.limit.close().await;
         });
         if finished.await.is_ok() {
             0
@@ -190,11 +190,11 @@ impl Server {
         }
     }
 
-    async fn accept_until(&self, door: &mut Door, end: impl Future<Output = ()>) {
+    async fn accept_until(&self, acceptor: &mut Acceptor, end: impl Future<Output = ()>) {
         let mut end = pin!(end);
         loop {
             tokio::select! {
-                newcomer = door.newcomer(&self.places) => match newcomer {
+                accepted = acceptor.accept(&self.limit) => match accepted {
                     Ok((stream, free)) => self.spawn(stream, free),
                     Err(error) => pause(&error).await,
                 },
@@ -204,19 +204,19 @@ impl Server {
     }
 
     /// Accepts what is in the listener's queue already: closing it would reset them.
-    async fn accept_waiting(&self, mut door: Door) {
-        while let Ok(newcomer) = timeout(Duration::ZERO, door.newcomer(&self.places)).await {
-            match newcomer {
+    async fn accept_waiting(&self, mut acceptor: Acceptor) {
+        while let Ok(accepted) = timeout(Duration::ZERO, acceptor.accept(&self.limit)).await {
+            match accepted {
                 Ok((stream, free)) => self.spawn(stream, free),
                 Err(_) => return,
             }
         }
     }
 
-    fn spawn(&self, stream: TcpStream, free: Free) {
+    fn spawn(&self, stream: TcpStream, free: Permit) {
         let age = self.settings.max_age.map(jittered);
         let activity = Arc::new(Activity::new(age, self.settings.max_requests));
-        let place = self.places.take(free, &activity);
+        let place = self.limit.take(free, &activity);
         let (shared, metrics) = (Arc::clone(&self.shared), self.metrics.clone());
         let times = Times {
             quiet: jittered(shared.times.quiet),
@@ -233,19 +233,19 @@ impl Server {
 }
 
 /// Where connections come in. At the limit the next one waits inside and the others in the listener's queue.
-struct Door {
+struct Acceptor {
     listener: TcpListener,
     waiting: Option<TcpStream>,
 }
 
-impl Door {
+impl Acceptor {
     /// The next connection and its place; nothing is lost if this is dropped.
-    async fn newcomer(&mut self, places: &Places) -> std::io::Result<(TcpStream, Free)> {
+    async fn accept(&mut self, limit: &ConnectionLimit) -> std::io::Result<(TcpStream, Permit)> {
         loop {
             if self.waiting.is_none() {
                 self.waiting = Some(self.listener.accept().await?.0);
             }
-            let free = places.free().await;
+            let free = limit.free().await;
             if let (Some(stream), Some(free)) = (self.waiting.take(), free) {
                 return Ok((stream, free));
             }

@@ -1,6 +1,6 @@
 //! A connection's bytes: plain or TLS, with those put back that were read to tell who serves them.
 
-use super::activity::Activity;
+use super::lifetime::Activity;
 use bytes::{BufMut, BytesMut};
 use std::io;
 use std::pin::Pin;

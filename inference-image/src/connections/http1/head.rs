@@ -92,9 +92,9 @@ pub fn fuzz(bytes: &[u8]) -> bool {
     true
 }
 
-type Place = std::ops::Range<usize>;
+type Span = std::ops::Range<usize>;
 
-fn parts(method: Method, bytes: &Bytes, path: Place, places: &[(Place, Place)]) -> Option<request::Parts> {
+fn parts(method: Method, bytes: &Bytes, path: Span, places: &[(Span, Span)]) -> Option<request::Parts> {
     let mut headers = HeaderMap::with_capacity(places.len());
     for (name, value) in places {
         let name = HeaderName::from_bytes(&bytes[name.clone()]).ok()?;

@@ -11,10 +11,10 @@ mod answer;
 mod head;
 mod wire;
 
-use super::activity::Activity;
 use super::exchange;
+use super::hyper_body::DISCARD;
+use super::lifetime::Activity;
 use super::stream::Stream;
-use super::upload::DISCARD;
 use crate::middleware::Middleware;
 use crate::protocol::ZeroCopyBody;
 use axum::body::Body;
@@ -116,7 +116,7 @@ async fn answered(
     .await
 }
 
-/// Reads the rest of a body that was refused, for the same reason as [`super::upload`], and so that the next request can
+/// Reads the rest of a body that was refused, for the same reason as [`super::hyper_body`], and so that the next request can
 /// follow; `false` if that takes too long.
 async fn discarded(wire: &Arc<Wire>, activity: &Arc<Activity>) -> bool {
     if wire.left() == 0 {

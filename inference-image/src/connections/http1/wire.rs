@@ -93,11 +93,11 @@ impl Wire {
     }
 
     /// The body that follows the head which has just been taken.
-    pub(super) fn body(self: &Arc<Self>, length: u64) -> Upload {
+    pub(super) fn body(self: &Arc<Self>, length: u64) -> RequestBody {
         let inner = &mut *self.lock();
         inner.request += 1;
         inner.left = length;
-        Upload {
+        RequestBody {
             wire: Arc::clone(self),
             request: inner.request,
         }
@@ -184,12 +184,12 @@ fn clamped(length: u64) -> usize {
 
 /// The body of a request. Once the next one has come there is nothing left of it.
 #[derive(Clone)]
-pub(super) struct Upload {
+pub(super) struct RequestBody {
     wire: Arc<Wire>,
     request: u64,
 }
 
-impl Upload {
+impl RequestBody {
     /// Whether all of it is there already.
     pub(super) fn has_come(&self) -> bool {
         let inner = self.wire.lock();
@@ -203,7 +203,7 @@ impl Upload {
     }
 }
 
-impl ZeroCopySource for Upload {
+impl ZeroCopySource for RequestBody {
     fn poll_append(
         &self,
         context: &mut Context<'_>,
@@ -217,7 +217,7 @@ impl ZeroCopySource for Upload {
     }
 }
 
-impl Body for Upload {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = io::Error;
 

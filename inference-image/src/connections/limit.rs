@@ -1,6 +1,6 @@
 //! How many connections there may be, and which are closed when there are too many.
 
-use super::activity::{Activity, Told};
+use super::lifetime::{Activity, Told};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,7 +45,7 @@ pub(super) fn by_open_files() -> usize {
 }
 
 /// The connections that are open.
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     slots: Arc<Semaphore>,
     open: Mutex<Open>,
     left: Notify,
@@ -58,16 +58,16 @@ struct Open {
 }
 
 /// A place that a connection may take.
-pub(super) struct Free(OwnedSemaphorePermit);
+pub(super) struct Permit(OwnedSemaphorePermit);
 
 /// A connection's place, until it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct Slot {
+    places: Arc<ConnectionLimit>,
     key: u64,
     _slot: OwnedSemaphorePermit,
 }
 
-impl Places {
+impl ConnectionLimit {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))),
@@ -82,13 +82,13 @@ impl Places {
     }
 
     /// A place, if there is one.
-    pub(super) fn try_free(&self) -> Option<Free> {
-        Arc::clone(&self.slots).try_acquire_owned().ok().map(Free)
+    pub(super) fn try_free(&self) -> Option<Permit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok().map(Permit)
     }
 
     /// Waits for a place; meanwhile newcomers wait in the listener's queue. Those that have been idle longest
     /// are closed for it. `None` never comes: nobody closes the semaphore.
-    pub(super) async fn free(&self) -> Option<Free> {
+    pub(super) async fn free(&self) -> Option<Permit> {
         loop {
             if let Some(free) = self.try_free() {
                 return Some(free);
@@ -96,7 +96,7 @@ impl Places {
             let closing = self.make_room(Instant::now());
             tracing::debug!(closing, "as many connections as there may be");
             if let Ok(slot) = timeout(PATIENCE, Arc::clone(&self.slots).acquire_owned()).await {
-                return slot.ok().map(Free);
+                return slot.ok().map(Permit);
             }
         }
     }
@@ -119,12 +119,12 @@ impl Places {
             .count()
     }
 
-    pub(super) fn take(self: &Arc<Self>, free: Free, activity: &Arc<Activity>) -> Place {
+    pub(super) fn take(self: &Arc<Self>, free: Permit, activity: &Arc<Activity>) -> Slot {
         let mut open = self.open();
         let key = open.next;
         open.next += 1;
         open.connections.insert(key, Arc::clone(activity));
-        Place {
+        Slot {
             places: Arc::clone(self),
             key,
             _slot: free.0,
@@ -149,7 +149,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let empty = {
             let mut open = self.places.open();
@@ -174,7 +174,7 @@ mod tests {
     // Otherwise a crowd of idle connections keeps everybody else out.
     #[tokio::test]
     async fn the_idle_make_room_and_the_busy_stay() {
-        let places = Places::new(2);
+        let places = ConnectionLimit::new(2);
         let (busy, idle) = (connection(), connection());
         let _busy_place = places.take(places.try_free().unwrap(), &busy);
         let idle_place = places.take(places.try_free().unwrap(), &idle);
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_are_told_at_the_end() {
-        let places = Places::new(2);
+        let places = ConnectionLimit::new(2);
         let one = connection();
         let place = places.take(places.try_free().unwrap(), &one);
         let closing = tokio::spawn({

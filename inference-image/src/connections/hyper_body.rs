@@ -2,7 +2,7 @@
 //! the rest is read and thrown away beside: most clients read no answer before they have sent all, and a
 //! connection that is closed with unread bytes is reset, which destroys the answer.
 
-use super::activity::{Activity, Busy};
+use super::lifetime::{Activity, Busy};
 use axum::http::{HeaderMap, Version, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -18,14 +18,14 @@ use tokio::time::timeout;
 pub(super) const DISCARD: Duration = Duration::from_secs(5);
 
 /// The body of a request.
-pub(super) struct Upload {
+pub(super) struct HyperBody {
     /// Taken when the rest is thrown away.
     body: Option<Incoming>,
     /// Whose connection can be used on; `None` where it is no worse for an unread rest.
     connection: Option<Arc<Activity>>,
 }
 
-impl Upload {
+impl HyperBody {
     /// Over HTTP/2 each request has a stream of its own. Who asks before it sends (`Expect: 100-continue`) sends
     /// nothing after a refusal.
     pub(super) fn new(
@@ -42,7 +42,7 @@ impl Upload {
     }
 }
 
-impl Body for Upload {
+impl Body for HyperBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -71,7 +71,7 @@ impl Body for Upload {
     }
 }
 
-impl Drop for Upload {
+impl Drop for HyperBody {
     fn drop(&mut self) {
         let rest = self.body.take().filter(|body| !body.is_end_stream());
         let (Some(rest), Some(activity)) = (rest, &self.connection) else {
