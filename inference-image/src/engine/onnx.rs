@@ -400,7 +400,7 @@ fn taken<T>(slot: &Mutex<Option<T>>) -> Option<T> {
 impl Description {
     fn read(model: &[u8]) -> Self {
         // What cannot be read here, ONNX Runtime has refused already.
-        let model = proto::Model::decode(model).unwrap_or_default();
+        let model = proto::ModelProto::decode(model).unwrap_or_default();
         let text = |text: String| (!text.is_empty()).then_some(text);
         let producer = format!("{} {}", model.producer_name, model.producer_version);
         Self {

@@ -48,7 +48,7 @@ impl Source {
 
     /// A graph from the cache; `None` if its weights cannot be shared.
     pub(super) fn optimised(entry: Entry) -> Option<Self> {
-        let model = proto::Model::decode(entry.graph.as_slice()).ok()?;
+        let model = proto::ModelProto::decode(entry.graph.as_slice()).ok()?;
         let shared = model
             .graph?
             .initializers

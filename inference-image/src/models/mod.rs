@@ -103,7 +103,7 @@ impl Service {
     fn insert(&mut self, config: &ModelConfig, candidate: Candidate) -> Result<(), Fatal> {
         let ready = candidate.make_ready(config, self.limits.max_image_pixels)?;
         let metrics = self.metrics.model(&config.name);
-        let lane = self.scheduler.add(scheduling::Model {
+        let lane = self.scheduler.add(scheduling::LaneSettings {
             engines: ready.engines,
             capacity: self.limits.queue_length as usize,
             curve: ready.curve,

@@ -100,7 +100,7 @@ fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<ExternalFile>, Fatal
             Err(error) => Err(unreadable(&path, &error)),
         }
     };
-    let model = proto::Model::decode(model).unwrap_or_default();
+    let model = proto::ModelProto::decode(model).unwrap_or_default();
     let names = model.external_files().into_iter().map(str::to_owned);
     names.map(read).collect()
 }

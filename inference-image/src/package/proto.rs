@@ -4,9 +4,8 @@
 
 use prost::Message;
 
-/// `ModelProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Model {
+pub(crate) struct ModelProto {
     #[prost(string, tag = "2")]
     pub(crate) producer_name: String,
     #[prost(string, tag = "3")]
@@ -16,50 +15,46 @@ pub(crate) struct Model {
     #[prost(string, tag = "6")]
     pub(crate) description: String,
     #[prost(message, optional, tag = "7")]
-    pub(crate) graph: Option<Graph>,
+    pub(crate) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub(crate) opsets: Vec<Opset>,
+    pub(crate) opsets: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
-    pub(crate) metadata: Vec<Entry>,
+    pub(crate) metadata: Vec<StringStringEntryProto>,
 }
 
-/// `OperatorSetIdProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Opset {
+pub(crate) struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
     pub(crate) domain: String,
     #[prost(int64, tag = "2")]
     pub(crate) version: i64,
 }
 
-/// `GraphProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Graph {
+pub(crate) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    nodes: Vec<Node>,
+    nodes: Vec<NodeProto>,
     #[prost(message, repeated, tag = "5")]
-    pub(crate) initializers: Vec<Initializer>,
+    pub(crate) initializers: Vec<TensorProto>,
 }
 
-/// `NodeProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Node {
+pub(crate) struct NodeProto {
     #[prost(message, repeated, tag = "5")]
-    attributes: Vec<Attribute>,
+    attributes: Vec<AttributeProto>,
 }
 
-/// `AttributeProto`: constants and the bodies of conditions and loops may have external data too.
+/// Constants and the bodies of conditions and loops may have external data too.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Attribute {
+pub(crate) struct AttributeProto {
     #[prost(message, optional, tag = "5")]
-    tensor: Option<Initializer>,
+    tensor: Option<TensorProto>,
     #[prost(message, optional, tag = "6")]
-    graph: Option<Graph>,
+    graph: Option<GraphProto>,
 }
 
-/// `TensorProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Initializer {
+pub(crate) struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
     pub(crate) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
@@ -67,35 +62,34 @@ pub(crate) struct Initializer {
     #[prost(string, tag = "8")]
     pub(crate) name: String,
     #[prost(message, repeated, tag = "13")]
-    external: Vec<Entry>,
+    external: Vec<StringStringEntryProto>,
 }
 
-/// `StringStringEntryProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Entry {
+pub(crate) struct StringStringEntryProto {
     #[prost(string, tag = "1")]
     pub(crate) key: String,
     #[prost(string, tag = "2")]
     pub(crate) value: String,
 }
 
-impl Model {
+impl ModelProto {
     /// Version of the default operator set; 0 if the file names none.
     pub(crate) fn opset(&self) -> i64 {
-        let default = |opset: &&Opset| matches!(opset.domain.as_str(), "" | "ai.onnx");
+        let default = |opset: &&OperatorSetIdProto| matches!(opset.domain.as_str(), "" | "ai.onnx");
         self.opsets.iter().find(default).map_or(0, |opset| opset.version)
     }
 
     /// Files with weights, relative to the model's; each once.
     pub(crate) fn external_files(&self) -> Vec<&str> {
-        let mut files: Vec<&str> = self.graph.iter().flat_map(Graph::external_files).collect();
+        let mut files: Vec<&str> = self.graph.iter().flat_map(GraphProto::external_files).collect();
         files.sort_unstable();
         files.dedup();
         files
     }
 }
 
-impl Graph {
+impl GraphProto {
     fn external_files(&self) -> Vec<&str> {
         let attributes = || self.nodes.iter().flat_map(|node| &node.attributes);
         let constants = attributes().filter_map(|attribute| attribute.tensor.as_ref());
@@ -103,13 +97,13 @@ impl Graph {
             .initializers
             .iter()
             .chain(constants)
-            .filter_map(Initializer::file);
+            .filter_map(TensorProto::file);
         let inner = attributes().filter_map(|attribute| attribute.graph.as_ref());
         own.chain(inner.flat_map(Self::external_files)).collect()
     }
 }
 
-impl Initializer {
+impl TensorProto {
     /// File in which its elements are; `None` if they are in the model's own.
     pub(crate) fn file(&self) -> Option<&str> {
         self.external("location")

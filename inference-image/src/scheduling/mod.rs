@@ -128,7 +128,7 @@ pub struct Engines {
 }
 
 /// A model as the scheduler is told of it.
-pub struct Model {
+pub struct LaneSettings {
     /// What runs it.
     pub engines: Engines,
     /// Jobs that may wait.

@@ -3,7 +3,7 @@
 
 use super::queue::Thread;
 use super::state::{Load, State, Work};
-use super::{Completed, Job, JobError, Model, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
+use super::{Completed, Job, JobError, LaneSettings, Prepare, Rejected, RunError, RunOptions, Tuner, batch};
 use crate::engine::Curve;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -97,7 +97,7 @@ impl Scheduler {
 
     /// Adds a model.
     #[must_use]
-    pub fn add(&self, model: Model) -> Lane {
+    pub fn add(&self, model: LaneSettings) -> Lane {
         let model = locked(&self.shared.state).add(model);
         // Those who wait do not know yet that there is something to measure.
         self.shared.startable.notify_all();

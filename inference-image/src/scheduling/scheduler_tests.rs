@@ -78,7 +78,7 @@ impl Bench {
         curve.add(1, takes);
         curve.add(batch, takes);
         let metrics = self.metrics.model(&format!("echo-{}", takes.as_millis()));
-        let lane = self.scheduler.add(Model {
+        let lane = self.scheduler.add(LaneSettings {
             engines: Engines {
                 narrow: (0..self.cores).map(|_| engine()).collect(),
                 wide: wide.then(engine),

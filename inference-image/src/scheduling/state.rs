@@ -1,7 +1,7 @@
 //! The scheduler's decisions. Pure but for the engines it keeps: no threads, no clock; `now` is passed in.
 
 use super::queue::{Queue, Thread, saturated};
-use super::{Job, Model, Priority, Rejected, RunOptions, Tuner};
+use super::{Job, LaneSettings, Priority, Rejected, RunOptions, Tuner};
 use crate::engine::{Curve, Engine};
 use crate::metrics::ModelMetrics;
 use std::collections::VecDeque;
@@ -93,8 +93,8 @@ impl State {
         }
     }
 
-    pub(super) fn add(&mut self, model: Model) -> usize {
-        let Model {
+    pub(super) fn add(&mut self, model: LaneSettings) -> usize {
+        let LaneSettings {
             engines,
             capacity,
             curve,

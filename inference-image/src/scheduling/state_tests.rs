@@ -51,7 +51,7 @@ impl Bench {
             if batch > 1 {
                 curve.add(batch, COST);
             }
-            state.add(Model {
+            state.add(LaneSettings {
                 engines: Engines {
                     narrow: (0..cores).map(|_| stub()).collect(),
                     wide: name.starts_with(char::is_uppercase).then(stub),
