@@ -3,15 +3,15 @@
 
 use crate::usage::Family;
 use anyhow::{Context, Result};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::Signal;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
-use std::sync::{Mutex, PoisonError};
 
 static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+fn running() -> MutexGuard<'static, Vec<u32>> {
+    RUNNING.lock()
 }
 
 /// A child; it and what it has started are killed when this is dropped.

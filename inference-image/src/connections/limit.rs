@@ -1,9 +1,10 @@
 //! How many connections there may be, and which are closed when there are too many.
 
 use super::lifetime::{Activity, Told};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -76,9 +77,8 @@ impl ConnectionLimit {
         })
     }
 
-    // Nothing panics while it holds the lock.
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// A place, if there is one.

@@ -3,6 +3,7 @@
 use crate::config::reload::{self, Contents};
 use crate::metrics::Reloaded;
 use modelservice_contract::Tls as Config;
+use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,7 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
 /// Application protocols that are offered, best first.
@@ -40,7 +41,7 @@ impl Tls {
                 // Connections that are open keep what they were opened with. Sessions are not resumed across a
                 // change, so that a client whose CA is gone does not come back.
                 let new = Arc::new(server_config(&paths, contents)?);
-                *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+                *current.write() = new;
                 Ok(())
             }
         };
@@ -52,7 +53,7 @@ impl Tls {
 
     /// What makes the next handshake.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        let config = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let config = self.0.read();
         TlsAcceptor::from(Arc::clone(&config))
     }
 }

@@ -14,9 +14,10 @@ use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
+use parking_lot::Mutex;
 use prost::Message;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// Environment variable that must be 1 before ONNX Runtime is loaded. Since 1.29 the official builds for Linux
@@ -354,14 +355,14 @@ impl OnnxModel {
     /// # Errors
     /// As [`Runtime::load_model`].
     pub fn engine(&self, threads: usize) -> Result<OnnxEngine, Fatal> {
-        let first = taken(&self.first).filter(|_| threads == 1);
+        let first = self.first.lock().take().filter(|_| threads == 1);
         let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
         OnnxEngine::new(session, self.description.opset)
     }
 
     /// Removes the graph's files if they are in no configured folder; no engine can be made after that.
     pub fn tidy(&self) {
-        drop(taken(&self.private));
+        drop(self.private.lock().take());
     }
 
     /// Where the graph came from.
@@ -391,10 +392,6 @@ impl OnnxModel {
             tracing::debug!("what batches cost is not kept in {}: {error}", folder.display());
         }
     }
-}
-
-fn taken<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Description {

@@ -1,9 +1,9 @@
 //! What Triton's statistics extension tells of a model: how many, and how many nanoseconds, since the start
 //! (<https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md>).
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Of one model.
@@ -67,7 +67,7 @@ impl Statistics {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         self.last_inference.fetch_max(now, Relaxed);
-        let mut batches = self.lock();
+        let mut batches = self.batches.lock();
         let batch = batches.entry(rows).or_default();
         batch.count += 1;
         batch.input += nanoseconds(input);
@@ -95,12 +95,7 @@ impl Statistics {
     /// Runs by their number of rows.
     #[must_use]
     pub fn batches(&self) -> BTreeMap<u64, Batch> {
-        self.lock().clone()
-    }
-
-    // Nothing panics while it holds the lock.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Batch>> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+        self.batches.lock().clone()
     }
 }
 

@@ -4,9 +4,10 @@ use crate::config::reload::{self, Contents};
 use crate::metrics::Reloaded;
 use axum::http::{Request, header};
 use modelservice_contract::Auth;
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
 /// What load balancers and the kubelet ask, who have no token, and what tells nothing of the models. The page's
@@ -40,7 +41,7 @@ impl Tokens {
             let (current, name) = (Arc::clone(&tokens.0), config.token_file.clone());
             move |contents: &Contents| {
                 let new = parse(&name, contents)?;
-                *current.write().unwrap_or_else(PoisonError::into_inner) = new;
+                *current.write() = new;
                 Ok(())
             }
         };
@@ -68,7 +69,7 @@ impl Tokens {
 
     fn knows(&self, token: &[u8]) -> bool {
         let hash: Hash = Sha256::digest(token).into();
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         let found = known
             .iter()
             .fold(Choice::from(0), |found, known| found | known.ct_eq(&hash));

@@ -14,9 +14,10 @@ use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Sc
 use duty_cycle::Window;
 use loading::{Candidate, Settings};
 use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, Report, ServerConfig};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use crate::scheduling::RunError;
@@ -190,7 +191,7 @@ impl Service {
     pub fn record_load(&self) {
         let now = Instant::now();
         for model in self.models.values() {
-            model.window().record(now, model.metrics.busy.get());
+            model.window.lock().record(now, model.metrics.busy.get());
         }
     }
 }
@@ -223,11 +224,6 @@ impl Model {
         &self.metrics
     }
 
-    // Nothing panics while it holds the lock.
-    fn window(&self) -> std::sync::MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How busy the model is.
     fn load(&self, name: &str) -> ModelLoad {
         let (load, busy) = (self.lane.load(), self.metrics.busy.get());
@@ -238,7 +234,7 @@ impl Model {
             running: load.running as u64,
             runners: load.cores as u64,
             // There is a runner per core.
-            duty_cycle: self.window().duty_cycle(Instant::now(), busy, load.cores),
+            duty_cycle: self.window.lock().duty_cycle(Instant::now(), busy, load.cores),
             predicted_wait_ms: load.predicted_wait.as_secs_f64() * 1000.0,
         }
     }

@@ -6,10 +6,11 @@ use crate::connections::stream::Stream;
 use crate::protocol::ZeroCopySource;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
+use parking_lot::{Mutex, MutexGuard};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -41,17 +42,13 @@ impl Wire {
         })))
     }
 
-    // Nothing panics while it holds the lock; if it did, what is locked would still be whole.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Gives the socket on, in middleware of it what has been read and not taken; `None` if a request still has it.
     pub(super) fn into_stream(self: Arc<Self>) -> Option<Stream> {
-        let Inner { stream, ahead, .. } = Arc::into_inner(self)?
-            .0
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let Inner { stream, ahead, .. } = Arc::into_inner(self)?.0.into_inner();
         Some(stream.behind(ahead))
     }
 
