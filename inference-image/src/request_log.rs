@@ -1,20 +1,19 @@
-//! What is recorded of a request while it is served, for the access log and for traces. Whoever learns something
-//! writes it down here, and need not know whether anybody reads it: without a reader a note costs next to
-//! nothing.
+//! What is recorded of a request while it is served, for the access log and traces. The code that learns something
+//! records it and need not know whether anyone reads it: without a reader, recording costs next to nothing.
 
 use crate::metrics::Outcome;
 use crate::scheduling::Timing;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// What is known at the end.
+/// What is known when the request has been answered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestLog {
-    /// The model that was asked.
+    /// The model that was requested.
     pub model: Option<Arc<str>>,
-    /// How the request for it ended.
+    /// How the request ended.
     pub outcome: Option<Outcome>,
-    /// Where the time of its run went.
+    /// Where its time went.
     pub timing: Option<Timing>,
 }
 
@@ -22,12 +21,12 @@ tokio::task_local! {
     static LOG: RefCell<RequestLog>;
 }
 
-/// Writes something down, if the request that this task serves has a reader.
+/// Records something, if the request that this task serves has a reader.
 pub(crate) fn record(write: impl FnOnce(&mut RequestLog)) {
     let _ = LOG.try_with(|log| write(&mut log.borrow_mut()));
 }
 
-/// Gives what `work` gives, and what was recorded meanwhile.
+/// Returns the result of `work`, and what was recorded in the meantime.
 pub(crate) async fn recorded<T>(work: impl Future<Output = T>) -> (T, RequestLog) {
     let both = async {
         let result = work.await;

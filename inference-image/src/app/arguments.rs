@@ -1,4 +1,4 @@
-//! What a person types: flags, and environment variables in their place. Everything else is in the configuration.
+//! What a person types: flags, or environment variables instead of them. Everything else is in the configuration.
 
 use crate::config::Overrides;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -31,8 +31,8 @@ pub struct Arguments {
     /// What to do instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Serve the model package in this folder; its name in requests is that of the folder unless it is given.
-    /// Can be repeated, and adds to the configuration's models
+    /// Serve the model package in this folder. Its name in requests is the folder's name unless one is given. Can be
+    /// repeated; adds to the models of the configuration
     #[arg(
         long = "model",
         env = "MODELSERVICE_MODELS",
@@ -42,22 +42,23 @@ pub struct Arguments {
         action = clap::ArgAction::Append
     )]
     pub models: Vec<ModelConfig>,
-    /// File with the configuration; without it the environment variable `MODELSERVICE_CONFIG` holds its text
+    /// Configuration file; without it, the configuration is the text of the environment variable
+    /// `MODELSERVICE_CONFIG`
     #[arg(long, env = "MODELSERVICE_CONFIG_FILE", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Check the configuration, print it with all defaults, and end
+    /// Check the configuration, print it with all defaults, and exit
     #[arg(long)]
     pub check_config: bool,
-    /// Port of the inference protocols; 0 is any free one
+    /// Port of the inference protocols; 0 picks a free one
     #[arg(long, env = "MODELSERVICE_HTTP_PORT", default_value_t = HTTP_PORT, value_name = "PORT")]
     pub http_port: u16,
-    /// Port of health, metrics and the report; 0 is any free one
+    /// Port for health, metrics and the report; 0 picks a free one
     #[arg(long, env = "MODELSERVICE_MANAGEMENT_PORT", default_value_t = MANAGEMENT_PORT, value_name = "PORT")]
     pub management_port: u16,
-    /// Execution provider that must hold the models, instead of the configuration's
+    /// Execution provider that must run the models; overrides the configuration's
     #[arg(long, env = "MODELSERVICE_EXECUTION_PROVIDER", value_name = "NAME")]
     pub execution_provider: Option<String>,
-    /// The ONNX Runtime library
+    /// Path of the ONNX Runtime library
     #[arg(
         long,
         global = true,
@@ -66,13 +67,13 @@ pub struct Arguments {
         value_name = "FILE"
     )]
     pub onnx_runtime: PathBuf,
-    /// Where the last words go, if that file exists
+    /// File for the termination message, if that file exists
     #[arg(long, default_value = TERMINATION_LOG, value_name = "FILE")]
     pub termination_log: PathBuf,
-    /// What is logged: a level, or tracing's directives (`info,onnxruntime=debug`)
+    /// Log level, or filter directives of tracing (`info,onnxruntime=debug`)
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
-    /// How it is logged; by default for people on a terminal, and otherwise as JSON
+    /// Log format; the default is text on a terminal and JSON elsewhere
     #[arg(long, env = "LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
 }
@@ -80,10 +81,10 @@ pub struct Arguments {
 /// What to do instead of serving.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Put the optimised graph of each package into its folder, so that no start has to make it; to be run on the
-    /// kind of processor that will serve, before the package becomes an image
+    /// Optimise the graph of each package and store it in its folder, so that the server need not do it at every
+    /// start. Run this on the kind of processor that will serve, before building the image of the package
     Optimize {
-        /// Folders with a model package
+        /// Folders that hold a model package
         #[arg(required = true, value_name = "FOLDER")]
         packages: Vec<PathBuf>,
     },
@@ -94,12 +95,12 @@ pub enum Command {
 pub enum LogFormat {
     /// One JSON object per line
     Json,
-    /// For people
+    /// Human-readable text
     Text,
 }
 
 impl Arguments {
-    /// What goes before the configuration.
+    /// What overrides the configuration.
     pub(super) fn overrides(&self) -> Overrides {
         Overrides {
             models: self.models.clone(),
@@ -139,7 +140,7 @@ mod tests {
         arguments.models.into_iter().map(pair).collect()
     }
 
-    // To try a model nobody should have to write YAML.
+    // Nobody should have to write YAML to try a model.
     #[test]
     fn a_model_needs_no_more_than_its_folder() {
         let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());

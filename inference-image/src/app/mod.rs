@@ -1,4 +1,4 @@
-//! The process: arguments, load, serve, leave.
+//! The process: arguments, start, serve, shut down.
 
 mod arguments;
 mod optimize;
@@ -24,10 +24,10 @@ use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 /// Exit code after a second signal: 128 + 15, as if SIGTERM had not been caught.
 const INSISTED: i32 = 143;
 
-/// Up to so many cores one thread for all connections is enough.
+/// Up to this many cores, one thread for all connections is enough.
 const ONE_NETWORK_THREAD: usize = 4;
 
-/// Runs the server until it is told to leave.
+/// Runs the server until it is told to stop.
 ///
 /// # Errors
 /// Why it cannot serve.
@@ -48,13 +48,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     let runtime = runtime(cores);
     let runtime = runtime.map_err(|error| Fatal::system("cannot start threads", &error))?;
     let result = runtime.block_on(live(arguments, config, cores));
-    // What still waits for slow clients is not waited for.
+    // Do not wait for responses that slow clients are still reading.
     runtime.shutdown_background();
     result
 }
 
-/// With few cores one thread looks after the connections and runs short jobs beside that; with many it would be
-/// too little, and a core more or less does not count.
+/// With few cores, one thread serves all connections and also runs short jobs. With many cores, one thread would be
+/// too few, and a core more or less makes no difference.
 fn runtime(cores: usize) -> std::io::Result<Runtime> {
     if cores <= ONE_NETWORK_THREAD {
         Builder::new_current_thread().enable_all().build()
@@ -67,7 +67,7 @@ fn runtime(cores: usize) -> std::io::Result<Runtime> {
     }
 }
 
-/// Whoever asks to check a configuration wants to see what was understood.
+/// Prints the configuration as it was understood.
 fn print(config: &ServerConfig) -> Result<(), Fatal> {
     use std::io::Write as _;
     let text =
@@ -98,10 +98,10 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     let protocols = protocol::protocols(Arc::clone(&service), lifecycle.clone());
     let traces = serving.traces();
     let server = serving.server(protocols, &lifecycle, service.connection_metrics());
-    // Set once, here.
+    // It is set only here.
     let _ = management.service.set(Arc::clone(&service));
     lifecycle.enter(Phase::Ready);
-    // Who waits for this line finds all ready.
+    // Scripts wait for this line: everything is ready when it appears.
     announce(&service, &listener);
     serve_until_told(server, listener, &lifecycle, &drain, signals).await;
     if let Some(traces) = traces {
@@ -133,7 +133,7 @@ async fn serve_until_told(
     }
 }
 
-/// Nobody has been served yet: there is nothing to drain, and a load cannot be interrupted.
+/// No request has been served yet, so there is nothing to drain; and loading cannot be interrupted.
 fn leave_unloaded() -> ! {
     tracing::info!("told to leave before the models were loaded");
     exit::now(0);

@@ -1,4 +1,4 @@
-//! `modelservice-server optimize`: puts the optimised graph into a package, so that no start has to make it.
+//! `modelservice-server optimize`: stores the optimised graph in a package, so that no start has to make it.
 
 use crate::engine::{BAKED_FOLDER, Runtime};
 use crate::package;
@@ -6,11 +6,11 @@ use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ModelConfig};
 use std::path::{Path, PathBuf};
 
-/// Optimises each package for this ONNX Runtime and this machine's processor, and returns where the graphs
-/// are. One that is there already is kept.
+/// Optimises each package for this ONNX Runtime and this machine's processor. Returns the folders of the graphs. A
+/// graph that exists already is kept.
 ///
 /// # Errors
-/// What is wrong with a package, or that it cannot be written.
+/// What is wrong with a package, or that its folder cannot be written.
 pub fn optimize(packages: &[PathBuf], library: &Path) -> Result<Vec<PathBuf>, Fatal> {
     let runtime = Runtime::load(library, &ExecutionProvider::default())?;
     let bake = |folder: &PathBuf| {

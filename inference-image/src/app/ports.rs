@@ -1,4 +1,4 @@
-//! The two ports: the management port, and what guards and watches the serving port.
+//! The two ports: the management port, and the serving port with its TLS, tokens, access log and traces.
 
 use crate::config::reload::{self, Watched};
 use crate::connections::{self, Server, Settings, Tls};
@@ -11,7 +11,7 @@ use modelservice_contract::{Drain, ExitReason, ServerConfig};
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
-/// Connections to the management port.
+/// Limit on connections to the management port.
 const MANAGEMENT_CONNECTIONS: usize = 128;
 
 pub(super) fn listen(port: u16) -> Result<TcpListener, Fatal> {
@@ -24,7 +24,7 @@ pub(super) fn address(listener: &TcpListener) -> SocketAddr {
         .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-/// The serving port, before there are models to serve: what can be wrong with it is found out before they are
+/// The serving port before there are models to serve: mistakes in its configuration are found before the models are
 /// loaded.
 pub(super) struct Serving {
     settings: Settings,
@@ -51,7 +51,7 @@ impl Serving {
         })
     }
 
-    /// What is to be finished when all requests are answered.
+    /// The traces, to be flushed when all requests have been answered.
     pub(super) fn traces(&self) -> Option<Traces> {
         self.traces.clone()
     }
@@ -77,7 +77,7 @@ impl Serving {
     }
 }
 
-/// The management port has a thread of its own, so that it answers when the others are busy.
+/// The management port has a thread of its own, so that it responds when the others are busy.
 pub(super) fn start_management(
     listener: TcpListener,
     management: Management,
@@ -107,7 +107,7 @@ pub(super) fn start_management(
     thread.map(drop).map_err(|error| failed(&error))
 }
 
-/// It answers until the process ends, also while the serving port drains.
+/// Responds until the process ends, even while the serving port drains.
 async fn serve_management(listener: TcpListener, management: Management, settings: Settings) {
     let (lifecycle, metrics) = (Lifecycle::default(), ConnectionMetrics::unread());
     let router = protocol::management_router(management);

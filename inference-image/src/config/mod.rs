@@ -1,4 +1,4 @@
-//! The server's configuration: where it is read from, and what in it is impossible.
+//! The server's configuration: where it is read from, and which values are rejected.
 
 pub mod reload;
 pub mod yaml;
@@ -12,20 +12,20 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Less does not hold what ordinary clients send.
+/// Ordinary clients send more than this.
 const MIN_HEADER_BYTES: u32 = 1024;
 
-/// What is said beside the configuration, by flags, and goes before it.
+/// Values given by flags, which override the configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
-    /// More models.
+    /// Additional models.
     pub models: Vec<ModelConfig>,
     /// Another execution provider, without options.
     pub execution_provider: Option<String>,
 }
 
-/// Reads the configuration from `file`, or else from the text of the environment variable
-/// [`CONFIG_ENV`], and checks it together with what is said beside it. Who names a model there needs neither.
+/// Reads the configuration from `file`, or else from the text of the environment variable [`CONFIG_ENV`], and checks
+/// it together with the overrides. If the overrides name a model, neither is needed.
 ///
 /// # Errors
 /// `ConfigInvalid`, naming the key in question.
@@ -64,12 +64,12 @@ pub fn load(
     config.map_err(|problem| invalid(&source, &problem))
 }
 
-/// The configuration as YAML, with the values of all keys, also of those that were not written.
+/// The configuration as YAML, with the values of all keys, including those that were left out.
 ///
 /// # Errors
-/// When a value has no YAML form, which none lacks.
+/// When a value has no YAML form; every value has one.
 pub fn effective(config: &ServerConfig) -> Result<String, String> {
-    // Without `..`, so that a new part is not forgotten.
+    // Without `..`, so that a new part cannot be forgotten.
     let ServerConfig {
         models,
         execution_provider,
@@ -122,7 +122,7 @@ fn invalid(source: &dyn std::fmt::Display, problem: &dyn std::fmt::Display) -> F
 /// Parses and checks the text of a configuration.
 ///
 /// # Errors
-/// What is wrong, with its place.
+/// What is wrong, and where.
 pub fn parse(text: &str) -> Result<ServerConfig, String> {
     let config: ServerConfig = yaml::read(text)?;
     check(&config)?;
@@ -183,7 +183,7 @@ fn check_observability(config: &ServerConfig) -> Result<(), String> {
 
 fn check_model(model: &ModelConfig) -> Result<(), String> {
     let name = &model.name;
-    // The name stands in request paths, before a colon.
+    // The name appears in request paths, before a colon.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > 253 || !name.bytes().all(is_plain) {
         return Err(format!(
@@ -225,7 +225,7 @@ mod tests {
         );
     }
 
-    // What the operator writes must be read as it was meant.
+    // The server must read what the operator writes as it was meant.
     #[test]
     fn what_is_written_as_json_is_read_back() {
         let config = parse(SMALLEST).unwrap();
@@ -291,7 +291,7 @@ mod tests {
         );
     }
 
-    // What is printed is what is in force, and can be used as a configuration.
+    // What is printed is in force, and can be used as a configuration.
     #[test]
     fn the_effective_configuration_holds_every_value_and_is_read_back() {
         let config = parse(SMALLEST).unwrap();

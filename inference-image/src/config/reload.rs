@@ -1,22 +1,22 @@
-//! Files that are read again when they change: certificates and tokens, which are rotated under a running
-//! server. They are compared by content, so that it does not matter how they are replaced: written over,
-//! renamed, or by Kubernetes' exchange of a symbolic link.
+//! Files that are re-read when they change: certificates and tokens, which are rotated while the server runs. They
+//! are compared by content, so it does not matter how they are replaced: by writing over them, by renaming, or by
+//! swapping a symbolic link as Kubernetes does.
 
 use crate::metrics::{ConnectionMetrics, Reloaded};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often the files are looked at. A mounted Secret takes a minute to change anyway.
+/// How often the files are checked. A mounted Secret takes up to a minute to change anyway.
 pub const PERIOD: Duration = Duration::from_secs(5);
 
 /// The files' contents, in the order of their paths.
 pub type Contents = Vec<Vec<u8>>;
 
-/// Takes new contents over, or tells what is wrong with them.
+/// Puts new contents into force, or says what is wrong with them.
 type Apply = Box<dyn FnMut(&Contents) -> Result<(), String> + Send>;
 
-/// Files, what they held when they were last read, and what is done with a change.
+/// Files, what they held when they were last read, and what to do when they change.
 pub struct Watched {
     what: Reloaded,
     paths: Vec<PathBuf>,
@@ -40,7 +40,7 @@ impl Watched {
         }
     }
 
-    /// Reads the files, and takes a change over. `None` if nothing has changed.
+    /// Re-reads the files and puts a change into force. `None` if nothing has changed.
     fn look(&mut self) -> Option<Result<(), String>> {
         let now = read(&self.paths);
         if now == self.last {
@@ -58,24 +58,24 @@ impl Watched {
 /// Reads all files.
 ///
 /// # Errors
-/// Which one cannot be read.
+/// Which file cannot be read.
 pub fn read(paths: &[PathBuf]) -> Result<Contents, String> {
     let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
     paths.iter().map(|path| read(path)).collect()
 }
 
-/// Looks at the files for ever; what is broken is told and counted once, and the old goes on.
+/// Checks the files for ever. Broken contents are logged and counted once, and the old ones stay in force.
 pub async fn watch(mut watched: Watched, period: Duration, metrics: ConnectionMetrics) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // Small files in memory, in a container: not worth a thread.
+        // In a container they are small files in memory: not worth a thread.
         let Some(mut result) = watched.look() else {
             continue;
         };
         if result.is_err() {
-            // Several files are not read in one instant: half of it may have been the old.
+            // Several files cannot be read at the same instant: some of them may have been old.
             result = watched.look().unwrap_or(result);
         }
         metrics.reloaded(watched.what, result.is_ok());
@@ -115,7 +115,7 @@ mod tests {
         )
     }
 
-    // As the kubelet does it: the path stays, what a link in it points to changes.
+    // As the kubelet does it: the path stays, and the target of a link in it changes.
     #[test]
     fn a_mounted_secret_is_read_again_when_it_changes() {
         let folder = tempfile::tempdir().unwrap();

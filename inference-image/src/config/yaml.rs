@@ -1,5 +1,5 @@
-//! Reads a YAML document into a type. What does not fit is named with its place, and a misspelt name with the
-//! one that was probably meant. Knows nothing of what the document is about.
+//! Reads a YAML document into a type. An error names the place, and for a misspelt name the name that was probably
+//! meant. Knows nothing of the content of the document.
 
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Deserializer, Track};
@@ -8,7 +8,7 @@ use serde_saphyr::{Error, Location};
 /// Reads the document.
 ///
 /// # Errors
-/// What is wrong and where, for the person who wrote it.
+/// What is wrong and where, for the person who wrote the document.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut track = Track::new();
     let result = serde_saphyr::with_deserializer_from_str(text, |document| {
@@ -74,7 +74,7 @@ mod tests {
         read::<ServerConfig>(text).unwrap_err()
     }
 
-    // Who has misspelt a key is told the right one, and not only that something is wrong.
+    // A person who misspelt a key is told the right one, not only that something is wrong.
     #[test]
     fn a_misspelt_key_is_told_with_the_one_that_was_meant() {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! One connection from its acceptance to its end.
+//! One connection, from its acceptance to its end.
 
 use super::exchange;
 use super::http1;
@@ -57,7 +57,7 @@ pub(super) async fn run(
         Box::pin(by_hyper(stream, true, &shared, &activity, &times)).await
     } else {
         let own = http1::serve(stream, &shared.middleware, &activity, shared.max_head);
-        // It hears of its end from its activity.
+        // It learns from its activity when to end.
         match drive(own, |_| (), own_ended, &activity, &times).await {
             Ended::Other(stream) => Box::pin(by_hyper(*stream, false, &shared, &activity, &times)).await,
             ended => ended,
@@ -65,7 +65,7 @@ pub(super) async fn run(
     };
     match ended {
         Ended::ByUs(reason) => reason,
-        // Nobody takes it on from here.
+        // Nobody continues it from here.
         Ended::Other(_) => Closed::Error,
         Ended::ByItself if shared.middleware.lifecycle().phase() == Phase::Draining => Closed::Drain,
         Ended::ByItself if activity.is_last(Instant::now()) => Closed::Age,
@@ -77,7 +77,7 @@ pub(super) async fn run(
     }
 }
 
-/// Has hyper serve a connection.
+/// Lets hyper serve a connection.
 async fn by_hyper(
     stream: Stream,
     speaks_http_2: bool,
@@ -133,7 +133,7 @@ async fn secure(stream: TcpStream, shared: &Shared) -> Result<Transport, Closed>
     }
 }
 
-/// Waits for the first bytes, which tell the protocol: while there are none it costs no buffers.
+/// Waits for the first bytes, which reveal the protocol: until then the connection needs no buffers.
 async fn greet(stream: &mut Stream, activity: &Activity, times: &Times) -> Result<bool, Closed> {
     let patience = async {
         loop {
@@ -147,7 +147,7 @@ async fn greet(stream: &mut Stream, activity: &Activity, times: &Times) -> Resul
         }
     };
     let begun = tokio::select! {
-        // The stream first: a request that has arrived is answered.
+        // The stream comes first: a request that has arrived is answered.
         biased;
         begun = stream.begin() => begun.map_err(|_| Closed::Client)?,
         reason = patience => return Err(reason),
@@ -164,7 +164,7 @@ enum Ended {
     ByUs(Closed),
     ByItself,
     Broken(String),
-    /// It has not: what comes next is something that hyper serves.
+    /// It has not ended: what comes next is for hyper.
     Other(Box<Stream>),
 }
 
@@ -180,8 +180,8 @@ fn by_itself(output: hyper::Result<()>) -> Ended {
     output.map_or_else(|error| Ended::Broken(error.to_string()), |()| Ended::ByItself)
 }
 
-/// Drives a connection to its end. `retire` lets it end when what is under way is answered; `ended` tells what its
-/// end means.
+/// Drives a connection to its end. `retire` lets it end when its requests in flight have been answered; `ended`
+/// interprets its output.
 async fn drive<C: Future>(
     connection: C,
     retire: impl Fn(Pin<&mut C>),
@@ -201,7 +201,7 @@ async fn drive<C: Future>(
     let mut asleep = true;
     poll_fn(|context| {
         loop {
-            // The connection first: a request that has arrived is read before the connection is closed.
+            // The connection comes first: a request that has arrived is read before the connection is closed.
             if let Poll::Ready(output) = connection.as_mut().poll(context) {
                 return Poll::Ready(match (ended(output), watch.ending) {
                     (Ended::Other(stream), _) => Ended::Other(stream),
@@ -224,7 +224,7 @@ async fn drive<C: Future>(
     .await
 }
 
-/// The connection's timer. It is not set anew with each request: when it fires, it finds out what is new.
+/// The timer of the connection. It is not reset with each request: when it fires, it checks what has changed.
 struct Watch<'a> {
     activity: &'a Activity,
     times: &'a Times,
@@ -232,7 +232,7 @@ struct Watch<'a> {
     ending: Option<Closed>,
 }
 
-/// What comes out of a look at the connection.
+/// The result of a check.
 enum Look {
     Wait,
     Retire,
@@ -241,7 +241,7 @@ enum Look {
 
 impl Watch<'_> {
     fn look(&mut self, mut timer: Pin<&mut Sleep>, mut awakened: bool, context: &mut Context<'_>) -> Look {
-        // Polled again after each setting, so that it wakes this task.
+        // Poll again after each reset, so that the timer wakes this task.
         while timer.as_mut().poll(context).is_ready() || awakened || self.has_news() {
             awakened = false;
             let now = Instant::now();
@@ -249,7 +249,7 @@ impl Watch<'_> {
                 self.ending,
                 self.activity.judge(now, &mut self.reading_since, self.times),
             ) {
-                // Its client has had time to see that it ends, and nothing is under way.
+                // Its client has had time to see that it ends, and no request is in flight.
                 (Some(reason), _) if self.activity.idle_since().is_some() => return Look::End(reason),
                 (Some(_), _) => now + self.times.header,
                 (None, Verdict::Wait(until)) => until,

@@ -1,5 +1,5 @@
-//! A request and its answer on a connection: under way until the answer has been sent, and its client learns when to
-//! leave.
+//! A request and its response on a connection: the request is in flight until the response has been sent, and the
+//! client learns when to close the connection.
 
 use super::lifetime::Activity;
 use crate::middleware::Middleware;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-/// Bytes of an answer that the system's buffers take at once, however slowly they are read.
+/// A response of this many bytes fits into the system's buffers at once, however slowly it is read.
 const SMALL: u64 = 16 << 10;
-/// Most bytes that are given to the connection at once: what it has been given it is taken to have sent.
+/// Most bytes that are passed to the connection at once: what has been passed counts as sent.
 const PART: usize = 64 << 10;
 
-/// Answers a request that has come over the connection of this activity.
+/// Responds to a request on the connection of this activity.
 pub(super) async fn answer(
     middleware: &Middleware,
     mut request: Request<Body>,
@@ -28,12 +28,12 @@ pub(super) async fn answer(
     let under_way = (lifecycle.request(), activity.begin());
     let version = request.version();
     if version == Version::HTTP_2 {
-        // Only there are calls that could go on for ever.
+        // Only HTTP/2 has calls that could go on for ever.
         request.extensions_mut().insert(activity.retirement().clone());
     }
     let mut response = middleware.answer(request).await;
     let is_last = || lifecycle.phase() == Phase::Draining || activity.is_last(Instant::now());
-    // HTTP/2 has no such header; its clients are told by a GOAWAY frame.
+    // HTTP/2 has no such header; its clients get a GOAWAY frame.
     if version <= Version::HTTP_11 && is_last() {
         response
             .headers_mut()
@@ -42,7 +42,8 @@ pub(super) async fn answer(
     response.map(|body| kept_under_way(body, under_way))
 }
 
-/// An answer that is made while it is sent, or that its reader may take slowly, is under way until its end.
+/// A response that is built while it is sent, or that its client may read slowly, keeps its request in flight until
+/// its end.
 fn kept_under_way<G: Send + Unpin + 'static>(body: Body, guards: G) -> Body {
     if body.size_hint().exact().is_some_and(|size| size <= SMALL) {
         return body;
@@ -54,10 +55,10 @@ fn kept_under_way<G: Send + Unpin + 'static>(body: Body, guards: G) -> Body {
     })
 }
 
-/// A body that keeps its request under way.
+/// A body that keeps its request in flight.
 struct UnderWay<G> {
     body: Body,
-    /// Of the last frame.
+    /// The rest of the last frame.
     rest: Bytes,
     _guards: G,
 }
@@ -103,7 +104,7 @@ mod tests {
     use crate::process::lifecycle::Lifecycle;
     use http_body_util::BodyExt;
 
-    // A server that leaves must not cut an answer short that its client is still reading.
+    // A server that shuts down must not cut off a response that its client is still reading.
     #[tokio::test]
     async fn a_large_answer_is_under_way_until_its_last_part_is_taken() {
         let lifecycle = Lifecycle::default();

@@ -1,6 +1,5 @@
-//! A body that hyper reads, on its way to the handlers. Who is refused before all of it was read is answered at once, and
-//! the rest is read and thrown away beside: most clients read no answer before they have sent all, and a
-//! connection that is closed with unread bytes is reset, which destroys the answer.
+//! A request body that hyper reads, on its way to the handlers. If the request is refused before all of the body has
+//! been read, the response is sent at once, and the rest of the body is discarded in the background.
 
 use super::lifetime::{Activity, Busy};
 use axum::http::{HeaderMap, Version, header};
@@ -19,15 +18,15 @@ pub(super) const DISCARD: Duration = Duration::from_secs(5);
 
 /// The body of a request.
 pub(super) struct HyperBody {
-    /// Taken when the rest is thrown away.
+    /// Taken when the rest is discarded.
     body: Option<Incoming>,
-    /// Whose connection can be used on; `None` where it is no worse for an unread rest.
+    /// The connection, if the unread rest must be discarded so that it can be used again.
     connection: Option<Arc<Activity>>,
 }
 
 impl HyperBody {
-    /// Over HTTP/2 each request has a stream of its own. Who asks before it sends (`Expect: 100-continue`) sends
-    /// nothing after a refusal.
+    /// Over HTTP/2 each request has a stream of its own. A client that asks before it sends (`Expect: 100-continue`)
+    /// sends nothing after a refusal.
     pub(super) fn new(
         body: Incoming,
         headers: &HeaderMap,
@@ -83,7 +82,7 @@ impl Drop for HyperBody {
     }
 }
 
-/// Meanwhile the connection is no idle one.
+/// The connection is not idle in the meantime.
 async fn discard(mut body: Incoming, _busy: Busy) {
     let all = async { while let Some(Ok(_)) = body.frame().await {} };
     let _ = timeout(DISCARD, all).await;

@@ -1,5 +1,5 @@
-//! What one connection is doing: told by its socket and its requests, judged when its timer fires.
-//! Pure but for the clock that `begin` and its guard read.
+//! The lifetime of a connection: its socket and its requests report what it is doing, and its timer decides when it
+//! ends. Pure, except that `begin` and its guard read the clock.
 
 use crate::metrics::Closed;
 use crate::process::lifecycle::Retirement;
@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a connection may do what.
+/// Time limits of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Times {
-    /// Send parts of a request's head.
+    /// For sending the head of a request.
     pub(super) header: Duration,
-    /// Send nothing.
+    /// For sending nothing.
     pub(super) idle: Duration,
-    /// Be idle after it has had its age.
+    /// For being idle after it has reached its age.
     pub(super) quiet: Duration,
 }
 
-/// One connection's state; its requests, its socket and its timer share it.
+/// The state of a connection, shared by its requests, its socket and its timer.
 #[derive(Debug)]
 pub(super) struct Activity {
     accepted: Instant,
@@ -27,9 +27,9 @@ pub(super) struct Activity {
     max_requests: Option<u32>,
     requests: AtomicU32,
     in_flight: AtomicU32,
-    /// Milliseconds from `accepted` to the end of the last request, or to the last write of its answer.
+    /// Milliseconds from `accepted` to the end of the last request, or to the last write of its response.
     idle_since: AtomicU64,
-    /// Bytes of a request have come, but not its whole head.
+    /// Bytes of a request have arrived, but not its whole head.
     reading: AtomicBool,
     /// HTTP/2.
     multiplexed: AtomicBool,
@@ -38,28 +38,28 @@ pub(super) struct Activity {
     retirement: Retirement,
 }
 
-/// Why somebody else wants a connection to end; later ones outrank earlier ones.
+/// Why something else wants the connection to end; later reasons outrank earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
-    /// Others wait for its place.
+    /// Others are waiting for its slot.
     Room = 1,
-    /// The server is leaving.
+    /// The server is shutting down.
     Drain = 2,
 }
 
-/// What is to be done with a connection.
+/// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing before then.
+    /// Nothing before this time.
     Wait(Instant),
-    /// It is to end as its protocol ends gently.
+    /// End it gracefully, in the way of its protocol.
     Retire(Closed),
-    /// It is to end now.
+    /// End it now.
     Cut(Closed),
 }
 
 impl Activity {
-    /// A connection that has just been accepted, and is to retire after `age`.
+    /// A connection that has just been accepted, and retires after `age`.
     pub(super) fn new(age: Option<Duration>, max_requests: Option<u32>) -> Self {
         let accepted = Instant::now();
         Self {
@@ -77,20 +77,20 @@ impl Activity {
         }
     }
 
-    /// A request has begun: its head is there. It lasts until the guard is dropped.
+    /// A request has begun: its head has arrived. It lasts until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.reading.store(false, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         self.busy()
     }
 
-    /// Something else is under way that is no idleness, until the guard is dropped.
+    /// Something else keeps the connection from being idle, until the guard is dropped.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.in_flight.fetch_add(1, Relaxed);
         Busy(Arc::clone(self))
     }
 
-    /// Whether the answer that is given now should be the connection's last.
+    /// Whether the current response should be the last on the connection.
     pub(super) fn is_last(&self, now: Instant) -> bool {
         self.has_served_enough() || self.retires.is_some_and(|at| now >= at)
     }
@@ -100,9 +100,9 @@ impl Activity {
             .is_some_and(|max| self.requests.load(Relaxed) >= max)
     }
 
-    /// Bytes have come that no request has asked for yet.
+    /// Bytes have arrived that no request has asked for yet.
     pub(super) fn read(&self) {
-        // What HTTP/2 sends beside requests says nothing of a head.
+        // What HTTP/2 sends besides requests says nothing about a head.
         if self.in_flight.load(Relaxed) == 0 && !self.is_multiplexed() {
             self.reading.store(true, Relaxed);
         }
@@ -112,8 +112,8 @@ impl Activity {
         self.reading.load(Relaxed)
     }
 
-    /// Bytes have gone: an answer that its client takes slowly is no idleness. Over HTTP/2 an answer is under
-    /// way until its end, and other frames say nothing.
+    /// Bytes have been sent: a connection is not idle while its client reads a response slowly. Over HTTP/2 a request
+    /// is in flight until the end of its response, and other frames do not count.
     pub(super) fn wrote(&self) {
         if !self.is_multiplexed() {
             self.stamp();
@@ -135,13 +135,13 @@ impl Activity {
         self.multiplexed.load(Relaxed)
     }
 
-    /// Since when it has been idle; `None` while it serves a request.
+    /// When it became idle; `None` while it serves a request.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let idle = self.in_flight.load(Relaxed) == 0;
         idle.then(|| self.accepted + Duration::from_millis(self.idle_since.load(Relaxed)))
     }
 
-    /// Tells the connection to end, once.
+    /// Tells the connection to end; true the first time.
     pub(super) fn tell(&self, why: Told) -> bool {
         let first = self.told.fetch_max(why as u8, Relaxed) < why as u8;
         if first {
@@ -163,16 +163,16 @@ impl Activity {
         self.wake.notified().await;
     }
 
-    /// What tells its requests that it takes no more.
+    /// Tells its requests that it accepts no more.
     pub(super) const fn retirement(&self) -> &Retirement {
         &self.retirement
     }
 
-    /// What is to be done now; `reading_since` is the timer's own note of when it first saw a head begun.
+    /// What to do now. `reading_since` is where the timer remembers when it first saw that a head had begun.
     ///
-    /// HTTP/2 can end a connection without losing a request. Over HTTP/1.1 one may be on its way to us while we
-    /// close. So a connection that has its age is told so in its next answer, and closed by us only when it
-    /// has been quiet for a while.
+    /// HTTP/2 can end a connection without losing a request. Over HTTP/1.1 a request may be on its way to us while we
+    /// close. So a connection that has reached its age announces this in its next response, and we close it only when
+    /// it has been quiet for a while.
     pub(super) fn judge(&self, now: Instant, reading_since: &mut Option<Instant>, times: &Times) -> Verdict {
         if let Some(reason) = self.told() {
             return Verdict::Retire(reason);
@@ -210,7 +210,7 @@ impl Activity {
     }
 }
 
-/// A request under way on a connection.
+/// A request in flight on a connection.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
@@ -285,7 +285,7 @@ mod tests {
         drop((busy, other));
     }
 
-    // Otherwise one byte a second keeps a connection for ever.
+    // Otherwise one byte per second keeps a connection for ever.
     #[test]
     fn a_head_that_is_sent_slowly_is_cut_off() {
         let mut slow = watch(300, None);
@@ -294,7 +294,7 @@ mod tests {
         slow.activity.read();
         assert_eq!(slow.at(14), slow.wait(15));
         assert_eq!(slow.at(15), Verdict::Cut(Closed::Slow));
-        // The head is there; what follows is a body.
+        // The head has arrived; what follows is a body.
         drop(slow.activity.begin());
         assert!(matches!(slow.at(15), Verdict::Wait(_)));
     }

@@ -1,4 +1,4 @@
-//! How many connections there may be, and which are closed when there are too many.
+//! The limit on connections, and which of them are closed when it is reached.
 
 use super::lifetime::{Activity, Told};
 use parking_lot::{Mutex, MutexGuard};
@@ -9,28 +9,28 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Files that the process keeps for itself: models, libraries, the management port, event queues.
+/// File descriptors for the process itself: models, libraries, the management port, event queues.
 const RESERVE: usize = 256;
-/// No more than this by default, however many files there may be: each connection also takes memory.
+/// The default never exceeds this, however many file descriptors there are: each connection also takes memory.
 const MOST: usize = 65_536;
 /// A connection that has been idle for less is not closed to make room.
 const SPARED: Duration = Duration::from_secs(1);
-/// When there is nobody to close, how long until the next look.
+/// If no connection can be closed, how long until the next attempt.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Of all connections this part is closed at once, so that not every newcomer has to look for a place.
+/// The part of all connections that is closed at once, so that not every new one has to make room.
 const PART: usize = 64;
 
 /// What a connection between two requests may cost: hyper's buffers, 16 KiB, its task and its timer.
 const MEMORY: f64 = 32.0 * 1024.0;
-/// Of all memory this part may be connections'.
+/// The part of all memory that connections may use.
 const SHARE: f64 = 0.25;
 
-/// How many connections fit into their share of a memory limit, in bytes.
+/// The limit on connections, and which of them are closed when it is reached.
 pub(super) fn by_memory(limit: Option<f64>) -> usize {
     limit.map_or(usize::MAX, |limit| ((limit * SHARE / MEMORY) as usize).max(1))
 }
 
-/// Raises the limit of open files as far as it goes; how many connections it allows.
+/// Raises the limit on open files as far as possible. Returns how many connections it allows.
 pub(super) fn by_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -58,10 +58,10 @@ struct Open {
     connections: HashMap<u64, Arc<Activity>>,
 }
 
-/// A place that a connection may take.
+/// A permit for one connection.
 pub(super) struct Permit(OwnedSemaphorePermit);
 
-/// A connection's place, until it is dropped.
+/// A connection's slot, until it is dropped.
 pub(super) struct Slot {
     places: Arc<ConnectionLimit>,
     key: u64,
@@ -81,13 +81,13 @@ impl ConnectionLimit {
         self.open.lock()
     }
 
-    /// A place, if there is one.
+    /// A permit, if there is one.
     pub(super) fn try_free(&self) -> Option<Permit> {
         Arc::clone(&self.slots).try_acquire_owned().ok().map(Permit)
     }
 
-    /// Waits for a place; meanwhile newcomers wait in the listener's queue. Those that have been idle longest
-    /// are closed for it. `None` never comes: nobody closes the semaphore.
+    /// Waits for a permit; meanwhile new connections wait in the listener's queue. Those that have been idle longest
+    /// are closed to make room. `None` never happens: the semaphore is never closed.
     pub(super) async fn free(&self) -> Option<Permit> {
         loop {
             if let Some(free) = self.try_free() {
@@ -101,7 +101,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Tells the connections that have been idle longest to close; how many that are.
+    /// Tells the connections that have been idle longest to close. Returns their number.
     fn make_room(&self, now: Instant) -> usize {
         let open = self.open();
         let mut idle: Vec<(Instant, &Arc<Activity>)> = open
@@ -131,7 +131,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Tells all connections that the server is leaving, and waits until they are closed.
+    /// Tells all connections that the server is shutting down, and waits until they are closed.
     pub(super) async fn close(&self) {
         loop {
             let left = self.left.notified();
@@ -171,7 +171,7 @@ mod tests {
         Arc::new(Activity::new(None, None))
     }
 
-    // Otherwise a crowd of idle connections keeps everybody else out.
+    // Otherwise many idle connections keep all others out.
     #[tokio::test]
     async fn the_idle_make_room_and_the_busy_stay() {
         let places = ConnectionLimit::new(2);

@@ -8,15 +8,15 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that may wait to be accepted; the kernel allows no more than `net.core.somaxconn`, 4096.
 const BACKLOG: u32 = 4096;
-/// A client that is gone without a word is noticed after `KEEPALIVE + PROBES × PROBE`, two minutes.
+/// A client that has silently gone is noticed after `KEEPALIVE + PROBES × PROBE`, two minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 
-/// Listens on every address of this machine, IPv6 and IPv4; port 0 is any free one.
+/// Listens on every address of this machine, IPv6 and IPv4; port 0 picks a free one.
 ///
 /// # Errors
-/// When the port is taken or may not be used.
+/// When the port is in use or not permitted.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     match bind(Ipv6Addr::UNSPECIFIED.into(), port) {
         // A machine without IPv6.
@@ -31,8 +31,8 @@ fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
         IpAddr::V4(_) => TcpSocket::new_v4()?,
     };
     socket.set_reuseaddr(true)?;
-    // Linux gives these on to accepted sockets, which saves each of them the calls. Answers are written at
-    // once; waiting to fill a packet would only delay them.
+    // Accepted sockets inherit these options on Linux, which saves the calls for each of them. Responses are written
+    // at once; waiting to fill a packet would only delay them.
     socket.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, KEEPALIVE)?;

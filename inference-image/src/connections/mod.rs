@@ -1,5 +1,5 @@
-//! Connections: accepting them, serving them, and leaving without breaking one that is in use.
-//! What is asked over them is the business of `middleware`.
+//! Connections: accepts them, serves them, and shuts down without breaking one that is in use. What is requested over
+//! them is the business of `middleware`.
 
 mod connection;
 mod exchange;
@@ -32,52 +32,52 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// Pause after a connection could not be accepted for want of memory or of file descriptors.
+/// Pause after a connection could not be accepted for lack of memory or file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long an old connection must have been idle before it is closed: a client that is about to use it sends
-/// in this time, and is told then.
+/// How long an old connection must have been idle before it is closed: a client that is about to use it sends a
+/// request in this time, and the response asks it to close.
 const QUIET: Duration = Duration::from_secs(30);
-/// An age, and the quiet after it, vary by this part, so that connections of one moment do not end in one.
+/// The age, and the quiet time after it, vary by this part, so that connections of the same age do not all end at
+/// once.
 const JITTER: f64 = 0.1;
 
-/// Bytes that a client of HTTP/2 may send before they are read: of one request, so that a batch of images does
-/// not stop for a round trip, and of all requests of a connection together, which bounds the memory that an
-/// idle reader costs.
+/// Bytes that an HTTP/2 client may send before they are read. Per request: a batch of images does not wait for a
+/// round trip. Per connection: this bounds the memory that a slow reader costs.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Largest frame of HTTP/2 that is taken: fewer of them for a large body.
+/// Largest HTTP/2 frame that is accepted: fewer frames for a large body.
 const FRAME: u32 = 64 << 10;
-/// Connections of HTTP/2 are asked for a sign of life after this time, and closed without one.
+/// HTTP/2 connections are pinged after this time, and closed if there is no reply.
 const PING: Duration = Duration::from_secs(60);
 const PONG: Duration = Duration::from_secs(20);
 /// Requests that an HTTP/2 client may cancel before they are looked at, and requests of one connection that the
-/// server itself may have to cancel: more are an attack ("rapid reset", CVE-2023-44487).
+/// server itself may have to cancel: more is an attack ("rapid reset", CVE-2023-44487).
 const RESETS: usize = 20;
 const OWN_RESETS: usize = 1024;
 
-/// How connections are treated.
+/// Settings for connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Most connections at a time.
+    /// Maximum number of connections.
     pub max: usize,
-    /// A connection retires after this time, 10 % more or less; `None` is never.
+    /// A connection retires after this time, ±10 %; `None` is never.
     pub max_age: Option<Duration>,
-    /// A connection retires after so many requests; `None` is never.
+    /// A connection retires after this many requests; `None` is never.
     pub max_requests: Option<u32>,
     /// An idle connection is closed after this time.
     pub idle: Duration,
-    /// An idle connection that has its age is closed after this time, 10 % more or less.
+    /// An idle connection that has reached its age is closed after this time, ±10 %.
     pub quiet: Duration,
     /// Time for a request's head, and for a TLS handshake.
     pub header: Duration,
     /// Largest head of a request, in bytes.
     pub max_header_bytes: u32,
-    /// Requests at the same time on a connection of HTTP/2.
+    /// Concurrent requests on an HTTP/2 connection.
     pub max_streams: u32,
 }
 
 impl Settings {
-    /// What the configuration says, in this process: raises its limit of open files.
+    /// The settings of the configuration, in this process: raises its limit on open files.
     #[must_use]
     pub fn of_process(connections: &Connections, limits: &Limits) -> Self {
         let files = limit::by_open_files();
@@ -89,7 +89,7 @@ impl Settings {
         Self::new(connections, limits, most)
     }
 
-    /// What the configuration says, but `most` connections.
+    /// The settings of the configuration, with at most `most` connections.
     #[must_use]
     pub fn new(connections: &Connections, limits: &Limits, most: usize) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
@@ -107,7 +107,7 @@ impl Settings {
     }
 }
 
-/// A listener's connections.
+/// Serves the connections of a listener.
 pub struct Server {
     shared: Arc<Shared>,
     limit: Arc<ConnectionLimit>,
@@ -116,7 +116,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers with `middleware`, over TLS if that is given.
+    /// Responds with `middleware`, over TLS if that is given.
     #[must_use]
     pub fn new(
         middleware: Middleware,
@@ -145,14 +145,14 @@ impl Server {
         }
     }
 
-    /// Serves until `stop`, then leaves:
+    /// Serves until `stop`, then shuts down:
     ///
-    /// 1. The phase is `Draining`: the server is unready, and every answer asks its client to close.
-    /// 2. New connections are still accepted for `accept_seconds`: those who send here learn only little by
-    ///    little that they should not.
+    /// 1. The phase is `Draining`: the server is not ready, and every response asks its client to close.
+    /// 2. New connections are still accepted for `accept_seconds`: clients learn only gradually that they should go
+    ///    elsewhere.
     /// 3. The listener closes, after the last connection in its queue has been accepted.
-    /// 4. When no request is under way, connections that are still there are closed; idle ones come last, since
-    ///    their clients may use them at any moment.
+    /// 4. When no request is in flight, the remaining connections are closed; idle ones come last, since their
+    ///    clients may use them at any moment.
     ///
     /// Steps 3 and 4 take at most `finish_seconds`. Returns the number of requests that were cut off.
     pub async fn serve(
@@ -179,7 +179,7 @@ impl Server {
 
         let finishing = Duration::from_secs(drain.finish_seconds.into());
         let finished = timeout(finishing, async {
-            // Clients of HTTP/2 may keep one connection busy for ever: they are told to leave at half time.
+            // HTTP/2 clients may keep a connection busy for ever: at half time they are told to stop.
             let _ = timeout(finishing / 2, lifecycle.quiet()).await;
             self.limit.close().await;
         });
@@ -203,7 +203,7 @@ impl Server {
         }
     }
 
-    /// Accepts what is in the listener's queue already: closing it would reset them.
+    /// Accepts what is already in the listener's queue: closing the listener would reset those connections.
     async fn accept_waiting(&self, mut acceptor: Acceptor) {
         while let Ok(accepted) = timeout(Duration::ZERO, acceptor.accept(&self.limit)).await {
             match accepted {
@@ -232,14 +232,14 @@ impl Server {
     }
 }
 
-/// Where connections come in. At the limit the next one waits inside and the others in the listener's queue.
+/// Accepts connections. At the limit, one waits here and the others wait in the listener's queue.
 struct Acceptor {
     listener: TcpListener,
     waiting: Option<TcpStream>,
 }
 
 impl Acceptor {
-    /// The next connection and its place; nothing is lost if this is dropped.
+    /// The next connection and its permit; nothing is lost if this future is dropped.
     async fn accept(&mut self, limit: &ConnectionLimit) -> std::io::Result<(TcpStream, Permit)> {
         loop {
             if self.waiting.is_none() {
@@ -259,7 +259,7 @@ fn jittered(time: Duration) -> Duration {
 
 fn hyper_1(settings: &Settings) -> conn::http1::Builder {
     let mut builder = conn::http1::Builder::new();
-    // hyper's own timer does not tell a slow head from an idle connection.
+    // hyper's own timer cannot tell a slow head from an idle connection.
     builder
         .header_read_timeout(None)
         .max_header_size(settings.max_header_bytes as usize);
@@ -283,8 +283,8 @@ fn hyper_2(settings: &Settings) -> conn::http2::Builder<TokioExecutor> {
     builder
 }
 
-/// Out of file descriptors there is nothing to wait for but that others close theirs; what is wrong with one
-/// connection alone is none of the listener's business.
+/// When file descriptors run out, all that helps is that other connections close. An error of one connection does not
+/// concern the listener.
 async fn pause(error: &std::io::Error) {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionReset) {

@@ -1,4 +1,4 @@
-//! A connection's bytes: plain or TLS, with those put back that were read to tell who serves them.
+//! The bytes of a connection, plain or TLS. Bytes that were read to detect the protocol are put back.
 
 use super::lifetime::Activity;
 use bytes::{BufMut, BytesMut};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
+/// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The bytes as the protocol sees them.
@@ -19,11 +19,11 @@ pub(super) enum Transport {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Tells the connection's [`Activity`] what comes and goes.
+/// Reports reads and writes to the connection's [`Activity`].
 pub(super) struct Stream {
     transport: Transport,
     activity: Arc<Activity>,
-    /// What has been read already and is to be read again.
+    /// What has been read already and will be read again.
     ahead: BytesMut,
 }
 
@@ -36,7 +36,7 @@ impl Stream {
         }
     }
 
-    /// The same stream behind these bytes, which were read of it.
+    /// The same stream, with these bytes, which were read from it, put back in front.
     pub(super) fn behind(mut self, mut read: BytesMut) -> Self {
         read.unsplit(self.ahead);
         self.ahead = read;
@@ -51,7 +51,7 @@ impl Stream {
         Ok(read > 0)
     }
 
-    /// As many bytes as are needed to tell the protocol.
+    /// As many bytes as are needed to detect the protocol.
     async fn read_first(&mut self) -> io::Result<usize> {
         let missing = PREFACE.len() - self.ahead.len();
         self.transport
@@ -59,7 +59,7 @@ impl Stream {
             .await
     }
 
-    /// Whether the first bytes begin HTTP/2; reads on while that is open.
+    /// Whether the first bytes begin HTTP/2; reads on while that is undecided.
     pub(super) async fn speaks_http_2(&mut self) -> io::Result<bool> {
         while self.ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.ahead) {
             if self.read_first().await? == 0 {
@@ -69,7 +69,7 @@ impl Stream {
         Ok(self.ahead == PREFACE[..])
     }
 
-    /// Waits until there is something to read, or perhaps is: of TLS it is not known without a buffer.
+    /// Waits until there is something to read, or may be: with TLS this is unknown without a buffer.
     pub(super) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.transport {
             Transport::Plain(stream) if self.ahead.is_empty() => stream.poll_read_ready(context),
@@ -133,7 +133,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// One call on whichever it is.
+/// Calls a method of whichever it is.
 macro_rules! either {
     ($self:expr, $method:ident($($argument:expr),*)) => {
         match $self.get_mut() {

@@ -1,4 +1,4 @@
-//! TLS, and who may connect: certificate, key and client CA from files that may change while it runs.
+//! TLS: certificate, key and client CA, from files that may change while the server runs.
 
 use crate::config::reload::{self, Contents};
 use crate::metrics::Reloaded;
@@ -14,18 +14,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
-/// Application protocols that are offered, best first.
+/// Application protocols on offer, best first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// How handshakes are made; clones share it, and see the files' changes.
+/// The settings of handshakes. Clones share them and see changes of the files.
 #[derive(Clone)]
 pub struct Tls(Arc<RwLock<Arc<ServerConfig>>>);
 
 impl Tls {
-    /// Reads the files. The second value is to be handed to [`reload::watch`].
+    /// Reads the files. Pass the second value to [`reload::watch`].
     ///
     /// # Errors
-    /// When a file cannot be read, holds no PEM of its kind, or the key is not the certificate's.
+    /// When a file cannot be read or holds no PEM of its kind, or the key does not belong to the certificate.
     pub fn read(config: &Config) -> Result<(Self, reload::Watched), String> {
         let mut paths = vec![
             PathBuf::from(&config.certificate_file),
@@ -38,8 +38,8 @@ impl Tls {
         let apply = {
             let paths = paths.clone();
             move |contents: &Contents| {
-                // Connections that are open keep what they were opened with. Sessions are not resumed across a
-                // change, so that a client whose CA is gone does not come back.
+                // Open connections keep the settings they were opened with. Sessions are not resumed across a change,
+                // so that a client whose CA has been removed cannot come back.
                 let new = Arc::new(server_config(&paths, contents)?);
                 *current.write() = new;
                 Ok(())
@@ -51,7 +51,7 @@ impl Tls {
         ))
     }
 
-    /// What makes the next handshake.
+    /// For the next handshake.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let config = self.0.read();
         TlsAcceptor::from(Arc::clone(&config))

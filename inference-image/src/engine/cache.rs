@@ -1,6 +1,6 @@
-//! Optimised graphs on disk. An entry is a folder whose name is the hash of all that it depends on: the model,
-//! the ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the
-//! weights, a list of their checksums and, once measured, what batches cost.
+//! Optimised graphs on disk. An entry is a folder whose name is the hash of all that it depends on: the model, the
+//! ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the weights, a
+//! list of their checksums and, once measured, the cost of batches.
 
 use super::curve::Curve;
 use serde::{Deserialize, Serialize};
@@ -19,16 +19,16 @@ pub(super) const GRAPH_FILE: &str = "graph.onnx";
 pub(super) const WEIGHTS_FILE: &str = "weights.bin";
 const ENTRY_FILE: &str = "entry.json";
 const CURVE_FILE: &str = "batches.json";
-/// How the name of an entry begins that is being made.
+/// Prefix of the name of an unfinished entry.
 const UNFINISHED: &str = ".new-";
-/// No graph takes that long to make.
+/// No graph takes this long to optimise.
 const ABANDONED: Duration = Duration::from_secs(3600);
-/// An entry that was not read for so long is of a model, a runtime or a processor that is gone.
+/// An entry that has not been read for this long belongs to a model, a runtime or a processor that is gone.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Changes when what an entry holds changes.
+/// Changes when the content of an entry changes.
 const FORMAT: u32 = 3;
 
-/// What a graph was optimised from and for.
+/// What a graph was optimised from, and for what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Origin {
@@ -43,7 +43,7 @@ pub(super) struct Origin {
     processor: String,
 }
 
-/// What an entry's folder says of itself.
+/// The manifest of an entry.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
@@ -80,7 +80,7 @@ impl Origin {
     }
 }
 
-/// The first whole entry in these folders. What is broken is said, and passed over.
+/// The first intact entry in these folders. A broken one is logged and skipped.
 pub(super) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
     folders.iter().find_map(|folder| {
         let folder = folder.join(origin.key());
@@ -95,8 +95,8 @@ pub(super) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
     })
 }
 
-/// The entry that is probably of a model of which only the size is known yet, with its origin: the last used one of
-/// such a model.
+/// The entry that is probably of a model of which only the size is known so far, with its origin: the most recently
+/// used one for a model of this size.
 pub(super) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(Origin, Entry)> {
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
     let fitting = entries.flatten().filter_map(|entry| {
@@ -115,7 +115,7 @@ fn manifest(folder: &Path) -> io::Result<Manifest> {
     Ok(serde_json::from_slice(&std::fs::read(folder.join(ENTRY_FILE))?)?)
 }
 
-/// When an entry was made or read last: the time of its manifest.
+/// When an entry was created or last read: the time of its manifest.
 fn last_used(folder: &Path) -> io::Result<SystemTime> {
     std::fs::metadata(folder.join(ENTRY_FILE))?.modified()
 }
@@ -126,7 +126,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     if manifest.origin != *origin {
         return Err(invalid("it is of another model, runtime or processor"));
     }
-    // Read into private memory: under a memory map, a file that shrinks kills the process.
+    // Read into private memory: with a memory map, a file that shrinks kills the process.
     let part = |name: &str, expected: &str| {
         let bytes = std::fs::read(folder.join(name))?;
         if checksum(&bytes) == expected {
@@ -145,8 +145,8 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     Ok(entry)
 }
 
-/// Makes an entry: `make` writes graph and weights into the folder that it is given. Until all is there, the
-/// entry has another name, so that no reader meets half of it and several writers do not disturb each other.
+/// Creates an entry: `make` writes the graph and the weights into the folder that it is given. Until the entry is
+/// complete it has another name, so that no reader sees half of it and several writers do not disturb each other.
 pub(super) fn write<E>(
     folder: &Path,
     origin: &Origin,
@@ -177,7 +177,7 @@ pub(super) fn write<E>(
     std::fs::write(new.path().join(ENTRY_FILE), serde_json::to_vec_pretty(&manifest)?)?;
     let entry = folder.join(origin.key());
     if let Err(error) = std::fs::rename(new.path(), &entry) {
-        // Somebody else's, and in use: as good, if it is whole.
+        // Another server's, and in use: it is as good, if it is intact.
         if let Ok(other) = read(&entry, origin) {
             return Ok(Ok(other));
         }
@@ -191,7 +191,7 @@ pub(super) fn write<E>(
     }))
 }
 
-/// Removes what writers have left that were killed.
+/// Removes what killed writers have left behind.
 fn remove_abandoned(folder: &Path) -> io::Result<()> {
     for new in std::fs::read_dir(folder)? {
         let new = new?;
@@ -204,14 +204,14 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes entries that nobody has read for long, whoever has made them.
+/// Removes entries that have not been read for a long time, whoever created them.
 ///
 /// # Errors
-/// When one cannot be removed or the folder not be read.
+/// When an entry cannot be removed, or the folder cannot be read.
 pub(super) fn remove_unused(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?.path();
-        // What has no manifest is none of ours, or not finished.
+        // A folder without a manifest is not ours, or not finished.
         let is_unused = last_used(&entry).is_ok_and(|last| last.elapsed().is_ok_and(|age| age > UNUSED));
         if is_unused {
             std::fs::remove_dir_all(&entry)?;
@@ -220,13 +220,13 @@ pub(super) fn remove_unused(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What batches of the entry's model cost, if it has been measured.
+/// The cost of batches of the entry's model, if it has been measured.
 pub(super) fn curve(folder: &Path, cores: usize) -> Option<Curve> {
     let text = std::fs::read(folder.join(format!("{cores}-{CURVE_FILE}"))).ok()?;
     serde_json::from_slice(&text).ok().filter(Curve::is_plausible)
 }
 
-/// Keeps what batches cost.
+/// Stores the cost of batches.
 pub(super) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Result<()> {
     let file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&file, curve)?;
@@ -234,8 +234,8 @@ pub(super) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Res
     Ok(())
 }
 
-/// Tells damage. Who may write here could as well write the list of checksums, so that nothing would be gained by a
-/// cryptographic one, which takes a part of a start that is worth saving.
+/// Detects damage. Anyone who can write here can also write the list of checksums, so a cryptographic one would gain
+/// nothing, and it would slow down the start.
 fn checksum(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    // The wrong one is read for nothing, and the right one then later.
+    // A wrong guess is read in vain, and the right entry later.
     #[test]
     fn before_the_digest_is_known_the_last_used_entry_of_a_model_of_that_size_is_guessed() {
         let folder = tempfile::tempdir().unwrap();
@@ -308,7 +308,7 @@ mod tests {
         assert!(guess(&folders, 7, "1.31").is_none(), "it is damaged");
     }
 
-    // A claim would fill up with the graphs of models that were replaced.
+    // The volume would fill up with graphs of models that were replaced.
     #[test]
     fn what_nobody_has_read_for_long_is_removed_and_what_is_used_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -334,7 +334,7 @@ mod tests {
         manifest.set_modified(SystemTime::now() - by).unwrap();
     }
 
-    // Half a graph could load and answer wrong.
+    // Half a graph might load and give wrong results.
     #[test]
     fn a_damaged_or_foreign_entry_is_not_used_and_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
@@ -358,7 +358,7 @@ mod tests {
         assert!(find(&folders, &origin).is_none());
     }
 
-    // Two servers on one volume make the same entry: the second must not take it from under the first.
+    // Two servers on one volume create the same entry: the second must not take it away from the first.
     #[test]
     fn an_entry_that_is_there_and_whole_stays() {
         let folder = tempfile::tempdir().unwrap();

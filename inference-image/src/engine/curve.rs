@@ -1,21 +1,21 @@
-//! What a run of several rows costs on this device, as measured. Pure.
+//! The latency curve: what a run of several rows costs on this device, as measured. Pure.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What a run costs beside the engine, in seconds: to hand it out, to gather and cut its tensors, to wake others.
+/// The cost of a run outside the engine, in seconds: to hand it out, to gather and cut its tensors, to wake others.
 const AROUND: f64 = 15e-6;
-/// A batch must save this part of each row's time to be worth its wait. Measurements of the same differ by less.
+/// A batch must save this part of each row's time to be worth the wait. Repeated measurements differ by less.
 const GAIN: f64 = 0.05;
-/// A larger one must save so much more than a smaller one.
+/// A larger batch must save this much more than a smaller one.
 const MORE: f64 = 0.02;
 
 /// Seconds of runs by the number of rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     runs: BTreeMap<usize, Vec<f64>>,
-    /// Whether all cores for one run are faster than one, where that has been measured.
+    /// Whether using all cores for one run is faster than using one, if it has been measured.
     pub wide: Option<bool>,
 }
 
@@ -25,8 +25,8 @@ impl Curve {
         self.runs.entry(rows).or_default().push(took.as_secs_f64());
     }
 
-    /// The number of rows in a run that takes hardly more than the least time per row; 1 unless that saves a
-    /// noticeable part.
+    /// The number of rows in a run whose time per row is close to the lowest; 1 unless batching saves a noticeable
+    /// part.
     #[must_use]
     pub fn best(&self) -> usize {
         let per_row = |rows: usize| Some((self.median(rows)? + AROUND) / rows as f64);
@@ -57,20 +57,20 @@ impl Curve {
         self
     }
 
-    /// What a run of one row takes; zero if that is not known.
+    /// The time of a run of one row; zero if it is not known.
     #[must_use]
     pub fn single(&self) -> Duration {
         self.median(1).map_or(Duration::ZERO, Duration::from_secs_f64)
     }
 
-    /// What a run of so many rows takes, in seconds.
+    /// The time of a run of this many rows, in seconds.
     pub(crate) fn median(&self, rows: usize) -> Option<f64> {
         let mut runs = self.runs.get(&rows)?.clone();
         runs.sort_by(f64::total_cmp);
         runs.get(runs.len() / 2).copied()
     }
 
-    /// How often a run of so many rows has been measured.
+    /// How often a run of this many rows has been measured.
     pub(crate) fn samples(&self, rows: usize) -> usize {
         self.runs.get(&rows).map_or(0, Vec::len)
     }

@@ -1,4 +1,4 @@
-//! What runs a model: one engine per runner, each with a session of its own. Knows nothing of requests.
+//! Runs models: one engine per runner, each with a session of its own. Knows nothing of requests.
 
 mod cache;
 mod curve;
@@ -23,14 +23,14 @@ pub use modelservice_contract::GraphSource;
 
 /// Runs one model; the runner's thread owns it.
 pub trait Engine: Send {
-    /// What goes in and comes out.
+    /// The inputs and outputs.
     fn signature(&self) -> &Signature;
 
-    /// Runs the model on one tensor per input, in the signature's order, and returns the outputs whose
-    /// indices are asked for, in that order.
+    /// Runs the model on one tensor per input, in the order of the signature, and returns the requested outputs, by
+    /// index and in the requested order.
     ///
     /// # Errors
-    /// When the engine refuses the inputs or fails.
+    /// When the engine rejects the inputs or fails.
     fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError>;
 }
 
@@ -56,16 +56,16 @@ pub struct Signature {
     pub opset: i64,
 }
 
-/// What a model's file says of itself.
+/// What the file of a model says about itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
     /// Version of the default ONNX operator set.
     pub opset: i64,
     /// Program that made the file, and its version.
     pub producer: Option<String>,
-    /// The model's version; 0 if its maker gave none.
+    /// Version of the model; 0 if the file has none.
     pub version: i64,
-    /// What its maker says of it.
+    /// A description for people.
     pub description: Option<String>,
     /// Further entries.
     pub metadata: BTreeMap<String, String>,

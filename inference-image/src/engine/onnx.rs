@@ -21,11 +21,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// Environment variable that must be 1 before ONNX Runtime is loaded. Since 1.29 the official builds for Linux
-/// otherwise send what they run to Microsoft and write a device's identifier to the home folder, whatever
-/// `with_telemetry` says (<https://github.com/microsoft/onnxruntime/pull/27379>).
+/// otherwise send usage data to Microsoft and write a device identifier to the home folder, whatever `with_telemetry`
+/// says (<https://github.com/microsoft/onnxruntime/pull/27379>).
 pub const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
-/// The ONNX Runtime library and the execution provider that sessions are made with. One per process.
+/// The ONNX Runtime library, and the execution provider that sessions are created with. One per process.
 pub struct Runtime {
     environment: Environment,
     version: String,
@@ -51,7 +51,7 @@ impl Runtime {
                 format!("ONNX Runtime would send telemetry: set {NO_TELEMETRY}=1 before it is loaded");
             return Err(Fatal::new(ExitReason::RuntimeUnavailable, message));
         }
-        // A relative path would be looked up beside the executable.
+        // A relative path would be looked up next to the executable.
         let library = std::path::absolute(library).map_err(|error| unavailable(&error))?;
         let builder = ort::init_from(&library).map_err(|error| unavailable(&error))?;
         let environment = builder
@@ -72,7 +72,7 @@ impl Runtime {
         })
     }
 
-    /// Version of ONNX Runtime: major and minor, which is all that can be asked for here.
+    /// Version of ONNX Runtime: major and minor, the only parts that can be queried here.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -90,8 +90,9 @@ impl Runtime {
         &self.provider
     }
 
-    /// Loads a model, from its optimised graph where there is one for this model, runtime and processor; else
-    /// optimises it and keeps the result in the cache. What was read `prefetched` is used if it is this model's.
+    /// Loads a model, from its optimised graph if there is one for this model, runtime and processor. Otherwise
+    /// optimises the graph and keeps the result in the cache. What was `prefetched` is used if it belongs to this
+    /// model.
     ///
     /// # Errors
     /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
@@ -122,7 +123,7 @@ impl Runtime {
         }
         let (folder, private) = match &cache.path {
             Some(path) => (path.clone(), None),
-            // ONNX Runtime writes graphs to files only.
+            // ONNX Runtime writes graphs only to files.
             None => match tempfile::tempdir() {
                 Ok(private) => (private.path().to_owned(), Some(private)),
                 Err(error) => {
@@ -143,7 +144,7 @@ impl Runtime {
         })
     }
 
-    /// Optimises a package's graph into a folder; what is there already is kept. Returns the entry's folder.
+    /// Optimises a package's graph into a folder; an existing one is kept. Returns the folder of the entry.
     ///
     /// # Errors
     /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
@@ -163,7 +164,7 @@ impl Runtime {
         })
     }
 
-    /// `None`, after a warning, if the graph cannot be kept: serving goes on without.
+    /// `None`, after a warning, if the graph cannot be kept: the server works without it.
     fn optimise(
         &self,
         original: &Source,
@@ -193,8 +194,8 @@ impl Runtime {
         }
     }
 
-    /// What sessions are made from, with as much shared as the graph's kernels can share, and the first of them;
-    /// `None`, after a warning, if none can be made of it.
+    /// What sessions are created from, sharing as much as the kernels of the graph can share, and the first session;
+    /// `None`, after a warning, if no session can be created.
     pub(super) fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
         let folder = entry.folder.clone();
         let Some(source) = Source::optimised(entry) else {
@@ -234,11 +235,12 @@ impl Runtime {
             .with_intra_threads(threads)
             .map_err(|error| refused(&error))?;
         let builder = builder.with_inter_threads(1).map_err(|error| refused(&error))?;
-        // Threads that spin while they wait take the cores from other runs.
+        // Threads that spin while waiting take the cores from other runs.
         let mut builder = builder
             .with_intra_op_spinning(false)
             .map_err(|error| refused(&error))?;
-        // It warns of each graph that is kept, since another processor may not run it: ours has a key for that.
+        // It warns about each graph that is kept, since another processor may be unable to run it: the processor is
+        // part of our key.
         builder = builder
             .with_log_level(LogLevel::Error)
             .map_err(|error| refused(&error))?;
@@ -263,12 +265,12 @@ impl Runtime {
         Origin::new(&package.identity(), package.model.len() as u64, &self.build())
     }
 
-    /// What a graph depends on beside its model.
+    /// What a graph depends on besides its model.
     pub(super) fn build(&self) -> String {
         format!("{} {}", self.version, ort::info())
     }
 
-    /// ONNX Runtime has one error for everything that can go wrong while a session is made.
+    /// ONNX Runtime has a single error for everything that can go wrong when a session is created.
     fn explain(&self, problem: &str) -> Fatal {
         if self.dispatch.is_some() && problem.contains("fallback to CPU EP has been explicitly disabled") {
             let message = format!(
@@ -316,27 +318,27 @@ fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &st
 /// Where optimised graphs are kept.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
-    /// Folder for those that are made at start; `None` keeps none.
+    /// Folder for graphs that are optimised at start; without one, none are kept.
     pub path: Option<PathBuf>,
 }
 
 impl Cache {
-    /// Where to look: what was baked into the package in this folder first.
+    /// Where to look: first for what was baked into the package in this folder.
     pub(super) fn folders(&self, package: &Path) -> Vec<PathBuf> {
         let baked = package.join(cache::BAKED_FOLDER);
         std::iter::once(baked).chain(self.path.clone()).collect()
     }
 }
 
-/// A model that sessions can be made of.
+/// A model that sessions can be created from.
 pub struct OnnxModel {
     runtime: Arc<Runtime>,
     source: Source,
     graph: GraphSource,
     description: Description,
-    /// Where the graph is when no folder is configured.
+    /// The folder of the graph when none is configured.
     private: Mutex<Option<TempDir>>,
-    /// A session that has been made already.
+    /// A session that has been created already.
     first: Mutex<Option<Session>>,
 }
 
@@ -350,7 +352,7 @@ impl OnnxModel {
         }
     }
 
-    /// Makes an engine with a session of its own, that computes with so many threads.
+    /// Creates an engine with a session of its own that computes with this many threads.
     ///
     /// # Errors
     /// As [`Runtime::load_model`].
@@ -360,7 +362,7 @@ impl OnnxModel {
         OnnxEngine::new(session, self.description.opset)
     }
 
-    /// Removes the graph's files if they are in no configured folder; no engine can be made after that.
+    /// Removes the files of the graph unless they are in a configured folder. No engine can be created after that.
     pub fn tidy(&self) {
         drop(self.private.lock().take());
     }
@@ -371,19 +373,19 @@ impl OnnxModel {
         self.graph
     }
 
-    /// What the file says of itself.
+    /// What the file says about itself.
     #[must_use]
     pub const fn description(&self) -> &Description {
         &self.description
     }
 
-    /// What batches cost on so many cores, if it has been measured before.
+    /// The cost of batches on this many cores, if it has been measured before.
     #[must_use]
     pub fn curve(&self, cores: usize) -> Option<Curve> {
         cache::curve(self.source.folder()?, cores)
     }
 
-    /// Keeps what batches cost beside the graph, if that can be written.
+    /// Stores the cost of batches next to the graph, if that can be written.
     pub fn store_curve(&self, cores: usize, curve: &Curve) {
         let Some(folder) = self.source.folder().filter(|folder| folder.exists()) else {
             return;
@@ -396,7 +398,7 @@ impl OnnxModel {
 
 impl Description {
     fn read(model: &[u8]) -> Self {
-        // What cannot be read here, ONNX Runtime has refused already.
+        // If it cannot be parsed here, ONNX Runtime has rejected it already.
         let model = proto::ModelProto::decode(model).unwrap_or_default();
         let text = |text: String| (!text.is_empty()).then_some(text);
         let producer = format!("{} {}", model.producer_name, model.producer_version);

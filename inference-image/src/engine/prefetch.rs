@@ -1,6 +1,6 @@
-//! An optimised graph that is read before it is known to be wanted: while one core computes the digest of
-//! `model.onnx`, another reads the graph that is probably this model's and makes the first session of it. Nothing of
-//! it is used unless the digest turns out to be that of its origin.
+//! Reads an optimised graph before it is known to be the right one: while one core computes the digest of
+//! `model.onnx`, another reads the graph that probably belongs to this model and creates its first session. It is
+//! used only if the digest turns out to be its origin's.
 
 use super::cache::{self, Origin};
 use super::onnx::{Cache, Runtime};
@@ -9,7 +9,7 @@ use crate::package::MODEL_FILE;
 use ort::session::Session;
 use std::path::Path;
 
-/// A graph with its first session, of a model that is named by the origin.
+/// A graph with its first session, and the model that it belongs to.
 pub struct Prefetched {
     pub(super) origin: Origin,
     pub(super) source: Source,
@@ -17,8 +17,8 @@ pub struct Prefetched {
 }
 
 impl Runtime {
-    /// What is probably wanted for the package in this folder; `None` if nothing is. What is wrong with it is not said
-    /// here: whoever looks for it by its digest meets it again.
+    /// The graph that is probably wanted for the package in this folder, if there is one. Problems are not reported
+    /// here: the lookup by digest meets them again.
     #[must_use]
     pub fn prefetch(&self, folder: &Path, cache: &Cache) -> Option<Prefetched> {
         if !self.is_cpu() {

@@ -1,11 +1,11 @@
-//! Execution providers by ONNX Runtime's name: is it in this runtime, and how is it asked for.
+//! Execution providers by their names in ONNX Runtime: whether this runtime has them, and how to request them.
 
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use std::collections::BTreeMap;
 
-/// The provider that is always there and needs no registration.
+/// The provider that is always available and needs no registration.
 pub(super) const CPU: &str = "CPUExecutionProvider";
 
 type Options = BTreeMap<String, String>;
@@ -40,8 +40,8 @@ where
     provider.into().error_on_failure()
 }
 
-/// Providers that are compiled into a runtime. Those of plug-in libraries go through another interface of
-/// ONNX Runtime (`register_ep_library`) and find their place beside this table.
+/// Providers that are compiled into a runtime. Providers in plug-in libraries use another interface of ONNX Runtime
+/// (`register_ep_library`); they will get a table of their own.
 const KNOWN: [Known; 9] = [
     known::<ort::ep::CUDA>(),
     known::<ort::ep::TensorRT>(),
@@ -57,7 +57,8 @@ const KNOWN: [Known; 9] = [
 /// What to register for the provider; `None` for the CPU.
 ///
 /// # Errors
-/// `AcceleratorUnavailable` if this runtime has no such provider, `ConfigInvalid` for options it cannot take.
+/// `AcceleratorUnavailable` if this runtime does not have the provider, `ConfigInvalid` for options that it does not
+/// accept.
 pub(super) fn resolve(provider: &ExecutionProvider) -> Result<Option<ExecutionProviderDispatch>, Fatal> {
     if provider.name == CPU {
         return if provider.options.is_empty() {

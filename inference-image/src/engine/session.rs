@@ -45,7 +45,7 @@ impl Engine for OnnxEngine {
                 .iter()
                 .filter_map(|&index| self.signature.outputs.get(index))
         };
-        // Without a selection ONNX Runtime makes all outputs, and is spared a list of names.
+        // Without a selection ONNX Runtime returns all outputs and needs no list of names.
         let options;
         let mut results = if outputs.len() == self.signature.outputs.len() {
             self.session.run(values)

@@ -1,9 +1,9 @@
-//! What sessions of one model are made from: the package's file as it is, or the graph that ONNX Runtime has
+//! What sessions of a model are created from: the package's file as it is, or the graph that ONNX Runtime has
 //! optimised, whose weights all sessions share.
 //!
-//! Shared are initialisers that are handed in (`AddInitializer`): each session then uses the same tensor, and
-//! what kernels pack for themselves goes into one container. Initialisers that are read from a file are copied
-//! into each session.
+//! Initialisers that are handed over (`AddInitializer`) are shared: every session then uses the same tensor, and what
+//! kernels pack for themselves goes into one container. Initialisers that are read from a file are copied into each
+//! session.
 
 use super::cache::{self, Entry};
 use crate::package::{ExternalFile, Package, proto};
@@ -20,18 +20,18 @@ use std::sync::Arc;
 /// Initialisers smaller than this stay in the graph, in bytes.
 const SMALLEST_SHARED: usize = 1024;
 
-/// What sessions are made from.
+/// What sessions are created from.
 pub(super) enum Source {
     /// `model.onnx` and the files that it names.
     Original {
         model: Arc<Vec<u8>>,
         external: Vec<ExternalFile>,
     },
-    /// An optimised graph. Sessions read it from its file, beside which ONNX Runtime wants to see the file of the
-    /// weights, although it takes none from there.
+    /// An optimised graph. Sessions read it from its file. ONNX Runtime requires the weights file next to it,
+    /// although it takes no weights from there.
     Optimised {
         weights: Vec<(String, Arc<DynValue>)>,
-        /// What kernels pack, where all kernels of the graph can share it.
+        /// What kernels pack, if all kernels of the graph can share it.
         prepacked: Option<PrepackedWeights>,
         folder: PathBuf,
     },
@@ -68,7 +68,7 @@ impl Source {
         })
     }
 
-    /// Makes a session.
+    /// Creates a session.
     pub(super) fn session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
         match self {
             Self::Original { model, external } => {
@@ -94,7 +94,7 @@ impl Source {
         }
     }
 
-    /// The same, but what kernels pack is not shared: those for quantised convolutions cannot.
+    /// The same, without sharing what kernels pack: those for quantised convolutions cannot share it.
     pub(super) fn without_packed(self) -> Self {
         match self {
             Self::Optimised { weights, folder, .. } => Self::Optimised {
@@ -122,7 +122,7 @@ impl Source {
         self.session(builder).map(drop)
     }
 
-    /// The cache entry that it is from.
+    /// The cache entry that it comes from.
     pub(super) fn folder(&self) -> Option<&PathBuf> {
         match self {
             Self::Optimised { folder, .. } => Some(folder),
@@ -132,8 +132,8 @@ impl Source {
 }
 
 /// A tensor with a copy of these elements; `None` for a type that is not shared. It is aligned to cache lines: ONNX
-/// Runtime's convolutions take 6 to 8 % longer on weights that begin just anywhere. Its memory is ours, since only
-/// such is shared by sessions.
+/// Runtime's convolutions take 6 to 8 % longer with unaligned weights. We own its memory, since only such memory is
+/// shared by sessions.
 fn value(data_type: i32, dims: &[i64], bytes: &[u8]) -> Option<DynValue> {
     fn typed<T: PrimitiveTensorElementType + bytemuck::AnyBitPattern + bytemuck::NoUninit + Debug>(
         dims: &[i64],

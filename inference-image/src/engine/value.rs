@@ -9,11 +9,11 @@ use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, Tensor
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-/// An output of at least this many bytes is not copied but kept in ONNX Runtime's memory until it is sent;
-/// for a smaller one the copy costs less than the bookkeeping.
+/// An output of at least this many bytes is not copied but stays in ONNX Runtime's memory until it is sent. For a
+/// smaller one, the copy costs less than the bookkeeping.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// The type of the protocol; `None` where it has none (complex numbers, 4- and 8-bit floats).
+/// The type in the protocol; `None` if it has none (complex numbers, 4- and 8-bit floats).
 pub(super) const fn datatype(ty: TensorElementType) -> Option<DataType> {
     Some(match ty {
         TensorElementType::Bool => DataType::Bool,
@@ -34,7 +34,7 @@ pub(super) const fn datatype(ty: TensorElementType) -> Option<DataType> {
     })
 }
 
-/// A value that shows the tensor's own elements; strings are copied.
+/// A value that refers to the tensor's elements; strings are copied.
 pub(super) fn borrow(tensor: &Tensor) -> Result<SessionInputValue<'_>, EngineError> {
     with_element_type!(tensor.datatype(), T => elements::<T>(tensor), BYTES => strings(tensor))
 }
@@ -50,7 +50,7 @@ fn elements<T: Element + PrimitiveTensorElementType + Debug>(
 }
 
 fn strings(tensor: &Tensor) -> Result<SessionInputValue<'static>, EngineError> {
-    // A tensor's strings are UTF-8: it has checked them.
+    // A tensor has checked that its strings are UTF-8.
     let strings: Vec<String> = tensor
         .strings()
         .unwrap_or_default()
@@ -99,7 +99,7 @@ fn take_strings(value: &DynValue) -> Result<Tensor, EngineError> {
     Tensor::from_strings(shape.to_vec(), strings).map_err(|error| EngineError::Failed(error.to_string()))
 }
 
-/// Whose fault it is that ONNX Runtime refuses.
+/// Whose fault it is when ONNX Runtime fails.
 pub(super) fn explain(error: &ort::Error) -> EngineError {
     match error.code() {
         ort::ErrorCode::InvalidArgument => EngineError::Refused(error.message().to_owned()),

@@ -1,5 +1,5 @@
-//! Image classification: what `model.yaml` promises, checked once against the model's signature; then from
-//! an image to the model's inputs, and from its output to labelled probabilities.
+//! Image classification: checks `model.yaml` once against the model's signature, then turns images into the model's
+//! inputs and its output into labelled probabilities.
 
 use crate::engine::{Port, Signature};
 use crate::image::Pipeline;
@@ -20,7 +20,7 @@ pub struct ImageClassifier {
     top_k: usize,
 }
 
-/// One class of an answer.
+/// One class of a result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// Index in the model's output.
@@ -32,7 +32,7 @@ pub struct Prediction {
 }
 
 impl ImageClassifier {
-    /// Fits the manifest to the model.
+    /// Checks the manifest against the model.
     ///
     /// # Errors
     /// A sentence that says what in `model.yaml` does not fit the model.
@@ -82,37 +82,37 @@ impl ImageClassifier {
         self.labels.len()
     }
 
-    /// Classes in an answer unless the request says otherwise.
+    /// Classes in a response unless the request says otherwise.
     #[must_use]
     pub fn top_k(&self) -> usize {
         self.top_k.min(self.classes())
     }
 
-    /// Whether several images can be one run: any number goes in, one row comes out for each, and pre-processing
-    /// makes all of one size.
+    /// Whether several images can be processed in one run: the model accepts any number of rows and returns one row
+    /// for each, and pre-processing makes all images the same size.
     #[must_use]
     pub const fn takes_batches(&self) -> bool {
         self.takes_batches
     }
 
-    /// The model's inputs for some images: one, unless the model takes batches.
+    /// The model's inputs for some images: one image, unless the model accepts batches.
     ///
     /// # Errors
-    /// When an image is none, is broken or too large; its index comes with the error.
+    /// When an image is unsupported, broken or too large; its index comes with the error.
     pub fn inputs(&self, images: &[impl AsRef<[u8]>]) -> Result<Vec<Tensor>, (usize, InputError)> {
         Ok(vec![self.pipeline.batch(images)?])
     }
 
-    /// Inputs of the size that the model takes, for warming up.
+    /// Inputs of the size that the model accepts, for the warm-up.
     #[must_use]
     pub fn blank(&self) -> Option<Vec<Tensor>> {
         Some(vec![self.pipeline.blank()?])
     }
 
-    /// For each of `images` images, the `top_k` most probable classes of its scores, best first.
+    /// For each of `images` images, the `top_k` most probable classes, best first.
     ///
     /// # Errors
-    /// When the model's output is not what its package promises.
+    /// When the model's output is not what its package says.
     pub fn answers(
         &self,
         scores: &Tensor,
@@ -142,7 +142,7 @@ impl ImageClassifier {
         let descending =
             |&a: &usize, &b: &usize| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b));
         let mut ranking: Vec<usize> = (0..probabilities.len()).collect();
-        // The best are parted from the others before they are sorted: there may be thousands of classes.
+        // The best are separated from the others before they are sorted: there may be thousands of classes.
         if top_k < ranking.len() {
             ranking.select_nth_unstable_by(top_k, descending);
             ranking.truncate(top_k);
@@ -188,7 +188,7 @@ fn check_batch(input: &Port) -> Result<(), String> {
     }
 }
 
-/// One value per label; dimensions that are known only after a run are checked by the warm-up.
+/// One value per label. The warm-up checks dimensions that are known only after a run.
 fn check_output(output: &Port, labels: usize) -> Result<(), String> {
     let float = matches!(
         output.datatype,
@@ -240,7 +240,7 @@ fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
     })
 }
 
-/// exp(x − max) / Σ exp(x − max); without the maximum large logits would overflow.
+/// exp(x − max) / Σ exp(x − max); without subtracting the maximum, large logits would overflow.
 fn softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
@@ -299,7 +299,7 @@ mod tests {
         );
     }
 
-    // A row that is taken for another image's is a wrong answer.
+    // A row that is taken for another image's is a wrong result.
     #[test]
     fn each_image_of_a_batch_has_its_row_and_equal_scores_keep_their_order() {
         let classifier = classifier("", &signature(&[-1, 3])).unwrap();
@@ -327,7 +327,7 @@ mod tests {
         assert!(!takes(&[1, 3, 4, 4], &[1, 3]) && !takes(&[-1, 3, 4, 4], &[3]));
     }
 
-    // Broken numbers must not look like an answer.
+    // Broken numbers must not look like a result.
     #[test]
     fn an_output_that_is_no_answer_is_an_error() {
         let classifier = classifier("", &signature(&[-1, -1])).unwrap();

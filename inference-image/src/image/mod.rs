@@ -1,4 +1,4 @@
-//! Images: from the bytes of one to the model's input tensor, and from its outputs to labelled classes.
+//! Images: from the bytes of an image to the model's input tensor, and from its output to labelled classes.
 
 pub mod classifier;
 mod decode;

@@ -12,7 +12,7 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    /// `bytes` must hold width × height × channels values; what is missing is black, what is too much goes.
+    /// `bytes` must hold width × height × channels values; missing ones become black, surplus ones are dropped.
     pub(super) fn new(size: Size, channels: usize, mut bytes: Vec<u8>) -> Self {
         bytes.resize(size.width as usize * size.height as usize * channels, 0);
         Self {
@@ -48,8 +48,8 @@ impl Pixels {
         }
     }
 
-    /// `size` out of the middle; where the margin is odd, the smaller half is at the top and left when it
-    /// rounds so to even, as torchvision's `CenterCrop` does.
+    /// Crops `size` from the centre. If the margin is odd, the half is rounded to even, as torchvision's `CenterCrop`
+    /// does.
     pub(super) fn centre(&self, size: Size) -> Result<View<'_>, InputError> {
         if size.width > self.size.width || size.height > self.size.height {
             let message = format!(
@@ -97,7 +97,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Half the difference, a half rounded to even.
+/// Half of the difference, rounded half to even.
 pub(super) fn margin(outer: u32, inner: u32) -> u32 {
     let difference = outer - inner;
     difference / 2 + u32::from(difference % 4 == 3)

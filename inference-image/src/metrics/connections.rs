@@ -1,4 +1,4 @@
-//! What is counted of connections and of files that are read again.
+//! Metrics of connections and of reloaded files.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -11,19 +11,19 @@ use prometheus_client::registry::Registry;
 pub enum Closed {
     /// The client closed it, or asked for it.
     Client,
-    /// It had its age or its number of requests.
+    /// It reached its maximum age or number of requests.
     Age,
     /// Nothing was sent for too long.
     Idle,
     /// A request's head or the TLS handshake took too long.
     Slow,
-    /// It was idle while others waited for a place.
+    /// It was idle while others were waiting for a slot.
     Room,
-    /// The server is leaving.
+    /// The server is shutting down.
     Drain,
-    /// The handshake failed: no TLS, no certificate, or one that is not trusted.
+    /// The TLS handshake failed: no TLS, no certificate, or one that is not trusted.
     Handshake,
-    /// It broke, or what came over it was no HTTP.
+    /// It broke, or something other than HTTP came over it.
     Error,
 }
 
@@ -59,7 +59,7 @@ struct ClosedLabels {
     reason: Closed,
 }
 
-/// A file that is read again when it changes.
+/// A file that is re-read when it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reloaded {
     /// Certificate, key and client CA.
@@ -87,13 +87,13 @@ struct ReloadLabels {
 /// Metrics of the serving port's connections. Clones share their values.
 #[derive(Clone, Debug)]
 pub struct ConnectionMetrics {
-    /// Connections that are open.
+    /// Open connections.
     pub open: Gauge,
-    /// Connections that were accepted.
+    /// Accepted connections.
     pub accepted: Counter,
     closed: [Counter; REASONS.len()],
     reloads: Family<ReloadLabels, Counter>,
-    /// Requests without a token that is known.
+    /// Requests without a known token.
     pub unauthorized: Counter,
 }
 
@@ -109,7 +109,7 @@ impl ConnectionMetrics {
         let metrics = Self {
             open: Gauge::default(),
             accepted: Counter::default(),
-            // All are there from the start, since a rate over one that appears later would miss its first.
+            // All of them exist from the start: a rate over one that appears later would miss its first event.
             closed: REASONS.map(|reason| closed.get_or_create(&ClosedLabels { reason }).clone()),
             reloads: Family::default(),
             unauthorized: Counter::default(),
@@ -135,13 +135,13 @@ impl ConnectionMetrics {
         metrics
     }
 
-    /// Counts a connection that was closed so.
+    /// Counts a closed connection.
     pub fn closed(&self, reason: Closed) {
         self.open.dec();
         self.closed[reason as usize].inc();
     }
 
-    /// Counts a changed file that was taken over, or not since it is broken.
+    /// Counts a changed file: whether its contents came into force or were rejected.
     pub fn reloaded(&self, what: Reloaded, ok: bool) {
         let result = if ok { "ok" } else { "failed" };
         self.reloads.get_or_create(&ReloadLabels { what, result }).inc();

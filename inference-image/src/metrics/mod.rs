@@ -1,5 +1,4 @@
-//! What the server counts and measures, for Prometheus. The names are documented in docs/server.md and
-//! stay as they are.
+//! What the server counts and measures, for Prometheus. The names are documented in docs/server.md and do not change.
 
 mod connections;
 mod model;
@@ -34,7 +33,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry with what is known of the server itself.
+    /// A registry with information about the server itself.
     #[must_use]
     pub fn new(server_version: &str, onnx_runtime_version: &str, execution_provider: &str) -> Self {
         let mut registry = Registry::with_prefix("modelservice");
@@ -55,14 +54,14 @@ impl Metrics {
         }
     }
 
-    /// A model's metrics, labelled with its name; all are there from the start, since a rate over one that
-    /// appears later would miss its first request.
+    /// A model's metrics, labelled with its name. All of them exist from the start: a rate over one that appears
+    /// later would miss its first request.
     #[must_use]
     pub fn model(&self, name: &str) -> ModelMetrics {
         self.models.model(name)
     }
 
-    /// Requests for inference that are counted for no model.
+    /// Inference requests that are not counted for any model.
     #[must_use]
     pub const fn unassigned(&self) -> &Unassigned {
         &self.unassigned
@@ -77,7 +76,7 @@ impl Metrics {
     /// The OpenMetrics text.
     ///
     /// # Errors
-    /// When a value cannot be written, which a `String` never refuses.
+    /// When a value cannot be written; a `String` never refuses one.
     pub fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    // Dashboards and alerts are written with these names.
+    // Dashboards and alerts use these names.
     #[test]
     fn the_documented_names_are_there_from_the_start() {
         let metrics = Metrics::new("1.2.3", "1.31.0", "CPUExecutionProvider");

@@ -1,4 +1,4 @@
-//! What is counted and measured per model.
+//! Metrics per model.
 
 use super::{Statistics, seconds};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-/// Examples that run together; powers of two and what lies between, since a batch is rarely a power of two.
+/// Rows per run: powers of two and values between them, since a batch is rarely a power of two.
 const BATCH_SIZES: [f64; 13] = [
     1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0,
 ];
@@ -21,15 +21,15 @@ const BATCH_SIZES: [f64; 13] = [
 pub enum Outcome {
     /// Answered.
     Ok,
-    /// The client's mistake (4xx but 429).
+    /// The client's mistake (4xx other than 429).
     Invalid,
-    /// Turned away at once, for want of room or of time (429, 503).
+    /// Refused at once: the queue is full or the deadline is out of reach (429, 503).
     Rejected,
-    /// Its deadline passed while it waited (504).
+    /// Its deadline passed while it was waiting (504).
     Expired,
     /// The server's mistake (500).
     Failed,
-    /// The client left before its answer.
+    /// The client disconnected before the response.
     Cancelled,
 }
 
@@ -85,43 +85,43 @@ pub struct ModelMetrics {
     /// The model's name.
     pub name: Arc<str>,
     requests: [Counter; OUTCOMES.len()],
-    /// Requests from the first byte of their body to their answer.
+    /// Requests between the first byte of their body and their response.
     pub in_flight: Gauge,
-    /// Requests that wait for a runner; set when metrics are read.
+    /// Requests that are waiting for a runner; set when the metrics are read.
     pub queued: Gauge,
-    /// Seconds from the last byte of a request to its runner.
+    /// Seconds from the last byte of a request until it has a runner.
     pub queue_wait: Histogram,
-    /// Seconds in which a runner makes the inputs: decoding, resizing, normalising.
+    /// Seconds that a runner spends on the inputs: decoding, resizing, normalising.
     pub preprocessing: Histogram,
     /// Seconds in the engine.
     pub inference: Histogram,
-    /// Examples in one run of the engine.
+    /// Rows in one run of the engine.
     pub batch_size: Histogram,
-    /// Core seconds that runs of this model took: a run of 1 s on two cores is 2.
+    /// Core seconds that runs of this model took: a run of 1 s on two cores counts as 2.
     pub busy: Seconds,
-    /// Share of the server's cores that this model had lately; set when metrics are read.
+    /// Share of the server's cores that this model used recently; set when the metrics are read.
     pub duty_cycle: Ratio,
     /// Bytes of request bodies that were read.
     pub request_bytes: Counter,
-    /// Bytes of answers.
+    /// Bytes of response bodies.
     pub response_bytes: Counter,
-    /// What Triton's clients ask for.
+    /// What Triton's clients query.
     pub statistics: Arc<Statistics>,
 }
 
 impl ModelMetrics {
-    /// Counts a request that ended so.
+    /// Counts a request with this outcome.
     pub fn count(&self, outcome: Outcome) {
         self.requests[outcome as usize].inc();
     }
 
-    /// Counts a run of the engine that took `time` on so many cores.
+    /// Counts a run of the engine that took `time` on this many cores.
     pub fn ran(&self, time: Duration, cores: usize) {
         self.busy.inc_by(time.as_secs_f64() * cores as f64);
     }
 }
 
-/// The families whose members are the models' metrics.
+/// The metric families, with one member per model.
 #[derive(Debug)]
 pub(super) struct Families {
     requests: Family<OutcomeLabels, Counter>,

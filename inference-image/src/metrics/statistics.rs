@@ -1,4 +1,4 @@
-//! What Triton's statistics extension tells of a model: how many, and how many nanoseconds, since the start
+//! The numbers of Triton's statistics extension for a model: counts and nanoseconds since the start
 //! (<https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md>).
 
 use parking_lot::Mutex;
@@ -6,20 +6,20 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Of one model.
+/// Statistics of one model.
 #[derive(Debug, Default)]
 pub struct Statistics {
-    /// Requests that were answered, from their arrival to their answer.
+    /// Successful requests, from arrival to response.
     pub success: Total,
-    /// Requests that were not.
+    /// Other requests.
     pub fail: Total,
-    /// Waiting for a core, of requests that were answered; so are the next three.
+    /// Waiting for a core; this and the next three count successful requests.
     pub queue: Total,
-    /// Making the inputs.
+    /// Building the inputs.
     pub compute_input: Total,
-    /// In the engine: of the whole batch, for each request that was in it.
+    /// In the engine; the time of a whole batch counts for each request in it.
     pub compute_infer: Total,
-    /// Making the answer.
+    /// Building the response.
     pub compute_output: Total,
     executions: AtomicU64,
     inferences: AtomicU64,
@@ -27,26 +27,26 @@ pub struct Statistics {
     batches: Mutex<BTreeMap<u64, Batch>>,
 }
 
-/// A number of events, and the time that they took together.
+/// A number of events, and their total time.
 #[derive(Debug, Default)]
 pub struct Total {
     count: AtomicU64,
     nanoseconds: AtomicU64,
 }
 
-/// Runs of the engine with so many rows.
+/// Runs of the engine with a given number of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// How many.
     pub count: u64,
-    /// Making their inputs, in nanoseconds.
+    /// Building their inputs, in nanoseconds.
     pub input: u64,
     /// In the engine, in nanoseconds.
     pub infer: u64,
 }
 
 impl Total {
-    /// Counts an event that took so long.
+    /// Counts an event that took this time.
     pub fn add(&self, time: Duration) {
         self.count.fetch_add(1, Relaxed);
         self.nanoseconds.fetch_add(nanoseconds(time), Relaxed);
@@ -60,7 +60,7 @@ impl Total {
 }
 
 impl Statistics {
-    /// Counts a run of the engine that gave outputs.
+    /// Counts a successful run of the engine.
     pub fn ran(&self, rows: u64, input: Duration, infer: Duration) {
         self.executions.fetch_add(1, Relaxed);
         self.inferences.fetch_add(rows, Relaxed);
@@ -80,7 +80,7 @@ impl Statistics {
         self.executions.load(Relaxed)
     }
 
-    /// Rows that were run.
+    /// Rows in all runs.
     #[must_use]
     pub fn inferences(&self) -> u64 {
         self.inferences.load(Relaxed)

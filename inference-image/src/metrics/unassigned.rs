@@ -1,4 +1,4 @@
-//! What is counted of requests for inference that are counted for no model.
+//! Inference requests that are not counted for any model.
 
 use super::model::{OUTCOMES, Outcome};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,7 +11,7 @@ struct Labels {
     outcome: Outcome,
 }
 
-/// Requests for a model that is not served, and messages that could not be read as far as the model's name. Clones
+/// Requests for a model that is not served, and messages that could not be read up to the name of the model. Clones
 /// share their values.
 #[derive(Clone, Debug)]
 pub struct Unassigned([Counter; OUTCOMES.len()]);
@@ -19,13 +19,13 @@ pub struct Unassigned([Counter; OUTCOMES.len()]);
 impl Unassigned {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let requests: Family<Labels, Counter> = Family::default();
-        // All are there from the start, since a rate over one that appears later would miss its first.
+        // All of them exist from the start: a rate over one that appears later would miss its first event.
         let metrics = Self(OUTCOMES.map(|outcome| requests.get_or_create(&Labels { outcome }).clone()));
         registry.register("unassigned_requests", "Requests for no known model", requests);
         metrics
     }
 
-    /// Counts a request that ended so.
+    /// Counts a request with this outcome.
     pub fn count(&self, outcome: Outcome) {
         self.0[outcome as usize].inc();
     }

@@ -1,5 +1,5 @@
-//! The access log: a line for some requests, and for those that fail. It holds no query, no header and no body,
-//! since those may hold what is secret.
+//! The access log: a line for a sample of the requests and for those that fail. It contains no query, header or body,
+//! which may hold secrets.
 
 use super::observe::Facts;
 use crate::metrics::Outcome;
@@ -15,7 +15,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// What the configuration says; `None` if no request is logged.
+    /// The access log as configured; `None` if no request is logged.
     #[must_use]
     pub fn new(config: &Config) -> Option<Self> {
         let Config {
@@ -28,7 +28,7 @@ impl AccessLog {
         })
     }
 
-    /// Whether the request that has come is one of those that are logged whatever becomes of them.
+    /// Whether this request is sampled: then it is logged however it ends.
     pub(super) fn samples(&self) -> bool {
         self.sample_ratio > 0.0 && fastrand::f64() < self.sample_ratio
     }

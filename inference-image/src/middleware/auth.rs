@@ -1,4 +1,4 @@
-//! Who may ask: bearer tokens (RFC 6750) from a file that may change while the server runs.
+//! Authentication: bearer tokens (RFC 6750) from a file that may change while the server runs.
 
 use crate::config::reload::{self, Contents};
 use crate::metrics::Reloaded;
@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
-/// What load balancers and the kubelet ask, who have no token, and what tells nothing of the models. The page's
-/// files are free too: it asks for the token itself.
+/// Paths that need no token: load balancers and the kubelet have none, and these reveal nothing about the models. The
+/// page's files need none either: the page asks for the token itself.
 const FREE: [&str; 6] = [
     "/v2/health/live",
     "/v2/health/ready",
@@ -23,13 +23,13 @@ const FREE: [&str; 6] = [
 
 type Hash = [u8; 32];
 
-/// The tokens that are known, as their hashes: comparing them takes the same time whatever the token is.
-/// Clones share them, and see the file's changes.
+/// The known tokens, as hashes: comparing them takes the same time whatever the token is. Clones share them and see
+/// changes of the file.
 #[derive(Clone)]
 pub struct Tokens(Arc<RwLock<Vec<Hash>>>);
 
 impl Tokens {
-    /// Reads the file. The second value is to be handed to [`reload::watch`].
+    /// Reads the file. Pass the second value to [`reload::watch`].
     ///
     /// # Errors
     /// When it cannot be read or holds no token.
@@ -51,7 +51,7 @@ impl Tokens {
         ))
     }
 
-    /// Why the request is refused; `None` if it is not.
+    /// Why the request is refused; `None` if it is allowed.
     pub(super) fn refuses<B>(&self, request: &Request<B>) -> Option<&'static str> {
         let path = request.uri().path();
         if FREE.contains(&path) || crate::protocol::is_page_file(path) {
@@ -77,14 +77,14 @@ impl Tokens {
     }
 }
 
-/// The token of `Bearer TOKEN`; the scheme is not case-sensitive.
+/// The token in `Bearer TOKEN`; the scheme is case-insensitive.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
     let token = token.trim_ascii();
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
 }
 
-/// One token a line; empty lines and those that begin with `#` are none.
+/// One token per line; empty lines and lines that begin with `#` are skipped.
 fn parse(name: &str, contents: &Contents) -> Result<Vec<Hash>, String> {
     let text = contents.first().map(Vec::as_slice).unwrap_or_default();
     let tokens: Vec<Hash> = text

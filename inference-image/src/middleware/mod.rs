@@ -1,5 +1,5 @@
-//! What happens around every request on the serving port, whatever its protocol: it is logged and traced, its token is
-//! checked, and a panic becomes an answer. Knows nothing of models and of connections.
+//! What happens around every request, whatever its protocol: it is logged and traced, its token is checked, and a
+//! panic becomes a response. Knows nothing of models and connections.
 
 mod access_log;
 mod auth;
@@ -24,7 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Answers requests, with what goes for all of them.
+/// Responds to requests, with all that applies to every one of them.
 pub struct Middleware {
     protocols: Protocols,
     lifecycle: Lifecycle,
@@ -34,7 +34,7 @@ pub struct Middleware {
 }
 
 impl Middleware {
-    /// Answers with `protocols`; who has none of the `tokens` is refused, if there are some.
+    /// Responds with `protocols`. If there are `tokens`, a request without one of them is refused.
     #[must_use]
     pub fn new(
         protocols: impl Into<Protocols>,
@@ -51,13 +51,13 @@ impl Middleware {
         }
     }
 
-    /// The same, with somebody who reads what is known of requests.
+    /// The same, with an observer of each request.
     #[must_use]
     pub fn observed_by(self, observer: Observer) -> Self {
         Self { observer, ..self }
     }
 
-    /// Where the server stands, and what it counts as under way.
+    /// The phase of the server and the requests in flight.
     pub(crate) const fn lifecycle(&self) -> &Lifecycle {
         &self.lifecycle
     }
@@ -88,7 +88,7 @@ impl Middleware {
         Some(Refusal::new(StatusCode::UNAUTHORIZED, problem, request.headers()))
     }
 
-    /// A panic is a bug, and an error for this request alone.
+    /// A panic is a bug; only this request fails.
     async fn routed(&self, request: Request<Body>) -> Response<Body> {
         let lost = Refusal::prepare(request.headers());
         let mut answer = pin!(self.protocols.answer(request));
@@ -96,7 +96,7 @@ impl Middleware {
             match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
-                // The panic itself was logged by its hook.
+                // The panic hook has logged it.
                 Err(_) => Poll::Ready(None),
             }
         });

@@ -1,4 +1,4 @@
-//! Who reads what is known of a request when it is answered: the access log and traces.
+//! Observes requests for the access log and traces.
 
 use super::access_log::AccessLog;
 use super::traces::Traces;
@@ -12,7 +12,7 @@ use opentelemetry::trace::{TraceContextExt, TraceId};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::time::{Duration, Instant, SystemTime};
 
-/// What is read of requests.
+/// What each request is observed for.
 #[derive(Default)]
 pub struct Observer {
     /// Lines for some requests.
@@ -21,16 +21,16 @@ pub struct Observer {
     pub traces: Option<Traces>,
 }
 
-/// A request, from its head to its answer.
+/// A request, from its head to its response.
 pub(super) struct Observed {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) started: Instant,
-    /// Whether more than a failure is wanted of it.
+    /// Set if more than a failure is recorded.
     sampled: Option<Box<Sampled>>,
 }
 
-/// What is only remembered of requests that are read of.
+/// What is remembered only for requests that are logged or traced.
 struct Sampled {
     logged: bool,
     began: SystemTime,
@@ -43,7 +43,7 @@ pub(super) struct Facts<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) status: StatusCode,
-    /// gRPC's own status, where it stands in the head of the answer.
+    /// gRPC's own status, if it is in the head of the response.
     pub(super) grpc_status: Option<&'a str>,
     pub(super) request_bytes: Option<u64>,
     pub(super) response_bytes: Option<u64>,
@@ -52,14 +52,14 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// Whether the server is at fault: 500, and INTERNAL or UNKNOWN over gRPC. To be full is no fault.
+    /// Whether the server is at fault: 500, and INTERNAL or UNKNOWN over gRPC. Being full is not a fault.
     pub(super) fn is_failure(&self) -> bool {
         self.status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self.grpc_status, Some("2" | "13"))
     }
 }
 
 impl Observer {
-    /// Looks at a request before it is answered.
+    /// Looks at a request before it is served.
     pub(super) fn begin<B>(&self, request: &Request<B>) -> Option<Observed> {
         if self.access_log.is_none() && self.traces.is_none() {
             return None;
@@ -84,7 +84,7 @@ impl Observer {
         })
     }
 
-    /// Tells of a request that is answered now.
+    /// Logs and traces a request that has been answered.
     pub(super) fn end(&self, observed: &Observed, response: &Response<Body>, log: &RequestLog) {
         let sampled = observed.sampled.as_deref();
         let facts = Facts {
@@ -112,7 +112,7 @@ impl Observer {
 }
 
 impl Observed {
-    /// Whether log are wanted.
+    /// Whether a request log is wanted.
     pub(super) const fn is_sampled(&self) -> bool {
         self.sampled.is_some()
     }

@@ -1,4 +1,4 @@
-//! An error that is answered before any protocol has seen the request, in the form that its client reads.
+//! An error response that is sent before any protocol has seen the request, in the form that the client expects.
 
 use axum::Json;
 use axum::body::Body;
@@ -6,11 +6,11 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::json;
 
-/// gRPC's status codes for what is refused here.
+/// gRPC's status codes for the refusals here.
 const INTERNAL: &str = "13";
 const UNAUTHENTICATED: &str = "16";
 
-/// How the client of a request reads errors.
+/// The form of errors that a client expects.
 #[derive(Clone, Copy)]
 pub(super) struct Form {
     grpc: bool,
@@ -24,7 +24,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// Remembers how the client of a request with these headers reads errors.
+    /// The form that the client of a request with these headers expects.
     pub(super) fn prepare(headers: &HeaderMap) -> Form {
         let content_type = headers.get(header::CONTENT_TYPE);
         Form {
@@ -51,7 +51,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response<Body> {
         let unauthorized = self.status == StatusCode::UNAUTHORIZED;
         let mut response = if self.form.grpc {
-            // Trailers only: the status stands in the headers of an answer without a body.
+            // Trailers-Only: the status is in the headers of a response without a body.
             let status = if unauthorized { UNAUTHENTICATED } else { INTERNAL };
             let headers = [
                 ("content-type", "application/grpc"),

@@ -1,5 +1,5 @@
-//! OpenTelemetry: a span for a request, and spans in it for where its time went. They are made when the request
-//! is answered, from what was measured anyway, so that a request without a trace pays nothing.
+//! OpenTelemetry: a span for each request, with child spans for where its time went. They are built when the request
+//! has been answered, from times that are measured anyway, so that a request without a trace costs nothing.
 
 use super::observe::Facts;
 use crate::scheduling::Timing;
@@ -13,9 +13,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 use std::time::{Duration, SystemTime};
 
-/// The name of the service in traces.
+/// The service name in traces.
 const SERVICE: &str = "modelservice-server";
-/// How long the last spans may take to be sent when the server leaves.
+/// How long sending the last spans may take at shutdown.
 const LAST: Duration = Duration::from_secs(2);
 
 /// Sends spans to a collector; clones share it.
@@ -26,10 +26,10 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// To be called where tokio runs: spans are sent through it.
+    /// Call this on tokio's runtime: spans are sent through it.
     ///
     /// # Errors
-    /// When the endpoint is no URL.
+    /// When the endpoint is not a URL.
     pub fn start(config: &Tracing) -> Result<Self, String> {
         let exporter = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
@@ -46,17 +46,17 @@ impl Traces {
         Ok(Self { provider, tracer })
     }
 
-    /// Sends what was not sent yet, and ends; blocks.
+    /// Sends the remaining spans and stops; blocks.
     pub fn finish(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(LAST) {
             tracing::warn!("the last traces were not sent: {error}");
         }
     }
 
-    /// Tells of a request that is answered now; the id of its trace, whether it is sampled or not.
+    /// Records a request that has been answered; returns its trace ID, whether it is sampled or not.
     pub(super) fn record(&self, facts: &Facts<'_>, parent: &Context, began: SystemTime) -> TraceId {
         let log = facts.log;
-        // Any path may be asked for; only those of models are few.
+        // Clients can request any path; only the paths of models are few.
         let name = match &log.model {
             Some(_) => format!("{} {}", facts.method, facts.path),
             None => facts.method.to_string(),
@@ -84,7 +84,7 @@ impl Traces {
         id
     }
 
-    /// One after the other, up to the answer: making that takes next to no time.
+    /// One after the other, up to the end of the request: building the response takes next to no time.
     fn record_parts(&self, timing: &Timing, within: &Context, end: SystemTime) {
         let parts = [
             ("queue", timing.queue),
@@ -102,7 +102,7 @@ impl Traces {
     }
 }
 
-/// By OpenTelemetry's names where it has some (semantic conventions for HTTP spans).
+/// OpenTelemetry's names where it has some (semantic conventions for HTTP spans).
 fn attributes(facts: &Facts<'_>) -> Vec<KeyValue> {
     let log = facts.log;
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);

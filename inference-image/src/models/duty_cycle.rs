@@ -1,4 +1,5 @@
-//! How busy a model was lately, from a counter of core seconds. Pure: it has no clock of its own.
+//! The duty cycle of a model: how busy it was recently, from a counter of core seconds. Pure: it has no clock of its
+//! own.
 
 use modelservice_contract::DutyCycle;
 use std::collections::VecDeque;
@@ -6,22 +7,22 @@ use std::time::{Duration, Instant};
 
 /// How often [`Window::record`] is called.
 pub const PERIOD: Duration = Duration::from_secs(1);
-/// Enough for ten seconds and one more, since a sample is looked for that is at least as old.
+/// Ten seconds and one more, since the sample must be at least as old as the window.
 const SAMPLES: usize = 12;
 
-/// The counter's values of the last ten seconds.
+/// Values of the counter over the last ten seconds.
 #[derive(Debug, Default)]
 pub struct Window(VecDeque<(Instant, f64)>);
 
 impl From<Instant> for Window {
-    /// Of a counter that stands at 0 now.
+    /// A window over a counter that is now 0.
     fn from(now: Instant) -> Self {
         Self(VecDeque::from([(now, 0.0)]))
     }
 }
 
 impl Window {
-    /// Remembers the counter's value.
+    /// Adds a value of the counter.
     pub fn record(&mut self, now: Instant, busy: f64) {
         self.0.push_back((now, busy));
         if self.0.len() > SAMPLES {
@@ -29,12 +30,12 @@ impl Window {
         }
     }
 
-    /// Shares of so many cores, when the counter stands at `busy` now.
+    /// The duty cycle over this many cores, given that the counter is now at `busy`.
     #[must_use]
     pub fn duty_cycle(&self, now: Instant, busy: f64, cores: usize) -> DutyCycle {
         let share = |over: Duration| {
             let old_enough = |(at, _): &&(Instant, f64)| now.saturating_duration_since(*at) >= over;
-            // The oldest there is, while there is none that is old enough.
+            // The oldest sample, as long as none is old enough.
             let since = self.0.iter().rev().find(old_enough).or(self.0.front());
             let Some((at, before)) = since else { return 0.0 };
             let time = now.saturating_duration_since(*at).as_secs_f64() * cores.max(1) as f64;
@@ -56,7 +57,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    // An autoscaler that reads a wrong share adds replicas that nobody needs, or none.
+    // An autoscaler that reads a wrong share adds replicas that nobody needs, or too few.
     #[test]
     fn shares_are_of_the_last_second_and_of_the_last_ten() {
         let start = Instant::now();
@@ -73,7 +74,7 @@ mod tests {
         };
         assert_eq!(shares(20.0, 20.0), (0.5, 0.5));
         assert_eq!(shares(21.0, 20.0), (0.0, 0.45));
-        // Longer than a window would have allowed: a run that began before it.
+        // More than fits into the window: the run began before it.
         assert_eq!(shares(21.0, 30.0).0, 1.0);
     }
 

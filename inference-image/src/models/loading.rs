@@ -1,4 +1,4 @@
-//! From a model's configuration to engines that have run once: everything that must hold before it is served.
+//! From a model's configuration to engines that have run once: all that must hold before the model is served.
 
 use super::warm_up;
 use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is spent before ready on finding out whether batches are worth anything.
+/// Time spent before readiness to find out whether batches pay.
 const QUICK_TUNING: Duration = Duration::from_millis(50);
-/// Sessions of a model on a device: one computes while the other's data is moved.
+/// Sessions of a model on a device: one computes while data of the other is moved.
 const DEVICE_SESSIONS: usize = 2;
 
-/// What the configuration says of all models.
+/// The parts of the configuration that concern all models.
 pub(super) struct Settings {
     cores: usize,
     max_batch: usize,
@@ -36,7 +36,7 @@ impl Settings {
     }
 }
 
-/// A model that has been loaded and not run yet.
+/// A model that has been loaded but has not run yet.
 pub(super) struct Candidate {
     narrow: Vec<Box<dyn Engine>>,
     manifest: Option<Manifest>,
@@ -47,12 +47,12 @@ pub(super) struct Candidate {
     tuning: Option<Tuning>,
 }
 
-/// What more can be made of the model.
+/// What can be tuned for the model.
 struct Tuning {
     model: Arc<OnnxModel>,
     cores: usize,
     max_batch: usize,
-    /// What is known from an earlier start.
+    /// Measurements of an earlier start.
     curve: Curve,
     /// Computes on all cores.
     wide: Option<Box<dyn Engine>>,
@@ -69,7 +69,7 @@ pub(super) struct Ready {
 }
 
 impl Candidate {
-    /// Reads the package and makes the sessions.
+    /// Reads the package and creates the sessions.
     pub(super) fn load(
         config: &ModelConfig,
         runtime: &Arc<Runtime>,
@@ -108,7 +108,7 @@ impl Candidate {
         })
     }
 
-    /// Engines that were made elsewhere.
+    /// A candidate of engines that were created elsewhere.
     pub(super) fn of(narrow: Vec<Box<dyn Engine>>, manifest: Option<Manifest>) -> Self {
         Self {
             narrow,
@@ -121,7 +121,7 @@ impl Candidate {
         }
     }
 
-    /// Runs each session once, measures, and fits `model.yaml` to the model.
+    /// Runs each session once, measures, and checks `model.yaml` against the model.
     ///
     /// # Errors
     /// `ModelInvalid` if the manifest does not fit the model or a run fails.
@@ -190,7 +190,7 @@ impl Candidate {
 }
 
 impl Tuning {
-    /// The session for all cores, where it is faster, and what batches cost.
+    /// The session that uses all cores, if it is faster, and the measured cost of batches.
     fn measure(
         self,
         signature: &Signature,
@@ -232,7 +232,7 @@ impl Tuning {
     }
 }
 
-/// So many sessions of one thread each, and one of `wide` threads, made side by side.
+/// `narrow` sessions of one thread each, and one of `wide` threads, created in parallel.
 fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engines, Fatal> {
     let make = |threads| {
         model
@@ -255,7 +255,7 @@ fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engi
         )
     };
     let narrow = narrow.into_iter().map(|made| made.map_err(|_| lost())?);
-    // One that cannot be made is done without: it is a gain, no need.
+    // If it cannot be created, go on without it: it is optional.
     let wide = wide.and_then(|made| made.ok()?.ok());
     Ok(Engines {
         narrow: narrow.collect::<Result<_, _>>()?,
@@ -263,7 +263,7 @@ fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engi
     })
 }
 
-/// The session for all cores, warmed up, if it is clearly faster than one core.
+/// The session that uses all cores, warmed up, if it is clearly faster than one core.
 fn paying(wide: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> Option<Box<dyn Engine>> {
     let mut engine = wide?;
     // The first run of a session plans its memory.
@@ -274,8 +274,8 @@ fn paying(wide: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> O
     pays.then_some(engine)
 }
 
-/// Warms up each engine with the first of the rows that the model takes; gives it, or else says what was wrong with
-/// the first.
+/// Warms up each engine with the first of the rows that the model accepts. Returns that row, or else what was wrong
+/// with the first one.
 fn warm_up_all(
     engines: &mut [Box<dyn Engine>],
     rows: Vec<Vec<Tensor>>,
@@ -302,8 +302,8 @@ fn warm_up_all(
     Err(problem.unwrap_or_default())
 }
 
-/// The first run of a session plans its memory and is several times as slow as the others. It also shows
-/// whether the model runs at all.
+/// The first run of a session plans its memory and takes several times as long as the others. It also shows whether
+/// the model runs at all.
 fn warm_up(
     engine: &mut dyn Engine,
     row: &[Tensor],

@@ -1,4 +1,4 @@
-//! The models that are served: loaded, verified, warmed up, behind the scheduler. Knows nothing of HTTP.
+//! The models that are served: loaded, verified, warmed up, and behind the scheduler. Knows nothing of HTTP.
 
 pub mod duty_cycle;
 mod loading;
@@ -35,7 +35,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Loads every model of the configuration, to be run on so many cores.
+    /// Loads every model of the configuration, to be run on this many cores.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -57,7 +57,7 @@ impl Service {
     /// A service without models.
     ///
     /// # Errors
-    /// `SystemError` for want of threads.
+    /// `SystemError` if threads cannot be started.
     pub fn empty(
         onnx_runtime_version: &str,
         execution_provider: &str,
@@ -125,7 +125,7 @@ impl Service {
         Ok(())
     }
 
-    /// Lets the thread of the current runtime, of one thread, run the jobs of small models.
+    /// Lets the thread of the current runtime, which must be single-threaded, run the jobs of small models.
     pub fn help(&self) {
         self.scheduler.help();
     }
@@ -147,7 +147,7 @@ impl Service {
         &self.limits
     }
 
-    /// What the server says of itself.
+    /// The report of the server.
     #[must_use]
     pub const fn report(&self) -> &Report {
         &self.report
@@ -169,7 +169,7 @@ impl Service {
         self.metrics.encode()
     }
 
-    /// Requests for inference that are counted for no model.
+    /// Inference requests that are not counted for any model.
     #[must_use]
     pub const fn unassigned(&self) -> &Unassigned {
         self.metrics.unassigned()
@@ -187,7 +187,7 @@ impl Service {
         self.models.iter().map(|(name, model)| model.load(name)).collect()
     }
 
-    /// Remembers how busy each model was until now; called every [`duty_cycle::PERIOD`].
+    /// Records how busy each model has been; call it every [`duty_cycle::PERIOD`].
     pub fn record_load(&self) {
         let now = Instant::now();
         for model in self.models.values() {
@@ -196,7 +196,7 @@ impl Service {
     }
 }
 
-/// A model that answers.
+/// A model that is served.
 pub struct Model {
     signature: Signature,
     classifier: Option<Arc<ImageClassifier>>,
@@ -212,7 +212,7 @@ impl Model {
         &self.signature
     }
 
-    /// What makes classes of images, where the package says how.
+    /// The image classifier, if the package describes one.
     #[must_use]
     pub const fn classifier(&self) -> Option<&Arc<ImageClassifier>> {
         self.classifier.as_ref()
@@ -239,7 +239,7 @@ impl Model {
         }
     }
 
-    /// Whether a request would be taken now: to be asked before its body is read.
+    /// Whether a request would be accepted now; asked before its body is read.
     ///
     /// # Errors
     /// Why not.
@@ -247,10 +247,10 @@ impl Model {
         self.lane.admit(options)
     }
 
-    /// Runs the model as soon as it is the request's turn; dropping the future cancels what still waits.
+    /// Runs the model when it is the request's turn. Dropping the future cancels a job that is still waiting.
     ///
     /// # Errors
-    /// When the request was not taken or failed.
+    /// When the request was rejected or failed.
     pub async fn run(
         &self,
         prepare: Prepare,

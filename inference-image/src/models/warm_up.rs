@@ -1,12 +1,12 @@
-//! One row of each input, to try a model with before it serves. Pure.
+//! Inputs for the warm-up: one row of each, to run a model before it serves. Pure.
 
 use crate::engine::{Port, Signature};
 use crate::tensor::{DataType, Tensor, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
 
-/// Rows to try one after the other, until the model takes one: zeros, and ones, since a model may divide by its
-/// input, or read numbers out of its texts. `None` if a dimension other than the batch is dynamic.
+/// Rows to try one after the other until the model accepts one: zeros, then ones, since a model may divide by its
+/// input or parse numbers from its texts. `None` if a dimension other than the batch is dynamic.
 pub(super) fn rows(signature: &Signature) -> Option<Vec<Vec<Tensor>>> {
     let row = |fill: fn(DataType, Vec<i64>) -> Option<Tensor>| {
         let filled = |port: &Port| fill(port.datatype, shape(port));
@@ -71,7 +71,7 @@ mod tests {
         }
     }
 
-    /// Takes no zeros, or nothing at all.
+    /// Rejects zeros, or everything.
     struct Divides(Signature, bool);
 
     impl Engine for Divides {
@@ -104,7 +104,7 @@ mod tests {
         added.map_err(|fatal| fatal.message)
     }
 
-    // A model that divides by its input was taken for a broken one.
+    // A model that divides by its input used to be taken for a broken one.
     #[test]
     fn a_model_that_takes_no_zeros_is_warmed_up_with_ones() {
         assert_eq!(load(true), Ok(()));

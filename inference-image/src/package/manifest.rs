@@ -1,5 +1,5 @@
-//! `model.yaml`: what a package says of its model's task, labels and pre-processing. Parsing only; whether
-//! it fits the model is decided in `classify::ImageClassifier`.
+//! `model.yaml`: what a package says about its model's task, labels and pre-processing. Parsing only: whether it fits
+//! the model is decided in `image::classifier`.
 
 use super::MANIFEST_FILE;
 use crate::config::yaml;
@@ -15,17 +15,17 @@ use std::path::Path;
 pub struct Manifest {
     /// What the model does.
     pub task: Task,
-    /// Name of the image input; may be left out where the model has one input.
+    /// Name of the image input; optional if the model has one input.
     #[serde(default)]
     pub input: Option<String>,
-    /// Name of the output with one value per class; may be left out where the model has one output.
+    /// Name of the output with one value per class; optional if the model has one output.
     #[serde(default)]
     pub output: Option<String>,
     /// Names of the classes, in the order of the output.
     pub labels: Labels,
     /// From a decoded image to the input tensor.
     pub preprocessing: Preprocessing,
-    /// From the output tensor to an answer.
+    /// From the output tensor to the classes.
     #[serde(default)]
     pub postprocessing: Postprocessing,
 }
@@ -49,7 +49,7 @@ pub enum Labels {
 }
 
 impl Labels {
-    /// The labels; empty before [`read`] has read the file.
+    /// The labels; empty until [`read`] has read the file.
     #[must_use]
     pub fn names(&self) -> &[String] {
         match self {
@@ -63,10 +63,10 @@ impl Labels {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Preprocessing {
-    /// Resize; without it the image must have the crop's size or larger.
+    /// How to resize; without it the image must have the size of the crop or be larger.
     #[serde(default)]
     pub resize: Option<Resize>,
-    /// Cut this size out of the middle; without it the resized image is used whole.
+    /// Size to crop from the centre; without it the whole resized image is used.
     #[serde(default)]
     pub crop: Option<Size>,
     /// Order of the channels.
@@ -105,11 +105,11 @@ pub enum Resize {
         /// Interpolation.
         #[serde(default)]
         filter: Filter,
-        /// Whether all pixels count when an image becomes smaller.
+        /// Antialiasing: whether all pixels count when an image is made smaller.
         #[serde(default = "yes")]
         antialias: bool,
     },
-    /// Width and height become what is said; the aspect ratio changes.
+    /// Resizes to this width and height; the aspect ratio changes.
     Stretch {
         /// Pixels.
         width: u32,
@@ -118,7 +118,7 @@ pub enum Resize {
         /// Interpolation.
         #[serde(default)]
         filter: Filter,
-        /// Whether all pixels count when an image becomes smaller.
+        /// Antialiasing: whether all pixels count when an image is made smaller.
         #[serde(default = "yes")]
         antialias: bool,
     },
@@ -133,7 +133,7 @@ impl Resize {
         }
     }
 
-    /// Whether all pixels count when an image becomes smaller.
+    /// Antialiasing: whether all pixels count when an image is made smaller.
     #[must_use]
     pub const fn antialias(&self) -> bool {
         match self {
@@ -142,7 +142,7 @@ impl Resize {
     }
 }
 
-/// Interpolation: with antialiasing as Pillow does it, without as OpenCV.
+/// Interpolation: with antialiasing as in Pillow, without it as in OpenCV.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Filter {
@@ -194,13 +194,13 @@ pub enum Layout {
     Nhwc,
 }
 
-/// From the output tensor to an answer.
+/// From the output tensor to the classes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Postprocessing {
-    /// Applied to the output; `none` where the model ends in a softmax already.
+    /// Applied to the output; `none` if the model already ends in a softmax.
     pub activation: Activation,
-    /// Classes in an answer unless the request says otherwise.
+    /// Classes in a response unless the request says otherwise.
     pub top_k: usize,
 }
 
@@ -224,10 +224,10 @@ pub enum Activation {
     Softmax,
 }
 
-/// Reads `model.yaml` and the labels it names; `None` where the package has none.
+/// Reads `model.yaml` and the labels file that it names; `None` if the package has no `model.yaml`.
 ///
 /// # Errors
-/// `ModelInvalid`, with the line in question, or `SystemError`.
+/// `ModelInvalid`, with the line, or `SystemError`.
 pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
     let path = folder.join(MANIFEST_FILE);
     let text = match std::fs::read_to_string(&path) {
@@ -245,7 +245,7 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
 /// Parses the text of `model.yaml`; a labels file is not read.
 ///
 /// # Errors
-/// What is wrong, with its place in the text.
+/// What is wrong, and where in the text.
 pub fn parse(text: &str) -> Result<Manifest, String> {
     yaml::read(text)
 }
@@ -327,7 +327,7 @@ mod tests {
         );
     }
 
-    // A typing error must not silently give wrong answers.
+    // A typing error must not silently give wrong results.
     #[test]
     fn an_unknown_key_is_named() {
         for (text, key) in [

@@ -1,6 +1,6 @@
-//! The few fields of an ONNX file that are needed beside what ONNX Runtime tells: who made it, and where its
-//! weights are. Field numbers are those of onnx.proto (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>);
-//! what is not named here is skipped without a copy.
+//! The few fields of an ONNX file that are needed in addition to what ONNX Runtime reports: who made it, and where
+//! its weights are. The names and field numbers are those of onnx.proto
+//! (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>); other fields are skipped without a copy.
 
 use prost::Message;
 
@@ -44,7 +44,7 @@ pub(crate) struct NodeProto {
     attributes: Vec<AttributeProto>,
 }
 
-/// Constants and the bodies of conditions and loops may have external data too.
+/// Constants, and the bodies of conditions and loops, may have external data too.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct AttributeProto {
     #[prost(message, optional, tag = "5")]
@@ -80,7 +80,7 @@ impl ModelProto {
         self.opsets.iter().find(default).map_or(0, |opset| opset.version)
     }
 
-    /// Files with weights, relative to the model's; each once.
+    /// Files with weights, relative to the model's file; each once.
     pub(crate) fn external_files(&self) -> Vec<&str> {
         let mut files: Vec<&str> = self.graph.iter().flat_map(GraphProto::external_files).collect();
         files.sort_unstable();
@@ -104,7 +104,7 @@ impl GraphProto {
 }
 
 impl TensorProto {
-    /// File in which its elements are; `None` if they are in the model's own.
+    /// The file that holds its elements; `None` if the model's own file does.
     pub(crate) fn file(&self) -> Option<&str> {
         self.external("location")
     }

@@ -1,9 +1,10 @@
-//! How many cores and how much memory this process may use: the cgroup's limits (v1 and v2) and the affinity
-//! mask, not what the host has.
+//! How many cores and how much memory this process may use: the limits of its cgroup (v1 and v2) and its CPU
+//! affinity, not the host's resources.
 
 use std::path::{Path, PathBuf};
 
-/// Cores to use: at least 1; a limit of 300m is 1, of 1.5 is 2, since an idle half core helps nobody.
+/// Cores to use, at least 1. A limit of 300m is 1 core and a limit of 1.5 is 2: leaving half a core idle would help
+/// nobody.
 #[must_use]
 pub fn cores() -> usize {
     let affinity = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
@@ -19,8 +20,8 @@ fn whole_cores(limit: f64) -> usize {
     cores.max(1)
 }
 
-/// The tightest CPU limit in cores of this process's cgroup and those above it; `None` if there is none.
-/// `root` is `/`, or a copy of the files below it in a test.
+/// The lowest CPU limit, in cores, of this process's cgroup and its ancestors; `None` if there is none. `root` is
+/// `/`, or in tests a copy of the files below it.
 #[must_use]
 pub fn cpu_limit(root: &Path) -> Option<f64> {
     tightest(root, "cpu", |version, folder| match version {
@@ -36,7 +37,8 @@ pub fn cpu_limit(root: &Path) -> Option<f64> {
     })
 }
 
-/// The tightest memory limit in bytes, in the same way; version 1 says a number beyond any memory for none.
+/// The lowest memory limit in bytes, likewise. Version 1 reports a number larger than any memory if there is no
+/// limit.
 #[must_use]
 pub fn memory_limit(root: &Path) -> Option<f64> {
     tightest(root, "memory", |version, folder| {
@@ -48,7 +50,7 @@ pub fn memory_limit(root: &Path) -> Option<f64> {
     })
 }
 
-/// Reads the limit of one cgroup, in its folder.
+/// Reads the limit of one cgroup from its folder.
 type Limit = fn(Version, &Path) -> Option<f64>;
 
 fn tightest(root: &Path, controller: &str, limit: Limit) -> Option<f64> {
@@ -108,7 +110,7 @@ impl<'a> Mount<'a> {
     /// Limits from the process's cgroup up to the mount point.
     fn limits(&self, root: &Path, path: &str, limit: Limit) -> Vec<f64> {
         let point = root.join(self.point.trim_start_matches('/'));
-        // Without a cgroup namespace the path is the host's, and the mount shows only the part below `root`.
+        // Without a cgroup namespace, the path is the host's, and the mount shows only the part below `root`.
         let below = path.strip_prefix(self.root.trim_end_matches('/')).unwrap_or("");
         let mut folder = point.join(below.trim_start_matches('/'));
         let mut limits = Vec::new();
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(cpu_limit(root.path()), Some(0.3));
     }
 
-    // Without it a crowd of connections could take more memory than the container has.
+    // Without it, many connections could take more memory than the container has.
     #[test]
     fn memory_is_limited_in_both_versions() {
         let two = host(&[

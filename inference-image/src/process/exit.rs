@@ -1,4 +1,4 @@
-//! How the process ends by itself: one reason, one exit code, and last words for whoever looks.
+//! How the process ends on its own: one reason, one exit code, and a termination message.
 
 use modelservice_contract::{ExitReason, TerminationMessage};
 use std::io::Write;
@@ -26,12 +26,12 @@ impl Fatal {
         }
     }
 
-    /// What the system refuses, with its own words.
+    /// An error of the operating system, with what was being done.
     pub fn system(what: &str, error: &dyn std::fmt::Display) -> Self {
         Self::new(ExitReason::SystemError, format!("{what}: {error}"))
     }
 
-    /// The last words as they are written for the kubelet.
+    /// The termination message for the kubelet.
     #[must_use]
     pub fn termination_message(&self) -> TerminationMessage {
         let mut message = self.message.clone();
@@ -49,8 +49,8 @@ impl Fatal {
         }
     }
 
-    /// Writes the last words to `path`, which the kubelet has made: outside a pod it does not exist and
-    /// nothing is written.
+    /// Writes the termination message to `path`, which the kubelet has created. Outside a pod the file does not
+    /// exist, and nothing is written.
     ///
     /// # Errors
     /// When the file exists but cannot be written.
@@ -64,11 +64,11 @@ impl Fatal {
     }
 }
 
-/// Ends the process without running exit handlers: those of ONNX Runtime would take its objects away under
-/// the threads that still load or run a model, which crashes now and then.
+/// Ends the process without running exit handlers. Those of ONNX Runtime free its objects while other threads may
+/// still load or run a model, which crashes now and then.
 #[allow(unsafe_code)]
 pub fn now(code: i32) -> ! {
-    // Every line is flushed already; this is for one that is not.
+    // Lines are flushed as they are written; this is for an unfinished one.
     let _ = std::io::stdout().flush();
     // SAFETY: it takes no pointer and does not return.
     unsafe { libc::_exit(code) }

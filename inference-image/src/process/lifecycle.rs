@@ -1,22 +1,22 @@
-//! Where the server stands between its start and its end, and how many requests are under way.
+//! The phases of the server from start to end, and the number of requests in flight.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// Where the server stands; it only moves forward.
+/// The phase of the server; it only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Models are being loaded.
     Loading = 0,
-    /// Requests are welcome.
+    /// The server accepts requests.
     Ready = 1,
-    /// SIGTERM has come: requests are still answered, but new ones should go elsewhere.
+    /// SIGTERM has arrived: requests are still answered, but new ones should go elsewhere.
     Draining = 2,
 }
 
-/// Shared by the listeners and whoever starts and stops them.
+/// Shared by the listeners and the code that starts and stops them.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle(Arc<Shared>);
 
@@ -29,7 +29,7 @@ struct Shared {
 }
 
 impl Lifecycle {
-    /// Where the server stands.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.0.phase.load(Ordering::Acquire) {
@@ -39,17 +39,17 @@ impl Lifecycle {
         }
     }
 
-    /// Moves on to `phase`; never back.
+    /// Enters `phase`; never moves back.
     pub fn enter(&self, phase: Phase) {
         self.0.phase.fetch_max(phase as u8, Ordering::AcqRel);
         self.0.moved.notify_waiters();
     }
 
-    /// Waits until the server has come to `phase`, or beyond it.
+    /// Waits until the server has reached `phase` or a later one.
     pub async fn reached(&self, phase: Phase) {
         loop {
             let mut moved = pin!(self.0.moved.notified());
-            // Before the look, so that a move between the two is not missed.
+            // Before the check, so that a change between the two is not missed.
             moved.as_mut().enable();
             if self.phase() >= phase {
                 return;
@@ -58,24 +58,24 @@ impl Lifecycle {
         }
     }
 
-    /// Counts a request as under way until the guard is dropped.
+    /// Counts a request as in flight until the guard is dropped.
     #[must_use]
     pub fn request(&self) -> InFlight {
         self.0.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight(Arc::clone(&self.0))
     }
 
-    /// Requests under way.
+    /// The number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.0.in_flight.load(Ordering::Acquire)
     }
 
-    /// Waits until no request is under way.
+    /// Waits until no request is in flight.
     pub async fn quiet(&self) {
         loop {
             let mut quiet = pin!(self.0.quiet.notified());
-            // Before the look, so that an end between the two is not missed.
+            // Before the check, so that an end between the two is not missed.
             quiet.as_mut().enable();
             if self.in_flight() == 0 {
                 return;
@@ -85,8 +85,8 @@ impl Lifecycle {
     }
 }
 
-/// Whether a connection takes no more requests, and who waits for that: an extension of requests over HTTP/2, for
-/// calls that would otherwise never end. Clones share it.
+/// Whether a connection accepts no more requests, and a way to wait for that. It is an extension of HTTP/2 requests,
+/// for calls that would otherwise never end. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Retirement(Arc<Latch>);
 
@@ -97,7 +97,7 @@ struct Latch {
 }
 
 impl Retirement {
-    /// From now on the connection takes no more requests.
+    /// From now on the connection accepts no more requests.
     pub fn begin(&self) {
         self.0.begun.store(true, Ordering::Release);
         self.0.told.notify_waiters();
@@ -112,7 +112,7 @@ impl Retirement {
     /// Waits until it has begun.
     pub async fn begun(&self) {
         let mut told = pin!(self.0.told.notified());
-        // Before the look, so that a beginning between the two is not missed.
+        // Before the check, so that a beginning between the two is not missed.
         told.as_mut().enable();
         if !self.has_begun() {
             told.await;
@@ -120,7 +120,7 @@ impl Retirement {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
 pub struct InFlight(Arc<Shared>);
 
@@ -136,7 +136,7 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
-    // A server that is leaving must not become ready again because a slow load ends.
+    // A server that is shutting down must not become ready again because a slow load finishes.
     #[test]
     fn it_never_goes_back() {
         let lifecycle = Lifecycle::default();

@@ -1,5 +1,5 @@
-//! What any process has: signals, phases of its life, cores and memory that it may use, and an end with a reason.
-//! Knows nothing of models or of HTTP.
+//! What any process has: signals, a lifecycle, limits on cores and memory, and an exit with a reason. Knows nothing
+//! of models or HTTP.
 
 pub mod cgroup;
 pub mod exit;

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT. As the first process of a container it would ignore them unless it asked for them.
+//! SIGTERM and SIGINT. The first process of a container ignores them unless it handles them.
 
 use super::exit::Fatal;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -1,4 +1,4 @@
-//! The one shape of an error: a status and `{"error": "what happened and what to do"}`.
+//! The one form of an error: a status and `{"error": "what happened and what to do"}`.
 
 use crate::engine::EngineError;
 use crate::metrics::Outcome;
@@ -13,15 +13,15 @@ use serde_json::json;
 use std::fmt;
 use std::time::Duration;
 
-/// `Retry-After` to the millisecond, for clients that know it.
+/// `Retry-After` in milliseconds, for clients that support it.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-/// Most bytes of a message: gRPC sends it as a header, and what it quotes is the client's.
+/// Longest message, in bytes: gRPC sends it as a header, and it may quote the client's text.
 const MAX_MESSAGE: usize = 1024;
-/// Most bytes of a client's text that a message quotes.
+/// Longest quotation of a client's text, in bytes.
 const MAX_QUOTED: usize = 128;
 
-/// A text of a client in a message: with quotes, and cut if it is long.
+/// A client's text in a message: in quotes, and shortened if it is long.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -32,7 +32,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// An answer that is an error.
+/// A response that is an error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
     status: StatusCode,
@@ -70,7 +70,7 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, JobError::Expired.to_string())
     }
 
-    /// The status of HTTP.
+    /// The HTTP status.
     pub(super) const fn status(&self) -> StatusCode {
         self.status
     }
@@ -80,9 +80,9 @@ impl ApiError {
         &self.message
     }
 
-    /// When it is worth another try.
+    /// When to try again.
     pub(super) fn retry(&self) -> Option<Duration> {
-        // A client that comes back at once comes too early.
+        // A client that returns at once returns too early.
         self.retry_after.map(|after| after.max(Duration::from_millis(1)))
     }
 
@@ -91,7 +91,7 @@ impl ApiError {
         self
     }
 
-    /// Tells whoever runs the server.
+    /// Logs the error.
     pub(super) fn log(&self) {
         if self.outcome() == Outcome::Failed {
             tracing::error!(status = self.status.as_u16(), "{}", self.message);
@@ -100,7 +100,7 @@ impl ApiError {
         }
     }
 
-    /// How a request that ends so is counted.
+    /// The outcome of a request that ends with this error.
     pub(super) fn outcome(&self) -> Outcome {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Rejected,
@@ -188,7 +188,7 @@ pub(super) async fn method_not_allowed(request: Request) -> ApiError {
 mod tests {
     use super::*;
 
-    // A client's name of many megabytes must not come back, least of all in a header.
+    // A name of many megabytes must not be sent back, least of all in a header.
     #[test]
     fn a_message_and_what_it_quotes_are_cut_between_characters() {
         let long = "é".repeat(1 << 20);

@@ -1,6 +1,7 @@
-//! What fuzzers feed: a function for each parser of the protocols that takes any bytes, and must neither panic nor
-//! accept a request that does not fit the model. The models are fixed: one with matrices `x` of `FP32` and `y` of
-//! `BYTES`, both with two columns, and one with `x` alone. `tests/fuzz.rs` calls them, and so can any other fuzzer.
+//! Entry points for fuzzers: a function for each parser of the protocols that accepts any bytes, and must neither
+//! panic nor accept a request that does not fit the model. The models are fixed: one has matrices `x` of `FP32` and
+//! `y` of `BYTES`, both with two columns, and the other has `x` alone. `tests/fuzz.rs` calls these functions, and so
+//! can any other fuzzer.
 
 use super::body::{Budget, ReadOptions};
 use super::grpc;
@@ -34,7 +35,7 @@ pub fn signature(both: bool) -> Signature {
     }
 }
 
-/// Reads the tensors of an accepted request, as the engine would get them; says whether there are some.
+/// Reads the tensors of an accepted request as the engine would get them. Returns whether there are any.
 fn check(request: Request, signature: &Signature) -> bool {
     assert_eq!(request.inputs.len(), signature.inputs.len());
     assert!(
@@ -54,7 +55,7 @@ fn check(request: Request, signature: &Signature) -> bool {
     true
 }
 
-/// `POST /v2/models/{model}/infer`; a length of 0 is a raw binary request. Whether it was accepted.
+/// `POST /v2/models/{model}/infer`; a length of 0 is a raw binary request. Returns whether it was accepted.
 #[must_use]
 pub fn infer(header_length: Option<usize>, body: &[u8]) -> bool {
     let signature = signature(header_length != Some(0));
@@ -62,7 +63,7 @@ pub fn infer(header_length: Option<usize>, body: &[u8]) -> bool {
     request.is_ok_and(|parsed| check(parsed.request, &signature))
 }
 
-/// `POST /v1/models/{model}:predict`, for a model with one input or with two. Whether it was accepted.
+/// `POST /v1/models/{model}:predict`, for a model with one input or with two. Returns whether it was accepted.
 #[must_use]
 pub fn predict(two_inputs: bool, body: &[u8]) -> bool {
     let signature = signature(two_inputs);
@@ -70,19 +71,19 @@ pub fn predict(two_inputs: bool, body: &[u8]) -> bool {
     request.is_ok_and(|(request, _)| check(request, &signature))
 }
 
-/// A `ModelInferRequest`. Whether it was accepted.
+/// A `ModelInferRequest`. Returns whether it was accepted.
 #[must_use]
 pub fn model_infer(message: &[u8]) -> bool {
     let (message, signature) = (Bytes::copy_from_slice(message), signature(true));
-    // Where the first tensor lies is looked for in the beginning of a message, too.
+    // The position of the first tensor is also searched for in the beginning of a message.
     assert!(grpc::first_tensor_at(&message[..message.len() / 2]) <= message.len());
     grpc::parse(&message, &signature).is_ok_and(|request| check(request, &signature))
 }
 
-/// The body of a gRPC call with one message, which may be compressed with gzip. Whether it was accepted.
+/// The body of a gRPC call with one message, which may be compressed with gzip. Returns whether it was accepted.
 ///
 /// # Errors
-/// Without a runtime.
+/// If a runtime cannot be started.
 pub fn grpc_body(body: &[u8]) -> std::io::Result<bool> {
     let headers = HeaderMap::from_iter([(
         header::HeaderName::from_static("grpc-encoding"),
@@ -100,10 +101,10 @@ pub fn grpc_body(body: &[u8]) -> std::io::Result<bool> {
     Ok(received.is_ok_and(|received| received.bytes.len() as u64 <= MAX_BODY))
 }
 
-/// A compressed body: with gzip, or else with deflate. Whether it was accepted.
+/// A body compressed with gzip, or else with deflate. Returns whether it was accepted.
 ///
 /// # Errors
-/// Without a runtime.
+/// If a runtime cannot be started.
 pub fn compressed_body(gzip: bool, body: &[u8]) -> std::io::Result<bool> {
     let encoding = HeaderValue::from_static(if gzip { "gzip" } else { "deflate" });
     let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, encoding)]);

@@ -1,5 +1,5 @@
-//! The management port: health, metrics and the report. It has a thread of its own, so that it answers when
-//! the serving port is saturated.
+//! The management port: health, metrics and reports. It has a thread of its own, so that it responds when the serving
+//! port is saturated.
 
 use super::ApiError;
 use crate::models::Service;
@@ -20,7 +20,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// What the management port knows.
 #[derive(Clone, Default)]
 pub struct Management {
-    /// Where the server stands.
+    /// The phase of the server.
     pub lifecycle: Lifecycle,
     /// Set once the models are loaded.
     pub service: Arc<OnceLock<Arc<Service>>>,
@@ -33,7 +33,8 @@ impl Management {
     }
 }
 
-/// The management port's paths.
+/// The management port: health, metrics and reports. It has a thread of its own, so that it responds when the serving
+/// port is saturated.
 pub fn router(management: Management) -> Router {
     Router::new()
         .route(LIVE_PATH, get(|| async { "ok\n" }))
@@ -73,7 +74,7 @@ async fn load(State(management): State<Management>) -> Result<Response, ApiError
     Ok(Json(report).into_response())
 }
 
-/// Remembers every second how busy the models were; never ends.
+/// Records every second how busy the models were; never returns.
 pub async fn record_load(management: Management) {
     let mut second = tokio::time::interval(duty_cycle::PERIOD);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! HTTP and gRPC: from a request to a job and from its outputs to an answer. Each protocol is a module; none
-//! knows how a model is run, and what they share of an inference is `inference`.
+//! HTTP and gRPC: from a request to a job, and from its outputs to a response. Each protocol is a module and none
+//! knows how a model is run. What the protocols share about an inference is in `inference`.
 
 mod body;
 mod docs;
@@ -34,7 +34,7 @@ use std::time::Duration;
 
 /// The server's name in the protocols.
 const NAME: &str = "modelservice-server";
-/// Extensions of the Open Inference Protocol that are understood, by Triton's names.
+/// Supported extensions of the Open Inference Protocol, by Triton's names.
 const EXTENSIONS: [&str; 5] = [
     "binary_tensor_data",
     "classification",
@@ -42,9 +42,9 @@ const EXTENSIONS: [&str; 5] = [
     "model_repository",
     "statistics",
 ];
-/// What the engine is, in the protocol's words.
+/// The engine, in the terms of the protocol.
 const PLATFORM: &str = "onnx_onnxv1";
-/// A model has one version: another is another ModelService.
+/// A model has one version: another version is another ModelService.
 const MODEL_VERSION: &str = "1";
 
 /// What the handlers share.
@@ -55,7 +55,7 @@ pub(crate) struct Api {
     budget: Budget,
 }
 
-/// A model that a request names.
+/// The model that a request names.
 #[derive(Clone, Copy)]
 struct Named<'a> {
     name: &'a str,
@@ -79,7 +79,7 @@ impl Api {
         }
     }
 
-    /// The model of that name and version; without a version the only one.
+    /// The model of this name and version; the version may be empty.
     fn named(&self, name: &str, version: &str) -> Result<Named<'_>, ApiError> {
         let (Some(model), Some((name, template))) =
             (self.service.model(name), self.templates.get_key_value(name))
@@ -104,7 +104,7 @@ impl Api {
         })
     }
 
-    /// The model that is to run; it is counted if there is none.
+    /// The model to run; counts the request if there is no such model.
     fn wanted(&self, name: &str, version: &str) -> Result<Named<'_>, ApiError> {
         let named = self.named(name, version);
         named.inspect_err(|error| self.service.unassigned().count(error.outcome()))
@@ -133,7 +133,7 @@ pub fn router(service: Arc<Service>, lifecycle: Lifecycle) -> Router {
     protocols(service, lifecycle).into_router()
 }
 
-/// What is served over HTTP but for gRPC; each route has its description in `docs/openapi/openapi.yaml`.
+/// All routes over HTTP except those of gRPC; each is described in `docs/openapi/openapi.yaml`.
 fn routes() -> Routes {
     let routes = Routes::default()
         .get("/openapi.json", docs::openapi)

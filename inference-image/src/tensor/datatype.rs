@@ -1,4 +1,4 @@
-//! The element types of the Open Inference Protocol, and Rust's types for them.
+//! The element types of the Open Inference Protocol, and their Rust types.
 
 use bytes::{Bytes, BytesMut};
 use half::{bf16, f16};
@@ -82,7 +82,7 @@ impl DataType {
         Self::ALL.into_iter().find(|datatype| datatype.name() == name)
     }
 
-    /// Bytes of one element; `None` for `BYTES`, whose elements differ.
+    /// Bytes of one element; `None` for `BYTES`, whose elements vary.
     #[must_use]
     pub const fn size(self) -> Option<usize> {
         match self {
@@ -94,7 +94,7 @@ impl DataType {
         }
     }
 
-    /// The same elements, aligned, and truth values as 0 and 1; copied only where that is needed.
+    /// The same elements, aligned, with truth values as 0 and 1; copied only if necessary.
     pub(super) fn normalised(self, bytes: Bytes) -> Bytes {
         if self == Self::Bool && bytes.iter().any(|&byte| byte > 1) {
             return bytes.iter().map(|&byte| u8::from(byte != 0)).collect();
@@ -109,10 +109,10 @@ impl DataType {
     }
 }
 
-/// What elements are aligned to: a cache line, which is also the widest vector that ONNX Runtime loads.
+/// Alignment of elements: a cache line, which is also the widest vector that ONNX Runtime loads.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// An empty buffer for that many bytes, of which the one `at` that place is aligned.
+/// An empty buffer for this many bytes, in which the byte `at` is aligned.
 pub(crate) fn aligned(capacity: usize, at: usize) -> BytesMut {
     let mut buffer = BytesMut::with_capacity(capacity + ALIGNMENT);
     let target = buffer.as_ptr() as usize + at;
@@ -129,11 +129,11 @@ pub trait Element: Copy + Send + Sync + 'static {
     /// The bytes of elements, without a copy.
     fn into_bytes(elements: Vec<Self>) -> Bytes;
 
-    /// Elements from aligned bytes; `None` if they are none.
+    /// Elements from aligned bytes; `None` if they do not fit.
     fn from_bytes(bytes: &[u8]) -> Option<&[Self]>;
 }
 
-/// Owns elements and shows their bytes.
+/// Owns elements and exposes their bytes.
 struct Owned<T>(Vec<T>);
 
 impl<T: bytemuck::NoUninit> AsRef<[u8]> for Owned<T> {
@@ -152,7 +152,7 @@ macro_rules! elements {
             }
 
             fn from_bytes(bytes: &[u8]) -> Option<&[Self]> {
-                // Nothing needs no alignment.
+                // An empty slice needs no alignment.
                 if bytes.is_empty() {
                     return Some(&[]);
                 }

@@ -1,9 +1,9 @@
-//! Why there is no tensor: what a client sent is not what one can be made of.
+//! Why no tensor can be built from what a client sent.
 
-/// Inputs that cannot be made from what the client sent.
+/// Why inputs cannot be built from what the client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputProblem {
-    /// Not in a form that is understood at all.
+    /// In a form that is not supported.
     Unsupported,
     /// Larger than the limits allow.
     TooLarge,

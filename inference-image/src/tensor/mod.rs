@@ -1,5 +1,5 @@
-//! Tensors between the protocols, the pre-processing and the engine: typed, row-major, immutable. Their bytes
-//! are shared, so that a tensor can be taken out of a request's body, cut out of a batch or put into an answer
+//! Tensors, passed between the protocols, the pre-processing and the engine: typed, row-major, immutable. Their bytes
+//! are shared, so that a tensor can be taken from the body of a request, cut out of a batch, or put into a response
 //! without a copy.
 
 mod datatype;
@@ -28,7 +28,7 @@ enum Data {
     Strings(Vec<Bytes>),
 }
 
-/// Why bytes are no tensor.
+/// Why bytes do not form a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     /// A negative dimension, or more elements than can be counted.
@@ -39,7 +39,7 @@ pub enum TensorError {
     Elements {
         /// The shape.
         shape: Vec<i64>,
-        /// Elements that are there.
+        /// Elements that were given.
         found: usize,
     },
     /// The bytes do not fill the shape.
@@ -51,7 +51,7 @@ pub enum TensorError {
         shape: Vec<i64>,
         /// Bytes that the shape takes.
         expected: usize,
-        /// Bytes that are there.
+        /// Bytes that were given.
         found: usize,
     },
     /// A `BYTES` tensor whose lengths do not fit its bytes.
@@ -59,12 +59,12 @@ pub enum TensorError {
         "the BYTES elements do not fit their lengths: each is 4 bytes of length (little-endian) and its bytes"
     )]
     Lengths,
-    /// A `BYTES` element that is no text.
+    /// A `BYTES` element that is not text.
     #[error("element {0} of BYTES must be UTF-8 without a zero character")]
     Text(usize),
 }
 
-// The protocols are little-endian, and bytes are taken as they are.
+// The protocols are little-endian, and bytes are used as they are.
 #[cfg(not(target_endian = "little"))]
 compile_error!("modelservice-server supports little-endian targets only");
 
@@ -83,7 +83,7 @@ impl Tensor {
     /// A `BYTES` tensor of these elements.
     ///
     /// # Errors
-    /// When the shape does not hold that many, or one is no text.
+    /// When the shape does not hold this many, or an element is not text.
     pub fn from_strings(shape: Vec<i64>, elements: Vec<Bytes>) -> Result<Self, TensorError> {
         if element_count(&shape) != Some(elements.len()) {
             let found = elements.len();
@@ -100,9 +100,8 @@ impl Tensor {
         })
     }
 
-    /// A tensor from the bytes of the binary tensor extension and of gRPC's raw contents: little-endian
-    /// elements, or for `BYTES` each element after its length in 4 bytes. They are copied only where they are
-    /// not aligned.
+    /// A tensor from the bytes of the binary tensor extension or of gRPC's raw contents: little-endian elements, or
+    /// for `BYTES` each element after its length in 4 bytes. They are copied only if they are not aligned.
     ///
     /// # Errors
     /// When the bytes do not fill the shape.
@@ -131,7 +130,7 @@ impl Tensor {
         })
     }
 
-    /// Zeros, or empty strings; `None` if there is no such shape.
+    /// Zeros, or empty strings; `None` if the shape is invalid.
     #[must_use]
     pub fn zeros(datatype: DataType, shape: Vec<i64>) -> Option<Self> {
         let count = element_count(&shape)?;
@@ -169,7 +168,7 @@ impl Tensor {
         }
     }
 
-    /// Whether there is no element.
+    /// Whether it has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -193,7 +192,7 @@ impl Tensor {
         }
     }
 
-    /// The form of [`Self::from_wire`]; without a copy but for `BYTES`.
+    /// The inverse of [`Self::from_wire`]; without a copy except for `BYTES`.
     #[must_use]
     pub fn to_wire(&self) -> Bytes {
         match &self.data {
@@ -237,8 +236,8 @@ impl Tensor {
         })
     }
 
-    /// Cuts a batch into parts of these sizes along the first dimension, without a copy; `None` if they do not
-    /// add up to it.
+    /// Splits a batch into parts of these sizes along the first dimension, without a copy; `None` if they do not add
+    /// up to it.
     #[must_use]
     pub fn split(&self, sizes: &[i64]) -> Option<Vec<Self>> {
         let (&batch, rest) = self.shape.split_first()?;
@@ -292,10 +291,11 @@ fn concatenated(parts: &[&Tensor]) -> Bytes {
     all.freeze()
 }
 
-/// Bytes of the length before each element of `BYTES`.
+/// Bytes of the length in front of each element of `BYTES`.
 const LENGTH: usize = 4;
 
-/// At most one element more than expected: that is enough to know, and an empty one takes eight times its bytes.
+/// Reads at most one element more than expected: that suffices to detect too many, and an empty element takes eight
+/// times its bytes.
 fn read_strings(mut bytes: Bytes, expected: usize) -> Result<Vec<Bytes>, TensorError> {
     let mut elements = Vec::new();
     while elements.len() <= expected
@@ -319,7 +319,7 @@ fn read_strings(mut bytes: Bytes, expected: usize) -> Result<Vec<Bytes>, TensorE
 fn write_strings(elements: &[Bytes]) -> Bytes {
     let mut bytes = BytesMut::new();
     for element in elements {
-        // A request's body is far smaller than 4 GiB, and so is what a model makes of it.
+        // The body of a request is far smaller than 4 GiB, and so is the output of a model.
         let length = u32::try_from(element.len()).unwrap_or(u32::MAX);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(element);
@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    // A body's bytes start anywhere; ONNX Runtime's kernels may not.
+    // The bytes of a body may start anywhere; ONNX Runtime's kernels require alignment.
     #[test]
     fn elements_are_aligned_wherever_their_bytes_come_from() {
         let mut body = vec![0_u8; 33];

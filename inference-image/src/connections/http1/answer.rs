@@ -1,4 +1,4 @@
-//! The bytes of an answer.
+//! The bytes of a response.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -10,17 +10,17 @@ use std::io;
 use std::time::SystemTime;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// Whether the connection ends with it.
+/// Whether the connection ends after it.
 pub(super) fn closes(response: &Response<Body>) -> bool {
     let said = response.headers().get(header::CONNECTION);
     said.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
-/// Writes an answer; the client learns from it whether the connection `closes` after it.
+/// Writes a response, which tells the client whether the connection `closes` after it.
 ///
 /// # Errors
-/// When the connection breaks, or the answer's body, or that is not as long as it says: what follows would be read as a
-/// part of it.
+/// When the connection or the body of the response breaks, or the body is not as long as it says: what follows would
+/// be taken for a part of it.
 pub(super) async fn write(
     mut stream: impl AsyncWrite + Unpin,
     response: Response<Body>,
@@ -63,14 +63,14 @@ fn wrong_length() -> io::Error {
     io::Error::other("an answer's body is not as long as it says")
 }
 
-/// How the end of a body is known.
+/// How the client recognises the end of a body.
 enum Framing {
     None,
     Length(u64),
     Chunked,
 }
 
-/// A part of the body behind what is to be written before it.
+/// A part of the body, after what is to be written before it.
 fn framed(mut before: BytesMut, data: Bytes, framing: &Framing) -> impl Buf + use<> {
     let mut after: &[u8] = b"";
     if matches!(framing, Framing::Chunked) && !data.is_empty() {
@@ -115,7 +115,7 @@ fn lines(status: StatusCode, mut headers: HeaderMap, framing: &Framing, closes: 
 }
 
 thread_local! {
-    /// The second since 1970 and its date, which is written once.
+    /// The current second since 1970 and its date, which is formatted once.
     static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    // Otherwise its client takes the next answer for a part of it.
+    // Otherwise the client takes the next response for a part of this one.
     #[tokio::test]
     async fn a_body_that_is_not_as_long_as_it_says_breaks_the_connection() {
         for (body, holds) in [("ab", false), ("abc", true), ("abcd", false)] {

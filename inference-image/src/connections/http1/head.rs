@@ -1,4 +1,4 @@
-//! A request's head: whether it is one of those that are served here, and what it says. Pure.
+//! The head of a request: whether it is served here, and what it says. Pure.
 
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Method, Request, Uri, request};
@@ -6,12 +6,12 @@ use bytes::{Bytes, BytesMut};
 use httparse::Status;
 use std::mem::MaybeUninit;
 
-/// Most headers of a request; who sends more is hyper's.
+/// Maximum number of headers; a request with more is left to hyper.
 const MAX_HEADERS: usize = 64;
 
-/// What the bytes that have been read begin with.
+/// What the bytes read so far begin with.
 pub(super) enum Head {
-    /// Not a whole head.
+    /// An incomplete head.
     Partial,
     /// A request that is served here.
     Plain(Box<Plain>),
@@ -19,15 +19,15 @@ pub(super) enum Head {
     Other,
 }
 
-/// A GET or POST with a body of announced length, or none.
+/// A GET or POST with a body of known length, or none.
 pub(super) struct Plain {
     pub(super) head: request::Parts,
     /// Bytes of its body.
     pub(super) length: u64,
 }
 
-/// Takes a whole head of at most `max` bytes out of `buffer`; leaves there what is not served here. Whatever is
-/// unusual is left to hyper, which knows what to answer.
+/// Takes a complete head of at most `max` bytes out of `buffer`; leaves it there if it is not served here. Anything
+/// unusual is left to hyper, which knows how to respond.
 pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
@@ -50,7 +50,7 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     let Some(body) = body_length(request.headers) else {
         return Head::Other;
     };
-    // As places in the buffer, out of which the values are cut without a copy.
+    // As positions in the buffer, from which the values are cut without a copy.
     let start = buffer.as_ptr() as usize;
     let place = |part: &[u8]| {
         let from = part.as_ptr() as usize - start;
@@ -73,8 +73,8 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     }
 }
 
-/// What fuzzers feed: whether any bytes begin with a head that is served here. Nothing of them may get lost, and less of
-/// them must not be understood in another way.
+/// For fuzzers: whether the bytes begin with a head that is served here. No byte may get lost, and a prefix must not
+/// be understood differently.
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> bool {
     const MAX: usize = 1 << 12;
@@ -108,13 +108,13 @@ fn parts(method: Method, bytes: &Bytes, path: Span, places: &[(Span, Span)]) -> 
     Some(request.into_parts().0)
 }
 
-/// Whether a path is one of gRPC's, `/package.Service/Method`: calls whose answers may go on for ever.
+/// Whether the path is gRPC's, `/package.Service/Method`: such calls may go on for ever.
 fn is_grpc(path: &str) -> bool {
     let service = path[1..].split_once('/').map(|(service, _)| service);
     service.is_some_and(|service| service.contains('.'))
 }
 
-/// Bytes of the body; `None` if that is told in another way, or more is asked for than an answer.
+/// The length of the body; `None` if it is given in another way, or the request asks for more than a response.
 fn body_length(headers: &[httparse::Header<'_>]) -> Option<u64> {
     let mut length = None;
     for header in headers {
@@ -140,7 +140,7 @@ fn body_length(headers: &[httparse::Header<'_>]) -> Option<u64> {
     Some(length.unwrap_or(0))
 }
 
-/// A number of digits alone: `+1` and ` 1` are no lengths (RFC 9110, section 8.6).
+/// Only digits: `+1` and ` 1` are not lengths (RFC 9110, section 8.6).
 fn digits(value: &[u8]) -> Option<u64> {
     let is_short = (1..=15).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     is_short.then(|| {
@@ -192,7 +192,7 @@ mod tests {
         assert!(matches!(take(&mut buffer, whole.len() - 1), Head::Other));
     }
 
-    // Two readers that see different ends of a request are how one is smuggled behind another.
+    // If two servers see different ends of a request, another request can be smuggled in behind it.
     #[test]
     fn whatever_is_unusual_is_left_to_hyper_as_it_came() {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));

@@ -1,11 +1,12 @@
-//! HTTP/1.1 as nearly all requests speak it: GET or POST, a body of announced length. One after the other is read,
-//! answered and its body given straight to the buffer that its tensors will lie in, which spares a copy and the
-//! bookkeeping of a protocol that can do more. With the first request that is anything else (chunked, `Expect`,
-//! HTTP/1.0, gRPC, not well-formed, …) the connection is handed on, with all that has been read, to hyper.
+//! HTTP/1.1 as nearly all requests use it: GET or POST with a body of known length. Requests are read and answered
+//! one after the other, and the body is read straight into the buffer that will hold its tensors, which saves a copy
+//! and the bookkeeping of a more general implementation. At the first request that is anything else (chunked,
+//! `Expect`, HTTP/1.0, gRPC, malformed, …) the connection, with all that has been read from it, is handed over to
+//! hyper.
 //!
 //! - `head`: the bytes of a request's head, pure.
-//! - `wire`: the connection's bytes, which a request's body and its connection take turns to read.
-//! - `answer`: the bytes of an answer.
+//! - `wire`: the bytes of the connection, read in turns by the body of a request and by the connection.
+//! - `response`: the bytes of a response.
 
 mod answer;
 mod head;
@@ -29,11 +30,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use wire::Wire;
 
-/// How it went on.
+/// How the connection continues.
 pub(super) enum Next {
     /// The connection has ended.
     Ended,
-    /// What comes next on it is hyper's.
+    /// What comes next is for hyper.
     Other(Box<Stream>),
 }
 
@@ -80,10 +81,10 @@ async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Res
             return Ok(Some(head));
         }
         let read = tokio::select! {
-            // The request first: one that has arrived is answered.
+            // The request comes first: one that has arrived is answered.
             biased;
             read = wire.read_ahead() => read?,
-            // One that has begun to arrive has its time for that.
+            // A request that has begun to arrive gets the time for that.
             () = activity.retirement().begun(), if wire.is_clear() => return Ok(None),
         };
         if read == 0 {
@@ -92,7 +93,7 @@ async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Res
     }
 }
 
-/// The answer to a request; `None` if its client leaves before there is one.
+/// The response to a request; `None` if its client disconnects before there is one.
 async fn answered(
     plain: Plain,
     wire: &Arc<Wire>,
@@ -116,13 +117,13 @@ async fn answered(
     .await
 }
 
-/// Reads the rest of a body that was refused, for the same reason as [`super::hyper_body`], and so that the next request can
+/// Reads the rest of a refused body, for the reason given in [`super::discard`], and so that the next request can
 /// follow; `false` if that takes too long.
 async fn discarded(wire: &Arc<Wire>, activity: &Arc<Activity>) -> bool {
     if wire.left() == 0 {
         return true;
     }
-    // Meanwhile the connection is no idle one.
+    // The connection is not idle in the meantime.
     let _busy = activity.busy();
     let all = timeout(DISCARD, wire.discard()).await;
     matches!(all, Ok(Ok(())))

@@ -1,5 +1,5 @@
-//! The connection's bytes. While a request is served its body reads them, before and after that its connection does:
-//! they never read at the same time.
+//! The bytes of the connection. While a request is served, its body reads them; before and after, the connection
+//! does. They never read at the same time.
 
 use super::head::{self, Head};
 use crate::connections::stream::Stream;
@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-/// Bytes that are read at once where it is not known what comes.
+/// Bytes to read at once when it is unknown what comes.
 const AHEAD: usize = 16 << 10;
-/// Bytes of a frame, for who reads a body in frames.
+/// Frame size, for code that reads a body in frames.
 const FRAME: usize = 64 << 10;
 
 /// The socket, and what has been read of it.
@@ -24,11 +24,11 @@ pub(super) struct Wire(Mutex<Inner>);
 
 struct Inner {
     stream: Stream,
-    /// Read, and not taken yet.
+    /// Read but not consumed yet.
     ahead: BytesMut,
     /// The number of the current request.
     request: u64,
-    /// Bytes of its body that have not been taken yet.
+    /// Bytes of its body that have not been consumed yet.
     left: u64,
 }
 
@@ -46,7 +46,7 @@ impl Wire {
         self.0.lock()
     }
 
-    /// Gives the socket on, in middleware of it what has been read and not taken; `None` if a request still has it.
+    /// Hands the socket over, together with what has been read but not consumed; `None` if a request still uses it.
     pub(super) fn into_stream(self: Arc<Self>) -> Option<Stream> {
         let Inner { stream, ahead, .. } = Arc::into_inner(self)?.0.into_inner();
         Some(stream.behind(ahead))
@@ -58,19 +58,20 @@ impl Wire {
         if ahead.is_empty() {
             return Head::Partial;
         }
-        // A larger head is hyper's: here it would be read from its beginning with every piece that comes.
+        // A larger head is left to hyper: here it would be parsed from the beginning with every piece that arrives.
         head::take(ahead, max.min(AHEAD))
     }
 
-    /// Whether all that has been read has been taken.
+    /// Whether all that has been read has been consumed.
     pub(super) fn is_clear(&self) -> bool {
         self.lock().ahead.is_empty()
     }
 
-    /// Reads on; 0 if the client has left between two requests, in whatever way. An idle connection holds no buffer.
+    /// Reads on; 0 if the client disconnected between two requests, in whatever way. An idle connection holds no
+    /// buffer.
     ///
     /// # Errors
-    /// When it leaves within a request.
+    /// When it disconnects within a request.
     pub(super) async fn read_ahead(&self) -> io::Result<usize> {
         poll_fn(|context| {
             let inner = &mut *self.lock();
@@ -89,7 +90,7 @@ impl Wire {
         .await
     }
 
-    /// The body that follows the head which has just been taken.
+    /// The body that follows the head just consumed.
     pub(super) fn body(self: &Arc<Self>, length: u64) -> RequestBody {
         let inner = &mut *self.lock();
         inner.request += 1;
@@ -100,13 +101,14 @@ impl Wire {
         }
     }
 
-    /// Bytes of the body that nobody has taken.
+    /// Bytes of the body that have not been consumed.
     pub(super) fn left(&self) -> u64 {
         self.lock().left
     }
 
-    /// Ready when the client has left, while its request, whose body has been read, is served. What it sends
-    /// meanwhile is kept, up to a limit; if it ends its side behind that, it still waits.
+    /// Ready when the client has disconnected while its request, whose body has been read, is served. What the client
+    /// sends in the meantime is kept, up to a limit. If it closes its sending side after that, it is still waiting
+    /// for the response.
     pub(super) fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
         let inner = &mut *self.lock();
         while inner.left == 0 && inner.ahead.len() < AHEAD {
@@ -119,7 +121,7 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Reads and throws away what is left of the body.
+    /// Reads and discards the rest of the body.
     pub(super) async fn discard(&self) -> io::Result<()> {
         poll_fn(|context| {
             let inner = &mut *self.lock();
@@ -138,7 +140,7 @@ impl Inner {
         pin!(self.stream.read_buf(&mut self.ahead)).poll(context)
     }
 
-    /// Bytes of the body that have been read, as many as there are at once.
+    /// The bytes of the body that are available at once.
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         if self.ahead.is_empty() && ready!(self.poll_ahead(context))? == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -179,7 +181,7 @@ fn clamped(length: u64) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 
-/// The body of a request. Once the next one has come there is nothing left of it.
+/// The body of a request. It is empty once the next request has begun.
 #[derive(Clone)]
 pub(super) struct RequestBody {
     wire: Arc<Wire>,
@@ -187,13 +189,13 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Whether all of it is there already.
+    /// Whether all of it has arrived already.
     pub(super) fn has_come(&self) -> bool {
         let inner = self.wire.lock();
         inner.ahead.len() as u64 >= inner.left
     }
 
-    /// The connection's bytes, if some of them are of this body.
+    /// The bytes of the connection, if some of them belong to this body.
     fn rest(&self) -> Option<MutexGuard<'_, Inner>> {
         let inner = self.wire.lock();
         (inner.request == self.request && inner.left > 0).then_some(inner)
@@ -238,7 +240,7 @@ impl Body for RequestBody {
     }
 }
 
-/// For answers.
+/// For responses.
 impl AsyncWrite for &Wire {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.lock().stream).poll_write(context, bytes)

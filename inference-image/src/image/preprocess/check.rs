@@ -1,11 +1,11 @@
-//! What in `model.yaml` does not fit the model's input, or is impossible by itself. Pure.
+//! Checks of `model.yaml`: what does not fit the model's input, or is impossible in itself. Pure.
 
 use super::values::{Normalisation, Values};
 use crate::engine::Port;
 use crate::package::manifest::{ColorOrder, Filter, Preprocessing, Resize, Size};
 use crate::tensor::DataType;
 
-/// Channels that the model gets.
+/// The number of channels that the model gets.
 pub(super) const fn channel_count(order: ColorOrder) -> usize {
     match order {
         ColorOrder::Gray => 1,
@@ -13,7 +13,7 @@ pub(super) const fn channel_count(order: ColorOrder) -> usize {
     }
 }
 
-/// What the model's input makes of the 256 values of each channel.
+/// What becomes of the 256 values of each channel in the model's input.
 pub(super) fn values(steps: &Preprocessing, input: &Port) -> Result<Values, String> {
     // Channels of decoded images are in the order red, green, blue.
     let sources: &[usize] = match steps.color_order {
@@ -71,7 +71,7 @@ fn normalisation(steps: &Preprocessing, channels: usize) -> Result<Vec<Normalisa
     Ok(mean.into_iter().zip(std).map(channel).collect())
 }
 
-/// The size that comes out of the steps must be the size that goes into the model.
+/// The size that the steps produce must be the size that the model expects.
 pub(super) fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32>)) -> Result<(), String> {
     let zero = |size: &Size| size.width == 0 || size.height == 0;
     if wanted.0 == Some(0) || wanted.1 == Some(0) {
@@ -122,7 +122,7 @@ pub(super) fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32
     ))
 }
 
-/// What pre-processing makes must not be larger than what it may be made of.
+/// The images that pre-processing produces must not be larger than those that it accepts.
 pub(super) fn check_memory(steps: &Preprocessing, made: Option<Size>, max_pixels: u64) -> Result<(), String> {
     let square = |size: u32| Size {
         width: size,

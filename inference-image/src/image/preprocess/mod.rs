@@ -13,19 +13,18 @@ use crate::tensor::{InputError, InputProblem, Tensor};
 use check::{channel_count, check_memory, check_size, values};
 use values::{Elements, Values};
 
-/// A checked [`Preprocessing`] for one input of one model: building the tensor can only fail because of
-/// the images.
+/// A checked [`Preprocessing`] for one input of one model: after that, only the images can be at fault.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     steps: Preprocessing,
     values: Values,
-    /// Size that the model wants; `None` where it takes any.
+    /// The size that the model expects; `None` if it accepts any.
     size: (Option<u32>, Option<u32>),
     max_pixels: u64,
 }
 
 impl Pipeline {
-    /// Fits the steps to the model's input.
+    /// Checks the steps against the model's input.
     ///
     /// # Errors
     /// A sentence that says what in `model.yaml` does not fit the model.
@@ -60,11 +59,11 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Decodes images and makes a batch of them.
+    /// Decodes images and builds a batch of them.
     ///
     /// # Errors
-    /// When an image is none, is broken or too large, or has another size than the model or the images before
-    /// it; its index comes with the error.
+    /// When an image is unsupported, broken or too large, or its size differs from that of the model or of the images
+    /// before it; its index comes with the error.
     pub fn batch(&self, images: &[impl AsRef<[u8]>]) -> Result<Tensor, (usize, InputError)> {
         let mut batch = None;
         for (index, image) in images.iter().enumerate() {
@@ -76,15 +75,15 @@ impl Pipeline {
         Ok(self.finish(images.len(), size, elements))
     }
 
-    /// Decodes an image and makes a batch of one of it.
+    /// Decodes an image and builds a batch of one.
     ///
     /// # Errors
-    /// When the image is none, is broken or too large.
+    /// When the image is unsupported, broken or too large.
     pub fn tensor(&self, image: &[u8]) -> Result<Tensor, InputError> {
         self.batch(&[image]).map_err(|(_, error)| error)
     }
 
-    /// A black image of the size that the model takes; `None` where it takes any.
+    /// A black image of the size that the model expects; `None` if it accepts any.
     #[must_use]
     pub fn blank(&self) -> Option<Tensor> {
         let size = self.fixed_size()?;
@@ -95,8 +94,8 @@ impl Pipeline {
         Some(self.finish(1, size, elements))
     }
 
-    /// The size of every image after pre-processing; `None` if it depends on the image, so that two images may
-    /// not fit into one batch.
+    /// The size of every image after pre-processing; `None` if it depends on the image, so that two images may not
+    /// fit into one batch.
     #[must_use]
     pub fn fixed_size(&self) -> Option<Size> {
         let made = self.steps.crop.or(match self.steps.resize {
@@ -132,7 +131,7 @@ impl Pipeline {
         )
     }
 
-    /// Appends to a batch of `count` images, which the first one begins.
+    /// Appends to a batch of `count` images; the first one creates it.
     fn append(
         &self,
         image: View<'_>,
@@ -157,14 +156,14 @@ impl Pipeline {
             Layout::Nchw => [count as i64, channels, height, width],
             Layout::Nhwc => [count as i64, height, width, channels],
         };
-        // The shape is that of the pixels just arranged.
+        // The shape is that of the pixels just appended.
         elements
             .into_tensor(shape.to_vec())
             .unwrap_or_else(|| unreachable!("the pixels fill their own shape"))
     }
 }
 
-/// What a fuzzer calls with any bytes at all: decodes them, and resizes what comes out. Whether they were an
+/// For fuzzers, which call it with any bytes: decodes them and resizes the result. Returns whether they were an
 /// image.
 ///
 /// # Panics

@@ -59,7 +59,7 @@ fn channels_are_ordered_laid_out_and_normalised_as_said() {
     assert_eq!(tensor.shape(), [1, 1, 2, 3]);
 }
 
-/// Half-precision models take the same values, rounded.
+/// Half-precision models get the same values, rounded.
 #[test]
 fn a_half_precision_model_gets_half_precision() {
     let tensor = pipeline("{std: [3]}", &input(DataType::Fp16, &[-1, 3, 1, 2]))
@@ -188,7 +188,7 @@ fn a_tall_strip_is_resized_without_a_huge_image_in_between() {
     assert_eq!((values[0], values[200 * 200], values[2 * 200 * 200]), (1, 2, 3));
 }
 
-/// Whatever bytes come, decoding ends with an answer.
+/// Whatever the bytes are, decoding returns.
 #[test]
 fn damaged_images_never_panic() {
     let pipeline = pipeline(

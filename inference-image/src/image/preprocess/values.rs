@@ -1,7 +1,7 @@
 //! From pixels to the elements of a tensor: order of channels and dimensions, normalisation.
 //!
-//! A pixel's value has 256 possibilities, so what each becomes is computed once per channel. Looking it up
-//! needs no arithmetic, no conversion and no vector instructions: it takes as long as reading and writing.
+//! A pixel has 256 possible values, so the result for each is computed once per channel. A look-up needs no
+//! arithmetic, no conversion and no vector instructions: it takes as long as reading and writing.
 
 use crate::image::pixels::View;
 use crate::package::manifest::Layout;
@@ -9,15 +9,15 @@ use crate::tensor::{DataType, Tensor};
 use half::f16;
 use std::fmt;
 
-/// What a value becomes, in one channel of the tensor.
+/// What a value becomes in one channel of the tensor.
 #[derive(Clone)]
 pub(super) struct Channel<T> {
-    /// Its place in a pixel.
+    /// Its position in a pixel.
     source: usize,
     values: [T; 256],
 }
 
-/// What values become, in each channel of the tensor.
+/// What values become in each channel of the tensor.
 #[derive(Clone)]
 pub(super) enum Values {
     Uint8(Vec<Channel<u8>>),
@@ -51,7 +51,7 @@ impl fmt::Debug for Values {
 }
 
 impl Values {
-    /// One normalisation per channel; `sources` are the places of these channels in a pixel. `None` for another
+    /// One normalisation per channel; `sources` are the positions of these channels in a pixel. `None` for another
     /// datatype. Integers are not normalised.
     pub(super) fn new(
         datatype: DataType,
@@ -102,13 +102,13 @@ impl Values {
             (Self::Uint8(channels), Elements::Uint8(elements)) => arrange(channels, image, layout, elements),
             (Self::Fp16(channels), Elements::Fp16(elements)) => arrange(channels, image, layout, elements),
             (Self::Fp32(channels), Elements::Fp32(elements)) => arrange(channels, image, layout, elements),
-            // `with_capacity` made the elements.
+            // `with_capacity` has created the elements.
             _ => {}
         }
     }
 }
 
-/// The elements of a tensor that is being made.
+/// The elements of a tensor that is being built.
 pub(super) enum Elements {
     Uint8(Vec<u8>),
     Fp16(Vec<f16>),

@@ -1,5 +1,5 @@
-//! Compresses JSON that is answered, if the client asks for it and it is large. Answers of `/infer`, which come in
-//! parts, do so themselves.
+//! Compresses JSON responses if the client asks for it and they are large. Responses of `/infer`, which are sent in
+//! parts, are compressed by their own code.
 
 use crate::protocol::ApiError;
 use crate::protocol::body::Encoding;
@@ -11,16 +11,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body as _;
 
-/// Answers below this size are sent sooner than compressed: they are a few packets.
+/// A response below this size is sent sooner than compressed: it is a few packets.
 const WORTH: u64 = 16 << 10;
 
-/// Around a handler.
+/// Wraps a handler.
 pub(in crate::protocol) async fn layer(request: Request, next: Next) -> Result<Response, ApiError> {
     let accepted = Encoding::accepted(request.headers());
     compressed(next.run(request).await, accepted).await
 }
 
-/// The answer, compressed so if it is large and JSON.
+/// The response, compressed if it is large and JSON.
 ///
 /// # Errors
 /// When it cannot be compressed.
@@ -43,7 +43,7 @@ pub(in crate::protocol) async fn compressed(
     Ok(Response::from_parts(head, body))
 }
 
-/// The parts as one body, compressed beside the network, which must not wait for it.
+/// The parts as one body, compressed on another thread, so that the network does not wait.
 ///
 /// # Errors
 /// When they cannot be compressed.

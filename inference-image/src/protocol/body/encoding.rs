@@ -1,4 +1,4 @@
-//! gzip and deflate: of requests while they arrive, of answers when the client asks for it.
+//! gzip and deflate: of requests while they arrive, of responses if the client asks for it.
 
 use super::sink::{Full, Sink};
 use crate::protocol::error::Quoted;
@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
 use std::io::{self, Write};
 
-/// How a body is compressed. `deflate` is the format of zlib, as HTTP defines it.
+/// How a body is compressed. `deflate` is zlib's format, as HTTP defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol) enum Encoding {
     /// RFC 1952.
@@ -17,7 +17,7 @@ pub(in crate::protocol) enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding of that name, in any case; `Ok(None)` is none.
+    /// The encoding of this name, in any case; `Ok(None)` is no encoding.
     pub(in crate::protocol) fn parse(name: &str) -> Result<Option<Self>, String> {
         match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(None),
@@ -38,7 +38,7 @@ impl Encoding {
         }
     }
 
-    /// What an answer should be compressed with: the client's favourite of those that are understood.
+    /// The encoding for a response: the client's preference among those that are supported.
     pub(in crate::protocol) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let offers = headers.get_all(header::ACCEPT_ENCODING).iter();
         let offers = offers
@@ -61,7 +61,7 @@ impl Encoding {
         best.map(|(_, encoding)| encoding)
     }
 
-    /// The parts, compressed as one. Fast rather than small: what is sent is mostly floating-point numbers.
+    /// The parts, compressed as one. Fast rather than small: most of what is sent is floating-point numbers.
     pub(in crate::protocol) fn compress(self, parts: &[impl AsRef<[u8]>]) -> io::Result<Vec<u8>> {
         let all =
             |encoder: &mut dyn Write| parts.iter().try_for_each(|part| encoder.write_all(part.as_ref()));
@@ -80,7 +80,7 @@ impl Encoding {
     }
 }
 
-/// Puts what arrives into a sink, as it is or decompressed.
+/// Writes what arrives into a sink, as it is or decompressed.
 pub(in crate::protocol) enum Decoder {
     /// As it is.
     Plain(Sink),
@@ -90,18 +90,18 @@ pub(in crate::protocol) enum Decoder {
     Deflate(Box<ZlibDecoder<Inflated>>),
 }
 
-/// A sink as a writer, which remembers why it took no more.
+/// A sink as a writer, which remembers why it rejected data.
 pub(in crate::protocol) struct Inflated {
     sink: Sink,
     full: Option<Full>,
 }
 
-/// Why a body could not be taken.
+/// Why a body was rejected.
 #[derive(Debug)]
 pub(in crate::protocol) enum Refused {
-    /// There is no room for it.
+    /// It does not fit.
     Full(Full),
-    /// It is not compressed as it says.
+    /// It is not compressed as its header says.
     Broken(io::Error),
 }
 
@@ -129,7 +129,8 @@ impl Decoder {
         }
     }
 
-    /// Waits until there is room for so many bytes; what they unpack to is taken only if there is room at once.
+    /// Waits until there is memory for this many bytes. Decompressed bytes are accepted only if there is memory for
+    /// them at once.
     pub(super) async fn reserve(&mut self, more: usize) -> Result<(), Refused> {
         match self {
             Self::Plain(sink) => sink.reserve(more).await.map_err(Refused::Full),

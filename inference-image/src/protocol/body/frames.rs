@@ -1,5 +1,5 @@
-//! A response body of parts that are sent as they are, one after the other: the head of an answer and its
-//! tensors, without copying them together.
+//! A response body of parts that are sent as they are, one after the other: the head of a response and its tensors,
+//! without copying them together.
 
 use axum::http::HeaderMap;
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// The parts that are left.
+/// The remaining parts.
 pub(in crate::protocol) struct Frames {
     parts: std::vec::IntoIter<Bytes>,
     left: u64,

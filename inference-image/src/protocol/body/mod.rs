@@ -1,4 +1,4 @@
-//! Reads request bodies within limits: of one body, of all bodies in memory together, and of time.
+//! Reads request bodies within limits: on the size of a body, on all bodies in memory together, and on time.
 
 pub(super) mod compression;
 mod encoding;
@@ -22,15 +22,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::{timeout, timeout_at};
 
-/// How long is waited.
+/// How long to wait.
 #[derive(Clone, Copy)]
 struct Times {
     /// For a whole body.
     read: Duration,
-    /// For room in memory.
+    /// For memory.
     room: Duration,
-    /// While what is too large is read on and thrown away: most clients read no answer before they have sent
-    /// all, and closing the connection under them would destroy it.
+    /// While the rest of a rejected body is discarded.
     discard: Duration,
 }
 
@@ -39,14 +38,14 @@ const TIMES: Times = Times {
     room: Duration::from_secs(10),
     discard: Duration::from_secs(5),
 };
-/// Bodies in memory together may have this many times the size of the largest one.
+/// All bodies in memory together may be this many times as large as the largest single one.
 const BODIES: usize = 4;
-/// Reservation for a body whose length nobody has told; it takes more as it grows.
+/// Reservation for a body of unknown length; it grows with the body.
 const UNKNOWN: usize = 64 << 10;
-/// Most room for a body of which nothing has arrived yet.
+/// Largest reservation for a body before any of it has arrived.
 const AT_ONCE: usize = 256 << 10;
 
-/// Memory for the bodies of all requests that are under way or queued.
+/// Memory for the bodies of all requests that are in flight or queued.
 pub(super) struct Budget {
     blocks: Arc<Semaphore>,
     max_body: usize,
@@ -55,20 +54,20 @@ pub(super) struct Budget {
 
 /// A whole body.
 pub(super) struct Received {
-    /// The bytes; their memory is accounted for as long as there is any part of them.
+    /// The bytes; their memory is accounted for as long as any part of them exists.
     pub(super) bytes: Bytes,
-    /// Keeps it accounted for longer: as long as what was made of them.
+    /// Keeps it accounted for longer: as long as what was built from them.
     pub(super) room: Arc<Reservation>,
 }
 
 /// How a body is to be read.
 #[derive(Default)]
 pub(super) struct ReadOptions {
-    /// The byte that must be aligned as a tensor.
+    /// The byte that must be aligned like a tensor.
     pub(super) aligned_at: usize,
-    /// When nobody waits for the answer any more.
+    /// When the client stops waiting for the response.
     pub(super) deadline: Option<Instant>,
-    /// The way of its bytes without a copy, if there is one.
+    /// Reads its bytes without a copy, if that is possible.
     pub(super) zero_copy: Option<ZeroCopyBody>,
 }
 
@@ -83,7 +82,7 @@ impl Budget {
         }
     }
 
-    /// The same, with another time for a whole body.
+    /// The same, with another time limit for a whole body.
     pub(super) const fn in_at_most(mut self, time: Duration) -> Self {
         self.times.read = time;
         self
@@ -92,9 +91,9 @@ impl Budget {
     /// Reads a whole body, and decompresses it.
     ///
     /// # Errors
-    /// 413 if it is too large, 415 if it is compressed in another way than gzip or deflate, 408 if it takes too
-    /// long, 504 if it takes longer than the client waits, 503 if there is no room, 400 if the client breaks off
-    /// or it is not compressed as it says.
+    /// 413 if it is too large, 415 if it is compressed in another way than gzip or deflate, 408 if it takes too long,
+    /// 504 if it takes longer than the client waits, 503 if there is no memory for it, 400 if the client breaks off
+    /// or the body is not compressed as its header says.
     pub(super) async fn read(
         &self,
         headers: &HeaderMap,
@@ -106,7 +105,7 @@ impl Budget {
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > self.max_body) {
-            // Who asks first (`Expect: 100-continue`) is answered before anything is sent.
+            // A client that asks first (`Expect: 100-continue`) gets its response before it sends anything.
             if !headers.contains_key(header::EXPECT) {
                 self.discard(body).await;
             }
@@ -136,7 +135,7 @@ impl Budget {
         Ok(Received { bytes, room })
     }
 
-    /// What is not read in the end is its connection's business.
+    /// The connection takes care of what is not read in the end.
     async fn fill_zero_copy(
         &self,
         mut sink: Sink,
@@ -155,10 +154,10 @@ impl Budget {
         Ok(Received { bytes, room })
     }
 
-    /// Takes what has arrived, once there is room for it.
+    /// Accepts what has arrived, once there is memory for it.
     ///
     /// # Errors
-    /// Why it is not taken.
+    /// Why it is rejected.
     pub(super) async fn push(&self, decoder: &mut Decoder, data: &[u8]) -> Result<(), Refused> {
         let room = timeout(self.times.room, decoder.reserve(data.len())).await;
         room.unwrap_or(Err(Refused::Full(Full::Memory)))?;
@@ -170,7 +169,7 @@ impl Budget {
         self.max_body
     }
 
-    /// A buffer for what is expected, once there is room for its beginning.
+    /// A buffer for the expected bytes, once there is memory for the first of them.
     ///
     /// # Errors
     /// 503 if there is none in time.
@@ -183,7 +182,7 @@ impl Budget {
         Ok(Sink::new(expected, aligned_at, self.max_body, room))
     }
 
-    /// Gives up reading when it takes too long.
+    /// Stops reading when it takes too long.
     ///
     /// # Errors
     /// Those of `reading`, 408, and 504 when the deadline passes.
@@ -218,7 +217,7 @@ impl Budget {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// Why a body was not taken.
+    /// Why a body was rejected.
     pub(super) fn refused(&self, refused: Refused) -> ApiError {
         match refused {
             Refused::Full(Full::Limit) => self.too_large(),
@@ -333,7 +332,7 @@ mod tests {
         );
     }
 
-    /// Without this, a few large uploads end the server for want of memory.
+    /// Without this, a few large uploads would exhaust the memory and end the server.
     #[tokio::test]
     async fn bodies_wait_for_room_and_are_turned_away_without_it() {
         let budget = budget(1 << 20);
@@ -355,7 +354,7 @@ mod tests {
         assert_eq!(read().await.unwrap().bytes, "x");
     }
 
-    // Otherwise four connections could keep everybody else out.
+    // Otherwise four connections could keep all others out.
     #[tokio::test]
     async fn who_announces_large_bodies_and_sends_nothing_keeps_nobody_out() {
         let budget = Budget::new(1 << 20);
@@ -371,7 +370,7 @@ mod tests {
         assert_eq!(whole.bytes.len(), 1 << 20);
     }
 
-    // A deadline that is over is told as such also to those who wait for room.
+    // Requests that wait for memory must learn that their deadline has passed, too.
     #[tokio::test]
     async fn nobody_waits_for_room_longer_than_for_the_answer() {
         let budget = Budget::new(10);
@@ -386,7 +385,7 @@ mod tests {
         assert_eq!(read.await.map(|_| ()).unwrap_err().status().as_u16(), 504);
     }
 
-    // A client that leaves must not free the memory of what waits in the queue.
+    // A client that disconnects must not free the memory of a job that waits in the queue.
     #[tokio::test]
     async fn room_is_taken_as_long_as_there_is_any_part_of_the_body() {
         let budget = Budget::new(1 << 20);

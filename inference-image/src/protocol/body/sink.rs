@@ -1,5 +1,5 @@
-//! Where a body's bytes are gathered: one buffer whose tensors are aligned, within the limit and the room in
-//! memory that was given to it.
+//! Where the bytes of a body are collected: one buffer whose tensors are aligned, within its limit and its
+//! reservation of memory.
 
 use crate::protocol::ZeroCopyBody;
 use crate::tensor::aligned;
@@ -8,15 +8,15 @@ use std::io;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Reservation is counted in blocks of this size, since a semaphore counts in 32 bits.
+/// Reservations are counted in blocks of this size, since a semaphore counts in 32 bits.
 const BLOCK: usize = 4096;
 
-/// Blocks for that many bytes.
+/// Blocks for this many bytes.
 pub(super) fn blocks(length: usize) -> u32 {
     u32::try_from(length / BLOCK + 1).unwrap_or(u32::MAX)
 }
 
-/// A part of the memory for bodies; given back when this is dropped.
+/// A part of the memory for bodies; released when this is dropped.
 pub(in crate::protocol) struct Reservation {
     blocks: Arc<Semaphore>,
     permit: OwnedSemaphorePermit,
@@ -27,25 +27,25 @@ impl Reservation {
         Self { blocks, permit }
     }
 
-    /// Bytes that are taken, at least those of the body.
+    /// Reserved bytes, at least as many as the body has.
     pub(in crate::protocol) fn bytes(&self) -> usize {
         self.permit.num_permits() * BLOCK
     }
 
-    /// Blocks that a body of that length needs more.
+    /// Additional blocks that a body of this length needs.
     fn missing(&self, length: usize) -> u32 {
         let missing = (blocks(length) as usize).saturating_sub(self.permit.num_permits());
         u32::try_from(missing).unwrap_or(u32::MAX)
     }
 
-    /// Takes as much more as a body of that length needs, if it is there.
+    /// Reserves what a body of this length needs in addition, if it is available.
     fn grow(&mut self, length: usize) -> Result<(), Full> {
         let more = Arc::clone(&self.blocks).try_acquire_many_owned(self.missing(length));
         self.permit.merge(more.map_err(|_| Full::Memory)?);
         Ok(())
     }
 
-    /// The same, once it is there.
+    /// The same, once it is available.
     async fn grown(&mut self, length: usize) -> Result<(), Full> {
         let more = Arc::clone(&self.blocks).acquire_many_owned(self.missing(length));
         self.permit.merge(more.await.map_err(|_| Full::Memory)?);
@@ -53,10 +53,10 @@ impl Reservation {
     }
 }
 
-/// Why no more bytes are taken.
+/// Why no more bytes are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::protocol) enum Full {
-    /// There are as many as a body may have.
+    /// The body has its maximum size.
     Limit,
     /// Other bodies fill the memory.
     Memory,
@@ -71,8 +71,8 @@ pub(in crate::protocol) struct Sink {
 }
 
 impl Sink {
-    /// A buffer for `expected` bytes that may grow up to `limit`. It lies in one piece from the start, but takes
-    /// `room` and memory only as bytes arrive: who announces a large body and sends none keeps nobody out.
+    /// A buffer for `expected` bytes that may grow up to `limit`. It is contiguous from the start, but reserves and
+    /// uses memory only as bytes arrive: a client that announces a large body and sends none keeps nobody out.
     pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Reservation) -> Self {
         let buffer = aligned(expected, aligned_at);
         Self {
@@ -83,29 +83,29 @@ impl Sink {
         }
     }
 
-    /// Waits until there is room for `more` bytes.
+    /// Waits until there is memory for `more` bytes.
     pub(super) async fn reserve(&mut self, more: usize) -> Result<(), Full> {
         let length = (self.buffer.len() + more).min(self.limit);
         if self.room.missing(length) > 0 {
-            // In few steps: each takes as much again as there is.
+            // In few steps: each doubles the reservation.
             let step = (self.buffer.len() * 2).min(self.buffer.capacity());
             self.room.grown(length.max(step)).await?;
         }
         Ok(())
     }
 
-    /// Bytes that are there.
+    /// Bytes so far.
     pub(super) fn len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Appends what can be read of a body of the expected length, as far as there is room for it; 0 at its end.
+    /// Appends what can be read of a body of the expected length, as far as memory is reserved for it; 0 at its end.
     pub(super) async fn append(&mut self, body: &ZeroCopyBody) -> io::Result<usize> {
         let room = self.room.bytes() - self.buffer.len();
         body.append(&mut self.buffer, room).await
     }
 
-    /// Appends, in place as long as no more than expected comes.
+    /// Appends; without a copy as long as no more than expected arrives.
     pub(super) fn push(&mut self, data: &[u8]) -> Result<(), Full> {
         let length = self.buffer.len() + data.len();
         if length > self.limit {
@@ -122,7 +122,7 @@ impl Sink {
         Ok(())
     }
 
-    /// The bytes, and their room: it is taken as long as there is any part of them, or of the room itself.
+    /// The bytes and their reservation, which lasts as long as any part of them, or the reservation itself, exists.
     pub(in crate::protocol) fn finish(self) -> (Bytes, Arc<Reservation>) {
         let room = Arc::new(self.room);
         let accounted = Accounted {
@@ -133,7 +133,7 @@ impl Sink {
     }
 }
 
-/// Bytes with their room: a queued job may outlive the request that it is from.
+/// Bytes with their reservation: a queued job may outlive its request.
 struct Accounted {
     buffer: BytesMut,
     _room: Arc<Reservation>,

@@ -1,5 +1,5 @@
-//! A request's body that can be read straight into the buffer where its tensors will lie. It is an extension of
-//! requests over connections that have such bodies; who does not look for it reads the body as usual.
+//! A zero-copy body: it can be read straight into the buffer that will hold its tensors. It is an extension of
+//! requests on connections that support it; code that does not look for it reads the body as usual.
 
 use bytes::BytesMut;
 use std::future::poll_fn;
@@ -7,13 +7,13 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Where the bytes come from. Clones read the same bytes; each byte is given once.
+/// Where the bytes come from. Clones read the same bytes; each byte is returned once.
 #[derive(Clone)]
 pub struct ZeroCopyBody(Arc<dyn ZeroCopySource>);
 
-/// A body's bytes, in their order.
+/// The bytes of a body, in order.
 pub trait ZeroCopySource: Send + Sync {
-    /// Appends at most so many bytes to the buffer, without making it larger; 0 at the body's end.
+    /// Appends at most `most` bytes to the buffer, without making it larger; 0 at the end of the body.
     ///
     /// # Errors
     /// When the client breaks off.

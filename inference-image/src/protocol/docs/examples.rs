@@ -1,4 +1,4 @@
-//! Inputs that each model takes, for requests that can be copied: out of the page and of `/openapi.json`.
+//! Inputs that each model accepts, for requests that can be copied from the page and from `/openapi.json`.
 
 use crate::engine::Port;
 use crate::models::Model;
@@ -6,7 +6,7 @@ use crate::tensor::{DataType, element_count};
 use modelservice_contract::TensorSpec;
 use serde_json::{Map, Value, json};
 
-/// The model's inputs in a size that it takes. Where nothing says what size that is, any dimension is 1.
+/// The inputs of the model in a size that it accepts. A dimension of unknown size is 1.
 pub(in crate::protocol) fn inputs(model: &Model) -> Vec<TensorSpec> {
     let image = model.classifier().and_then(|classifier| classifier.blank());
     let sized = |(index, port): (usize, &Port)| {
@@ -20,7 +20,7 @@ pub(in crate::protocol) fn inputs(model: &Model) -> Vec<TensorSpec> {
     model.signature().inputs.iter().enumerate().map(sized).collect()
 }
 
-/// A request of the Open Inference Protocol with zeros, if it is short and the model speaks JSON.
+/// A request of the Open Inference Protocol with zeros, if it is short and the model has a JSON form.
 pub(in crate::protocol) fn infer(model: &Model, max_elements: usize) -> Option<Value> {
     let inputs = zeros(model, max_elements)?.into_iter().map(|(input, zero)| {
         let data = vec![zero; element_count(&input.shape).unwrap_or_default()];
@@ -44,7 +44,7 @@ pub(in crate::protocol) fn predict(model: &Model, max_elements: usize) -> Option
     Some(json!({ "inputs": columns }))
 }
 
-/// The inputs and what an element of each is, if they are short and the model speaks JSON.
+/// The inputs and an element of each, if they are short and the model has a JSON form.
 fn zeros(model: &Model, max_elements: usize) -> Option<Vec<(TensorSpec, Value)>> {
     let signature = model.signature();
     let is_binary = |port: &Port| matches!(port.datatype, DataType::Fp16 | DataType::Bf16);

@@ -1,4 +1,4 @@
-//! What the server tells of itself to people: its description as OpenAPI, and the page to try the models from a browser.
+//! Documentation that the server itself offers: its OpenAPI description, and a page to try the models from a browser.
 
 mod examples;
 mod openapi;

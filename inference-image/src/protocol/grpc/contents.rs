@@ -1,4 +1,4 @@
-//! A tensor's elements in `InferTensorContents`: one list for each family of types, packed in one piece or
+//! The elements of a tensor in `InferTensorContents`: one list for each family of types, packed in one piece or
 //! several, or one element at a time.
 
 use super::wire::{Fields, Malformed, Value, varint};
@@ -13,18 +13,18 @@ enum Kind {
     Fixed64,
 }
 
-/// The list that holds a type's elements.
+/// The list that holds the elements of a type.
 struct List<'a> {
     number: u32,
     name: &'static str,
     kind: Kind,
     datatype: DataType,
     contents: &'a [u8],
-    /// Elements that the shape holds.
+    /// Number of elements that the shape holds.
     count: usize,
 }
 
-/// Reads the tensor of `contents`, which lie in `message`.
+/// Reads the tensor from `contents`, which are a part of `message`.
 ///
 /// # Errors
 /// What is wrong with them.
@@ -94,7 +94,7 @@ impl List<'_> {
         shape: Vec<i64>,
         convert: impl Fn(u64) -> Option<T>,
     ) -> Result<Tensor, String> {
-        // No more memory for a promise than what has been sent can fill.
+        // Do not allocate more memory for announced elements than the sent bytes can fill.
         let mut elements = Vec::with_capacity(self.count.min(self.contents.len()));
         let mut push = |bits: u64| {
             if elements.len() == self.count {
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(tensor(&contents, DataType::Bytes, &[2]), Ok(strings.unwrap()));
     }
 
-    // Protocol Buffers lets a sender choose; some libraries never pack.
+    // Protocol Buffers leaves the choice to the sender; some libraries never pack.
     #[test]
     fn a_list_may_come_unpacked_or_in_pieces() {
         let expected = Tensor::from_vec(vec![3], vec![1.0_f32, 2.0, 3.0]).unwrap();

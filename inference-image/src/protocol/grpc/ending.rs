@@ -1,6 +1,6 @@
-//! How calls end that could go on for ever: with their connection, so that it and the server can leave. They get
-//! UNAVAILABLE, which is what gRPC's own servers end calls with that outlive a connection's age
-//! (MAX_CONNECTION_AGE_GRACE), and what clients take for "the same again, elsewhere"
+//! Ends calls that could go on for ever, together with their connection, so that the connection and the server can
+//! close. Such calls get UNAVAILABLE, which gRPC's own servers use for calls that outlive the age of a connection
+//! (MAX_CONNECTION_AGE_GRACE) and which clients take for "try again elsewhere"
 //! (<https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md>).
 
 use super::message;
@@ -18,7 +18,7 @@ use hyper::body::{Body as HttpBody, Frame};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Waits until the connection retires; for ever where there is none.
+/// Waits until the connection retires; for ever if there is none.
 pub(super) async fn retired(connection: Option<Retirement>) {
     match connection {
         Some(connection) => connection.begun().await,
@@ -37,7 +37,7 @@ pub(super) fn unavailable(why: &str) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
-/// Around services whose answers end only when their clients want it.
+/// Wraps services whose responses end only when their clients end them.
 pub(super) async fn layer(mut request: Request, next: Next) -> Response {
     let connection = request.extensions_mut().remove();
     let response = next.run(request).await;
@@ -49,10 +49,10 @@ pub(super) async fn layer(mut request: Request, next: Next) -> Response {
     })
 }
 
-/// A body until its connection retires.
+/// A body that ends when its connection retires.
 struct Until {
     body: Body,
-    /// `None` when it has.
+    /// `None` when it has retired.
     retired: Option<BoxFuture<'static, ()>>,
 }
 

@@ -1,4 +1,4 @@
-//! gRPC's health service: of the server as a whole and of each of its services, as the lifecycle stands
+//! gRPC's health service: the status of the server as a whole and of each of its services follows the lifecycle
 //! (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 
 use super::SERVICE;
@@ -57,8 +57,8 @@ impl Health for OfLifecycle {
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    /// The status now and after each change; the stream ends when the server leaves, since it would keep it from
-    /// leaving.
+    /// The status now and after each change. The stream ends when the server shuts down, since it would otherwise
+    /// prevent that.
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,

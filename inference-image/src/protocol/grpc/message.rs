@@ -1,4 +1,4 @@
-//! gRPC's framing: a message after its length, errors as a status in the trailers, deadlines in a header
+//! gRPC's framing: each message after its length, errors as a status in the trailers, deadlines in a header
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
 use crate::protocol::ApiError;
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Bytes before a message: whether it is compressed, and its length.
+/// Bytes in front of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Refuses what is no gRPC call.
+/// Refuses requests that are not gRPC calls.
 ///
 /// # Errors
-/// 415 of HTTP.
+/// HTTP status 415.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -36,7 +36,7 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
 /// When the caller stops waiting.
 ///
 /// # Errors
-/// If the header is not of the form that gRPC defines.
+/// If the header does not have the form that gRPC defines.
 pub(super) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, ApiError> {
     let Some(value) = headers.get(GRPC_TIMEOUT) else {
         return Ok(None);
@@ -70,7 +70,7 @@ fn timeout(text: &str) -> Option<Duration> {
 /// The messages of a call, as they arrive.
 pub(super) struct Messages {
     body: Body,
-    /// What has arrived behind the last message.
+    /// What has arrived after the last message.
     rest: Bytes,
 }
 
@@ -96,7 +96,8 @@ impl Messages {
         Ok(true)
     }
 
-    /// Reads a message. `align` tells from its beginning which byte of it should be aligned as a tensor.
+    /// Reads a message. `align` finds out, from the beginning of the message, which byte should be aligned like a
+    /// tensor.
     ///
     /// # Errors
     /// As [`Budget::read`].
@@ -136,7 +137,7 @@ impl Messages {
     }
 }
 
-/// Reads the one message of a call, and waits for the end of its body. For `align` see [`Messages::read`].
+/// Reads the only message of a call, and waits for the end of its body. For `align` see [`Messages::read`].
 ///
 /// # Errors
 /// As [`Budget::read`].
@@ -182,10 +183,10 @@ fn prefix(headers: &HeaderMap, start: &[u8]) -> Result<(Option<Encoding>, usize)
     Ok((Some(encoding.ok_or_else(refused)?), length))
 }
 
-/// A message of these parts, in parts: its length goes before it.
+/// A message of these parts, in parts, with its length in front.
 ///
 /// # Errors
-/// If it is larger than 4 GiB, which the limits on what is read keep far away.
+/// If it is larger than 4 GiB, far beyond the limits on requests.
 pub(super) fn framed(parts: Vec<Bytes>) -> Result<Vec<Bytes>, ApiError> {
     let length: usize = parts.iter().map(Bytes::len).sum();
     let announced =
@@ -199,7 +200,7 @@ pub(super) fn framed(parts: Vec<Bytes>) -> Result<Vec<Bytes>, ApiError> {
     Ok(all)
 }
 
-/// The answer to a call, with one message of these parts.
+/// The response to a call, with one message of these parts.
 pub(super) fn answer(parts: Vec<Bytes>) -> Response {
     match framed(parts) {
         Ok(parts) => response(Body::new(Frames::new(parts).trailers(success()))),
@@ -207,34 +208,34 @@ pub(super) fn answer(parts: Vec<Bytes>) -> Response {
     }
 }
 
-/// An answer with this body, which ends in a status.
+/// A response with this body, which ends in a status.
 pub(super) fn response(body: Body) -> Response {
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
 }
 
-/// The status that nothing went wrong.
+/// The status of success.
 pub(super) fn success() -> HeaderMap {
     HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))])
 }
 
-/// An error as an answer: a status, in the headers since nothing follows them.
+/// An error as a response: the status is in the headers, since nothing follows them.
 pub(super) fn failure(error: &ApiError) -> Response {
     error.log();
     status(error).into_http::<Body>()
 }
 
-/// An error as the end of an answer.
+/// An error as the end of a response.
 pub(super) fn trailers(error: &ApiError) -> HeaderMap {
     error.log();
     let mut trailers = HeaderMap::with_capacity(3);
     if status(error).add_header(&mut trailers).is_err() {
-        // A message that no header can hold, though it is escaped.
+        // A message that does not fit into a header even when escaped.
         trailers.insert(Status::GRPC_STATUS, (Code::Internal as i32).into());
     }
     trailers
 }
 
-/// The status of an error, with the time of another try where there is one.
+/// The status of an error, with the time to try again if there is one.
 pub(super) fn status(error: &ApiError) -> Status {
     let code = match error.status() {
         StatusCode::NOT_FOUND => Code::NotFound,

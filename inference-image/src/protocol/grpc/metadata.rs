@@ -1,4 +1,4 @@
-//! The calls that tell of the server and its models.
+//! Calls that describe the server and its models.
 
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::{

@@ -1,6 +1,6 @@
-//! The Open Inference Protocol over gRPC. `ModelInfer` reads its message into one buffer with aligned tensors
-//! and sends its outputs from where they lie, so that no general codec stands between the network and the
-//! engine; the other calls take and give whole messages.
+//! The Open Inference Protocol over gRPC. `ModelInfer` reads its message into one buffer with aligned tensors and
+//! sends its outputs from where they are, so that no general codec stands between the network and the engine. The
+//! other calls use whole messages.
 
 mod contents;
 mod ending;
@@ -43,7 +43,7 @@ pub(super) use message::receive;
 pub(super) use request::first_tensor_at;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
-/// The path of the call that most requests are.
+/// The path of the most frequent call.
 pub(super) const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// The calls of the service, of health and of reflection.
@@ -68,7 +68,7 @@ pub(super) fn router(lifecycle: &Lifecycle) -> Router<Arc<Api>> {
         .merge(others.layer(from_fn(ending::layer)))
 }
 
-/// A call with one message and one answer.
+/// A call with one message in each direction.
 fn unary<Q, A>(call: fn(&Api, Q) -> Result<A, ApiError>) -> MethodRouter<Arc<Api>>
 where
     Q: Message + Default + 'static,
@@ -107,7 +107,7 @@ async fn infer(api: &Api, arrived: Instant, headers: &HeaderMap, body: Body) -> 
     answer(api, arrived, deadline, &received, &envelope, None).await
 }
 
-/// The answer to the `ModelInferRequest` in `received`, in parts; with one more parameter, if there is one.
+/// The response to the `ModelInferRequest` in `received`, in parts; with one more parameter, if there is one.
 async fn answer(
     api: &Api,
     arrived: Instant,
@@ -150,7 +150,7 @@ pub(super) fn parse(message: &Bytes, signature: &Signature) -> Result<inference:
     Envelope::read(message).request(message, signature)
 }
 
-/// Frames what a call gives.
+/// Frames the result of a call.
 async fn called(headers: &HeaderMap, call: impl Future<Output = Result<Vec<Bytes>, ApiError>>) -> Response {
     if let Err(error) = message::check(headers) {
         return error.into_response();
@@ -161,7 +161,7 @@ async fn called(headers: &HeaderMap, call: impl Future<Output = Result<Vec<Bytes
     }
 }
 
-/// Calls of Triton that change what is loaded or use its host's memory, and those that do not exist.
+/// Calls of Triton that load or unload models or use the memory of the host, and calls that do not exist.
 async fn not_implemented(Path(call): Path<String>, headers: HeaderMap) -> Response {
     let message = format!("{call} is not implemented; docs/server.md lists the calls");
     let error = ApiError::new(StatusCode::NOT_IMPLEMENTED, message);

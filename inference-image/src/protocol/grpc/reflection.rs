@@ -1,5 +1,5 @@
-//! gRPC's reflection: which services there are and what their messages look like, in both of its versions, since
-//! tools speak one or the other.
+//! gRPC's reflection: the services and their messages, in both versions of the reflection service, since tools use
+//! one or the other.
 
 use crate::protocol::Api;
 use axum::Router;
@@ -19,7 +19,7 @@ fn builder() -> Builder<'static> {
 
 pub(super) fn router() -> Router<Arc<Api>> {
     services().unwrap_or_else(|error| {
-        // The descriptors are compiled in, so that a test would have shown it.
+        // The descriptors are compiled in; a test would have caught this.
         tracing::error!("gRPC reflection is not available: {error}");
         Router::new()
     })

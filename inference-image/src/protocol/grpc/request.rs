@@ -1,4 +1,4 @@
-//! A `ModelInferRequest`: read where it lies in the message, then fitted to the model.
+//! A `ModelInferRequest`: read where it is in the message, then checked against the model.
 
 use super::contents;
 use super::wire::{Fields, Malformed, Value, varint};
@@ -6,11 +6,11 @@ use crate::engine::Signature;
 use crate::protocol::inference::{Input, Request, RequestBuilder, Urgency, no_shared_memory};
 use bytes::Bytes;
 
-/// Field of the tensors that come as bytes.
+/// Field of the tensors that are sent as bytes.
 const RAW_INPUT_CONTENTS: u32 = 7;
-/// Most inputs, outputs, parameters or tensors of one request: far more than a model has.
+/// Maximum number of inputs, outputs, parameters or tensors of a request: far more than a model has.
 const MAX_ENTRIES: usize = 1024;
-/// Most dimensions of a shape.
+/// Maximum number of dimensions of a shape.
 const MAX_RANK: usize = 64;
 
 /// Parameter of a tensor that is not in the request.
@@ -23,17 +23,17 @@ pub(super) struct Envelope<'a> {
     pub(super) model_name: &'a str,
     /// Its version; may be empty.
     pub(super) model_version: &'a str,
-    /// Echoed in the answer.
+    /// Echoed in the response.
     pub(super) id: &'a str,
     parameters: Vec<&'a [u8]>,
     inputs: Vec<&'a [u8]>,
     outputs: Vec<&'a [u8]>,
     raw: Vec<&'a [u8]>,
-    /// What is wrong with the message, behind the fields that are here.
+    /// What is wrong with the message after the fields that are here.
     problem: Option<String>,
 }
 
-/// A parameter's value, as far as it matters here.
+/// The value of a parameter, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Parameter {
     Integer(Option<u64>),
@@ -48,8 +48,8 @@ impl From<Malformed> for String {
     }
 }
 
-/// Where the first tensor that comes as bytes begins in a message, as far as its beginning `start` tells; 0 if
-/// it does not.
+/// Where the first tensor that is sent as bytes begins in a message, as far as the beginning `start` of the message
+/// tells; otherwise 0.
 pub(in crate::protocol) fn first_tensor_at(start: &[u8]) -> usize {
     let mut fields = Fields(start);
     while let Ok((number, length)) = fields.announced() {
@@ -65,7 +65,7 @@ pub(in crate::protocol) fn first_tensor_at(start: &[u8]) -> usize {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the outermost fields, up to the end or to what is wrong: the model that a bad message is for is known.
+    /// Reads the outermost fields, up to the end or to an error: so the model of a bad message is known.
     pub(super) fn read(message: &'a [u8]) -> Self {
         let mut envelope = Self::default();
         envelope.problem = envelope.fill(message).err();
@@ -104,18 +104,18 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    /// What is wrong with a message that does not even tell its model.
+    /// What is wrong with a message that does not even name its model.
     pub(super) fn nameless(&self) -> Option<&str> {
         self.problem.as_deref().filter(|_| self.model_name.is_empty())
     }
 
-    /// Parameters that mean nothing to this server, and are echoed: entries of the map as they came.
+    /// Parameters that have no meaning for this server and are echoed: entries of the map as they were sent.
     pub(super) fn echoed(&self) -> impl Iterator<Item = &'a [u8]> {
         let is_known = |entry: &&[u8]| matches!(parameter(entry), Ok((name, _)) if !RESERVED.contains(&name));
         self.parameters.iter().copied().filter(is_known)
     }
 
-    /// Fits the request to the model; its tensors share the memory of `message`.
+    /// Checks the request against the model; its tensors share the memory of `message`.
     ///
     /// # Errors
     /// What does not fit, or is wrong with the message itself.
@@ -154,7 +154,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Parameters that this server or Triton's clients give a meaning.
+/// Parameters that have a meaning for this server or for Triton's clients.
 const RESERVED: [&str; 7] = [
     "timeout",
     "priority",

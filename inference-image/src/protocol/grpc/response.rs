@@ -1,4 +1,4 @@
-//! A `ModelInferResponse`: its head, then each tensor as bytes that are sent from where they lie.
+//! A `ModelInferResponse`: its head, then each tensor as bytes that are sent from where they are.
 
 use super::proto::ModelInferResponse;
 use super::proto::model_infer_response::InferOutputTensor;
@@ -57,5 +57,5 @@ pub(super) fn encode<'a>(
     parts
 }
 
-/// A tensor below this size is copied to what surrounds it: a part of its own would cost more.
+/// A tensor below this size is copied to its surroundings: a part of its own would cost more.
 const SMALL: usize = 16 << 10;

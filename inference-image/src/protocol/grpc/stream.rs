@@ -1,10 +1,10 @@
-//! `ModelStreamInfer`: many requests over one call, several of them under way at once, answered in their order as
-//! Triton does for models with one answer to a request. What is wrong with one is told in its answer, and the
+//! `ModelStreamInfer`: many requests over one call, several of them in flight at once. They are answered in order, as
+//! Triton does for models with one response per request. An error of one request is reported in its response, and the
 //! stream goes on.
 //!
-//! A stream ends with its connection: when that retires, of age or because the server leaves, what was read is
-//! answered, and then comes the status of `ending`. After OK, a client would take requests for done that were still on
-//! their way.
+//! A stream ends with its connection. When that retires, because of its age or because the server shuts down, the
+//! requests that have been read are answered, and then comes the status of `ending`. After OK, a client would believe
+//! that requests still on their way were done.
 
 use super::message::{self, Messages};
 use super::proto::{ModelInferResponse, ModelStreamInferResponse};
@@ -33,14 +33,14 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Most requests of one stream that are under way at once; and no more than may wait for a model, so that a stream
-/// alone is never refused for want of room: the others stay with the client.
+/// Maximum number of requests of one stream that are in flight at once, and no more than may wait for a model, so
+/// that a stream alone never finds the queue full: the others stay with the client.
 const UNDER_WAY: usize = 64;
-/// A stream without a request for this long is ended when the server leaves, before its connection retires.
+/// A stream without a request for this long is ended when the server shuts down, before its connection retires.
 const IDLE: Duration = Duration::from_secs(1);
-/// What is told of a panic.
+/// The message for a panic.
 const BUG: &str = "an internal error; see the server's log";
-/// The parameter that tells Triton's clients that no further answer follows to a request, as an entry of the map:
+/// The parameter that tells Triton's clients that no further response to a request follows, as an entry of the map:
 /// `{key: "triton_final_response", value: {bool_param: true}}`.
 const FINAL: &[u8] = b"\x0a\x15triton_final_response\x12\x02\x08\x01";
 
@@ -81,12 +81,12 @@ struct Incoming {
     headers: HeaderMap,
     messages: Messages,
     deadline: Option<Instant>,
-    /// Of the connection, where there is one.
+    /// The connection's, if there is one.
     retirement: Option<Retirement>,
 }
 
 impl Incoming {
-    /// The next request, and where those after it come from; after an error nothing does.
+    /// The next request, and the source of those after it; `None` after an error.
     async fn next(mut self) -> Option<(Result<Received, ApiError>, Option<Self>)> {
         match self.read().await {
             Ok(Some(received)) => Some((Ok(received), Some(self))),
@@ -115,7 +115,7 @@ impl Incoming {
             unassigned(api.service.unassigned(), message).await.map(Some)
         };
         tokio::select! {
-            // First, since a client may always have sent another request.
+            // Checked first, since a client may always have sent another request.
             biased;
             () = ending::retired(retirement.clone()) => Err(ending::with_connection()),
             message = reading => message,
@@ -128,8 +128,8 @@ async fn leaving(api: &Api) {
     sleep(IDLE).await;
 }
 
-/// An answer in the making, in a task of its own: a request may be run on the thread that takes it up, which must
-/// not keep the next one from being read. It is cancelled when nobody waits for it any more.
+/// A response in the making, in a task of its own: a request may run on the thread that polls it, and must not keep
+/// the next request from being read. It is cancelled when nobody waits for it any more.
 struct Answering(JoinHandle<Result<Vec<Bytes>, ApiError>>);
 
 impl Answering {
@@ -153,7 +153,7 @@ impl Drop for Answering {
     }
 }
 
-/// The answer to one request, in parts.
+/// The response to one request, in parts.
 ///
 /// # Errors
 /// If the stream cannot go on.
@@ -165,7 +165,7 @@ async fn one(
     let received = received?;
     let envelope = Envelope::read(&received.bytes);
     let answer = answer(&api, Instant::now(), deadline, &received, &envelope, Some(FINAL));
-    // A panic is a bug, and an error for this request alone.
+    // A panic is a bug; only this request fails.
     let answer = AssertUnwindSafe(answer).catch_unwind().await;
     let answer = answer.unwrap_or_else(|_| Err(ApiError::internal(BUG)));
     framed(match answer {
@@ -187,7 +187,7 @@ fn wrapped(parts: Vec<Bytes>) -> Vec<Bytes> {
     all
 }
 
-/// What is wrong with a request, and which one it was.
+/// What is wrong with a request, and which request it was.
 fn refusal(error: &ApiError, envelope: &Envelope<'_>) -> Bytes {
     error.log();
     let response = ModelInferResponse {
@@ -203,7 +203,7 @@ fn refusal(error: &ApiError, envelope: &Envelope<'_>) -> Bytes {
     answer.encode_to_vec().into()
 }
 
-/// The answers as a body, and at its end how the stream ended.
+/// The responses as a body, and at its end how the stream ended.
 struct Answers {
     answers: BoxStream<'static, Result<Vec<Bytes>, ApiError>>,
     parts: std::vec::IntoIter<Bytes>,

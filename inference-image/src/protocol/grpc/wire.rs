@@ -1,8 +1,8 @@
-//! Protocol Buffers' wire format, as far as a request's tensors need it: fields are read where they lie, so
-//! that nothing is copied and a message makes no more memory than what is taken from it
+//! Protocol Buffers' wire format, as far as the tensors of a request need it: fields are read in place, so that
+//! nothing is copied and a message uses no more memory than what is taken from it
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 
-/// Bytes that are no message.
+/// Bytes that are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
@@ -39,7 +39,7 @@ impl<'a> Value<'a> {
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// What is left to read.
+    /// The unread rest.
     pub(super) const fn rest(&self) -> &'a [u8] {
         self.0
     }
@@ -76,7 +76,7 @@ impl<'a> Fields<'a> {
                 Value::Bytes(bytes)
             }
             5 => Value::Fixed32(u32::from_le_bytes(*self.array()?)),
-            // Groups, which no message of this protocol has.
+            // Groups: no message of this protocol has any.
             _ => return Err(Malformed),
         })
     }
@@ -104,7 +104,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// The next integer: seven bits per byte, the lowest first.
+/// The next integer: seven bits per byte, lowest first.
 pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {

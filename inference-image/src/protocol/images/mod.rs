@@ -1,5 +1,5 @@
-//! `POST /v1/models/{model}:classify` (and below `/v2`): an image as the body, or a form with several of them,
-//! labelled classes out.
+//! `POST /v1/models/{model}:classify` (and below `/v2`): takes an image as the body, or a form with several images,
+//! and returns labelled classes.
 
 mod multipart;
 
@@ -20,14 +20,14 @@ use bytes::Bytes;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// To an image as the body.
+/// The response to an image as the body.
 #[derive(Serialize)]
 struct Answer<'a> {
     model: &'a str,
     predictions: Vec<Prediction>,
 }
 
-/// To a form.
+/// The response to a form.
 #[derive(Serialize)]
 struct FormAnswer<'a> {
     model: &'a str,
@@ -80,7 +80,7 @@ pub(super) async fn classify(
     request.form(parts, body).await
 }
 
-/// What is asked of which model.
+/// A classification and its model.
 struct Request<'a> {
     name: &'a str,
     model: &'a Model,
@@ -121,7 +121,7 @@ impl Request<'_> {
         Ok(([server_timing(timing)], Json(answer)).into_response())
     }
 
-    /// The answers in the order of the images: from one run if the model takes a batch, else from one run each.
+    /// The results in the order of the images: from one run if the model accepts a batch, else from one run each.
     async fn run(&self, images: Images) -> Result<(Vec<Vec<Prediction>>, Timing), ApiError> {
         if images.images.len() == 1 || self.classifier.takes_batches() {
             return self.run_once(images).await;
@@ -154,9 +154,9 @@ impl Request<'_> {
 /// The images of one request.
 struct Images {
     images: Vec<Bytes>,
-    /// What each is called in an error; empty where there is only one.
+    /// The name of each image in an error; empty if there is only one.
     labels: Vec<String>,
-    /// Keeps the room that the bytes take.
+    /// Keeps the reservation of the bytes.
     body: Arc<Received>,
 }
 
@@ -174,7 +174,7 @@ impl Images {
             })
     }
 
-    /// The model's inputs; the bytes are given back before the model runs.
+    /// The model's inputs; the bytes are released before the model runs.
     fn inputs(self, classifier: &ImageClassifier) -> Result<Vec<Tensor>, InputError> {
         classifier
             .inputs(&self.images)

@@ -1,5 +1,5 @@
-//! `multipart/form-data`: the images of a form, in the form's order. Every field of it is taken for an image,
-//! whatever it is called.
+//! `multipart/form-data`: the images of a form, in the order of the form. Every field is taken for an image, whatever
+//! its name.
 
 use crate::protocol::ApiError;
 use axum::body::Body;
@@ -16,7 +16,7 @@ pub(super) struct Part {
     pub(super) bytes: Bytes,
 }
 
-/// What separates the fields of a form; `None` if the body is none.
+/// The boundary between the fields of a form; `None` if the body is not a form.
 ///
 /// # Errors
 /// 415 for another kind of multipart, 400 for a form without a boundary.
@@ -25,8 +25,8 @@ pub(super) fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> 
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    // The image's own first bytes say what it is, whatever the Content-Type: `curl --data-binary` sends that
-    // of another kind of form.
+    // The first bytes of an image say what it is, whatever the Content-Type: `curl --data-binary` sends that of
+    // another kind of form.
     if !content_type.to_ascii_lowercase().starts_with("multipart/") {
         return Ok(None);
     }
@@ -44,10 +44,10 @@ pub(super) fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> 
     }
 }
 
-/// Takes a form apart.
+/// Splits a form into its parts.
 ///
 /// # Errors
-/// 400 if it is broken or holds no image, 413 if it holds more than `max` images.
+/// 400 if it is broken or contains no image, 413 if it contains more than `max` images.
 pub(super) async fn parts(form: Bytes, boundary: String, max: usize) -> Result<Vec<Part>, ApiError> {
     let mut form = Multipart::new(Body::from(form).into_data_stream(), boundary);
     let mut parts = Vec::new();
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(read(&form, 1).await, Err(413));
     }
 
-    // A page with two file inputs sends both, also where only one is used.
+    // A page with two file inputs sends both, even if only one is used.
     #[tokio::test]
     async fn a_file_input_without_a_file_is_skipped() {
         let empty = format!(

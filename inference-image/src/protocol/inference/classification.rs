@@ -1,5 +1,5 @@
-//! Triton's classification extension: instead of an output its largest values, as strings
-//! `VALUE:INDEX` or `VALUE:INDEX:LABEL`
+//! Triton's classification extension: instead of an output, its largest values as strings `VALUE:INDEX` or
+//! `VALUE:INDEX:LABEL`
 //! (<https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md>).
 
 use crate::tensor::{Element, Tensor};
@@ -10,10 +10,10 @@ use std::cmp::Ordering;
 
 /// A value of an output.
 trait Score: Element {
-    /// Numbers before what is none.
+    /// Orders NaN after all numbers.
     fn order(&self, other: &Self) -> Ordering;
 
-    /// As C++'s `std::to_string` writes it, which Triton uses.
+    /// As C++'s `std::to_string`, which Triton uses, writes it.
     fn text(&self) -> String;
 }
 

@@ -1,5 +1,5 @@
-//! An inference, whatever protocol asks for it: tensors by name, checked once against the model's signature,
-//! and its answer. Knows no protocol's form.
+//! An inference, independent of the protocol: tensors by name, checked once against the model's signature, and the
+//! outputs. Knows the form of no protocol.
 
 mod classification;
 pub(super) mod request;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A request of more bytes may hold many rows, or one of many elements: a small model takes long for them.
+/// A larger request may hold many rows, or one row of many elements, for which even a small model takes long.
 const SMALL: usize = 128 << 10;
 
 /// A request whose names, types and shapes fit the model.
@@ -30,9 +30,9 @@ pub(super) struct Request {
 
 /// The tensor of one input.
 pub(super) enum Input {
-    /// As the model takes it.
+    /// In the form that the model takes.
     Ready(Tensor),
-    /// Elements that are still to be read.
+    /// Elements that are still to be parsed.
     Json {
         /// The input's name.
         name: String,
@@ -43,7 +43,7 @@ pub(super) enum Input {
         /// The list.
         json: Bytes,
     },
-    /// Elements that are still to be read, in lists nested as their tensor, whose shape nobody tells.
+    /// Elements that are still to be parsed, in nested lists, which also give the shape.
     Nested {
         /// The input.
         port: Port,
@@ -57,16 +57,16 @@ pub(super) enum Input {
 pub(super) struct Output {
     /// Index in the signature.
     pub(super) index: usize,
-    /// Whether its elements are sent as bytes, where the protocol has another form.
+    /// Whether its elements are sent as bytes, if the protocol also has another form.
     pub(super) binary: bool,
-    /// Instead of its elements so many of the largest, as text; see `classification`.
+    /// Send this many of the largest values as text instead of the elements; see `classification`.
     pub(super) classes: Option<usize>,
 }
 
-/// What a request says of its own urgency.
+/// The urgency that a request asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Urgency {
-    /// How long its client waits, counted from its arrival.
+    /// How long its client waits, from the arrival of the request.
     pub(super) timeout: Option<Duration>,
     /// Which requests go first.
     pub(super) priority: Priority,
@@ -87,8 +87,8 @@ impl Urgency {
         };
     }
 
-    /// With a request that arrived at `arrived` and whose transport has a deadline of its own: the earlier one
-    /// counts.
+    /// The options of a run for a request that arrived at `arrived` and whose transport has a deadline of its own:
+    /// the earlier one counts.
     pub(super) fn options(self, arrived: Instant, deadline: Option<Instant>) -> RunOptions {
         let wished = self.timeout.and_then(|timeout| arrived.checked_add(timeout));
         RunOptions {
@@ -99,7 +99,7 @@ impl Urgency {
     }
 }
 
-/// A request while it is read.
+/// A request that is being read.
 pub(super) struct RequestBuilder<'a> {
     signature: &'a Signature,
     inputs: Vec<Option<Input>>,
@@ -115,7 +115,7 @@ impl<'a> RequestBuilder<'a> {
         }
     }
 
-    /// The input of that name, if it takes a tensor of that type and shape; and the type.
+    /// The index of the input of this name and the type, if it accepts a tensor of this type and shape.
     ///
     /// # Errors
     /// What does not fit.
@@ -136,10 +136,10 @@ impl<'a> RequestBuilder<'a> {
         Ok((index, datatype))
     }
 
-    /// The input of that name, if it is not given yet.
+    /// The input of this name, if it has not been given yet.
     ///
     /// # Errors
-    /// If it is, or there is none of that name.
+    /// If it has, or there is no input of this name.
     pub(super) fn port(&self, name: &str) -> Result<(usize, &'a Port), String> {
         let index = position("input", name, &self.signature.inputs)?;
         if self.inputs[index].is_some() {
@@ -148,15 +148,15 @@ impl<'a> RequestBuilder<'a> {
         Ok((index, &self.signature.inputs[index]))
     }
 
-    /// The tensor of an input.
+    /// Sets the tensor of an input.
     pub(super) fn give(&mut self, index: usize, input: Input) {
         self.inputs[index] = Some(input);
     }
 
-    /// Asks for an output.
+    /// Requests an output.
     ///
     /// # Errors
-    /// If there is none of that name, it is asked for already, or it has no such form.
+    /// If there is no output of this name, it is requested already, or it does not have this form.
     pub(super) fn want(&mut self, name: &str, binary: bool, classes: Option<usize>) -> Result<(), String> {
         let index = position("output", name, &self.signature.outputs)?;
         if self.outputs.iter().any(|other| other.index == index) {
@@ -189,7 +189,7 @@ impl<'a> RequestBuilder<'a> {
         Ok(())
     }
 
-    /// The request; without wanted outputs it asks for all, in the form that `binary` says.
+    /// The request. If it requests no output, it gets all of them, in the form given by `binary`.
     ///
     /// # Errors
     /// If an input is missing.
@@ -214,7 +214,7 @@ impl<'a> RequestBuilder<'a> {
     }
 }
 
-/// Where the input or output of that name stands.
+/// The index of the input or output of this name.
 ///
 /// # Errors
 /// If there is none.
@@ -239,7 +239,7 @@ pub(super) fn takes_batches(signature: &Signature) -> bool {
 }
 
 impl Input {
-    /// The tensor of bytes in the form of the binary tensor extension and of gRPC's raw contents.
+    /// The tensor of bytes in the form of the binary tensor extension or of gRPC's raw contents.
     ///
     /// # Errors
     /// If they do not fill the shape.
@@ -255,7 +255,7 @@ impl Input {
             .map_err(|problem| format!("input {name:?}: {problem}"))
     }
 
-    /// Reads what is still to be read; not cheap for JSON.
+    /// Parses what is still to be parsed; not cheap for JSON.
     pub(super) fn tensor(self) -> Result<Tensor, InputError> {
         let (name, tensor) = match self {
             Self::Ready(tensor) => return Ok(tensor),
@@ -281,18 +281,18 @@ impl Input {
     }
 }
 
-/// The tensors of a request's outputs, in its order.
+/// The outputs of a request, in its order.
 pub(super) struct Answer {
-    /// What was asked for, and the tensor.
+    /// What was requested, and the tensor.
     pub(super) outputs: Vec<(Output, Tensor)>,
     /// Where the time went.
     pub(super) timing: Timing,
 }
 
-/// Refuses a request before its body is read, where that can be told already.
+/// Refuses a request before its body is read, if that can be decided already.
 ///
 /// # Errors
-/// When its deadline is over, it would be late, or as many wait as may.
+/// When its deadline has passed or is out of reach, or the queue is full.
 pub(super) fn admit(model: &Model, options: &RunOptions) -> Result<(), ApiError> {
     in_time(options.deadline)?;
     let admitted = model.admission(options);
@@ -302,7 +302,7 @@ pub(super) fn admit(model: &Model, options: &RunOptions) -> Result<(), ApiError>
 /// Refuses a request whose client has given up.
 ///
 /// # Errors
-/// When the deadline is over.
+/// When the deadline has passed.
 pub(super) fn in_time(deadline: Option<Instant>) -> Result<(), ApiError> {
     match deadline {
         Some(deadline) if deadline <= Instant::now() => Err(ApiError::expired()),
@@ -310,7 +310,7 @@ pub(super) fn in_time(deadline: Option<Instant>) -> Result<(), ApiError> {
     }
 }
 
-/// Whether the tensors are there and of the only size that one row has.
+/// Whether the tensors are parsed and hold one row of a fixed size.
 fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
     inputs.iter().zip(&signature.inputs).all(|(input, port)| {
         let inner = port.shape.get(1..).unwrap_or_default();
@@ -319,10 +319,11 @@ fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
     })
 }
 
-/// Runs the model. The `room` of the request's body is taken at least until nothing of it waits any more.
+/// Runs the model. The reservation `room` of the body is held at least until no part of the request is waiting any
+/// more.
 ///
 /// # Errors
-/// When the request is not taken, or fails.
+/// When the request is rejected or fails.
 pub(super) async fn run(
     model: &Model,
     request: Request,
@@ -353,7 +354,7 @@ pub(super) async fn run(
     })
 }
 
-/// The largest values of an output; with labels, if the package has some for it.
+/// The largest values of an output, with labels if the package has any for it.
 fn top(model: &Model, output: usize, count: usize, tensor: &Tensor) -> Result<Tensor, String> {
     let classifier = model
         .classifier()
@@ -384,7 +385,7 @@ pub(super) mod tests {
         }
     }
 
-    // Two rows, or one of any size, may take much longer than what the model's runs are known to take.
+    // Two rows, or one of any size, may take much longer than the model's runs are known to take.
     #[test]
     fn one_row_of_a_fixed_size_is_told_from_what_may_take_longer() {
         let fixed = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);

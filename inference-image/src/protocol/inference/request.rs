@@ -1,4 +1,4 @@
-//! What every request for a model has in common: its outcome is counted, its time is told.
+//! What all requests for a model have in common: the outcome is counted, and the times are reported.
 
 use crate::metrics::{ModelMetrics, Outcome, Unassigned};
 use crate::protocol::ApiError;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
-/// The model in the path: its name, with what follows it up to the next slash, and its version if there is one.
+/// The model in the path: its name, with what follows up to the next slash, and its version if there is one.
 pub(in crate::protocol) struct Target(RawPathParams);
 
 impl Target {
@@ -45,10 +45,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// When the client stops waiting: `X-Request-Timeout`, in milliseconds, counted from the request's arrival.
+/// When the client stops waiting: `X-Request-Timeout`, in milliseconds from the arrival of the request.
 ///
 /// # Errors
-/// 400 if it is no such number.
+/// 400 if it is not such a number.
 pub(in crate::protocol) fn deadline(
     headers: &HeaderMap,
     arrived: Instant,
@@ -64,11 +64,11 @@ pub(in crate::protocol) fn deadline(
         ))
     };
     let timeout = Duration::try_from_secs_f64(milliseconds.ok_or_else(refused)? / 1000.0);
-    // Later than time can tell is never.
+    // A deadline beyond the range of `Instant` is none.
     Ok(timeout.ok().and_then(|timeout| arrived.checked_add(timeout)))
 }
 
-/// Answers with what `work` gives, and counts it.
+/// Responds with the result of `work`, and counts it.
 pub(in crate::protocol) async fn measured(
     metrics: &ModelMetrics,
     work: impl Future<Output = Result<Response, ApiError>>,
@@ -81,7 +81,7 @@ pub(in crate::protocol) async fn measured(
     response
 }
 
-/// Gives what `work` gives, counts how it ended, and that it is under way until then.
+/// Returns the result of `work`, counts the outcome, and counts the request as in flight until then.
 pub(in crate::protocol) async fn counted<T>(
     metrics: &ModelMetrics,
     work: impl Future<Output = Result<T, ApiError>>,
@@ -101,7 +101,7 @@ pub(in crate::protocol) async fn counted<T>(
     result
 }
 
-/// Dropped early, before there is an outcome, when the client leaves or the work panics.
+/// Dropped early, before there is an outcome, if the client disconnects or the work panics.
 struct Counted<'a> {
     metrics: &'a ModelMetrics,
     outcome: Outcome,
@@ -124,7 +124,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Gives what `reading` gives of a request whose model is not known before; if that is nothing, it is counted.
+/// Returns the result of `reading`, for a request whose model is not known yet; a failure is counted.
 pub(in crate::protocol) async fn unassigned<T>(
     metrics: &Unassigned,
     reading: impl Future<Output = Result<T, ApiError>>,
@@ -138,7 +138,7 @@ pub(in crate::protocol) async fn unassigned<T>(
     result
 }
 
-/// Dropped early when the client leaves.
+/// Dropped early if the client disconnects.
 struct Lost<'a> {
     metrics: &'a Unassigned,
     outcome: Option<Outcome>,
@@ -178,7 +178,7 @@ mod tests {
     use futures::future::FutureExt;
     use std::panic::AssertUnwindSafe;
 
-    // A bug that looked like clients who leave would alarm nobody.
+    // A bug that looks like clients that disconnect would alarm nobody.
     #[tokio::test]
     async fn a_panic_is_counted_as_a_failure_and_a_client_who_leaves_is_not() {
         let metrics = Metrics::new("", "", "");

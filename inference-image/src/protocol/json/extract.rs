@@ -1,38 +1,38 @@
-//! Takes the long lists of tensors out of a request's text before the rest of it is parsed, so that a general
-//! parser never walks over them: what is left is short, and the lists go straight into tensors.
+//! Extracts the long lists of tensors from the text of a request before the rest of it is parsed, so that a general
+//! parser never walks over them: the rest is short, and the lists go straight into tensors.
 //!
-//! It only finds where values end. Whether they, and what surrounds them, are valid JSON is told by those who
-//! read them: a text that is not well-formed is left as it is.
+//! It only finds where values end. Whoever parses them, and the rest, checks that they are valid JSON: a text that is
+//! not well-formed stays as it is.
 
 use super::list::string_length;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Nesting at which the search is given up; a parser refuses it anyway.
+/// Nesting at which the search stops; a parser rejects it anyway.
 const MAX_DEPTH: usize = 128;
 
-/// A text with places for values that were taken out.
+/// A text from which values were extracted.
 pub(in crate::protocol) struct Extracted<'a> {
-    /// The text; in the place of each value stands its number, counted from 0.
+    /// The text, with the index of each value, counted from 0, in its place.
     pub(in crate::protocol) rest: Cow<'a, [u8]>,
-    /// Where the values lie in the original text.
+    /// Where the values are in the original text.
     pub(in crate::protocol) values: Vec<Range<usize>>,
 }
 
-/// Which values are taken out.
+/// Which values are extracted.
 #[derive(Clone, Copy)]
 pub(in crate::protocol) struct Location<'a> {
     /// Only below this key of the outermost object.
     pub(in crate::protocol) within: Option<&'a str>,
-    /// How deep their object lies, where 1 is the outermost.
+    /// The depth of their object; the outermost is 1.
     pub(in crate::protocol) depth: usize,
     /// Their keys.
     pub(in crate::protocol) keys: &'a [&'a str],
-    /// After so many the others are left where they are.
+    /// Extract at most this many; the others stay where they are.
     pub(in crate::protocol) most: usize,
 }
 
-/// Takes out the values at this location.
+/// Extracts the values at this location.
 pub(in crate::protocol) fn extract<'a>(json: &'a [u8], location: Location<'_>) -> Extracted<'a> {
     let values = find(json, location).unwrap_or_default();
     let mut rest = Cow::Borrowed(json);
@@ -85,7 +85,7 @@ fn find(json: &[u8], location: Location<'_>) -> Option<Vec<Range<usize>>> {
     Some(values)
 }
 
-/// Where a value begins, if a colon is next.
+/// Where a value begins, if a colon comes next.
 fn after_colon(json: &[u8], at: usize) -> Option<usize> {
     let colon = at
         + json
@@ -115,7 +115,7 @@ fn value_length(json: &[u8]) -> Option<usize> {
     }
 }
 
-/// A list; its braces do not matter, since between two of them brackets are balanced.
+/// The length of a list. Braces do not matter, since brackets are balanced within them.
 fn bracketed(json: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0_usize);
     loop {
@@ -132,7 +132,7 @@ fn bracketed(json: &[u8]) -> Option<usize> {
     }
 }
 
-/// An object; its brackets do not matter.
+/// The length of an object. Brackets do not matter.
 fn braced(json: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0_usize);
     loop {
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(values, [r#"{"a": "}", "b": {}}"#, r#""x\"y""#]);
     }
 
-    // What is not a tensor must come back as it was sent, and a short text must not fill the memory.
+    // What is not a tensor must be echoed as it was sent, and a short text must not fill the memory.
     #[test]
     fn values_are_taken_out_below_one_key_and_only_so_many() {
         let location = Location {

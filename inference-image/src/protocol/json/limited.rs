@@ -1,4 +1,4 @@
-//! Lists of a request that may have only so many entries, so that a small body cannot fill the memory.
+//! Lists with a limited number of entries, so that a small body cannot fill the memory.
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, SeqAccess, Visitor};
 use std::fmt;
@@ -36,7 +36,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Entries<T, MAX
                 None => return Ok(Limited(list)),
             }
         }
-        // One too many need not be what the others are.
+        // The surplus entry need not be of the same type.
         match entries.next_element::<IgnoredAny>()? {
             None => Ok(Limited(list)),
             Some(_) => Err(A::Error::custom(format!("a list has more than {MAX} entries"))),

@@ -1,5 +1,5 @@
-//! Lists of JSON, flat or nested to a tensor, straight into its elements: one pass over the text, no value in
-//! between. Deeper nesting than a tensor has is refused; nothing recurses.
+//! Parses JSON lists, flat or nested, straight into the elements of a tensor: one pass over the text, no intermediate
+//! values. Nesting deeper than any tensor is rejected; nothing recurses.
 
 use super::number::Number;
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Most dimensions of a tensor.
+/// Maximum number of dimensions of a tensor.
 const MAX_RANK: usize = 32;
 /// How much of an element is shown in an error.
 const SHOWN: usize = 40;
@@ -23,25 +23,25 @@ pub(super) struct List<T> {
     pub(super) elements: Vec<T>,
 }
 
-/// Why a text is no list of such elements.
+/// Why a text is not a list of such elements.
 #[derive(Debug, PartialEq)]
 pub(super) enum Problem {
-    /// There is an element of another kind.
+    /// An element is of another kind.
     Element {
         /// What was expected.
         expected: &'static str,
-        /// The beginning of what is there.
+        /// The beginning of what was found.
         found: String,
     },
     /// It is not even JSON.
     Syntax,
-    /// It is no list.
+    /// It is not a list.
     NoList,
-    /// Elements lie at different depths.
+    /// Elements are at different depths.
     Mixed,
-    /// Lists beside each other differ in length.
+    /// Lists at the same depth differ in length.
     Ragged,
-    /// There are more than expected.
+    /// There are more elements than expected.
     TooMany,
     /// It is deeper than any tensor.
     TooDeep,
@@ -63,7 +63,7 @@ impl fmt::Display for Problem {
 
 /// An element of a list.
 pub(super) trait Item: Sized {
-    /// What it is called in an error.
+    /// Its name in an error.
     const NAME: &'static str;
 
     /// The element at the beginning of `bytes`, and its length.
@@ -117,8 +117,8 @@ impl Item for Bytes {
     }
 }
 
-/// A text as TensorFlow Serving's clients write it: a string, or `{"b64": "…"}`, which is base64 (RFC 4648, section
-/// 4) with or without its padding.
+/// A text as clients of TensorFlow Serving write it: a string, or `{"b64": "…"}`, which is base64 (RFC 4648, section
+/// 4) with or without padding.
 pub(super) struct Text(pub(super) Bytes);
 
 #[derive(Deserialize)]
@@ -147,7 +147,7 @@ impl Item for Text {
     }
 }
 
-/// Length of the string at the beginning of `bytes`, with its quotes.
+/// Length of the string at the beginning of `bytes`, including its quotes.
 pub(super) fn string_length(bytes: &[u8]) -> Option<usize> {
     if bytes.first() != Some(&b'"') {
         return None;
@@ -162,7 +162,7 @@ pub(super) fn string_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Reads a list with at most `expected` elements; nothing but white space may follow it.
+/// Reads a list with at most `expected` elements; only white space may follow it.
 pub(super) fn read<T: Item>(json: &[u8], expected: usize) -> Result<List<T>, Problem> {
     let mut reader = Reader {
         json,
@@ -192,7 +192,7 @@ pub(super) fn read<T: Item>(json: &[u8], expected: usize) -> Result<List<T>, Pro
 struct Reader<'a, T> {
     json: &'a [u8],
     at: usize,
-    /// Items so far in each list that is open, outermost first.
+    /// Items so far in each open list, outermost first.
     open: Vec<usize>,
     /// The length of the lists at each depth, once one of them is complete.
     shape: Vec<Option<usize>>,
@@ -203,7 +203,7 @@ struct Reader<'a, T> {
 }
 
 impl<T: Item> Reader<'_, T> {
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     #[inline]
     fn peek(&mut self) -> Option<u8> {
         loop {
@@ -226,7 +226,7 @@ impl<T: Item> Reader<'_, T> {
                 Some(_) => self.elements()?,
                 None => return Err(Problem::Syntax),
             }
-            // After an item: lists end, and then there is another item.
+            // After an item: lists may end, and then another item follows.
             loop {
                 match self.peek() {
                     Some(b']') => self.close()?,
@@ -274,7 +274,7 @@ impl<T: Item> Reader<'_, T> {
         Ok(())
     }
 
-    /// Elements up to the one that no comma and element follow.
+    /// Reads elements as long as a comma and another element follow.
     #[inline]
     fn elements(&mut self) -> Result<(), Problem> {
         let depth = self.open.len();
@@ -346,7 +346,7 @@ mod tests {
         assert_eq!(floats("[[],[]]"), list(&[2, 0], &[]));
     }
 
-    // A transposed tensor has the right number of elements and a wrong answer.
+    // A transposed tensor has the right number of elements and a wrong result.
     #[test]
     fn lists_that_are_no_tensor_are_refused() {
         for (json, problem) in [
@@ -402,7 +402,7 @@ mod tests {
         assert!(found::<u8>(&format!("[{}]", "9".repeat(1000))).len() < 80);
     }
 
-    // TensorFlow Serving's clients send what may be no text so.
+    // Clients of TensorFlow Serving send binary data in this form.
     #[test]
     fn texts_may_be_base64() {
         let json = br#"["a", { "b64" : "w6k=" }, {"b64":"w6k"}, {"b64": ""}, {"b64":"\u0059Q=="}]"#;

@@ -1,4 +1,4 @@
-//! Tensors as JSON: lists in row-major order, flat or nested as the shape says.
+//! Tensors as JSON: lists in row-major order, flat or nested like the shape.
 
 mod extract;
 pub(super) mod limited;
@@ -13,7 +13,7 @@ use crate::tensor::{DataType, Element, Tensor, element_count};
 use bytes::Bytes;
 use list::{Item, List, Problem, Text};
 
-/// Most elements of a tensor of `BYTES`: each takes some 32 bytes of memory, and 3 in a request.
+/// Maximum number of elements of a `BYTES` tensor: each takes about 32 bytes of memory, and as few as 3 in a request.
 pub(super) const MAX_TEXTS: usize = 1 << 20;
 
 /// Whether the type has a JSON form; half-precision numbers have none, as in Triton.
@@ -21,7 +21,7 @@ pub(super) const fn has_json(datatype: DataType) -> bool {
     !matches!(datatype, DataType::Fp16 | DataType::Bf16)
 }
 
-/// The tensor of that shape; a nested list must have it, too.
+/// The tensor of this shape; a nested list must have the same shape.
 ///
 /// # Errors
 /// What is wrong with the list.

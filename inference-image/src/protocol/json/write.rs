@@ -3,13 +3,13 @@
 use crate::tensor::{DataType, Element, Tensor};
 use serde::Serialize;
 
-/// Appends the elements as one flat list, in row-major order. Numbers that JSON has no form for (infinities,
-/// not-a-number) become null; types without a form become nothing but null.
+/// Appends the elements as one flat list, in row-major order. Numbers that JSON cannot express (infinities, NaN)
+/// become null; types without a JSON form become a single null.
 pub(in crate::protocol) fn flat(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, &[i64::try_from(tensor.len()).unwrap_or(i64::MAX)]);
 }
 
-/// Appends the elements as lists nested in the tensor's shape; a tensor without dimensions is its element.
+/// Appends the elements as lists nested like the shape; a tensor without dimensions is its element.
 pub(in crate::protocol) fn nested(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, tensor.shape());
 }
@@ -34,7 +34,7 @@ fn elements(out: &mut Vec<u8>, tensor: &Tensor, shape: &[i64]) {
         DataType::Fp64 => numbers::<f64>(out, tensor, shape),
         DataType::Bytes => {
             let strings = tensor.strings().unwrap_or_default().iter();
-            // A tensor's strings are UTF-8: it has checked them.
+            // A tensor has checked that its strings are UTF-8.
             list(
                 out,
                 &mut strings.map(|text| std::str::from_utf8(text).unwrap_or_default()),
@@ -53,7 +53,7 @@ fn numbers<T: Element + Serialize>(out: &mut Vec<u8>, tensor: &Tensor, shape: &[
 fn list<T: Serialize>(out: &mut Vec<u8>, elements: &mut impl Iterator<Item = T>, shape: &[i64]) {
     let Some((&length, rest)) = shape.split_first() else {
         if let Some(element) = elements.next() {
-            // Writing to memory does not fail, and these types are always JSON.
+            // Writing to memory does not fail, and these types always have a JSON form.
             let _ = serde_json::to_writer(&mut *out, &element);
         }
         return;

@@ -1,4 +1,4 @@
-//! KServe's protocol, version 1, which is TensorFlow Serving's: tensors as nested lists without names of types or
+//! KServe's protocol, version 1, which is TensorFlow Serving's: tensors as nested lists without the names of types or
 //! shapes, by rows (`instances`) or by columns (`inputs`)
 //! (<https://kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol>,
 //! <https://www.tensorflow.org/tfx/serving/api_rest#predict_api>).
@@ -25,7 +25,7 @@ use std::time::Instant;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Where the tensors lie; a third one is one too many, whatever its name.
+/// Where the tensors are; a third one is one too many, whatever its name.
 const TENSORS: Location<'_> = Location {
     within: None,
     depth: 1,
@@ -33,7 +33,7 @@ const TENSORS: Location<'_> = Location {
     most: 3,
 };
 
-/// A request whose lists were taken out: in their place stand numbers.
+/// A request whose lists have been extracted: numbers stand in their place.
 #[derive(Deserialize)]
 struct Predict {
     instances: Option<usize>,
@@ -109,8 +109,8 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, For
     Ok((builder.finish(false, Urgency::default())?, form))
 }
 
-/// Whether a list begins with an object of inputs; `{"b64": …}` is one only where an input has that name, and
-/// otherwise an encoded text.
+/// Whether a list begins with an object of inputs. `{"b64": …}` is one only if an input has this name, and otherwise
+/// an encoded text.
 fn holds_rows(list: &[u8], ports: &[Port]) -> bool {
     let Some(object) = after(b'[', list).and_then(|list| after(b'{', list)) else {
         return false;
@@ -139,7 +139,7 @@ fn only(builder: &mut RequestBuilder<'_>, json: Bytes, signature: &Signature) ->
     Ok(())
 }
 
-/// Takes each value for the tensor of its name.
+/// Takes each value as the tensor of its name.
 struct Columns<'a, 'b> {
     builder: &'a mut RequestBuilder<'b>,
     json: &'a Bytes,
@@ -154,7 +154,7 @@ impl Listener for Columns<'_, '_> {
     }
 }
 
-/// Puts rows of the same name together to a list.
+/// Collects rows of the same name into a list.
 struct Rows<'a> {
     ports: &'a [Port],
     /// For each port.
@@ -210,7 +210,7 @@ fn rows(builder: &mut RequestBuilder<'_>, json: &[u8], ports: &[Port]) -> Result
     Ok(())
 }
 
-/// `{"predictions": …}`: the output, or what there is for each name.
+/// `{"predictions": …}`: the output, or an object with all outputs by name.
 fn encode(form: Form, signature: &Signature, answer: &Answer) -> Result<Vec<u8>, String> {
     let mut text = br#"{"predictions":"#.to_vec();
     match (&answer.outputs[..], form) {
@@ -291,7 +291,7 @@ mod tests {
         signature(&ports, &ports)
     }
 
-    /// The answer of a model that gives its inputs back.
+    /// The response of a model that returns its inputs.
     fn echoed(signature: &Signature, request: Value) -> Result<Value, String> {
         let (request, form) = parse(&request.to_string().into(), signature)?;
         let inputs = request
@@ -348,7 +348,7 @@ mod tests {
             echoed(&two(), json!({"instances": row})).unwrap(),
             json!([{"a": [1, 2], "b": "é"}])
         );
-        // An input of that name is no encoding.
+        // An input of this name is not an encoding.
         let named = signature(
             &[("b64", DataType::Bytes, &[-1])],
             &[("t", DataType::Bytes, &[-1])],
@@ -362,7 +362,7 @@ mod tests {
                 "w6k!",
                 r#"expected a string or {"b64": BASE64}, found {"b64":"w6k!""#,
             ),
-            // What ONNX Runtime's strings cannot hold.
+            // ONNX Runtime's strings cannot hold this.
             ("/w==", "element 0 of BYTES must be UTF-8"),
         ] {
             let problem = echoed(&texts, json!({"instances": [{"b64": text}]})).unwrap_err();

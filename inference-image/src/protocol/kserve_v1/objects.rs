@@ -1,4 +1,4 @@
-//! Objects of values, and lists of them, entry by entry: a million small objects take no more memory than their
+//! Reads objects of values, and lists of them, entry by entry: a million small objects take no more memory than their
 //! text.
 
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Told of each entry, and of the end of each object; an error ends it all.
+/// Is told of each entry, and of the end of each object; an error stops the reading.
 pub(super) trait Listener {
     /// An entry.
     fn entry(&mut self, name: &str, value: &RawValue) -> Result<(), String>;
@@ -21,7 +21,7 @@ pub(super) trait Listener {
 /// Reads an object.
 ///
 /// # Errors
-/// If it is none, or what the listener says.
+/// If it is not one, or the error of the listener.
 pub(super) fn read_one(json: &[u8], listener: &mut impl Listener) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let result = One(listener).deserialize(&mut deserializer);
@@ -31,14 +31,14 @@ pub(super) fn read_one(json: &[u8], listener: &mut impl Listener) -> Result<(), 
 /// Reads a list of objects.
 ///
 /// # Errors
-/// If it is none, or what the listener says.
+/// If it is not one, or the error of the listener.
 pub(super) fn read_list(json: &[u8], listener: &mut impl Listener) -> Result<(), String> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let result = deserializer.deserialize_seq(List(listener));
     result.and_then(|()| deserializer.end()).map_err(explain)
 }
 
-/// A place in the list is none in the request.
+/// A position in the list is not a position in the request.
 fn explain(error: serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ")
@@ -87,6 +87,6 @@ impl<'de, L: Listener> Visitor<'de> for One<'_, L> {
     }
 }
 
-/// A name that is borrowed where it has no escapes.
+/// A name, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,4 +1,4 @@
-//! What the server tells of itself and its models.
+//! Descriptions of the server and its models.
 
 use crate::engine::Port;
 use crate::models::VERSION;
@@ -173,7 +173,7 @@ fn statistics_json(models: &[ModelStatistics]) -> Value {
     json!({"model_stats": models.iter().map(model).collect::<Vec<_>>()})
 }
 
-/// What changes the server or uses its host's memory.
+/// Requests that would change the server or use the memory of its host.
 pub(super) async fn not_implemented(request: Request) -> ApiError {
     let message = format!(
         "{} is not implemented: models are loaded when the server starts, and tensors travel in requests",

@@ -1,4 +1,4 @@
-//! The Open Inference Protocol, version 2, over HTTP with JSON, its binary tensor extension, and Triton's
+//! The Open Inference Protocol, version 2, over HTTP with JSON, its binary tensor extension, and those of Triton's
 //! extensions that its clients call. The protocol: <https://github.com/kserve/open-inference-protocol>; the
 //! extensions: <https://github.com/triton-inference-server/server/tree/main/docs/protocol>
 
@@ -27,10 +27,10 @@ use request::{Echo, Parsed};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Length of the JSON part of a body that tensors follow.
+/// Length of the JSON part of a body, which tensors follow.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// Adds the protocol's paths, but for those of a model without anything behind its name.
+/// Adds the paths of the protocol, except those of a model with nothing after its name.
 pub(super) fn add(routes: Routes) -> Routes {
     let mut routes = routes
         .get("/v2", metadata::server)

@@ -1,12 +1,12 @@
-//! Raw binary requests (`Inference-Header-Content-Length: 0`): the body is the tensor of the model's one input,
-//! and its shape follows from the signature, as Triton deduces it.
+//! Raw binary requests (`Inference-Header-Content-Length: 0`): the body is the tensor of the model's only input, and
+//! its shape follows from the signature, as in Triton.
 
 use crate::engine::{Port, Signature};
 use crate::protocol::inference::{self, Input, RequestBuilder, Urgency};
 use crate::tensor::{DataType, Tensor};
 use bytes::Bytes;
 
-/// The request; all outputs come back as bytes.
+/// The request; all outputs are sent as bytes.
 ///
 /// # Errors
 /// If the model has several inputs, or the shape cannot be deduced.
@@ -38,7 +38,7 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<inference::Re
     builder.finish(true, Urgency::default())
 }
 
-/// A batch of 1; one more dimension that is dynamic follows from the length.
+/// A batch of 1; the size of one more dynamic dimension follows from the length.
 fn shape(port: &Port, batched: bool, length: usize) -> Result<Vec<i64>, String> {
     let mut shape = port.shape.clone();
     if let Some(batch) = shape.first_mut().filter(|_| batched) {

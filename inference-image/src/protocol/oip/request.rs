@@ -12,14 +12,14 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Most inputs or outputs of a request: far more than a model has.
+/// Maximum number of inputs or outputs of a request: far more than a model has.
 const MAX_TENSORS: usize = 1024;
-/// Most dimensions of a shape.
+/// Maximum number of dimensions of a shape.
 const MAX_RANK: usize = 64;
-/// Most parameters of a request that are echoed.
+/// Maximum number of parameters of a request that are echoed.
 const MAX_PARAMETERS: usize = 1024;
 
-/// Where the lists of numbers lie.
+/// Where the lists of numbers are.
 const INPUT_DATA: Location<'_> = Location {
     within: Some("inputs"),
     depth: 3,
@@ -27,20 +27,20 @@ const INPUT_DATA: Location<'_> = Location {
     most: MAX_TENSORS,
 };
 
-/// A request and what is echoed of it.
+/// A request, and what is echoed from it.
 pub(in crate::protocol) struct Parsed {
     /// Echoed.
     pub(super) echo: Echo,
-    /// What it asks for.
+    /// The inference that it requests.
     pub(in crate::protocol) request: inference::Request,
 }
 
-/// What comes back in the answer as it came, as JSON.
+/// What is echoed in the response, as JSON.
 #[derive(Default)]
 pub(super) struct Echo {
     /// The request's identifier.
     pub(super) id: Option<String>,
-    /// Its parameters that mean nothing to this server.
+    /// Its parameters that have no meaning for this server.
     pub(super) parameters: Option<String>,
 }
 
@@ -65,7 +65,7 @@ struct RequestInput<'a> {
     datatype: Cow<'a, str>,
     #[serde(default)]
     parameters: InputParameters,
-    /// The number of the value that was taken out.
+    /// The index of the extracted value.
     data: Option<usize>,
 }
 
@@ -115,7 +115,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
                         "binary_data_output" => parameters.binary_data_output = map.next_value()?,
                         "timeout" => parameters.urgency.set_timeout(map.next_value()?),
                         "priority" => parameters.urgency.set_priority(map.next_value()?),
-                        // Of models that keep a state, which none of ours does.
+                        // Stateful models have sequences; none of ours is stateful.
                         "sequence_id" | "sequence_start" | "sequence_end" => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -133,11 +133,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
     }
 }
 
-/// A key that is borrowed where it has no escapes.
+/// A key, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Reads the JSON part of a body, and fits it to the model.
+/// Reads the JSON part of a body, and checks it against the model.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -162,7 +162,7 @@ pub(super) fn parse(
     for given in request.inputs.0 {
         let data = given.data.map(|index| extracted.values.get(index).cloned());
         let data = data.map(|range| range.map(|range| json.slice(range)));
-        // In the request's order: that is the order of the bytes.
+        // In the order of the request: that is also the order of the bytes.
         give(
             &mut builder,
             given,
@@ -186,7 +186,7 @@ pub(super) fn parse(
     })
 }
 
-/// A place in a text from which the lists were taken out is none in the client's text.
+/// A position in a text from which lists were extracted is not a position in the client's text.
 fn explain(error: &serde_json::Error, extracted: &Extracted<'_>) -> String {
     let text = error.to_string();
     let problem = match text.rsplit_once(" at line ") {

@@ -1,4 +1,4 @@
-//! An inference response: JSON, or JSON followed by the bytes of the tensors that were asked for so.
+//! An inference response: JSON, or JSON followed by the bytes of the tensors that were requested in binary.
 
 use super::HEADER_LENGTH;
 use super::request::Echo;
@@ -18,12 +18,12 @@ use std::io::Write;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
-/// A tensor below this size is copied behind the JSON: a part of its own would cost more. An answer below it is
-/// not compressed.
+/// A tensor below this size is copied behind the JSON: a part of its own would cost more. A response below it is not
+/// compressed.
 const SMALL: usize = 16 << 10;
 
-/// The answer, compressed if the client asked for it and it is not small: most clients offer it always, and a
-/// few packets are sent sooner than compressed.
+/// The response, compressed if the client asked for it and it is not small: most clients always offer it, and a few
+/// packets are sent sooner than compressed.
 ///
 /// # Errors
 /// When it cannot be compressed.

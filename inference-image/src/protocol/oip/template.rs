@@ -1,11 +1,11 @@
-//! What the protocols keep of each model: the text of its answers that never changes.
+//! Response templates: the text in the responses of a model that never changes.
 
 use crate::engine::Signature;
 use crate::protocol::MODEL_VERSION;
 
-/// Of one model.
+/// The template of one model.
 pub(in crate::protocol) struct ResponseTemplate {
-    /// The beginning of an answer: `{"model_name":"…","model_version":"1"`.
+    /// The beginning of a response: `{"model_name":"…","model_version":"1"`.
     pub(in crate::protocol) head: Vec<u8>,
     /// The beginning of each output: `{"name":"…","datatype":"`.
     pub(in crate::protocol) outputs: Vec<Vec<u8>>,

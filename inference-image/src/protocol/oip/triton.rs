@@ -1,4 +1,4 @@
-//! What Triton's clients ask for besides the protocol, in the form of its messages: a model's configuration, its
+//! What Triton's clients request in addition to the protocol, as its messages: the configuration of a model, its
 //! statistics, and the repository's index.
 
 use crate::engine::Port;
@@ -14,11 +14,11 @@ use crate::protocol::proto::{
 use crate::protocol::{Api, ApiError, MODEL_VERSION, Named};
 use crate::tensor::{DataType, element_count};
 
-/// Triton's names for models that ONNX Runtime runs.
+/// Triton's name for models that ONNX Runtime runs.
 const PLATFORM: &str = "onnxruntime_onnx";
 const BACKEND: &str = "onnxruntime";
 
-/// The configuration that Triton would need to serve the model so.
+/// The configuration that Triton would need to serve the model in the same way.
 pub(in crate::protocol) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
     let signature = named.model.signature();
     let batches = takes_batches(signature);
@@ -51,7 +51,7 @@ pub(in crate::protocol) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
     }
 }
 
-/// As many rows as a body holds; other dynamic dimensions are taken for 1.
+/// As many rows as fit into a body; other dynamic dimensions count as 1.
 fn max_batch_size(api: &Api, inputs: &[Port]) -> i32 {
     let row = |port: &Port| {
         let dims: Vec<i64> = port
@@ -99,7 +99,7 @@ pub(in crate::protocol) fn index(api: &Api, only_ready: bool) -> Vec<ModelIndex>
     models.map(model).collect()
 }
 
-/// Of the model of that name, or of all if it is empty.
+/// The statistics of the model of this name, or of all models if it is empty.
 ///
 /// # Errors
 /// 404 if there is no such model or version.
@@ -132,7 +132,7 @@ fn of_model(named: Named<'_>) -> ModelStatistics {
             batch_size,
             compute_input: time(batch.input),
             compute_infer: time(batch.infer),
-            // Answers are made one by one, after their batch.
+            // Responses are built one by one, after their batch.
             compute_output: time(0),
         }
     });

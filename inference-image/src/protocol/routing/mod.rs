@@ -1,4 +1,4 @@
-//! From a request's path to who answers it.
+//! Routing: from the path of a request to its handler.
 
 mod protocols;
 pub(super) mod routes;

@@ -1,5 +1,5 @@
-//! The way of a request to its handler. Inferences are by far the most of what comes, so their paths are looked at
-//! before the router's, which costs a small model's request as much as reading it does.
+//! The path of a request to its handler. By far the most requests are inferences, so their paths are checked before
+//! the router is asked: routing would cost a small model as much as reading the request does.
 
 use crate::protocol::{Api, grpc, oip};
 use axum::Router;
@@ -12,7 +12,7 @@ use tower::Service;
 /// All protocols of a port.
 #[derive(Clone)]
 pub struct Protocols {
-    /// Whose models are asked; `None` if all paths are the router's.
+    /// The state with the models; `None` if the router handles all paths.
     api: Option<Arc<Api>>,
     router: Router,
 }
@@ -35,8 +35,8 @@ impl Protocols {
         self.router
     }
 
-    /// Answers a request. What serves it is on the heap while it lasts: a connection has place for it from its start,
-    /// and most are idle.
+    /// Responds to a request. The handler is on the heap while it runs: a connection allocates space for it from the
+    /// start, and most connections are idle.
     pub async fn answer(&self, request: Request) -> Response<Body> {
         if let Some(api) = &self.api
             && request.method() == Method::POST
@@ -54,7 +54,7 @@ impl Protocols {
     }
 }
 
-/// The model of `/v2/models/{model}/infer`; a name that is escaped, or a version, is the router's business.
+/// The model of `/v2/models/{model}/infer`; the router handles paths with an escaped name or a version.
 fn model(path: &str) -> Option<&str> {
     let model = path.strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
     (!model.contains(['/', '%'])).then_some(model)

@@ -1,5 +1,4 @@
-//! A router that knows its routes, so that what `/openapi.json` says of them can be compared with them. Knows no
-//! handler.
+//! A router that knows its routes, so that they can be compared with `/openapi.json`. Knows no handler.
 
 use crate::protocol::Api;
 use crate::protocol::body::compression;
@@ -12,14 +11,14 @@ use std::sync::Arc;
 
 type State = Arc<Api>;
 
-/// Routes of the HTTP protocols, each of which `openapi/openapi.yaml` describes.
+/// Routes of the HTTP protocols, each of which `docs/openapi/openapi.yaml` describes.
 #[derive(Default)]
 pub(in crate::protocol) struct Routes {
     router: Router<State>,
     known: Vec<Route>,
 }
 
-/// One route; without a method it takes any.
+/// One route; without a method it accepts any.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::protocol) struct Route {
     pub(in crate::protocol) method: Option<Method>,

@@ -1,4 +1,4 @@
-//! What is posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
+//! Requests that are posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
 
 use crate::protocol::body::Encoding;
 use crate::protocol::body::compression::compressed;

@@ -1,5 +1,5 @@
-//! `GET /openapi.json`: what the HTTP port answers, with the models that this server has. The description is
-//! `openapi.yaml`; what of it depends on the models is added here.
+//! `GET /openapi.json`: the paths of the HTTP port, with the models of this server. The description is
+//! `openapi.yaml`; the parts that depend on the models are added here.
 
 use crate::models::{Model, Service, VERSION};
 use crate::protocol::docs::examples;
@@ -19,11 +19,11 @@ static DESCRIPTION: LazyLock<Result<Value, String>> = LazyLock::new(|| {
     Ok(document)
 });
 
-/// A path of a model that is marked so exists a second time, with the model's version in it.
+/// A path of a model with this mark exists a second time, with the model's version in it.
 const VERSIONED: &str = "x-versioned";
 const MODEL: &str = "/v2/models/{model}";
 
-/// Requests with more elements are no examples.
+/// Requests with more elements are not used as examples.
 const MAX_EXAMPLE_ELEMENTS: usize = 1000;
 
 pub(in crate::protocol) async fn document(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
@@ -54,7 +54,7 @@ pub(in crate::protocol) async fn document(State(api): State<Arc<Api>>) -> Result
     Ok(Json(document))
 }
 
-/// Describes the paths with a version as those without.
+/// Describes the paths with a version like those without.
 fn add_versions(document: &mut Value) {
     let Some(paths) = document["paths"].as_object_mut() else {
         return;
@@ -81,7 +81,7 @@ fn add_versions(document: &mut Value) {
     paths.extend(versioned);
 }
 
-/// Lets the schema take one of the names; of none it says nothing, since there is no empty `enum`.
+/// Restricts the schema to these names. Without names the schema stays as it is, since an `enum` cannot be empty.
 fn choose<'a>(schema: &mut Value, names: impl Iterator<Item = &'a str>) {
     let names: Vec<&str> = names.collect();
     if !names.is_empty() {
@@ -105,7 +105,7 @@ fn tensors(specs: &[TensorSpec]) -> String {
     specs.iter().map(tensor).collect::<Vec<_>>().join(", ")
 }
 
-/// A name out of a model's file, in a cell of a table: whatever is in it, it stays there and is no markup.
+/// A name from a model's file, in a cell of a table: whatever it contains, it stays in the cell and is not markup.
 fn code(name: &str) -> String {
     let is_plain = |character: char| character.is_alphanumeric() || "_-./: ".contains(character);
     let plain = name
@@ -114,10 +114,10 @@ fn code(name: &str) -> String {
     format!("`{}`", plain.collect::<String>())
 }
 
-/// A request for a model with at most so many elements.
+/// A request for a model with at most this many elements.
 type Example = fn(&Model, usize) -> Option<Value>;
 
-/// A request for each model, where it is short.
+/// A request for each model, if it is short.
 fn requests(service: &Service, request: Example) -> Map<String, Value> {
     let named = |name: &str| {
         let request = request(service.model(name)?, MAX_EXAMPLE_ELEMENTS)?;

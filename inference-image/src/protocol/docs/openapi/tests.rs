@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Methods = BTreeSet<String>;
 
-/// As the router has it: its parameters end at a slash, so that `:classify` is a part of one, and one may
-/// stand for the rest of a path.
+/// The path as in the router: there, a parameter extends to the next slash, so that `:classify` is a part of one, and
+/// a parameter may stand for the rest of a path.
 fn route(path: &str) -> String {
     let path = match path.rsplit_once(':') {
         Some((path, verb)) if !verb.contains('/') => path,
@@ -31,7 +31,7 @@ fn described() -> BTreeMap<String, Methods> {
     described
 }
 
-// A route that nobody can find, or a described one that does not exist.
+// A route that is not described, or a described one that does not exist.
 #[test]
 fn what_is_described_is_what_is_routed() {
     let described = described();
@@ -40,7 +40,7 @@ fn what_is_described_is_what_is_routed() {
         let methods = routed.entry(route.path.clone()).or_default();
         match &route.method {
             Some(method) => methods.extend([method.to_string()]),
-            // Those that clients use are described.
+            // The methods that clients use are described.
             None => methods.extend(described.get(&route.path).into_iter().flatten().cloned()),
         }
     }

@@ -1,6 +1,6 @@
-//! The page at `/` to try the models from a browser. Its files are fixed and tell nothing of the models; those
-//! come as JSON and are shown as text, so that nothing in a model's file can be markup. Programs that ask for `/` want
-//! to know whether the server lives.
+//! The page at `/` to try the models from a browser. Its files are fixed and reveal nothing about the models. Those
+//! are loaded as JSON and shown as text, so that nothing in a model's file can be markup. Programs request `/` to
+//! learn whether the server is alive.
 
 use crate::models::Service;
 use crate::protocol::Api;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The page may load its own files and talk to its own server, and nothing else.
+/// The page may load its own files, talk to its own server, and do nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
@@ -70,14 +70,14 @@ impl File {
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
-            // Another version of the server has another page, and a small one is loaded quickly.
+            // Another version of the server has another page, and a small file is loaded quickly.
             (header::CACHE_CONTROL, "no-cache"),
         ];
         (headers, self.text).into_response()
     }
 }
 
-/// Whether the page's own files are at this path: they are the same everywhere.
+/// Whether a fixed file of the page is at this path.
 pub(crate) fn is_file(path: &str) -> bool {
     path == PAGE.path || PARTS.iter().any(|file| file.path == path)
 }
@@ -93,7 +93,8 @@ pub(in crate::protocol) fn add(routes: Routes) -> Routes {
         .get("/ui/models.json", models)
 }
 
-/// The page for browsers, which always name HTML; for others what KServe's SDK for version 1 takes for a sign of life.
+/// The page for browsers, which always accept HTML; for others, what KServe's SDK for version 1 expects of a live
+/// server.
 async fn root(headers: HeaderMap) -> Response {
     let names_html = |value: &HeaderValue| value.to_str().is_ok_and(|types| types.contains("text/html"));
     let answer = if headers.get_all(header::ACCEPT).iter().any(names_html) {
@@ -105,7 +106,7 @@ async fn root(headers: HeaderMap) -> Response {
     ([(header::VARY, "accept")], answer).into_response()
 }
 
-/// What the page shows.
+/// What the page loads.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown<'a> {
@@ -120,9 +121,9 @@ struct Shown<'a> {
 struct ShownModel<'a> {
     #[serde(flatten)]
     report: &'a ModelReport,
-    /// The inputs in a size that the model takes.
+    /// The inputs in a size that the model accepts.
     example_inputs: Vec<TensorSpec>,
-    /// Whether images can be sent to it.
+    /// Whether it accepts images.
     classifies: bool,
 }
 
