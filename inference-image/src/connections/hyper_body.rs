@@ -1,20 +1,15 @@
 //! A request body that hyper reads, on its way to the handlers. If the request is refused before all of the body has
 //! been read, the response is sent at once, and the rest of the body is discarded in the background.
 
-use super::lifetime::{Activity, Busy};
+use super::lifetime::Activity;
+use crate::protocol::{DISCARD_TIME, discard};
 use axum::http::{HeaderMap, Version, header};
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::timeout;
-
-/// How long a body is read that nobody wants; then its connection is closed.
-pub(super) const DISCARD: Duration = Duration::from_secs(5);
 
 /// The body of a request.
 pub(super) struct HyperBody {
@@ -77,13 +72,12 @@ impl Drop for HyperBody {
             return;
         };
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(discard(rest, activity.busy()));
+            // The connection is not idle in the meantime.
+            let busy = activity.busy();
+            runtime.spawn(async move {
+                discard(rest, DISCARD_TIME).await;
+                drop(busy);
+            });
         }
     }
-}
-
-/// The connection is not idle in the meantime.
-async fn discard(mut body: Incoming, _busy: Busy) {
-    let all = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = timeout(DISCARD, all).await;
 }

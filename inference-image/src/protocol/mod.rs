@@ -14,7 +14,7 @@ mod management;
 mod oip;
 mod routing;
 
-pub(crate) use body::{ZeroCopyBody, ZeroCopySource};
+pub(crate) use body::{DISCARD_TIME, ZeroCopyBody, ZeroCopySource, discard};
 pub(crate) use docs::is_page_file;
 pub use error::ApiError;
 pub use grpc::proto;

@@ -8,16 +8,15 @@
 //! - `wire`: the bytes of the connection, read in turns by the body of a request and by the connection.
 //! - `response`: the bytes of a response.
 
-mod answer;
 mod head;
+mod response;
 mod wire;
 
 use super::exchange;
-use super::hyper_body::DISCARD;
 use super::lifetime::Activity;
 use super::stream::Stream;
 use crate::middleware::Middleware;
-use crate::protocol::ZeroCopyBody;
+use crate::protocol::{DISCARD_TIME, ZeroCopyBody};
 use axum::body::Body;
 use axum::http::{Request, Response};
 pub use head::fuzz;
@@ -61,8 +60,8 @@ pub(super) async fn serve(
         let Some(response) = answered(*plain, &wire, middleware, activity).await else {
             break;
         };
-        let closes = answer::closes(&response) || activity.retirement().has_begun();
-        answer::write(&*wire, response, closes).await?;
+        let closes = response::closes(&response) || activity.retirement().has_begun();
+        response::write(&*wire, response, closes).await?;
         let rest = discarded(&wire, activity).await;
         if closes || !rest {
             break;
@@ -117,7 +116,7 @@ async fn answered(
     .await
 }
 
-/// Reads the rest of a refused body, for the reason given in [`super::discard`], and so that the next request can
+/// Reads the rest of a refused body, for the reason given in [`crate::protocol::discard`], and so that the next request can
 /// follow; `false` if that takes too long.
 async fn discarded(wire: &Arc<Wire>, activity: &Arc<Activity>) -> bool {
     if wire.left() == 0 {
@@ -125,6 +124,6 @@ async fn discarded(wire: &Arc<Wire>, activity: &Arc<Activity>) -> bool {
     }
     // The connection is not idle in the meantime.
     let _busy = activity.busy();
-    let all = timeout(DISCARD, wire.discard()).await;
+    let all = timeout(DISCARD_TIME, wire.discard()).await;
     matches!(all, Ok(Ok(())))
 }

@@ -1,11 +1,13 @@
 //! Reads request bodies within limits: on the size of a body, on all bodies in memory together, and on time.
 
 pub(super) mod compression;
+mod discard;
 mod encoding;
 pub(super) mod frames;
 mod sink;
 mod zero_copy;
 
+pub(crate) use discard::{DISCARD_TIME, discard};
 pub(super) use encoding::{Decoder, Encoding, Refused};
 pub(super) use sink::{Reservation, Sink};
 pub(crate) use zero_copy::{ZeroCopyBody, ZeroCopySource};
@@ -36,7 +38,7 @@ struct Times {
 const TIMES: Times = Times {
     read: Duration::from_secs(60),
     room: Duration::from_secs(10),
-    discard: Duration::from_secs(5),
+    discard: DISCARD_TIME,
 };
 /// All bodies in memory together may be this many times as large as the largest single one.
 const BODIES: usize = 4;
@@ -107,7 +109,7 @@ impl Budget {
         if announced.is_some_and(|length| length > self.max_body) {
             // A client that asks first (`Expect: 100-continue`) gets its response before it sends anything.
             if !headers.contains_key(header::EXPECT) {
-                self.discard(body).await;
+                discard(body, self.times.discard).await;
             }
             return Err(self.too_large());
         }
@@ -126,7 +128,7 @@ impl Budget {
         while let Some(data) = next(&mut body).await? {
             if let Err(refused) = self.push(&mut decoder, &data).await {
                 drop(decoder);
-                self.discard(body).await;
+                discard(body, self.times.discard).await;
                 return Err(self.refused(refused));
             }
         }
@@ -226,11 +228,6 @@ impl Budget {
                 "the body is not compressed as its encoding says: {error}"
             )),
         }
-    }
-
-    async fn discard(&self, mut body: Body) {
-        let all = async { while let Some(Ok(_)) = body.frame().await {} };
-        let _ = timeout(self.times.discard, all).await;
     }
 }
 
