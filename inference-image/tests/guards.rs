@@ -317,7 +317,7 @@ fn files_that_do_not_go_together_are_refused_by_name() {
     assert!(problem(true).contains("ca.crt: no certificate"));
     publish(&other_key, "");
     assert!(
-        problem(false).contains("do not go together"),
+        problem(false).contains("do not belong together"),
         "{}",
         problem(false)
     );

@@ -123,7 +123,7 @@ async fn serve_until_told(
         signals.next().await;
         let _ = stop.send(());
         signals.next().await;
-        tracing::warn!("told twice to leave: leaving at once");
+        tracing::warn!("second signal: exiting at once");
         exit::now(INSISTED);
     });
     let stopped = async { drop(stopped.await) };
@@ -135,7 +135,7 @@ async fn serve_until_told(
 
 /// No request has been served yet, so there is nothing to drain; and loading cannot be interrupted.
 fn leave_unloaded() -> ! {
-    tracing::info!("told to leave before the models were loaded");
+    tracing::info!("stopped before the models were loaded");
     exit::now(0);
 }
 

@@ -84,7 +84,7 @@ fn server_config(paths: &[PathBuf], contents: &Contents) -> Result<ServerConfig,
     };
     let mut config = builder
         .with_single_cert(certificates, key)
-        .map_err(|error| format!("{} and {} do not go together: {error}", named(0), named(1)))?;
+        .map_err(|error| format!("{} and {} do not belong together: {error}", named(0), named(1)))?;
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(config)
 }

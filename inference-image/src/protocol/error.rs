@@ -142,7 +142,7 @@ impl From<RunError> for ApiError {
             }
             RunError::Rejected(Rejected::Closed) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the server is leaving: try again",
+                "the server is shutting down: try again",
             )
             .retry_after(Duration::from_secs(1)),
             RunError::Job(JobError::Input(error)) => error.into(),

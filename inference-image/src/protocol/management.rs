@@ -51,7 +51,7 @@ async fn ready(State(management): State<Management>) -> (StatusCode, &'static st
     match management.lifecycle.phase() {
         Phase::Loading => (StatusCode::SERVICE_UNAVAILABLE, "the models are being loaded\n"),
         Phase::Ready => (StatusCode::OK, "ok\n"),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is leaving\n"),
+        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down\n"),
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn retired(connection: Option<Retirement>) {
 
 /// The end of a call whose connection has retired.
 pub(super) fn with_connection() -> ApiError {
-    unavailable("the connection has reached its age or the server is leaving")
+    unavailable("the connection has reached its maximum age or the server is shutting down")
 }
 
 /// The end of a call, and what to do then.

@@ -108,7 +108,7 @@ impl Incoming {
                 begun = messages.begin() => if !begun? {
                     return Ok(None);
                 },
-                () = leaving(api) => return Err(ending::unavailable("the server is leaving")),
+                () = shutting_down(api) => return Err(ending::unavailable("the server is shutting down")),
             }
             let message = messages.read(&api.budget, headers, request::first_tensor_at);
             let message = api.budget.in_time(*deadline, message);
@@ -123,7 +123,7 @@ impl Incoming {
     }
 }
 
-async fn leaving(api: &Api) {
+async fn shutting_down(api: &Api) {
     api.lifecycle.reached(Phase::Draining).await;
     sleep(IDLE).await;
 }
