@@ -1,7 +1,7 @@
 //! Parses JSON lists, flat or nested, straight into the elements of a tensor: one pass over the text, no intermediate
 //! values. Nesting deeper than any tensor is rejected; nothing recurses.
 
-use super::number::Number;
+use super::number::{float, integer};
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
@@ -70,30 +70,47 @@ pub(super) trait Item: Sized {
     fn read(bytes: &[u8]) -> Option<(Self, usize)>;
 }
 
-macro_rules! numbers {
-    ($($type:ty: $name:literal, $number:ident => $value:expr;)*) => {$(
+macro_rules! integers {
+    ($($type:ty: $name:literal;)*) => {$(
         impl Item for $type {
             const NAME: &'static str = $name;
 
             #[inline]
             fn read(bytes: &[u8]) -> Option<(Self, usize)> {
-                Number::read(bytes, |$number| $value)
+                let (value, length) = integer(bytes)?;
+                Some((value.try_into().ok()?, length))
             }
         }
     )*};
 }
 
-numbers! {
-    u8: "a UINT8", number => number.integer()?.try_into().ok();
-    u16: "a UINT16", number => number.integer()?.try_into().ok();
-    u32: "a UINT32", number => number.integer()?.try_into().ok();
-    u64: "a UINT64", number => number.integer()?.try_into().ok();
-    i8: "an INT8", number => number.integer()?.try_into().ok();
-    i16: "an INT16", number => number.integer()?.try_into().ok();
-    i32: "an INT32", number => number.integer()?.try_into().ok();
-    i64: "an INT64", number => number.integer()?.try_into().ok();
-    f32: "an FP32", number => number.single();
-    f64: "an FP64", number => number.double();
+integers! {
+    u8: "a UINT8";
+    u16: "a UINT16";
+    u32: "a UINT32";
+    u64: "a UINT64";
+    i8: "an INT8";
+    i16: "an INT16";
+    i32: "an INT32";
+    i64: "an INT64";
+}
+
+impl Item for f32 {
+    const NAME: &'static str = "an FP32";
+
+    #[inline]
+    fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+        float(bytes)
+    }
+}
+
+impl Item for f64 {
+    const NAME: &'static str = "an FP64";
+
+    #[inline]
+    fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+        float(bytes)
+    }
 }
 
 impl Item for bool {
