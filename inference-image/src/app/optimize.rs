@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// What is wrong with a package, or that its folder cannot be written.
-pub fn optimize(packages: &[PathBuf], library: &Path) -> Result<Vec<PathBuf>, Fatal> {
+pub(super) fn optimize(packages: &[PathBuf], library: &Path) -> Result<Vec<PathBuf>, Fatal> {
     let runtime = Runtime::load(library, &ExecutionProvider::default())?;
     let bake = |folder: &PathBuf| {
         let name = folder.display().to_string();

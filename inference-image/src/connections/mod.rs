@@ -22,7 +22,7 @@ use crate::process::lifecycle::{Lifecycle, Phase};
 use connection::Shared;
 use hyper::server::conn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use lifetime::Times;
+use lifetime::{Activity, Times};
 use limit::{ConnectionLimit, Permit};
 use modelservice_contract::{Connections, Drain, Limits};
 use std::path::Path;

@@ -13,7 +13,6 @@ pub(super) use sink::{Reservation, Sink};
 pub(crate) use zero_copy::{ZeroCopyBody, ZeroCopySource};
 
 use crate::protocol::ApiError;
-use crate::protocol::ZeroCopyBody;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;

@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 
 /// Where the bytes come from. Clones read the same bytes; each byte is returned once.
 #[derive(Clone)]
-pub struct ZeroCopyBody(Arc<dyn ZeroCopySource>);
+pub(crate) struct ZeroCopyBody(Arc<dyn ZeroCopySource>);
 
 /// The bytes of a body, in order.
-pub trait ZeroCopySource: Send + Sync {
+pub(crate) trait ZeroCopySource: Send + Sync {
     /// Appends at most `most` bytes to the buffer, without making it larger; 0 at the end of the body.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ pub trait ZeroCopySource: Send + Sync {
 
 impl ZeroCopyBody {
     /// A body that is read from `source`.
-    pub fn new(source: Arc<dyn ZeroCopySource>) -> Self {
+    pub(crate) fn new(source: Arc<dyn ZeroCopySource>) -> Self {
         Self(source)
     }
 
@@ -35,7 +35,7 @@ impl ZeroCopyBody {
     ///
     /// # Errors
     /// When the client breaks off.
-    pub async fn append(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
+    pub(crate) async fn append(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
         poll_fn(|context| self.0.poll_append(context, buffer, most)).await
     }
 }

@@ -9,7 +9,8 @@ use super::proto::{
 };
 use crate::engine::Port;
 use crate::models::VERSION;
-use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM, triton};
+use crate::protocol::oip::triton;
+use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
 
 pub(super) fn server_live(_: &Api, _: ServerLiveRequest) -> Result<ServerLiveResponse, ApiError> {
     Ok(ServerLiveResponse { live: true })

@@ -4,11 +4,12 @@ use crate::engine::Port;
 use crate::models::VERSION;
 use crate::protocol::body::ReadOptions;
 use crate::protocol::inference::request::Target;
+use crate::protocol::oip::triton;
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
     InferBatchStatistics, ModelConfig, ModelInput, ModelOutput, ModelStatistics, StatisticDuration,
 };
-use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM, triton};
+use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};

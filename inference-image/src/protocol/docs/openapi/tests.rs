@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::DESCRIPTION;
-use crate::protocol::routing::routes;
+use crate::protocol::routes;
 use std::collections::{BTreeMap, BTreeSet};
 
 type Methods = BTreeSet<String>;
