@@ -220,7 +220,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "another version than 1",
+        "a version other than 1",
         Code::NotFound,
         "no version \"2\"",
         || ModelInferRequest {
@@ -264,7 +264,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "another datatype than the model's",
+        "a datatype other than the model's",
         Code::InvalidArgument,
         "is FP32, the request says INT32",
         || with_input(|input| input.datatype = "INT32".to_owned()),
@@ -276,7 +276,7 @@ const CASES: &[Case] = &[
         || with_input(|input| input.datatype = "FLOAT".to_owned()),
     ),
     case(
-        "another shape than the model's",
+        "a shape other than the model's",
         Code::InvalidArgument,
         "(-1 is any size from 1)",
         || with_input(|input| input.shape = vec![1, 3, 16, 17]),
@@ -365,7 +365,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "`classification` that is no count from 1",
+        "a `classification` that is not a count of at least 1",
         Code::InvalidArgument,
         "at least 1",
         || ModelInferRequest {

@@ -239,13 +239,13 @@ const CASES: &[Case] = &[
         || post(CLASSIFY, vec![0; 1_000_001]),
     ),
     case(
-        "a body with another `Content-Encoding` than gzip, deflate or identity",
+        "a body with a `Content-Encoding` other than gzip, deflate or identity",
         415,
         "use gzip, deflate or none",
         || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "br"),
     ),
     case(
-        "a body that is not compressed as its `Content-Encoding` says",
+        "a body that is not compressed in the way its `Content-Encoding` says",
         400,
         "not compressed as its encoding says",
         || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "gzip"),
@@ -276,7 +276,7 @@ const CASES: &[Case] = &[
         )
     }),
     case(
-        "infer: another datatype than the model's",
+        "infer: a datatype other than the model's",
         400,
         "is FP32, the request says INT32",
         || infer("datatype", json!("INT32")),
@@ -288,25 +288,25 @@ const CASES: &[Case] = &[
         || infer("datatype", json!("FLOAT")),
     ),
     case(
-        "infer: another shape than the model's",
+        "infer: a shape other than the model's",
         400,
         "(-1 is any size from 1)",
         || infer("shape", json!([1, 3, 16, 17])),
     ),
     case(
-        "infer: another number of elements than the shape holds",
+        "infer: a number of elements other than the shape's",
         400,
         "does not hold 2 elements",
         || infer("data", json!([1, 2])),
     ),
     case(
-        "infer: lists nested in another way than the shape",
+        "infer: lists whose nesting does not match the shape",
         400,
         "do not have the shape",
         || infer("data", json!([[1, 2], [3]])),
     ),
     case(
-        "infer: an element that is no number of the datatype",
+        "infer: an element that is not a number of the datatype",
         400,
         "expected an FP32",
         || infer("data", json!(["red"])),
@@ -318,7 +318,7 @@ const CASES: &[Case] = &[
         || infer("data", Value::Null),
     ),
     case(
-        "infer: an `id` that is no string",
+        "infer: an `id` that is not a string",
         400,
         "id must be a string",
         || {
@@ -327,7 +327,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "infer: a `timeout` or `priority` that is no number from 0",
+        "infer: a `timeout` or `priority` that is not a number of at least 0",
         400,
         "expected u64",
         || {
@@ -339,7 +339,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "`X-Request-Timeout` that is no number above 0",
+        "an `X-Request-Timeout` that is not a number above 0",
         400,
         "decimal number of milliseconds",
         || with(infer("id", json!("x")), "x-request-timeout", "soon"),
@@ -391,7 +391,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "infer: `classification` that is no count from 1",
+        "infer: a `classification` that is not a count of at least 1",
         400,
         "at least 1",
         || {
@@ -407,7 +407,7 @@ const CASES: &[Case] = &[
         || with(post(INFER, vec![0; 100]), "inference-header-content-length", "0"),
     ),
     case(
-        "another version than 1",
+        "a version other than 1",
         404,
         "has no version \"2\", it has: 1",
         || post("/v2/models/colors/versions/2/infer", "{}"),
@@ -419,13 +419,13 @@ const CASES: &[Case] = &[
         || post("/v2/repository/models/colors/load", "{}"),
     ),
     case(
-        "an index request that is no JSON",
+        "an index request that is not JSON",
         400,
         "no JSON of an index request",
         || post("/v2/repository/index", "ready"),
     ),
     case(
-        "infer: `binary_data_size` that does not fit the shape",
+        "infer: a `binary_data_size` that does not fit the shape",
         400,
         "takes 3072 bytes",
         || infer_binary(100, None, &[0; 100]),
@@ -443,13 +443,13 @@ const CASES: &[Case] = &[
         || infer_binary(3072, None, &[0; 3076]),
     ),
     case(
-        "infer: `Inference-Header-Content-Length` beyond the body",
+        "infer: an `Inference-Header-Content-Length` beyond the end of the body",
         400,
         "but the body has only",
         || infer_binary(3072, Some(1 << 20), &[0; 3072]),
     ),
     case(
-        "infer: `Inference-Header-Content-Length` that is no number",
+        "infer: an `Inference-Header-Content-Length` that is not a number",
         400,
         "must be a number",
         || {
@@ -473,13 +473,13 @@ const CASES: &[Case] = &[
         post(CLASSIFY, "")
     }),
     case(
-        "classify: a body that is no image",
+        "classify: a body that is not an image",
         415,
         "neither a JPEG nor a PNG, WebP, GIF or BMP",
         || post(CLASSIFY, "%PDF-1.7"),
     ),
     case(
-        "classify: an image of an unusual kind",
+        "classify: an image of a kind that is not supported",
         415,
         "not understood: arithmetic coding",
         || {
@@ -491,35 +491,26 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "classify: a JPEG that is cut off",
+        "classify: a truncated JPEG",
         400,
         "JPEG image is truncated",
         || post(CLASSIFY, half("large-420.jpg")),
     ),
+    case("classify: a truncated PNG", 400, "PNG image is truncated", || {
+        post(CLASSIFY, half("colour.png"))
+    }),
     case(
-        "classify: a PNG that is cut off",
-        400,
-        "PNG image is truncated",
-        || post(CLASSIFY, half("colour.png")),
-    ),
-    case(
-        "classify: a WebP that is cut off",
+        "classify: a truncated WebP",
         400,
         "WebP image is truncated",
         || post(CLASSIFY, half("lossy.webp")),
     ),
-    case(
-        "classify: a GIF that is cut off",
-        400,
-        "GIF image is truncated",
-        || post(CLASSIFY, half("palette.gif")),
-    ),
-    case(
-        "classify: a BMP that is cut off",
-        400,
-        "BMP image is truncated",
-        || post(CLASSIFY, half("colour.bmp")),
-    ),
+    case("classify: a truncated GIF", 400, "GIF image is truncated", || {
+        post(CLASSIFY, half("palette.gif"))
+    }),
+    case("classify: a truncated BMP", 400, "BMP image is truncated", || {
+        post(CLASSIFY, half("colour.bmp"))
+    }),
     case(
         "classify: a damaged image",
         400,
@@ -581,19 +572,14 @@ const CASES: &[Case] = &[
     case("classify: a form without an image", 400, "holds no image", || {
         post_form(CLASSIFY, &[])
     }),
-    case(
-        "classify: a form that breaks off",
-        400,
-        "the form is broken",
-        || {
-            let body = form(&[("a.png", png(1, 1, [0; 3]))]);
-            with(
-                post(CLASSIFY, body[..body.len() / 2].to_vec()),
-                "content-type",
-                FORM,
-            )
-        },
-    ),
+    case("classify: a truncated form", 400, "the form is broken", || {
+        let body = form(&[("a.png", png(1, 1, [0; 3]))]);
+        with(
+            post(CLASSIFY, body[..body.len() / 2].to_vec()),
+            "content-type",
+            FORM,
+        )
+    }),
     case(
         "classify: a form without its boundary",
         400,
@@ -613,13 +599,13 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "classify: `top_k` that is no number of classes",
+        "classify: a `top_k` that is not a possible number of classes",
         400,
         "from 1 to 3",
         || post("/v1/models/colors:classify?top_k=4", png(1, 1, [0; 3])),
     ),
     case(
-        "classify: another query parameter",
+        "classify: an unknown query parameter",
         400,
         "there is: top_k",
         || post("/v1/models/colors:classify?topk=1", png(1, 1, [0; 3])),
@@ -637,13 +623,13 @@ const CASES: &[Case] = &[
         || post(PREDICT, "{}"),
     ),
     case(
-        "predict: a body that is no JSON object",
+        "predict: a body that is not a JSON object",
         400,
         "no JSON object",
         || post(PREDICT, "[]"),
     ),
     case(
-        "predict: lists nested in another way than the model's shape",
+        "predict: lists whose nesting does not match the model's shape",
         400,
         "(-1 is any size from 1)",
         || post(PREDICT, json!({"instances": [red()]}).to_string()),
@@ -655,29 +641,26 @@ const CASES: &[Case] = &[
         || post(PREDICT, r#"{"instances": [{}]}"#),
     ),
     case(
-        "predict: an instance or column of another name than the inputs'",
+        "predict: an instance or column whose name is not that of an input",
         400,
         "it has: images",
         || post(PREDICT, r#"{"instances": [{"pictures": []}]}"#),
     ),
     case(
-        "predict: `b64` that is no base64",
+        "predict: a `b64` that is not base64",
         400,
         "expected a string or {\"b64\": BASE64}",
         || post(PREDICT_TEXTS, r#"{"instances": [{"b64": "!"}]}"#),
     ),
     case(
-        "predict: a text, also one that came as base64, that is no UTF-8",
+        "predict: a text, in base64 or not, that is not UTF-8",
         400,
         "must be UTF-8",
         || post(PREDICT_TEXTS, r#"{"instances": ["a", {"b64": "/w=="}]}"#),
     ),
-    case(
-        "anything else posted to a model",
-        404,
-        "nothing can be posted",
-        || post("/v1/models/colors:explain", ""),
-    ),
+    case("any other POST to a model", 404, "nothing can be posted", || {
+        post("/v1/models/colors:explain", "")
+    }),
 ];
 
 fn wanted(outputs: &[&str]) -> String {

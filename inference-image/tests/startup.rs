@@ -57,7 +57,7 @@ const CASES: &[Case] = &[
         |folder| format!("{}limits: {{queueLenght: 9}}\n", colors(folder)),
     ),
     Case::new(
-        "a certificate that is not there",
+        "a certificate that does not exist",
         ExitReason::ConfigInvalid,
         "tls.crt: No such file",
         |folder| {
@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "a file of tokens that holds none",
+        "a token file without a token",
         ExitReason::ConfigInvalid,
         "no token in it",
         |folder| {
@@ -81,7 +81,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "a collector of traces that is no URL",
+        "a trace collector that is not a URL",
         ExitReason::ConfigInvalid,
         "such as http://collector",
         |folder| format!("{}tracing: {{endpoint: 'collector:4317'}}\n", colors(folder)),
@@ -125,7 +125,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "another digest than the configured one",
+        "a digest other than the configured one",
         ExitReason::ModelDigestMismatch,
         "was asked for",
         |folder| {
@@ -146,7 +146,7 @@ const CASES: &[Case] = &[
         |folder| with_model(folder, b"version https://git-lfs.github.com/spec/v1"),
     ),
     Case::new(
-        "a model.onnx that is cut off",
+        "a truncated model.onnx",
         ExitReason::ModelInvalid,
         "cannot load the model",
         |folder| {
@@ -155,7 +155,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "a file with external data that the package does not have",
+        "external data that the package does not contain",
         ExitReason::ModelInvalid,
         "keeps weights in \"weights.data\"",
         |folder| with_model(folder, &matmul(8, Some("weights.data")).0),
@@ -183,7 +183,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "other labels than the output has values",
+        "a number of labels other than the output's number of values",
         ExitReason::ModelInvalid,
         "2 labels",
         |folder| {
@@ -195,7 +195,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "labels in a file that the package does not have",
+        "a label file that the package does not contain",
         ExitReason::ModelInvalid,
         "no such file",
         |folder| {
@@ -218,7 +218,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "an execution provider nobody knows",
+        "an unknown execution provider",
         ExitReason::AcceleratorUnavailable,
         "TpuExecutionProvider",
         |folder| {
@@ -229,7 +229,7 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "an execution provider that does not hold the whole graph",
+        "an execution provider that cannot run the whole graph",
         ExitReason::ExecutionProviderFallback,
         "parts of it would run on the CPU",
         |folder| {
@@ -254,7 +254,7 @@ const CASES: &[Case] = &[
     )
     .with(&["--onnx-runtime=Cargo.toml"]),
     Case::new(
-        "a port that may not be used or is taken",
+        "a port that is not permitted or already in use",
         ExitReason::SystemError,
         "cannot listen on port",
         colors,
