@@ -2,13 +2,13 @@
 
 use super::cache::{self, Entry, Origin};
 use super::curve::Curve;
-use super::prefetch::Prefetched;
+use super::interface::Description;
+use super::provider;
 use super::session::OnnxEngine;
 use super::source::Source;
-use super::{Description, GraphSource, provider};
 use crate::package::{Package, proto};
 use crate::process::exit::Fatal;
-use modelservice_contract::{ExecutionProvider, ExitReason};
+use modelservice_contract::{ExecutionProvider, ExitReason, GraphSource};
 use ort::environment::Environment;
 use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
@@ -297,6 +297,13 @@ impl Runtime {
             format!("ONNX Runtime {version} cannot load the model: {problem}; {advice}"),
         )
     }
+}
+
+/// A graph with its first session, and the model that it belongs to.
+pub struct Prefetched {
+    pub(super) origin: Origin,
+    pub(super) source: Source,
+    pub(super) session: Session,
 }
 
 fn not_kept(folder: &Path, error: &std::io::Error) {

@@ -1,6 +1,7 @@
 //! One ONNX Runtime session: its signature, and runs.
 
-use super::{Engine, EngineError, Port, Signature, value};
+use super::interface::{Engine, EngineError, Port, Signature};
+use super::value;
 use crate::process::exit::Fatal;
 use crate::tensor::Tensor;
 use modelservice_contract::ExitReason;

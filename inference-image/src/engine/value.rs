@@ -1,6 +1,6 @@
 //! Tensors as ONNX Runtime's values and back.
 
-use super::EngineError;
+use super::interface::EngineError;
 use crate::tensor::{DataType, Element, Tensor};
 use crate::with_element_type;
 use bytes::Bytes;

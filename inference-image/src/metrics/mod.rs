@@ -10,18 +10,8 @@ pub use model::{ModelMetrics, Outcome, Ratio, Seconds};
 pub use statistics::{Batch, Statistics, Total};
 pub use unassigned::Unassigned;
 
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-
-/// From a tiny model on a fast core to a large one on a small fraction of a core, in seconds.
-const BUCKETS: [f64; 16] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
-
-fn seconds() -> Histogram {
-    Histogram::new(BUCKETS)
-}
 
 /// The registry of one server.
 #[derive(Debug)]

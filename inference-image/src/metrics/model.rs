@@ -1,6 +1,6 @@
 //! Metrics per model.
 
-use super::{Statistics, seconds};
+use super::statistics::Statistics;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
@@ -15,6 +15,15 @@ use std::time::Duration;
 const BATCH_SIZES: [f64; 13] = [
     1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0,
 ];
+
+/// From a tiny model on a fast core to a large one on a small fraction of a core, in seconds.
+const BUCKETS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+fn seconds() -> Histogram {
+    Histogram::new(BUCKETS)
+}
 
 /// How a request for a model ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! The access log: a line for a sample of the requests and for those that fail. It contains no query, header or body,
 //! which may hold secrets.
 
-use super::observe::Facts;
+use super::facts::Facts;
 use crate::metrics::Outcome;
 use modelservice_contract::AccessLog as Config;
 use opentelemetry::trace::TraceId;

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod auth;
+mod facts;
 mod observe;
 mod refusal;
 mod traces;

@@ -1,16 +1,17 @@
 //! Observes requests for the access log and traces.
 
 use super::access_log::AccessLog;
+use super::facts::Facts;
 use super::traces::Traces;
 use crate::request_log::RequestLog;
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, Request, Response, Uri, header};
 use hyper::body::Body as _;
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 /// What each request is observed for.
 #[derive(Default)]
@@ -36,26 +37,6 @@ struct Sampled {
     began: SystemTime,
     parent: Context,
     request_bytes: Option<u64>,
-}
-
-/// What is known of a request in the end.
-pub(super) struct Facts<'a> {
-    pub(super) method: &'a Method,
-    pub(super) path: &'a str,
-    pub(super) status: StatusCode,
-    /// gRPC's own status, if it is in the head of the response.
-    pub(super) grpc_status: Option<&'a str>,
-    pub(super) request_bytes: Option<u64>,
-    pub(super) response_bytes: Option<u64>,
-    pub(super) duration: Duration,
-    pub(super) log: &'a RequestLog,
-}
-
-impl Facts<'_> {
-    /// Whether the server is at fault: 500, and INTERNAL or UNKNOWN over gRPC. Being full is not a fault.
-    pub(super) fn is_failure(&self) -> bool {
-        self.status == StatusCode::INTERNAL_SERVER_ERROR || matches!(self.grpc_status, Some("2" | "13"))
-    }
 }
 
 impl Observer {

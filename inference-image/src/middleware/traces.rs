@@ -1,7 +1,7 @@
 //! OpenTelemetry: a span for each request, with child spans for where its time went. They are built when the request
 //! has been answered, from times that are measured anyway, so that a request without a trace costs nothing.
 
-use super::observe::Facts;
+use super::facts::Facts;
 use crate::scheduling::Timing;
 use modelservice_contract::Tracing;
 use opentelemetry::trace::{

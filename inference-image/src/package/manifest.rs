@@ -1,7 +1,7 @@
 //! `model.yaml`: what a package says about its model's task, labels and pre-processing. Parsing only: whether it fits
 //! the model is decided in `image::classifier`.
 
-use super::MANIFEST_FILE;
+use super::files::{MANIFEST_FILE, is_inside, unreadable};
 use crate::config::yaml;
 use crate::process::exit::Fatal;
 use modelservice_contract::ExitReason;
@@ -233,7 +233,7 @@ pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(super::unreadable(&path, &error)),
+        Err(error) => return Err(unreadable(&path, &error)),
     };
     let mut manifest = parse(&text).map_err(|problem| invalid(format!("{}: {problem}", path.display())))?;
     if let Labels::File(name) = &manifest.labels {
@@ -251,7 +251,7 @@ pub fn parse(text: &str) -> Result<Manifest, String> {
 }
 
 fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
-    if !super::is_inside(name) {
+    if !is_inside(name) {
         return Err(invalid(format!(
             "{MANIFEST_FILE}: labels must name a file in the package, not {name:?}"
         )));
@@ -261,7 +261,7 @@ fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
         ErrorKind::NotFound => invalid(format!(
             "{MANIFEST_FILE} names labels {name:?}, but the package has no such file"
         )),
-        _ => super::unreadable(&path, &error),
+        _ => unreadable(&path, &error),
     })?;
     Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
 }

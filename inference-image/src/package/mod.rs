@@ -3,22 +3,21 @@
 //! The model is read into a private copy and never mapped: a file that is truncated under a memory map
 //! kills the process with SIGBUS.
 
+mod files;
 pub mod manifest;
 pub(crate) mod proto;
 
+pub use files::{MANIFEST_FILE, MODEL_FILE};
+
 use crate::process::exit::Fatal;
+use files::{is_inside, unreadable};
 use manifest::Manifest;
 use modelservice_contract::{ExitReason, ModelConfig};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Name of the model file in a package.
-pub const MODEL_FILE: &str = "model.onnx";
-/// Name of the manifest in a package.
-pub const MANIFEST_FILE: &str = "model.yaml";
 
 /// Name and bytes of a file with weights.
 pub type ExternalFile = (String, Arc<[u8]>);
@@ -103,22 +102,6 @@ fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<ExternalFile>, Fatal
     let model = proto::ModelProto::decode(model).unwrap_or_default();
     let names = model.external_files().into_iter().map(str::to_owned);
     names.map(read).collect()
-}
-
-/// Whether a name that a file of the package gives stays in the package.
-fn is_inside(name: &str) -> bool {
-    !name.is_empty()
-        && Path::new(name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Fatal {
-    let message = format!(
-        "cannot read {}: {error}: check the file's permissions (the server runs without root)",
-        path.display()
-    );
-    Fatal::new(ExitReason::SystemError, message)
 }
 
 fn read_model(folder: &Path) -> Result<Vec<u8>, Fatal> {

@@ -1,7 +1,7 @@
 //! The management port: health, metrics and reports. It has a thread of its own, so that it responds when the serving
 //! port is saturated.
 
-use super::ApiError;
+use super::error::{self, ApiError};
 use crate::models::Service;
 use crate::models::duty_cycle;
 use crate::process::lifecycle::{Lifecycle, Phase};
@@ -42,8 +42,8 @@ pub fn router(management: Management) -> Router {
         .route(METRICS_PATH, get(metrics))
         .route(REPORT_PATH, get(report))
         .route(LOAD_PATH, get(load))
-        .fallback(super::error::no_such_path)
-        .method_not_allowed_fallback(super::error::method_not_allowed)
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(management)
 }
 

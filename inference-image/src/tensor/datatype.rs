@@ -183,59 +183,59 @@ elements!(
 macro_rules! with_element_type {
     ($datatype:expr, $type:ident => $body:expr, BYTES => $strings:expr) => {
         match $datatype {
-            $crate::tensor::DataType::Bool => {
+            $crate::tensor::datatype::DataType::Bool => {
                 type $type = bool;
                 $body
             }
-            $crate::tensor::DataType::Uint8 => {
+            $crate::tensor::datatype::DataType::Uint8 => {
                 type $type = u8;
                 $body
             }
-            $crate::tensor::DataType::Uint16 => {
+            $crate::tensor::datatype::DataType::Uint16 => {
                 type $type = u16;
                 $body
             }
-            $crate::tensor::DataType::Uint32 => {
+            $crate::tensor::datatype::DataType::Uint32 => {
                 type $type = u32;
                 $body
             }
-            $crate::tensor::DataType::Uint64 => {
+            $crate::tensor::datatype::DataType::Uint64 => {
                 type $type = u64;
                 $body
             }
-            $crate::tensor::DataType::Int8 => {
+            $crate::tensor::datatype::DataType::Int8 => {
                 type $type = i8;
                 $body
             }
-            $crate::tensor::DataType::Int16 => {
+            $crate::tensor::datatype::DataType::Int16 => {
                 type $type = i16;
                 $body
             }
-            $crate::tensor::DataType::Int32 => {
+            $crate::tensor::datatype::DataType::Int32 => {
                 type $type = i32;
                 $body
             }
-            $crate::tensor::DataType::Int64 => {
+            $crate::tensor::datatype::DataType::Int64 => {
                 type $type = i64;
                 $body
             }
-            $crate::tensor::DataType::Fp16 => {
+            $crate::tensor::datatype::DataType::Fp16 => {
                 type $type = half::f16;
                 $body
             }
-            $crate::tensor::DataType::Bf16 => {
+            $crate::tensor::datatype::DataType::Bf16 => {
                 type $type = half::bf16;
                 $body
             }
-            $crate::tensor::DataType::Fp32 => {
+            $crate::tensor::datatype::DataType::Fp32 => {
                 type $type = f32;
                 $body
             }
-            $crate::tensor::DataType::Fp64 => {
+            $crate::tensor::datatype::DataType::Fp64 => {
                 type $type = f64;
                 $body
             }
-            $crate::tensor::DataType::Bytes => $strings,
+            $crate::tensor::datatype::DataType::Bytes => $strings,
         }
     };
 }

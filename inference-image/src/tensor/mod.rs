@@ -2,7 +2,7 @@
 //! are shared, so that a tensor can be taken from the body of a request, cut out of a batch, or put into a response
 //! without a copy.
 
-mod datatype;
+pub(crate) mod datatype;
 mod input;
 
 pub(crate) use datatype::{ALIGNMENT, aligned};

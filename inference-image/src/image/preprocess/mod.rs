@@ -1,5 +1,6 @@
 //! From the bytes of an image to the model's input tensor, as `model.yaml` says.
 
+mod axis;
 mod check;
 mod resize;
 mod sample;

@@ -1,8 +1,9 @@
 //! Resizing: with antialiasing in the same way as Pillow, without it as in `sample`. Only what is left after
 //! the crop is computed.
 
+use super::axis::Axis;
 use super::sample;
-use crate::image::pixels::{Pixels, margin};
+use crate::image::pixels::Pixels;
 use crate::package::manifest::{Filter, Resize, Size};
 use crate::tensor::{InputError, InputProblem};
 use fast_image_resize::images::{Image, ImageRef};
@@ -60,70 +61,6 @@ fn shortest_edge(Size { width, height }: Size, edge: u32) -> Size {
             width: long(width, height),
             height: edge,
         }
-    }
-}
-
-/// Columns or rows: how many there are, how many they become, and which of these are wanted.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Axis {
-    pub(super) from: u32,
-    pub(super) to: u32,
-    pub(super) start: u32,
-    pub(super) length: u32,
-}
-
-impl Axis {
-    /// `wanted` out of the middle.
-    fn new(from: u32, to: u32, wanted: Option<u32>) -> Self {
-        let length = wanted.map_or(to, |wanted| wanted.min(to));
-        let start = margin(to, length);
-        Self {
-            from,
-            to,
-            start,
-            length,
-        }
-    }
-
-    /// Everything is wanted.
-    fn whole(self) -> Self {
-        Self::new(self.from, self.to, None)
-    }
-
-    /// Nothing changes, between two columns or rows.
-    fn kept(from: u32, start: u32, length: u32) -> Self {
-        Self {
-            from,
-            to: from,
-            start,
-            length,
-        }
-    }
-
-    /// Where the wanted part begins in the source, and how long it is there.
-    fn source(self) -> (f64, f64) {
-        let at_source = |place: u32| f64::from(place) * f64::from(self.from) / f64::from(self.to);
-        let start = at_source(self.start);
-        (start, at_source(self.length).min(f64::from(self.from) - start))
-    }
-
-    /// The first column or row of the source that counts for the wanted part, and how many there are from
-    /// there; a few more do no harm.
-    fn counting(self, filter: FilterType) -> (u32, u32) {
-        let lobes = match filter {
-            FilterType::Lanczos3 => 3.0,
-            FilterType::CatmullRom => 2.0,
-            _ => 1.0,
-        };
-        let reach = lobes * (f64::from(self.from) / f64::from(self.to)).max(1.0) + 2.0;
-        let (start, length) = self.source();
-        // Both lie between 0 and `from`.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let (first, end) = (
-            (start - reach).max(0.0) as u32,
-            (start + length + reach).min(f64::from(self.from)) as u32,
-        );
-        (first, end - first)
     }
 }
 

@@ -2,7 +2,7 @@
 //! at half-pixel centres, as OpenCV's INTER_LINEAR and torch's interpolate(…, align_corners=False,
 //! antialias=False) do it. When an image is made smaller, most of its pixels are not looked at.
 
-use super::resize::Axis;
+use super::axis::Axis;
 use crate::image::pixels::Pixels;
 use crate::package::manifest::Size;
 

@@ -1,8 +1,8 @@
 //! Compresses JSON responses if the client asks for it and they are large. Responses of `/infer`, which are sent in
 //! parts, are compressed by their own code.
 
-use crate::protocol::ApiError;
-use crate::protocol::body::Encoding;
+use super::encoding::Encoding;
+use crate::protocol::error::ApiError;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, header};
@@ -15,7 +15,7 @@ use hyper::body::Body as _;
 const WORTH: u64 = 16 << 10;
 
 /// Wraps a handler.
-pub(in crate::protocol) async fn layer(request: Request, next: Next) -> Result<Response, ApiError> {
+pub(crate) async fn layer(request: Request, next: Next) -> Result<Response, ApiError> {
     let accepted = Encoding::accepted(request.headers());
     compressed(next.run(request).await, accepted).await
 }
@@ -24,10 +24,7 @@ pub(in crate::protocol) async fn layer(request: Request, next: Next) -> Result<R
 ///
 /// # Errors
 /// When it cannot be compressed.
-pub(in crate::protocol) async fn compressed(
-    response: Response,
-    accepted: Option<Encoding>,
-) -> Result<Response, ApiError> {
+pub(crate) async fn compressed(response: Response, accepted: Option<Encoding>) -> Result<Response, ApiError> {
     let Some(encoding) = accepted.filter(|_| is_worth_it(&response)) else {
         return Ok(response);
     };
@@ -47,7 +44,7 @@ pub(in crate::protocol) async fn compressed(
 ///
 /// # Errors
 /// When they cannot be compressed.
-pub(in crate::protocol) async fn compress(encoding: Encoding, parts: Vec<Bytes>) -> Result<Body, ApiError> {
+pub(crate) async fn compress(encoding: Encoding, parts: Vec<Bytes>) -> Result<Body, ApiError> {
     let body = tokio::task::spawn_blocking(move || encoding.compress(&parts)).await;
     let body = body.map_err(std::io::Error::from).flatten();
     body.map(Body::from)

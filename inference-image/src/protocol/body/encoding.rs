@@ -9,7 +9,7 @@ use std::io::{self, Write};
 
 /// How a body is compressed. `deflate` is zlib's format, as HTTP defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol) enum Encoding {
+pub(crate) enum Encoding {
     /// RFC 1952.
     Gzip,
     /// RFC 1950.
@@ -18,7 +18,7 @@ pub(in crate::protocol) enum Encoding {
 
 impl Encoding {
     /// The encoding of this name, in any case; `Ok(None)` is no encoding.
-    pub(in crate::protocol) fn parse(name: &str) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(name: &str) -> Result<Option<Self>, String> {
         match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(None),
             "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
@@ -31,7 +31,7 @@ impl Encoding {
     }
 
     /// Its name in headers.
-    pub(in crate::protocol) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Deflate => "deflate",
@@ -39,7 +39,7 @@ impl Encoding {
     }
 
     /// The encoding for a response: the client's preference among those that are supported.
-    pub(in crate::protocol) fn accepted(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let offers = headers.get_all(header::ACCEPT_ENCODING).iter();
         let offers = offers
             .filter_map(|value| value.to_str().ok())
@@ -62,7 +62,7 @@ impl Encoding {
     }
 
     /// The parts, compressed as one. Fast rather than small: most of what is sent is floating-point numbers.
-    pub(in crate::protocol) fn compress(self, parts: &[impl AsRef<[u8]>]) -> io::Result<Vec<u8>> {
+    pub(crate) fn compress(self, parts: &[impl AsRef<[u8]>]) -> io::Result<Vec<u8>> {
         let all =
             |encoder: &mut dyn Write| parts.iter().try_for_each(|part| encoder.write_all(part.as_ref()));
         match self {
@@ -81,7 +81,7 @@ impl Encoding {
 }
 
 /// Writes what arrives into a sink, as it is or decompressed.
-pub(in crate::protocol) enum Decoder {
+pub(crate) enum Decoder {
     /// As it is.
     Plain(Sink),
     /// From gzip.
@@ -91,14 +91,14 @@ pub(in crate::protocol) enum Decoder {
 }
 
 /// A sink as a writer, which remembers why it rejected data.
-pub(in crate::protocol) struct Inflated {
+pub(crate) struct Inflated {
     sink: Sink,
     full: Option<Full>,
 }
 
 /// Why a body was rejected.
 #[derive(Debug)]
-pub(in crate::protocol) enum Refused {
+pub(crate) enum Refused {
     /// It does not fit.
     Full(Full),
     /// It is not compressed as its header says.
@@ -120,7 +120,7 @@ impl Write for Inflated {
 }
 
 impl Decoder {
-    pub(in crate::protocol) fn new(encoding: Option<Encoding>, sink: Sink) -> Self {
+    pub(crate) fn new(encoding: Option<Encoding>, sink: Sink) -> Self {
         let inflated = |sink| Inflated { sink, full: None };
         match encoding {
             None => Self::Plain(sink),
@@ -148,7 +148,7 @@ impl Decoder {
     }
 
     /// The sink, once the whole body has arrived.
-    pub(in crate::protocol) fn finish(mut self) -> Result<Sink, Refused> {
+    pub(crate) fn finish(mut self) -> Result<Sink, Refused> {
         let result = match &mut self {
             Self::Plain(_) => Ok(()),
             Self::Gzip(decoder) => decoder.try_finish(),

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// The remaining parts.
-pub(in crate::protocol) struct Frames {
+pub(crate) struct Frames {
     parts: std::vec::IntoIter<Bytes>,
     left: u64,
     trailers: Option<HeaderMap>,
@@ -17,7 +17,7 @@ pub(in crate::protocol) struct Frames {
 
 impl Frames {
     /// The parts in their order.
-    pub(in crate::protocol) fn new(parts: Vec<Bytes>) -> Self {
+    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
         Self {
             left: parts.iter().map(|part| part.len() as u64).sum(),
             parts: parts.into_iter(),
@@ -26,7 +26,7 @@ impl Frames {
     }
 
     /// With trailers after the last part.
-    pub(in crate::protocol) fn trailers(mut self, trailers: HeaderMap) -> Self {
+    pub(crate) fn trailers(mut self, trailers: HeaderMap) -> Self {
         self.trailers = Some(trailers);
         self
     }

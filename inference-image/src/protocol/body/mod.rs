@@ -5,14 +5,14 @@ mod discard;
 mod encoding;
 pub(super) mod frames;
 mod sink;
-mod zero_copy;
+pub(super) mod zero_copy;
 
 pub(crate) use discard::{DISCARD_TIME, discard};
 pub(super) use encoding::{Decoder, Encoding, Refused};
 pub(super) use sink::{Reservation, Sink};
 pub(crate) use zero_copy::{ZeroCopyBody, ZeroCopySource};
 
-use crate::protocol::ApiError;
+use crate::protocol::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Where the bytes of a body are collected: one buffer whose tensors are aligned, within its limit and its
 //! reservation of memory.
 
-use crate::protocol::ZeroCopyBody;
+use super::zero_copy::ZeroCopyBody;
 use crate::tensor::aligned;
 use bytes::{Bytes, BytesMut};
 use std::io;
@@ -17,7 +17,7 @@ pub(super) fn blocks(length: usize) -> u32 {
 }
 
 /// A part of the memory for bodies; released when this is dropped.
-pub(in crate::protocol) struct Reservation {
+pub(crate) struct Reservation {
     blocks: Arc<Semaphore>,
     permit: OwnedSemaphorePermit,
 }
@@ -28,7 +28,7 @@ impl Reservation {
     }
 
     /// Reserved bytes, at least as many as the body has.
-    pub(in crate::protocol) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.permit.num_permits() * BLOCK
     }
 
@@ -55,7 +55,7 @@ impl Reservation {
 
 /// Why no more bytes are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::protocol) enum Full {
+pub(crate) enum Full {
     /// The body has its maximum size.
     Limit,
     /// Other bodies fill the memory.
@@ -63,7 +63,7 @@ pub(in crate::protocol) enum Full {
 }
 
 /// The buffer; its byte at `aligned_at` is [`aligned`].
-pub(in crate::protocol) struct Sink {
+pub(crate) struct Sink {
     buffer: BytesMut,
     aligned_at: usize,
     limit: usize,
@@ -123,7 +123,7 @@ impl Sink {
     }
 
     /// The bytes and their reservation, which lasts as long as any part of them, or the reservation itself, exists.
-    pub(in crate::protocol) fn finish(self) -> (Bytes, Arc<Reservation>) {
+    pub(crate) fn finish(self) -> (Bytes, Arc<Reservation>) {
         let room = Arc::new(self.room);
         let accounted = Accounted {
             buffer: self.buffer,

@@ -7,7 +7,7 @@ use modelservice_contract::TensorSpec;
 use serde_json::{Map, Value, json};
 
 /// The inputs of the model in a size that it accepts. A dimension of unknown size is 1.
-pub(in crate::protocol) fn inputs(model: &Model) -> Vec<TensorSpec> {
+pub(crate) fn inputs(model: &Model) -> Vec<TensorSpec> {
     let image = model.classifier().and_then(|classifier| classifier.blank());
     let sized = |(index, port): (usize, &Port)| {
         let mut spec = port.spec();
@@ -21,7 +21,7 @@ pub(in crate::protocol) fn inputs(model: &Model) -> Vec<TensorSpec> {
 }
 
 /// A request of the Open Inference Protocol with zeros, if it is short and the model has a JSON form.
-pub(in crate::protocol) fn infer(model: &Model, max_elements: usize) -> Option<Value> {
+pub(crate) fn infer(model: &Model, max_elements: usize) -> Option<Value> {
     let inputs = zeros(model, max_elements)?.into_iter().map(|(input, zero)| {
         let data = vec![zero; element_count(&input.shape).unwrap_or_default()];
         let TensorSpec {
@@ -35,7 +35,7 @@ pub(in crate::protocol) fn infer(model: &Model, max_elements: usize) -> Option<V
 }
 
 /// The same in KServe's version 1, by columns.
-pub(in crate::protocol) fn predict(model: &Model, max_elements: usize) -> Option<Value> {
+pub(crate) fn predict(model: &Model, max_elements: usize) -> Option<Value> {
     let nested = |(input, zero): (TensorSpec, Value)| {
         let list = |inner: Value, &size: &i64| json!(vec![inner; usize::try_from(size).unwrap_or_default()]);
         (input.name, input.shape.iter().rev().fold(zero, list))

@@ -178,8 +178,8 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::proto::InferTensorContents;
     use super::*;
+    use crate::protocol::proto::InferTensorContents;
     use prost::Message;
 
     fn tensor(contents: &InferTensorContents, datatype: DataType, shape: &[i64]) -> Result<Tensor, String> {

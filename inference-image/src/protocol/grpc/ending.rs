@@ -5,7 +5,7 @@
 
 use super::message;
 use crate::process::lifecycle::Retirement;
-use crate::protocol::ApiError;
+use crate::protocol::error::ApiError;
 use axum::Error;
 use axum::body::Body;
 use axum::extract::Request;

@@ -1,9 +1,9 @@
 //! gRPC's health service: the status of the server as a whole and of each of its services follows the lifecycle
 //! (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 
-use super::SERVICE;
 use crate::process::lifecycle::{Lifecycle, Phase};
-use crate::protocol::Api;
+use crate::protocol::api::Api;
+use crate::protocol::names::GRPC_SERVICE;
 use axum::Router;
 use axum::extract::Request as HttpRequest;
 use futures::stream::{BoxStream, StreamExt, unfold};
@@ -39,7 +39,7 @@ const fn status(phase: Phase) -> ServingStatus {
 
 /// The empty name is the server as a whole.
 fn is_known(service: &str) -> bool {
-    service.is_empty() || service == SERVICE
+    service.is_empty() || service == GRPC_SERVICE
 }
 
 #[tonic::async_trait]

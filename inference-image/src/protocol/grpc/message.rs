@@ -1,9 +1,9 @@
 //! gRPC's framing: each message after its length, errors as a status in the trailers, deadlines in a header
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-use crate::protocol::ApiError;
 use crate::protocol::body::frames::Frames;
 use crate::protocol::body::{self, Budget, Decoder, Encoding, Received};
+use crate::protocol::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -141,7 +141,7 @@ impl Messages {
 ///
 /// # Errors
 /// As [`Budget::read`].
-pub(in crate::protocol) async fn receive(
+pub(crate) async fn receive(
     budget: &Budget,
     headers: &HeaderMap,
     body: Body,

@@ -1,16 +1,18 @@
 //! Calls that describe the server and its models.
 
-use super::proto::model_metadata_response::TensorMetadata;
-use super::proto::{
+use crate::engine::Port;
+use crate::models::VERSION;
+use crate::protocol::api::Api;
+use crate::protocol::error::ApiError;
+use crate::protocol::names::{EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
+use crate::protocol::oip::triton;
+use crate::protocol::proto::model_metadata_response::TensorMetadata;
+use crate::protocol::proto::{
     ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
     ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest,
     RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
-use crate::engine::Port;
-use crate::models::VERSION;
-use crate::protocol::oip::triton;
-use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
 
 pub(super) fn server_live(_: &Api, _: ServerLiveRequest) -> Result<ServerLiveResponse, ApiError> {
     Ok(ServerLiveResponse { live: true })

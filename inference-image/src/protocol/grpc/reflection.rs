@@ -1,7 +1,7 @@
 //! gRPC's reflection: the services and their messages, in both versions of the reflection service, since tools use
 //! one or the other.
 
-use crate::protocol::Api;
+use crate::protocol::api::Api;
 use axum::Router;
 use axum::extract::Request;
 use std::sync::Arc;

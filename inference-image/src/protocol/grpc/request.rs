@@ -50,7 +50,7 @@ impl From<Malformed> for String {
 
 /// Where the first tensor that is sent as bytes begins in a message, as far as the beginning `start` of the message
 /// tells; otherwise 0.
-pub(in crate::protocol) fn first_tensor_at(start: &[u8]) -> usize {
+pub(crate) fn first_tensor_at(start: &[u8]) -> usize {
     let mut fields = Fields(start);
     while let Ok((number, length)) = fields.announced() {
         if number == RAW_INPUT_CONTENTS {

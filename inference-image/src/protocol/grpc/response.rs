@@ -1,10 +1,10 @@
 //! A `ModelInferResponse`: its head, then each tensor as bytes that are sent from where they are.
 
-use super::proto::ModelInferResponse;
-use super::proto::model_infer_response::InferOutputTensor;
 use crate::engine::Signature;
-use crate::protocol::MODEL_VERSION;
 use crate::protocol::inference::Answer;
+use crate::protocol::names::MODEL_VERSION;
+use crate::protocol::proto::ModelInferResponse;
+use crate::protocol::proto::model_infer_response::InferOutputTensor;
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};

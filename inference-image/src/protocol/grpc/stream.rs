@@ -6,14 +6,17 @@
 //! requests that have been read are answered, and then comes the status of `ending`. After OK, a client would believe
 //! that requests still on their way were done.
 
-use super::message::{self, Messages};
-use super::proto::{ModelInferResponse, ModelStreamInferResponse};
+use super::ending;
+use super::infer::answer;
+use super::message::{self, Messages, framed};
 use super::request::{self, Envelope};
-use super::{answer, ending, message::framed};
 use crate::process::lifecycle::{Phase, Retirement};
+use crate::protocol::api::Api;
 use crate::protocol::body::Received;
+use crate::protocol::error::ApiError;
 use crate::protocol::inference::request::unassigned;
-use crate::protocol::{Api, ApiError, MODEL_VERSION};
+use crate::protocol::names::MODEL_VERSION;
+use crate::protocol::proto::{ModelInferResponse, ModelStreamInferResponse};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;

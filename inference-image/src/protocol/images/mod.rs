@@ -5,11 +5,12 @@ mod multipart;
 
 use crate::image::classifier::{ImageClassifier, Prediction};
 use crate::models::Model;
+use crate::protocol::api::{Api, Named};
 use crate::protocol::body::{ReadOptions, Received};
+use crate::protocol::error::ApiError;
 use crate::protocol::error::Quoted;
+use crate::protocol::inference;
 use crate::protocol::inference::request::server_timing;
-use crate::protocol::routing::verbs::Parameters;
-use crate::protocol::{Api, ApiError, Named, inference};
 use crate::scheduling::{RunOptions, Timing};
 use crate::tensor::{InputError, Tensor};
 use axum::Json;
@@ -18,7 +19,11 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// The query of a request.
+pub(crate) type Parameters = BTreeMap<String, String>;
 
 /// The response to an image as the body.
 #[derive(Serialize)]

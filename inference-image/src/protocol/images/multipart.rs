@@ -1,7 +1,7 @@
 //! `multipart/form-data`: the images of a form, in the order of the form. Every field is taken for an image, whatever
 //! its name.
 
-use crate::protocol::ApiError;
+use crate::protocol::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;

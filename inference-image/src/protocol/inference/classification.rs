@@ -63,7 +63,7 @@ impl Score for bool {
 ///
 /// # Errors
 /// If the output holds strings.
-pub(in crate::protocol) fn top<'a>(
+pub(crate) fn top<'a>(
     tensor: &Tensor,
     count: usize,
     batched: bool,

@@ -7,8 +7,9 @@ pub(super) mod request;
 use crate::engine::{Port, Signature};
 use crate::models::Model;
 use crate::protocol::body::Reservation;
+use crate::protocol::error::ApiError;
 use crate::protocol::error::Quoted;
-use crate::protocol::{ApiError, json};
+use crate::protocol::json;
 use crate::scheduling::{Priority, RunError, RunOptions, Timing};
 use crate::tensor::{DataType, InputError, InputProblem, Tensor, element_count};
 use bytes::Bytes;
@@ -369,7 +370,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A signature of ports: name, type, shape.
-    pub(in crate::protocol) fn signature(
+    pub(crate) fn signature(
         inputs: &[(&str, DataType, &[i64])],
         outputs: &[(&str, DataType, &[i64])],
     ) -> Signature {

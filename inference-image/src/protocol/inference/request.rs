@@ -1,7 +1,7 @@
 //! What all requests for a model have in common: the outcome is counted, and the times are reported.
 
 use crate::metrics::{ModelMetrics, Outcome, Unassigned};
-use crate::protocol::ApiError;
+use crate::protocol::error::ApiError;
 use crate::request_log::record;
 use crate::scheduling::Timing;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 
 /// The model in the path: its name, with what follows up to the next slash, and its version if there is one.
-pub(in crate::protocol) struct Target(RawPathParams);
+pub(crate) struct Target(RawPathParams);
 
 impl Target {
     /// The name.
-    pub(in crate::protocol) fn model(&self) -> &str {
+    pub(crate) fn model(&self) -> &str {
         self.part("model")
     }
 
     /// The version; empty if the path has none.
-    pub(in crate::protocol) fn version(&self) -> &str {
+    pub(crate) fn version(&self) -> &str {
         self.part("version")
     }
 
@@ -49,10 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 ///
 /// # Errors
 /// 400 if it is not such a number.
-pub(in crate::protocol) fn deadline(
-    headers: &HeaderMap,
-    arrived: Instant,
-) -> Result<Option<Instant>, ApiError> {
+pub(crate) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, ApiError> {
     let Some(value) = headers.get(REQUEST_TIMEOUT) else {
         return Ok(None);
     };
@@ -69,7 +66,7 @@ pub(in crate::protocol) fn deadline(
 }
 
 /// Responds with the result of `work`, and counts it.
-pub(in crate::protocol) async fn measured(
+pub(crate) async fn measured(
     metrics: &ModelMetrics,
     work: impl Future<Output = Result<Response, ApiError>>,
 ) -> Response {
@@ -82,7 +79,7 @@ pub(in crate::protocol) async fn measured(
 }
 
 /// Returns the result of `work`, counts the outcome, and counts the request as in flight until then.
-pub(in crate::protocol) async fn counted<T>(
+pub(crate) async fn counted<T>(
     metrics: &ModelMetrics,
     work: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
@@ -125,7 +122,7 @@ impl Drop for Counted<'_> {
 }
 
 /// Returns the result of `reading`, for a request whose model is not known yet; a failure is counted.
-pub(in crate::protocol) async fn unassigned<T>(
+pub(crate) async fn unassigned<T>(
     metrics: &Unassigned,
     reading: impl Future<Output = Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
@@ -153,7 +150,7 @@ impl Drop for Lost<'_> {
 }
 
 /// The `Server-Timing` header (W3C Server Timing), in milliseconds.
-pub(in crate::protocol) fn server_timing(timing: Timing) -> (HeaderName, HeaderValue) {
+pub(crate) fn server_timing(timing: Timing) -> (HeaderName, HeaderValue) {
     let parts = [
         ("queue", timing.queue),
         ("preprocessing", timing.prepare),

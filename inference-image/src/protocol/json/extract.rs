@@ -12,28 +12,28 @@ use std::ops::Range;
 const MAX_DEPTH: usize = 128;
 
 /// A text from which values were extracted.
-pub(in crate::protocol) struct Extracted<'a> {
+pub(crate) struct Extracted<'a> {
     /// The text, with the index of each value, counted from 0, in its place.
-    pub(in crate::protocol) rest: Cow<'a, [u8]>,
+    pub(crate) rest: Cow<'a, [u8]>,
     /// Where the values are in the original text.
-    pub(in crate::protocol) values: Vec<Range<usize>>,
+    pub(crate) values: Vec<Range<usize>>,
 }
 
 /// Which values are extracted.
 #[derive(Clone, Copy)]
-pub(in crate::protocol) struct Location<'a> {
+pub(crate) struct Location<'a> {
     /// Only below this key of the outermost object.
-    pub(in crate::protocol) within: Option<&'a str>,
+    pub(crate) within: Option<&'a str>,
     /// The depth of their object; the outermost is 1.
-    pub(in crate::protocol) depth: usize,
+    pub(crate) depth: usize,
     /// Their keys.
-    pub(in crate::protocol) keys: &'a [&'a str],
+    pub(crate) keys: &'a [&'a str],
     /// Extract at most this many; the others stay where they are.
-    pub(in crate::protocol) most: usize,
+    pub(crate) most: usize,
 }
 
 /// Extracts the values at this location.
-pub(in crate::protocol) fn extract<'a>(json: &'a [u8], location: Location<'_>) -> Extracted<'a> {
+pub(crate) fn extract<'a>(json: &'a [u8], location: Location<'_>) -> Extracted<'a> {
     let values = find(json, location).unwrap_or_default();
     let mut rest = Cow::Borrowed(json);
     if !values.is_empty() {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// A list with at most `MAX` entries.
-pub(in crate::protocol) struct Limited<T, const MAX: usize>(pub(in crate::protocol) Vec<T>);
+pub(crate) struct Limited<T, const MAX: usize>(pub(crate) Vec<T>);
 
 impl<T, const MAX: usize> Default for Limited<T, MAX> {
     fn default() -> Self {

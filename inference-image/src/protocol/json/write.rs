@@ -5,17 +5,17 @@ use serde::Serialize;
 
 /// Appends the elements as one flat list, in row-major order. Numbers that JSON cannot express (infinities, NaN)
 /// become null; types without a JSON form become a single null.
-pub(in crate::protocol) fn flat(out: &mut Vec<u8>, tensor: &Tensor) {
+pub(crate) fn flat(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, &[i64::try_from(tensor.len()).unwrap_or(i64::MAX)]);
 }
 
 /// Appends the elements as lists nested like the shape; a tensor without dimensions is its element.
-pub(in crate::protocol) fn nested(out: &mut Vec<u8>, tensor: &Tensor) {
+pub(crate) fn nested(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, tensor.shape());
 }
 
 /// The same for a tensor that is one row of another: without its first dimension.
-pub(in crate::protocol) fn row(out: &mut Vec<u8>, tensor: &Tensor) {
+pub(crate) fn row(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, tensor.shape().get(1..).unwrap_or_default());
 }
 

@@ -6,11 +6,12 @@
 mod objects;
 
 use crate::engine::{Port, Signature};
+use crate::protocol::api::{Api, Named};
 use crate::protocol::body::{ReadOptions, Received};
+use crate::protocol::error::ApiError;
 use crate::protocol::inference::request::server_timing;
 use crate::protocol::inference::{self, Answer, Input, Output, Request, RequestBuilder, Urgency, position};
 use crate::protocol::json::{self, Location, extract};
-use crate::protocol::{Api, ApiError, Named};
 use crate::scheduling::RunOptions;
 use crate::tensor::{DataType, Tensor};
 use axum::body::Body;

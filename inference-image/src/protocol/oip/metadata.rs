@@ -1,15 +1,17 @@
 //! Descriptions of the server and its models.
 
+use super::triton;
 use crate::engine::Port;
 use crate::models::VERSION;
+use crate::protocol::api::Api;
 use crate::protocol::body::ReadOptions;
+use crate::protocol::error::ApiError;
 use crate::protocol::inference::request::Target;
-use crate::protocol::oip::triton;
+use crate::protocol::names::{EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
     InferBatchStatistics, ModelConfig, ModelInput, ModelOutput, ModelStatistics, StatisticDuration,
 };
-use crate::protocol::{Api, ApiError, EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -33,10 +35,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     (status(ready), Json(json!({ "ready": ready }))).into_response()
 }
 
-pub(in crate::protocol) async fn model_ready(
-    State(api): State<Arc<Api>>,
-    target: Target,
-) -> Result<Response, ApiError> {
+pub(crate) async fn model_ready(State(api): State<Arc<Api>>, target: Target) -> Result<Response, ApiError> {
     let named = api.named(target.model(), target.version())?;
     let ready = api.is_ready();
     Ok((status(ready), Json(json!({"name": named.name, "ready": ready}))).into_response())
@@ -50,15 +49,12 @@ const fn status(ready: bool) -> StatusCode {
     }
 }
 
-pub(in crate::protocol) async fn models(State(api): State<Arc<Api>>) -> Json<Value> {
+pub(crate) async fn models(State(api): State<Arc<Api>>) -> Json<Value> {
     let names: Vec<&str> = api.service.names().collect();
     Json(json!({ "models": names }))
 }
 
-pub(in crate::protocol) async fn model(
-    State(api): State<Arc<Api>>,
-    target: Target,
-) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn model(State(api): State<Arc<Api>>, target: Target) -> Result<Json<Value>, ApiError> {
     let named = api.named(target.model(), target.version())?;
     let signature = named.model.signature();
     let specs = |ports: &[Port]| ports.iter().map(Port::spec).collect::<Vec<TensorSpec>>();

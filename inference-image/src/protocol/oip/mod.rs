@@ -6,29 +6,27 @@ mod metadata;
 mod raw;
 mod request;
 mod response;
-mod template;
+pub(super) mod template;
 pub(super) mod triton;
 
-pub(super) use template::ResponseTemplate;
-
 use crate::engine::Signature;
-use crate::protocol::ZeroCopyBody;
+use crate::protocol::api::{Api, Named};
+use crate::protocol::body::zero_copy::ZeroCopyBody;
 use crate::protocol::body::{Encoding, ReadOptions, Received};
+use crate::protocol::error::ApiError;
+use crate::protocol::inference;
 use crate::protocol::inference::request::{Target, deadline, measured};
 use crate::protocol::routing::routes::Routes;
-use crate::protocol::{Api, ApiError, Named, inference};
 use crate::scheduling::RunOptions;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use request::{Echo, Parsed};
+use response::HEADER_LENGTH;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Length of the JSON part of a body, which tensors follow.
-const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Adds the paths of the protocol, except those of a model with nothing after its name.
 pub(super) fn add(routes: Routes) -> Routes {

@@ -28,11 +28,11 @@ const INPUT_DATA: Location<'_> = Location {
 };
 
 /// A request, and what is echoed from it.
-pub(in crate::protocol) struct Parsed {
+pub(crate) struct Parsed {
     /// Echoed.
     pub(super) echo: Echo,
     /// The inference that it requests.
-    pub(in crate::protocol) request: inference::Request,
+    pub(crate) request: inference::Request,
 }
 
 /// What is echoed in the response, as JSON.

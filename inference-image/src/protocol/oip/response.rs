@@ -1,23 +1,26 @@
 //! An inference response: JSON, or JSON followed by the bytes of the tensors that were requested in binary.
 
-use super::HEADER_LENGTH;
 use super::request::Echo;
+use super::template::ResponseTemplate;
 use crate::protocol::body::Encoding;
 use crate::protocol::body::compression::compress;
 use crate::protocol::body::frames::Frames;
+use crate::protocol::error::ApiError;
 use crate::protocol::inference::request::server_timing;
 use crate::protocol::inference::{Answer, Output};
-use crate::protocol::oip::template::ResponseTemplate;
-use crate::protocol::{ApiError, json};
+use crate::protocol::json;
 use crate::tensor::Tensor;
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::io::Write;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// Length of the JSON part of a body, which tensors follow.
+pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
 /// A tensor below this size is copied behind the JSON: a part of its own would cost more. A response below it is not
 /// compressed.
 const SMALL: usize = 16 << 10;

@@ -1,18 +1,18 @@
 //! Response templates: the text in the responses of a model that never changes.
 
 use crate::engine::Signature;
-use crate::protocol::MODEL_VERSION;
+use crate::protocol::names::MODEL_VERSION;
 
 /// The template of one model.
-pub(in crate::protocol) struct ResponseTemplate {
+pub(crate) struct ResponseTemplate {
     /// The beginning of a response: `{"model_name":"…","model_version":"1"`.
-    pub(in crate::protocol) head: Vec<u8>,
+    pub(crate) head: Vec<u8>,
     /// The beginning of each output: `{"name":"…","datatype":"`.
-    pub(in crate::protocol) outputs: Vec<Vec<u8>>,
+    pub(crate) outputs: Vec<Vec<u8>>,
 }
 
 impl ResponseTemplate {
-    pub(in crate::protocol) fn new(name: &str, signature: &Signature) -> Self {
+    pub(crate) fn new(name: &str, signature: &Signature) -> Self {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let output = |name: &str| format!(r#"{{"name":{},"datatype":""#, quoted(name)).into_bytes();
         let (name, version) = (quoted(name), quoted(MODEL_VERSION));

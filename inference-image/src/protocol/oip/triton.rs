@@ -4,14 +4,16 @@
 use crate::engine::Port;
 use crate::metrics::Total;
 use crate::package::MODEL_FILE;
+use crate::protocol::api::{Api, Named};
+use crate::protocol::error::ApiError;
 use crate::protocol::inference::takes_batches;
+use crate::protocol::names::MODEL_VERSION;
 use crate::protocol::proto::model_version_policy::{Latest, PolicyChoice};
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
     DataType as Type, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelOutput,
     ModelStatistics, ModelVersionPolicy, StatisticDuration,
 };
-use crate::protocol::{Api, ApiError, MODEL_VERSION, Named};
 use crate::tensor::{DataType, element_count};
 
 /// Triton's name for models that ONNX Runtime runs.
@@ -19,7 +21,7 @@ const PLATFORM: &str = "onnxruntime_onnx";
 const BACKEND: &str = "onnxruntime";
 
 /// The configuration that Triton would need to serve the model in the same way.
-pub(in crate::protocol) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
+pub(crate) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
     let signature = named.model.signature();
     let batches = takes_batches(signature);
     let dims = |port: &Port| port.shape.iter().skip(usize::from(batches)).copied().collect();
@@ -87,7 +89,7 @@ const fn data_type(datatype: DataType) -> Type {
 }
 
 /// The repository's index; every model is ready at the same time.
-pub(in crate::protocol) fn index(api: &Api, only_ready: bool) -> Vec<ModelIndex> {
+pub(crate) fn index(api: &Api, only_ready: bool) -> Vec<ModelIndex> {
     let ready = api.is_ready();
     let model = |name: &str| ModelIndex {
         name: name.to_owned(),
@@ -103,11 +105,7 @@ pub(in crate::protocol) fn index(api: &Api, only_ready: bool) -> Vec<ModelIndex>
 ///
 /// # Errors
 /// 404 if there is no such model or version.
-pub(in crate::protocol) fn statistics(
-    api: &Api,
-    name: &str,
-    version: &str,
-) -> Result<Vec<ModelStatistics>, ApiError> {
+pub(crate) fn statistics(api: &Api, name: &str, version: &str) -> Result<Vec<ModelStatistics>, ApiError> {
     if name.is_empty() {
         let models = api.service.names().map(|name| api.named(name, version));
         return models.map(|named| named.map(of_model)).collect();

@@ -2,7 +2,8 @@
 
 mod protocols;
 pub(super) mod routes;
-pub(super) mod verbs;
+pub(super) mod table;
+mod verbs;
 
 pub use protocols::Protocols;
-pub(super) use routes::Routes;
+pub use table::{protocols, router};

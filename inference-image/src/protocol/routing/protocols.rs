@@ -1,7 +1,8 @@
 //! The path of a request to its handler. By far the most requests are inferences, so their paths are checked before
 //! the router is asked: routing would cost a small model as much as reading the request does.
 
-use crate::protocol::{Api, grpc, oip};
+use crate::protocol::api::Api;
+use crate::protocol::{grpc, oip};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -24,14 +25,14 @@ impl From<Router> for Protocols {
 }
 
 impl Protocols {
-    pub(in crate::protocol) const fn new(api: Arc<Api>, router: Router) -> Self {
+    pub(crate) const fn new(api: Arc<Api>, router: Router) -> Self {
         Self {
             api: Some(api),
             router,
         }
     }
 
-    pub(in crate::protocol) fn into_router(self) -> Router {
+    pub(crate) fn into_router(self) -> Router {
         self.router
     }
 

@@ -1,6 +1,6 @@
 //! A router that knows its routes, so that they can be compared with `/openapi.json`. Knows no handler.
 
-use crate::protocol::Api;
+use crate::protocol::api::Api;
 use crate::protocol::body::compression;
 use axum::Router;
 use axum::handler::Handler;
@@ -13,29 +13,29 @@ type State = Arc<Api>;
 
 /// Routes of the HTTP protocols, each of which `docs/openapi/openapi.yaml` describes.
 #[derive(Default)]
-pub(in crate::protocol) struct Routes {
+pub(crate) struct Routes {
     router: Router<State>,
     known: Vec<Route>,
 }
 
 /// One route; without a method it accepts any.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::protocol) struct Route {
-    pub(in crate::protocol) method: Option<Method>,
-    pub(in crate::protocol) path: String,
+pub(crate) struct Route {
+    pub(crate) method: Option<Method>,
+    pub(crate) path: String,
 }
 
 impl Routes {
-    pub(in crate::protocol) fn get<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
+    pub(crate) fn get<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
         let handler = get(handler).layer(from_fn(compression::layer));
         self.add(Some(Method::GET), path, handler)
     }
 
-    pub(in crate::protocol) fn post<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
+    pub(crate) fn post<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
         self.add(Some(Method::POST), path, post(handler))
     }
 
-    pub(in crate::protocol) fn any<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
+    pub(crate) fn any<T: 'static>(self, path: &str, handler: impl Handler<T, State>) -> Self {
         self.add(None, path, any(handler))
     }
 
@@ -46,12 +46,12 @@ impl Routes {
         self
     }
 
-    pub(in crate::protocol) fn into_router(self) -> Router<State> {
+    pub(crate) fn into_router(self) -> Router<State> {
         self.router
     }
 
     #[cfg(test)]
-    pub(in crate::protocol) fn known(&self) -> &[Route] {
+    pub(crate) fn known(&self) -> &[Route] {
         &self.known
     }
 }

@@ -1,22 +1,21 @@
 //! Requests that are posted to a model under its name and a verb: `/v1/models/NAME:VERB`, and below `/v2`.
 
+use crate::protocol::api::Api;
 use crate::protocol::body::Encoding;
 use crate::protocol::body::compression::compressed;
+use crate::protocol::error::ApiError;
+use crate::protocol::images::{self, Parameters};
 use crate::protocol::inference::request::{Target, deadline, measured};
-use crate::protocol::{Api, ApiError, images, kserve_v1};
+use crate::protocol::kserve_v1;
 use crate::scheduling::RunOptions;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The query of a request.
-pub(in crate::protocol) type Parameters = BTreeMap<String, String>;
-
-pub(in crate::protocol) async fn post(
+pub(crate) async fn post(
     State(api): State<Arc<Api>>,
     target: Target,
     query: Result<Query<Parameters>, QueryRejection>,

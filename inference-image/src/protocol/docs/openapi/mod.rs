@@ -2,8 +2,9 @@
 //! `openapi.yaml`; the parts that depend on the models are added here.
 
 use crate::models::{Model, Service, VERSION};
+use crate::protocol::api::Api;
 use crate::protocol::docs::examples;
-use crate::protocol::{Api, ApiError};
+use crate::protocol::error::ApiError;
 use axum::Json;
 use axum::extract::State;
 use modelservice_contract::TensorSpec;
@@ -26,7 +27,7 @@ const MODEL: &str = "/v2/models/{model}";
 /// Requests with more elements are not used as examples.
 const MAX_EXAMPLE_ELEMENTS: usize = 1000;
 
-pub(in crate::protocol) async fn document(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn document(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     let mut document = DESCRIPTION.clone().map_err(ApiError::internal)?;
     document["info"]["version"] = json!(VERSION);
     let service = &*api.service;

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::DESCRIPTION;
-use crate::protocol::routes;
+use crate::protocol::routing::table::routes;
 use std::collections::{BTreeMap, BTreeSet};
 
 type Methods = BTreeSet<String>;
@@ -46,6 +46,6 @@ fn what_is_described_is_what_is_routed() {
     }
     assert_eq!(
         described, routed,
-        "left is described in openapi.yaml, right is routed in protocol/mod.rs"
+        "left is described in openapi.yaml, right is routed in routing/table.rs"
     );
 }

@@ -3,7 +3,7 @@
 //! learn whether the server is alive.
 
 use crate::models::Service;
-use crate::protocol::Api;
+use crate::protocol::api::Api;
 use crate::protocol::docs::examples;
 use crate::protocol::routing::routes::Routes;
 use axum::Json;
@@ -83,7 +83,7 @@ pub(crate) fn is_file(path: &str) -> bool {
 }
 
 /// Adds the page's routes.
-pub(in crate::protocol) fn add(routes: Routes) -> Routes {
+pub(crate) fn add(routes: Routes) -> Routes {
     PARTS
         .into_iter()
         .fold(routes, |routes, file| {

@@ -1,0 +1,128 @@
+//! What the rest of the server sees of an engine and of its model.
+
+use crate::tensor::{DataType, Tensor, element_count};
+use modelservice_contract::TensorSpec;
+use std::collections::BTreeMap;
+
+/// Runs one model; the runner's thread owns it.
+pub trait Engine: Send {
+    /// The inputs and outputs.
+    fn signature(&self) -> &Signature;
+
+    /// Runs the model on one tensor per input, in the order of the signature, and returns the requested outputs, by
+    /// index and in the requested order.
+    ///
+    /// # Errors
+    /// When the engine rejects the inputs or fails.
+    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// The inputs fit the signature but not the model; the client's fault.
+    #[error("the model refuses these inputs: {0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("inference failed: {0}")]
+    Failed(String),
+}
+
+/// The model's inputs and outputs, in the model's order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signature {
+    /// Inputs.
+    pub inputs: Vec<Port>,
+    /// Outputs.
+    pub outputs: Vec<Port>,
+    /// Version of the default ONNX operator set.
+    pub opset: i64,
+}
+
+/// What the file of a model says about itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// Version of the default ONNX operator set.
+    pub opset: i64,
+    /// Program that made the file, and its version.
+    pub producer: Option<String>,
+    /// Version of the model; 0 if the file has none.
+    pub version: i64,
+    /// A description for people.
+    pub description: Option<String>,
+    /// Further entries.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One input or output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Name in the graph.
+    pub name: String,
+    /// Element type.
+    pub datatype: DataType,
+    /// Dimensions; −1 is any size.
+    pub shape: Vec<i64>,
+}
+
+impl Port {
+    /// Checks a tensor's type and shape.
+    ///
+    /// # Errors
+    /// A sentence that says what is expected and what was given.
+    pub fn check(&self, datatype: DataType, shape: &[i64]) -> Result<(), String> {
+        if datatype != self.datatype {
+            return Err(format!(
+                "input {:?} is {}, the request says {}",
+                self.name,
+                self.datatype.name(),
+                datatype.name()
+            ));
+        }
+        let fits = shape.len() == self.shape.len()
+            && shape
+                .iter()
+                .zip(&self.shape)
+                .all(|(&given, &wanted)| given > 0 && (wanted < 0 || given == wanted));
+        if fits && element_count(shape).is_some() {
+            return Ok(());
+        }
+        Err(format!(
+            "input {:?} has shape {:?} (-1 is any size from 1), the request says {shape:?}",
+            self.name, self.shape
+        ))
+    }
+
+    /// The contract's form.
+    #[must_use]
+    pub fn spec(&self) -> TensorSpec {
+        TensorSpec {
+            name: self.name.clone(),
+            datatype: self.datatype.name().to_owned(),
+            shape: self.shape.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_dynamic_dimension_takes_any_size_and_a_fixed_one_only_its_own() {
+        let port = Port {
+            name: "x".into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1, 3],
+        };
+        assert!(port.check(DataType::Fp32, &[7, 3]).is_ok());
+        for shape in [&[7, 4][..], &[7], &[7, 3, 1], &[0, 3], &[-1, 3], &[i64::MAX, 3]] {
+            assert!(
+                port.check(DataType::Fp32, shape).unwrap_err().contains("[-1, 3]"),
+                "{shape:?}"
+            );
+        }
+        assert!(port.check(DataType::Fp64, &[7, 3]).unwrap_err().contains("FP32"));
+    }
+}
