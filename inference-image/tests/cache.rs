@@ -1,5 +1,5 @@
-//! Optimised graphs: made once, found again, never trusted blindly; and what is shared by the sessions of a
-//! model. The real process on real files.
+//! Optimised graphs: created once, found again, never trusted blindly; and what the sessions of a model share. The
+//! real process on real files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use modelservice_server::engine::weight;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ impl Running {
             .unwrap_or_else(|| panic!("{answer}"))
     }
 
-    /// Proportional set size in bytes, and it answers.
+    /// Proportional set size in bytes; also checks that the server responds.
     fn pss(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap();
         let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
@@ -109,7 +110,7 @@ fn copy(package: &str, to: &Path) {
     }
 }
 
-/// Without it each start of a container optimises again.
+/// Without the cache, each start of a container optimises again.
 #[tokio::test]
 async fn a_graph_is_optimised_once_and_a_damaged_one_is_made_again() {
     let (package, cache) = (example("efficientnet-lite0"), tempfile::tempdir().unwrap());
@@ -137,7 +138,7 @@ async fn a_graph_is_optimised_once_and_a_damaged_one_is_made_again() {
     assert_eq!(start(&package, Some(cache.path())).graph().await, "Cached");
 }
 
-/// A graph is read before the model's digest is known: that of another model must not answer in its place.
+/// A graph is read before the digest of the model is known: another model's graph must not be used in its place.
 #[tokio::test]
 async fn models_of_the_same_size_are_served_from_graphs_of_their_own() {
     let (width, cache) = (64, tempfile::tempdir().unwrap());
@@ -160,7 +161,7 @@ async fn models_of_the_same_size_are_served_from_graphs_of_their_own() {
     }
 }
 
-/// A memory map of a file that shrinks is SIGBUS: the end of the server by somebody's `cp`.
+/// With a memory map, a file that shrinks raises SIGBUS: a stray `cp` would end the server.
 #[tokio::test]
 async fn files_that_change_under_a_running_server_change_nothing() {
     let (package, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -182,7 +183,7 @@ async fn files_that_change_under_a_running_server_change_nothing() {
     }
 }
 
-/// What is baked into a package helps the first start of every pod.
+/// What is baked into a package speeds up the first start of every pod.
 #[tokio::test]
 async fn a_package_can_carry_its_optimised_graph() {
     let package = tempfile::tempdir().unwrap();
@@ -215,7 +216,7 @@ async fn a_package_can_carry_its_optimised_graph() {
     assert_eq!(server.classify().await, plain.classify().await);
 }
 
-/// A server that may write nowhere still serves.
+/// A server that cannot write anywhere still serves.
 #[tokio::test]
 async fn a_cache_that_cannot_be_written_costs_time_and_memory_and_nothing_else() {
     let nowhere = tempfile::NamedTempFile::new().unwrap();
@@ -241,7 +242,7 @@ async fn weights_may_be_in_a_file_beside_the_model() {
     assert!((answer - f64::from(expected)).abs() < 1e-3, "{answer} {expected}");
 }
 
-/// Each session with weights of its own would take several times the memory of the model.
+/// If each session had its own weights, they would take several times the memory of the model.
 #[tokio::test]
 async fn sessions_share_weights_and_what_kernels_pack_of_them() {
     let width = 4096;
@@ -268,4 +269,20 @@ async fn sessions_share_weights_and_what_kernels_pack_of_them() {
         "sessions for more cores take {grows} bytes more, the weights have {}: {one} → {many}",
         weights.len()
     );
+}
+
+/// ONNX Runtime's convolutions take 6 to 8 % longer with weights that are not aligned.
+#[test]
+fn weights_are_aligned_wherever_they_come_from() {
+    const ALIGNMENT: usize = 64;
+    ort::init_from(library()).unwrap().build().unwrap();
+    let bytes: Vec<u8> = (0..=255).collect();
+    for start in 0..8 {
+        let weight = weight(2, &[2, 100], &bytes[start..start + 200]).unwrap();
+        let (shape, elements) = weight.try_extract_tensor::<u8>().unwrap();
+        assert_eq!((&**shape, elements), (&[2, 100][..], &bytes[start..start + 200]));
+        assert_eq!(elements.as_ptr().align_offset(ALIGNMENT), 0);
+    }
+    assert!(weight(2, &[2, 100], &bytes[..199]).is_none());
+    assert!(weight(8, &[1], &bytes[..1]).is_none());
 }

@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    // A wrong guess is read in vain, and the right entry later.
+    /// A wrong guess is read in vain, and the right entry later.
     #[test]
     fn before_the_digest_is_known_the_last_used_entry_of_a_model_of_that_size_is_guessed() {
         let folder = tempfile::tempdir().unwrap();
@@ -308,7 +308,7 @@ mod tests {
         assert!(guess(&folders, 7, "1.31").is_none(), "it is damaged");
     }
 
-    // The volume would fill up with graphs of models that were replaced.
+    /// The volume would fill up with graphs of models that were replaced.
     #[test]
     fn what_nobody_has_read_for_long_is_removed_and_what_is_used_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -334,7 +334,7 @@ mod tests {
         manifest.set_modified(SystemTime::now() - by).unwrap();
     }
 
-    // Half a graph might load and give wrong results.
+    /// Half a graph might load and give wrong results.
     #[test]
     fn a_damaged_or_foreign_entry_is_not_used_and_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
@@ -358,7 +358,7 @@ mod tests {
         assert!(find(&folders, &origin).is_none());
     }
 
-    // Two servers on one volume create the same entry: the second must not take it away from the first.
+    /// Two servers on one volume create the same entry: the second must not take it away from the first.
     #[test]
     fn an_entry_that_is_there_and_whole_stays() {
         let folder = tempfile::tempdir().unwrap();

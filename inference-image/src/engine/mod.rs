@@ -15,5 +15,6 @@ pub use curve::Curve;
 pub use interface::{Description, Engine, EngineError, Port, Signature};
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Prefetched, Runtime};
 pub use session::OnnxEngine;
+pub use source::weight;
 
 pub use modelservice_contract::GraphSource;
