@@ -1,4 +1,4 @@
-//! What clients do to a server on purpose or by mistake: the real process, and the clients in this one.
+//! What clients do to a server, on purpose or by mistake: the real process, with the clients in this one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -19,10 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const MAX_BODY: usize = 1 << 20;
-/// As many idle connections as a busy service may have, below the 20,000 files that a process may open here.
+/// As many idle connections as a busy service may have, within the 20,000 files that a process may open here.
 const IDLE: usize = 10_000;
-/// What an idle connection may cost: its task and its timer, and after a request that hyper served its buffers, 16 KiB.
-/// By this the server decides how many a container may have.
+/// What an idle connection may cost: its task and its timer, and after a request that hyper served its buffers, 16
+/// KiB. From this the server computes how many connections a container may have.
 const MAX_IDLE_KIB: usize = 32;
 
 fn config(model: &str, limits: Value) -> String {
@@ -47,7 +47,7 @@ async fn text(address: SocketAddr, path: &str) -> String {
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-/// Waits until the metrics have this line.
+/// Waits until the metrics contain this line.
 async fn until(management: SocketAddr, line: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -60,7 +60,7 @@ async fn until(management: SocketAddr, line: &str) {
     }
 }
 
-/// Memory of the process that is nobody else's, in KiB.
+/// Private memory of the process, in KiB.
 fn private_kib(server: &Server) -> usize {
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", server.pid())).unwrap();
     let field = |name: &str| -> usize {
@@ -96,7 +96,7 @@ async fn open(http: SocketAddr, first: &'static [u8], count: usize) -> Vec<TcpSt
             let mut answer = [0; 4096];
             assert!(stream.read(&mut answer).await.unwrap() > 0);
         }
-        // No trace is left of it when it is closed.
+        // Closing it leaves no trace.
         stream.set_zero_linger().unwrap();
         streams.push(stream);
     }
@@ -140,7 +140,7 @@ async fn ten_thousand_idle_connections_cost_little_and_slow_nobody() {
     }
 }
 
-/// Probes and scrapes must not fail because there is much to do: the pod would be restarted for it.
+/// Probes and scrapes must not fail because the server is busy: the pod would be restarted for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_answer_while_the_serving_port_is_overloaded() {
     let (_server, http, management) = start("efficientnet-lite0", json!({"queueLength": 8}));
@@ -157,7 +157,7 @@ async fn health_and_metrics_answer_while_the_serving_port_is_overloaded() {
                         200 => {}
                         429 => {
                             refused.fetch_add(1, Ordering::Relaxed);
-                            // As a client does that was told to come back, but sooner.
+                            // Like a client that was told when to return, but sooner.
                             tokio::time::sleep(Duration::from_millis(20)).await;
                         }
                         other => panic!("{other}"),
@@ -210,11 +210,11 @@ fn head(framing: &str) -> String {
     format!("POST /v1/models/tiny:classify HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n")
 }
 
-/// What comes back for bytes that no library would send.
+/// The response to bytes that no library would send.
 async fn raw(http: SocketAddr, parts: &[&[u8]]) -> String {
     let mut stream = TcpStream::connect(http).await.unwrap();
     for part in parts {
-        // The server may have answered and closed before all is sent.
+        // The server may have responded and closed before everything is sent.
         if stream.write_all(part).await.is_err() {
             break;
         }
@@ -247,7 +247,7 @@ async fn bodies_of_every_framing_are_read_or_refused_and_the_server_goes_on() {
     let mut sender = connect(http).await;
     let request = || post("/v1/models/tiny:classify", large.clone());
     assert_eq!(exchange(&mut sender, request()).await.0, 413);
-    // It was read to its end, so that the connection can be used on.
+    // It was read to its end, so the connection can be used again.
     assert_eq!(exchange(&mut sender, get("/v2/health/live")).await.0, 200);
 
     for (framing, status) in [
@@ -282,7 +282,7 @@ async fn bodies_of_every_framing_are_read_or_refused_and_the_server_goes_on() {
     drop(server);
 }
 
-/// Uploads that break off must free what they held, or the server is full of them one day.
+/// Uploads that break off must free what they held, or the server fills up over time.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_disconnect_in_the_middle_of_a_body_leave_nothing_behind() {
     let (server, http, management) = start("tiny", json!({"maxBodyBytes": MAX_BODY}));
@@ -309,7 +309,7 @@ async fn clients_that_disconnect_in_the_middle_of_a_body_leave_nothing_behind() 
         "it grows: {before} KiB, then {after} KiB"
     );
     until(management, "modelservice_in_flight_requests{model=\"tiny\"} 0").await;
-    // All room for bodies is free again: four of the largest at once.
+    // All memory for bodies is free again: four of the largest at once.
     let all = (0..4).map(|_| {
         tokio::spawn(async move {
             let mut bytes = photo().to_vec();
@@ -324,7 +324,7 @@ async fn clients_that_disconnect_in_the_middle_of_a_body_leave_nothing_behind() 
     }
 }
 
-/// An upload that stops must not hold its place in memory for ever.
+/// An upload that stalls must not hold its memory for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_is_given_up_after_its_time() {
     let (_server, http, _) = start("tiny", json!({"bodySeconds": 1}));

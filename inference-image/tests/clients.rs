@@ -1,5 +1,5 @@
-//! The clients that users have, against the real process: each script below tests/clients/ compares what it
-//! gets with ONNX Runtime in its own process.
+//! The clients that users have, against the real process: each script in tests/clients/ compares its results with
+//! ONNX Runtime in its own process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -23,7 +23,7 @@ fn server() -> (Server, SocketAddr) {
     server_with(json!({}))
 }
 
-/// All models, and this configuration of connections.
+/// A server with all models and this configuration of connections.
 fn server_with(connections: Value) -> (Server, SocketAddr) {
     let mut models: Vec<_> = ["colors", "tiny", "efficientnet-lite0"]
         .map(|name| json!({"name": name, "path": example(name)}))
@@ -46,7 +46,7 @@ fn run(program: &str, arguments: &[&str]) {
 }
 
 fn run_for(seconds: &str, program: &str, arguments: &[&str]) {
-    // perf_analyzer is linked to CUDA's runtime, though it needs no GPU.
+    // perf_analyzer is linked to the CUDA runtime, although it needs no GPU.
     let libraries = cache("venv-sdk/cuda");
     let output = Command::new("timeout")
         .env("LD_LIBRARY_PATH", libraries)
@@ -97,13 +97,13 @@ fn nine_topologies_answer_as_onnx_runtime_does_through_every_protocol() {
     script_with_servers("light.py");
 }
 
-/// Whose tensors have another type than the usual one gets wrong numbers, or cannot use the model at all.
+/// Clients whose tensors have an unusual type would get wrong numbers, or could not use the model at all.
 #[test]
 fn single_operators_of_every_type_answer_as_the_onnx_wheel_expects() {
     script_with_servers("nodes.py");
 }
 
-// Each breaks for everyone who wrote against that client.
+// Each failure breaks everyone who wrote against that client.
 
 #[test]
 fn tritonclient_over_http_gets_the_values_of_onnx_runtime() {
@@ -120,7 +120,7 @@ fn tritonclients_stream_ends_with_its_connection_and_no_answer_is_lost() {
     script_for("triton_stream.py", server_with(json!({"maxAgeSeconds": 1})));
 }
 
-/// Whoever says that it is in a hurry, or when an answer is of no use any more, would be treated like everybody.
+/// Clients that set a priority or a deadline would be treated like all others.
 #[test]
 fn timeout_and_priority_of_tritonclient_have_their_effect() {
     let package = tempfile::tempdir().unwrap();

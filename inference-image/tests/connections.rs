@@ -1,4 +1,4 @@
-//! How long connections live, how many there may be, and what clients can do to them: in process, real sockets,
+//! How long connections live, how many there may be, and what clients can do to them: in process, with real sockets,
 //! and clients that never repeat a request.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -72,7 +72,7 @@ impl World {
         self.metrics.connections()
     }
 
-    /// Connections that were closed for a reason.
+    /// Connections that were closed for this reason.
     fn closed(&self, reason: &str) -> usize {
         let name = format!("modelservice_connections_closed_total{{reason=\"{reason}\"}} ");
         let text = self.metrics.encode().unwrap();
@@ -97,7 +97,7 @@ fn echo(size: usize) -> Request<Full<Bytes>> {
     post("/echo", vec![7; size])
 }
 
-/// Clients that keep their connections would never find a new replica; those that are cut off lose a request.
+/// Clients that keep their connections would never find a new replica, and those that are cut off lose a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_1_a_connection_has_an_age_and_no_request_fails() {
     let world = World::start(Settings {
@@ -130,7 +130,7 @@ async fn over_http_1_a_connection_has_an_age_and_no_request_fails() {
     assert_eq!(world.metrics().open.get(), 0);
 }
 
-/// A client of HTTP/2 whose connection ends opens another; a request that never left it is no failure.
+/// An HTTP/2 client whose connection ends opens another; a request that was never sent is not a failure.
 struct Client2 {
     address: SocketAddr,
     sender: tokio::sync::Mutex<Sender2>,
@@ -215,7 +215,7 @@ async fn a_connection_may_be_limited_to_a_number_of_requests() {
         client.echo(10).await;
     }
     let opened = client.opened.load(Ordering::Relaxed);
-    // A request that comes while the connection ends is answered too.
+    // A request that arrives while the connection ends is answered too.
     assert!((6..=11).contains(&opened), "{opened}");
 }
 
@@ -236,7 +236,7 @@ async fn an_old_connection_that_is_idle_is_closed_once_it_is_quiet() {
     assert_eq!(world.closed("idle"), 0);
 }
 
-/// Whoever closes first while the other sends loses a request: load balancers expect this time.
+/// If one side closes while the other sends, a request is lost: load balancers rely on this time.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed_after_its_time() {
     let world = World::start(Settings {
@@ -256,7 +256,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
     drop(silent);
 }
 
-/// Slow-loris: one byte now and then keeps a connection, and a thousand of them keep everybody out.
+/// Slowloris: one byte now and then keeps a connection, and a thousand of them keep everyone out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_comes_byte_by_byte_is_cut_off_and_an_idle_connection_is_not() {
     let world = World::start(Settings {
@@ -267,7 +267,7 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off_and_an_idle_connection_is_not
     let mut idle = connect(address).await;
     exchange(&mut idle, echo(10)).await;
     let request = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
-    // As a new connection, after a request, and in the middle of what begins HTTP/2.
+    // On a new connection, after a request, and in the middle of the HTTP/2 preface.
     let slow = [("G", "x"), (request, "x"), ("PRI * HTTP/2.0", "")].map(|(first, more)| {
         tokio::spawn(async move {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -322,7 +322,7 @@ async fn at_the_limit_newcomers_wait_until_a_busy_one_ends() {
         .await;
     let address = world.address;
     let newcomer = tokio::spawn(async move { exchange(&mut connect(address).await, echo(10)).await });
-    // Nobody is idle: it stays in the listener's queue.
+    // No connection is idle: the new one stays in the listener's queue.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(
         (world.metrics().accepted.get(), newcomer.is_finished()),
@@ -336,14 +336,14 @@ async fn at_the_limit_newcomers_wait_until_a_busy_one_ends() {
     }
 }
 
-/// Who is refused before all was read gets the answer at once, and can use its connection on.
+/// A client that is refused before all was read gets the response at once, and can go on using its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
     let world = World::start(Settings {
         header: Duration::from_millis(200),
         ..settings()
     });
-    // hyper's client now and then sends nothing more after an answer that came before its body was sent.
+    // hyper's client sometimes stops sending after a response that arrived before its body was sent.
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     for size in [0, 100, 5 << 20] {
         let head = format!("POST /nothing HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n");
@@ -361,7 +361,7 @@ async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
         answer[..read].starts_with(b"HTTP/1.1 404"),
         "the body has not ended yet"
     );
-    // For longer than the time of a head: this is still the body.
+    // For longer than the time limit of a head: this is still the body.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(40)).await;
         stream.write_all(b"5\r\n56789\r\n").await.unwrap();
@@ -374,7 +374,7 @@ async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
 }
 
-/// Windows that are too small make a batch of images wait for a round trip, or for ever.
+/// With windows that are too small, a batch of images waits for a round trip, or for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_do_not_stall_over_http_2() {
     let world = World::start(settings());
@@ -437,7 +437,7 @@ async fn a_head_that_is_too_large_is_refused() {
     assert_eq!(answer.status(), 431);
 }
 
-/// Clients leave at every point of an exchange; what they held is free again.
+/// Clients disconnect at every point of an exchange; what they held is freed.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
     let world = World::start(settings());
@@ -488,7 +488,7 @@ async fn a_flood_of_cancelled_requests_harms_nobody_else() {
         let mut sender = connect_http_2(world.address).await;
         for _ in 0..200 {
             let request = Request::get("http://photos/wait").body(Full::default()).unwrap();
-            // Sent, and cancelled when the answer's future is dropped.
+            // Sent, and cancelled when the response's future is dropped.
             let answer = sender.send_request(request);
             let _ = tokio::time::timeout(Duration::from_micros(50), answer).await;
         }

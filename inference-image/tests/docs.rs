@@ -1,4 +1,4 @@
-//! What docs/server.md shows is what the server takes and says.
+//! The server accepts and says what docs/server.md shows.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -51,11 +51,11 @@ fn the_configuration_shown_is_valid_and_holds_the_defaults() {
     assert_eq!(shown, defaults);
 }
 
-/// A key that is not shown is one that nobody finds.
+/// Nobody finds a key that is not shown.
 #[test]
 fn every_key_of_the_configuration_is_shown() {
     let shown = block("configuration");
-    // With what may be left out, which is shown as comments.
+    // Including the optional keys, which are shown as comments.
     let whole = shown.replace("\n# ", "\n").replace("\ncache: {}", "\ncache:");
     let whole = whole.replace("\nmax: ", "\n  max: ");
     let whole = config::parse(&whole).unwrap_or_else(|problem| panic!("{problem}\n{whole}"));
@@ -71,7 +71,7 @@ fn every_key_of_the_configuration_is_shown() {
     }
 }
 
-/// What a reader copies must work: the commands are run as they stand, but for the server's name.
+/// What a reader copies must work: the commands are run as they are, except for the name of the server.
 #[test]
 fn the_commands_that_classify_images_answer_what_is_shown() {
     let docs = docs();
@@ -98,7 +98,7 @@ fn the_commands_that_classify_images_answer_what_is_shown() {
     assert_eq!(commands, 2);
 }
 
-/// The same but for the last digits of probabilities, which depend on the processor.
+/// Equal except for the last digits of probabilities, which depend on the processor.
 fn agree(answer: &Value, shown: &Value) -> bool {
     match (answer, shown) {
         (Value::Array(ours), Value::Array(theirs)) => {

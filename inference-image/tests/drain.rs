@@ -1,4 +1,4 @@
-//! How the server leaves: the real process, real signals, real connections, and no client that retries.
+//! How the server shuts down: the real process, real signals, real connections, and no client that retries.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -69,7 +69,7 @@ async fn a_server_that_is_told_to_leave_answers_all_who_still_come() {
     assert!(TcpStream::connect(http).await.is_err());
 }
 
-/// Clients that keep their connections, and clients that open new ones, at the same time.
+/// Clients that keep their connections and clients that open new ones, at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_no_request_fails() {
     let mut server = Server::start(&config(3), &[]);
@@ -101,7 +101,7 @@ async fn under_load_no_request_fails() {
         })
     });
     let (kept, new): (Vec<_>, Vec<_>) = (kept.collect(), new.collect());
-    // Under way before the signal, and after it for two of the three seconds.
+    // In flight before the signal, and after it for two of the three seconds.
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.signal(Signal::TERM);
     server.wait_for("draining");
@@ -113,7 +113,7 @@ async fn under_load_no_request_fails() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// A client of HTTP/2 uses one connection for all; it is told to open another by a GOAWAY frame.
+/// An HTTP/2 client uses one connection for everything; a GOAWAY frame tells it to open another.
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_what_is_under_way_is_answered() {
     let mut server = Server::start(&config(1), &[]);

@@ -1,8 +1,8 @@
-//! Every parser with any bytes at all: the committed corpus first, then seeded mutations of it for some
-//! seconds. A failing input is printed and saved; put it into the corpus, and `cargo test --test fuzz` replays it.
+//! Every parser with arbitrary bytes: first the committed corpus, then seeded mutations of it for some seconds. A
+//! failing input is printed and saved; add it to the corpus, and `cargo test --test fuzz` replays it.
 //!
-//! What lies in the corpus is valid, so that mutations of it come beyond the first check; what must be refused has a
-//! name that begins with `refused`.
+//! Inputs in the corpus are valid, so that mutations of them get past the first check; inputs that must be refused
+//! have a name that begins with `refused`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tower::ServiceExt;
 
-/// How long each parser is fuzzed after its corpus was replayed.
+/// How long each parser is fuzzed after replaying its corpus.
 const TIME: Duration = Duration::from_secs(2);
 /// Larger inputs find nothing that smaller ones do not.
 const LARGEST: usize = 16 << 10;
 
-/// xorshift64*: the same inputs in every run, as far as it comes in its time.
+/// xorshift64*: the same inputs in every run, as far as time allows.
 struct Random(u64);
 
 impl Random {
@@ -82,7 +82,7 @@ impl Random {
     }
 }
 
-/// Feeds a parser, which says whether it has accepted.
+/// Feeds a parser, which returns whether it accepted.
 fn fuzz(name: &str, body: impl Fn(&[u8]) -> bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/corpus")
@@ -134,7 +134,7 @@ impl Engine for Echo {
     }
 }
 
-/// A whole server in this process, whose model is that of the parsers.
+/// A complete server in this process, with the model of the parsers.
 struct Server {
     runtime: tokio::runtime::Runtime,
     router: Router,
@@ -158,7 +158,7 @@ impl Server {
         Self { runtime, router }
     }
 
-    /// Whether this is answered with outputs; what is the server's fault fails.
+    /// Whether the response has outputs; an error of the server fails the test.
     fn answers(&self, path: &str, header_length: Option<usize>, body: &[u8]) -> bool {
         let mut request = Request::post(path).header("content-type", "application/grpc");
         if let Some(length) = header_length {
@@ -167,7 +167,7 @@ impl Server {
         let request = request.body(Body::from(body.to_vec())).unwrap();
         self.runtime.block_on(async {
             let answer = self.router.clone().oneshot(request).await.unwrap();
-            // 503 and 504 are right where a mutation asks for an answer within microseconds.
+            // 503 and 504 are right if a mutation asks for a response within microseconds.
             let status = answer.status().as_u16();
             assert!(status < 500 || status == 503 || status == 504, "{answer:?}");
             let headers = answer.headers().clone();
@@ -184,8 +184,8 @@ impl Server {
     }
 }
 
-/// What the parser refuses is not answered. What it accepts may be refused yet, for a deadline or another name of
-/// the model.
+/// What the parser refuses is not answered. What it accepts may still be refused, for a deadline or another model
+/// name.
 fn agreed(accepted: bool, answered: bool) -> bool {
     assert!(
         accepted || !answered,
@@ -198,7 +198,7 @@ const INFER: &str = "/v2/models/m/infer";
 const PREDICT: &str = "/v1/models/m:predict";
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
-// A request that panics is a bug that anyone can reach.
+// A request that causes a panic is a bug that anyone can trigger.
 
 #[test]
 fn no_head_of_a_request_makes_its_parser_fail() {
@@ -213,7 +213,7 @@ fn no_json_request_makes_the_server_fail() {
     });
 }
 
-/// The first line of these inputs is the length of the JSON behind it.
+/// The first line of these inputs is the length of the JSON after it.
 #[test]
 fn no_binary_request_makes_the_server_fail() {
     let server = Server::new();
@@ -244,7 +244,7 @@ fn no_prediction_request_makes_the_server_fail() {
 #[test]
 fn no_grpc_message_makes_the_server_fail() {
     let server = Server::new();
-    // The frame's length is right, so that the message itself is read.
+    // The length of the frame is right, so that the message itself is parsed.
     fuzz("grpc", |message| {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let body = [&[0], &length[..], message].concat();

@@ -410,7 +410,7 @@ fn wanted(name: &str) -> InferRequestedOutputTensor {
     }
 }
 
-/// Rows that need a full queue are tested beside the code that answers them.
+/// Rows that need a full queue are tested next to the code that produces them.
 #[test]
 fn the_documentation_lists_every_refusal() {
     let row = |case: &Case| {
@@ -437,7 +437,7 @@ async fn every_bad_request_is_refused_with_a_code_and_a_message() {
         assert_eq!(status.code(), case.code, "{}: {status:?}", case.what);
         assert!(status.message().contains(case.words), "{}: {status:?}", case.what);
     }
-    // None of them has done harm.
+    // None of them has done any harm.
     infer(raw()).await.unwrap();
 }
 
@@ -547,7 +547,7 @@ async fn a_stream_answers_each_request_in_its_order() {
     }
 }
 
-/// Sends this as the message of a call; the status of gRPC.
+/// Sends this as the message of a call; returns the gRPC status.
 async fn post(router: &Router, headers: &[(&str, &str)], message: &[u8]) -> String {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let body = [&[0], &length[..], message].concat();
@@ -561,7 +561,7 @@ async fn post(router: &Router, headers: &[(&str, &str)], message: &[u8]) -> Stri
     answer.headers()["grpc-status"].to_str().unwrap().to_owned()
 }
 
-/// Gives its input back; nobody else's requests are counted for it.
+/// Returns its input; no other test's requests are counted for it.
 struct Echo(Signature);
 
 impl Engine for Echo {
@@ -595,7 +595,7 @@ fn echo() -> Arc<Service> {
     Arc::new(service)
 }
 
-/// Clients that send nothing but rubbish would be in no graph.
+/// Clients that send only invalid requests would appear in no graph.
 #[tokio::test]
 async fn what_fails_before_a_message_is_read_is_counted_for_its_model_if_that_is_known() {
     let service = echo();
@@ -635,14 +635,14 @@ async fn what_fails_before_a_message_is_read_is_counted_for_its_model_if_that_is
     assert_eq!(invalid(), (0, 5, 1), "a broken message for no such model");
     assert_eq!(post(&router, &[], &broken(raw())).await, "3");
     assert_eq!(invalid(), (1, 5, 1), "a broken message");
-    // A stream goes on after a message that is none, as after any other bad request.
+    // A stream continues after an invalid message, as after any other bad request.
     let answers = stream(router.clone(), iter([ModelInferRequest::default(), raw()]))
         .await
         .unwrap();
     let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
     assert!(answers[0].error_message.contains("no model \"\""), "{answers:?}");
     assert_eq!((answers[1].error_message.as_str(), invalid()), ("", (1, 6, 1)));
-    // Over HTTP as well.
+    // The same over HTTP.
     let request = axum::http::Request::post("/v2/models/dogs/infer").body(axum::body::Body::empty());
     let answer = router.oneshot(request.unwrap()).await.unwrap();
     assert_eq!((answer.status().as_u16(), invalid()), (404, (1, 7, 1)));
@@ -678,7 +678,7 @@ async fn a_stream_that_cannot_be_read_on_ends_with_its_status() {
     assert!(answers.next().await.is_none());
 }
 
-/// An idle stream must not keep the server from leaving.
+/// An idle stream must not keep the server from shutting down.
 #[tokio::test]
 async fn an_idle_stream_ends_when_the_server_leaves() {
     let (router, lifecycle) = router_in(Phase::Ready);
@@ -757,7 +757,7 @@ async fn who_watches_the_health_is_told_of_each_change_and_then_let_go() {
     assert!(watch.next().await.is_none());
 }
 
-/// grpcurl and its like need no file of ours.
+/// grpcurl and similar tools need no file of ours.
 #[tokio::test]
 async fn reflection_lists_the_services() {
     let path = PathAndQuery::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");

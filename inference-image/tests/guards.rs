@@ -1,4 +1,4 @@
-//! Who is let in: TLS, client certificates and bearer tokens, and their rotation under a running server.
+//! Access control: TLS, client certificates and bearer tokens, and their rotation in a running server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -34,7 +34,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Who signs certificates.
+/// A certificate authority.
 struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -60,7 +60,7 @@ impl Authority {
     }
 }
 
-/// A server with what guards it; its files are in `folder`.
+/// A server with its access control; its files are in `folder`.
 struct World {
     address: SocketAddr,
     metrics: Metrics,
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Waits until the metrics' text has this line.
+    /// Waits until the metrics contain this line.
     async fn until(&self, line: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
@@ -135,14 +135,14 @@ impl World {
         }
     }
 
-    /// A request over a new connection of a client that trusts `authority`, and shows `identity`.
+    /// A request over a new connection of a client that trusts `authority` and presents `identity`.
     async fn ask(&self, authority: &Authority, identity: Option<(String, String)>) -> Result<u16, String> {
         let stream = secure(self.address, authority, identity, b"http/1.1").await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        // With TLS 1.3 a client learns only now that its certificate was refused.
+        // With TLS 1.3 a client learns only now that its certificate was rejected.
         let answer: Result<Response<_>, _> = sender.send_request(post("/echo", vec![7; 100_000])).await;
         let answer = answer.map_err(|error| format!("{error:?}"))?;
         let status = answer.status().as_u16();
@@ -154,8 +154,8 @@ impl World {
     }
 }
 
-/// Puts files into the folder, or others in their place, as the kubelet does it with a Secret: in a folder of
-/// their own, to which a symbolic link is moved.
+/// Puts files into the folder, or replaces them, as the kubelet does with a Secret: in a folder of their own, to
+/// which a symbolic link is moved.
 fn publish(folder: &Path, files: &[(&str, &str)]) {
     let version = tempfile::Builder::new().tempdir_in(folder).unwrap().keep();
     for (name, content) in files {
@@ -238,7 +238,7 @@ async fn a_new_certificate_is_used_for_new_connections_and_open_ones_go_on() {
     assert!(world.ask(&old, None).await.is_err(), "the old one is gone");
     assert_eq!(kept.send_request(post("/echo", "x")).await.unwrap().status(), 200);
 
-    // A broken one changes nothing but the metrics.
+    // A broken one changes nothing except the metrics.
     publish(world.folder.path(), &[("tls.crt", "broken"), ("tls.key", "")]);
     world
         .until("modelservice_reloads_total{what=\"certificate\",result=\"failed\"} 1")
@@ -257,7 +257,7 @@ async fn only_clients_with_a_certificate_that_is_trusted_are_let_in() {
         .until("modelservice_connections_closed_total{reason=\"handshake\"} 2")
         .await;
 
-    // The authority is exchanged.
+    // The authority is replaced.
     let (certificate, key) = authority.sign();
     let files = [
         ("tls.crt", certificate.as_str()),
@@ -272,7 +272,7 @@ async fn only_clients_with_a_certificate_that_is_trusted_are_let_in() {
     world.ask(&authority, Some(clients.sign())).await.unwrap_err();
 }
 
-/// Clients that begin no handshake, or speak without TLS, must not keep their place.
+/// Clients that start no handshake, or speak without TLS, must not keep their slot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_does_not_come_is_given_up_and_keeps_nobody_waiting() {
     let authority = Authority::new();
@@ -379,7 +379,7 @@ async fn only_clients_with_a_known_token_are_answered() {
     );
 }
 
-/// The whole way from the configuration: the real process, its files, and their change.
+/// From the configuration to the response: the real process, its files, and their changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_guarded_as_its_configuration_says() {
     let folder = tempfile::tempdir().unwrap();

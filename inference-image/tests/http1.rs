@@ -1,5 +1,5 @@
-//! HTTP/1.1 as clients write it byte by byte: requests one after the other, in pieces, and of the kinds that are
-//! handed on to hyper. In process, real sockets.
+//! HTTP/1.1 as clients send it, byte by byte: requests one after the other, in pieces, and of the kinds that are
+//! handed over to hyper. In process, with real sockets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// A server that echoes at `/echo`, refuses a body without reading it at `/refuse`, and answers at `/parts` with a
+/// A server that echoes at `/echo`, refuses a body without reading it at `/refuse`, and responds at `/parts` with a
 /// body of unknown length.
 async fn start() -> TcpStream {
     let (address, stop) = serve();
@@ -29,7 +29,7 @@ async fn start() -> TcpStream {
     TcpStream::connect(address).await.unwrap()
 }
 
-/// The same; it leaves when the sender is used or dropped.
+/// The same; it shuts down when the sender is used or dropped.
 fn serve() -> (SocketAddr, oneshot::Sender<()>) {
     let (lifecycle, metrics) = (Lifecycle::default(), Metrics::new("", "", ""));
     let parts = || async {
@@ -59,7 +59,7 @@ fn serve() -> (SocketAddr, oneshot::Sender<()>) {
     (address, stop)
 }
 
-/// Reads answers of announced length or in chunks; gives each as `status body`.
+/// Reads responses of known length or in chunks; returns each as `status body`.
 struct Answers {
     stream: TcpStream,
     read: Vec<u8>,
@@ -130,7 +130,7 @@ fn echo(text: &str) -> String {
     )
 }
 
-// A client that writes several requests at once gets all answers, in their order, whoever reads which.
+/// A client that pipelines requests gets all responses in order, whichever implementation reads them.
 #[tokio::test]
 async fn requests_may_follow_each_other_at_once_also_where_hyper_takes_over() {
     let mut stream = start().await;
@@ -168,7 +168,7 @@ async fn a_request_may_come_in_pieces_of_any_size() {
     }
 }
 
-// Most clients send all of a body before they read; what is left of it must not be taken for the next request.
+/// Most clients send the whole body before they read; the rest of it must not be taken for the next request.
 #[tokio::test]
 async fn the_rest_of_a_body_that_was_refused_is_no_request() {
     let mut stream = start().await;
@@ -208,14 +208,14 @@ async fn what_is_not_well_formed_gets_hypers_answer_and_the_end_of_the_connectio
     }
 }
 
-// Who has begun to send does not know that the server leaves.
+/// A client that has begun to send does not know that the server is shutting down.
 #[tokio::test]
 async fn a_request_that_has_begun_to_arrive_is_answered_by_a_server_that_leaves() {
     let (address, stop) = serve();
     let mut idle = Answers::of(TcpStream::connect(address).await.unwrap());
     let mut begun = TcpStream::connect(address).await.unwrap();
     begun.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-    // Both connections have been served once this one is, which came last.
+    // Both connections have been served once this one, which came last, is.
     idle.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(idle.next().await, "200 hello");
     stop.send(()).unwrap();

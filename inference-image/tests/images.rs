@@ -1,6 +1,6 @@
-//! Images of bad will: sizes that nobody has memory for, files that are cut off or damaged anywhere.
+//! Malicious images: sizes beyond any memory, files that are truncated or damaged anywhere.
 
-// A global allocator cannot be written without.
+// A global allocator requires unsafe code.
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -26,11 +26,11 @@ struct Watching;
 static ALLOCATOR: Watching = Watching;
 
 fn watch(size: usize) {
-    // Not there any more while a thread ends.
+    // Not available any more while a thread ends.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
 }
 
-// SAFETY: every call is handed on as it is to the system's allocator.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         watch(layout.size());
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Watching {
     }
 }
 
-/// Decodes an image of at most 64 million pixels, the default limit; the largest allocation on the way.
+/// Decodes an image of at most 64 million pixels, the default limit; returns the largest allocation on the way, too.
 fn decode(bytes: &[u8]) -> (Result<Tensor, InputError>, usize) {
     let text = "task: image-classification\nlabels: [a]\npreprocessing: {layout: NHWC}";
     let port = Port {
@@ -82,14 +82,14 @@ fn names() -> Vec<String> {
         .collect()
 }
 
-/// Replaces what stands at a place.
+/// Replaces the bytes at a position.
 fn patched(name: &str, place: usize, bytes: &[u8]) -> Vec<u8> {
     let mut image = stored(name);
     image[place..place + bytes.len()].copy_from_slice(bytes);
     image
 }
 
-/// The place right after the first occurrence.
+/// The position right after the first occurrence.
 fn after(image: &[u8], what: &[u8]) -> usize {
     let start = image
         .windows(what.len())
@@ -110,7 +110,7 @@ fn claims() -> Vec<(&'static str, Vec<u8>)> {
     let checksum = crc32(&apng[12..29]).to_be_bytes();
     apng[29..33].copy_from_slice(&checksum);
     let animation = stored("animated-lossy.webp");
-    // The frame's place on the canvas, then its size.
+    // The frame's position on the canvas, then its size.
     let frame_size = after(&animation, b"ANMF") + 4 + 6;
     let inside = after(&animation, b"VP8 ") + 4 + 6;
     let mut gif = stored("animated.gif");
@@ -178,8 +178,8 @@ fn a_size_that_is_only_claimed_takes_no_memory() {
     }
 }
 
-/// The rest of an image that is cut off would be grey, and the answer wrong without an error. Only what comes
-/// after the pixels may be missing: the other frames of an animation, padding.
+/// The rest of a truncated image would be grey, and the result wrong without an error. Only what comes after the
+/// pixels may be missing: the other frames of an animation, padding.
 #[test]
 fn an_image_that_is_cut_off_anywhere_is_refused_unless_no_pixel_is_lost() {
     for name in names() {
@@ -211,7 +211,7 @@ fn an_image_that_is_cut_off_anywhere_is_refused_unless_no_pixel_is_lost() {
     }
 }
 
-/// Damage of every image, the same in every run: bits that flip, bytes that are replaced, pieces that are lost.
+/// Damage to every image, the same in every run: flipped bits, replaced bytes, lost pieces.
 #[test]
 fn damage_ends_with_an_answer() {
     let mut random = 0x2545_F491_4F6C_DD1D_u64;
@@ -248,6 +248,6 @@ fn damage_ends_with_an_answer() {
             images += usize::from(fuzz(&damaged));
         }
     }
-    // Some must get past the header, or else nothing was tried.
+    // Some must get past the header, otherwise nothing was tested.
     assert!(images > 100, "{images}");
 }

@@ -1,5 +1,4 @@
-//! What the server tells of requests: access log and traces, from the real process and a collector that stands
-//! in.
+//! What the server says about requests: access log and traces, from the real process and a stand-in for a collector.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -43,7 +42,7 @@ fn config(more: &str) -> String {
     )
 }
 
-/// An inference whose query and headers hold what must not be told.
+/// An inference whose query and headers contain secrets.
 fn infer(traceparent: Option<String>) -> Request<http_body_util::Full<Bytes>> {
     let photo = std::fs::read(example("photos/cat.jpg")).unwrap();
     let mut request = post("/v1/models/tiny:classify?top_k=1", photo);
@@ -80,7 +79,7 @@ async fn a_request_has_a_line_with_its_times_and_nothing_secret() {
     assert!(!text.contains("secret") && !text.contains("top_k"), "{text}");
 }
 
-/// Lines that a subscriber of this thread's has written.
+/// Lines written by this thread's subscriber.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -95,7 +94,7 @@ impl Write for Lines {
     }
 }
 
-// On one thread, whose subscriber sees all.
+/// On one thread, whose subscriber sees everything.
 #[tokio::test]
 async fn a_failure_has_a_line_even_where_no_other_request_has_one() {
     let lines = Lines::default();
@@ -145,7 +144,7 @@ async fn a_failure_has_a_line_even_where_no_other_request_has_one() {
     assert!(told[0].contains("path=\"/broken\" status=500"), "{text}");
 }
 
-/// Takes traces; what it got comes out of the channel.
+/// Accepts traces; what it received comes out of the channel.
 async fn collector() -> (String, UnboundedReceiver<ExportTraceServiceRequest>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -163,7 +162,7 @@ async fn collector() -> (String, UnboundedReceiver<ExportTraceServiceRequest>) {
                         "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
                     );
                     let body = request.into_body().collect().await?.to_bytes();
-                    // After the five bytes that frame a message of gRPC.
+                    // After the five bytes that frame a gRPC message.
                     sender
                         .send(ExportTraceServiceRequest::decode(&body[5..]).unwrap())
                         .unwrap();
@@ -249,7 +248,7 @@ async fn a_request_whose_caller_is_traced_has_a_span_with_parts() {
     }
 }
 
-/// Requests matter more than their traces; but who looks for traces must find out why there are none.
+/// Requests matter more than their traces, but a person who misses traces must find out why there are none.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_is_told_and_harms_no_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

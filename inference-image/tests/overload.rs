@@ -1,4 +1,4 @@
-//! More requests than the server can serve, clients that leave, and engines that fail: in process, with an
+//! More requests than the server can serve, clients that disconnect, and engines that fail: in process, with an
 //! engine that runs when the test says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-/// Tells when it starts a run, and answers when it is told to: with an error if that is what it is told.
+/// Reports when it starts a run, and returns when told to, with an error if told so.
 struct Gated {
     signature: Signature,
     started: Sender<()>,
@@ -46,7 +46,7 @@ struct Bench {
     go: Sender<Result<(), EngineError>>,
 }
 
-/// One runner, and room for two requests to wait.
+/// One runner, and room for two waiting requests.
 fn bench() -> Bench {
     let (started_sender, started) = channel();
     let (go, go_receiver) = channel();
@@ -116,7 +116,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// Waits until the metrics hold this line.
+    /// Waits until the metrics contain this line.
     async fn until(&self, line: &str) {
         let mut text = String::new();
         for _ in 0..5000 {
@@ -175,7 +175,7 @@ async fn what_cannot_wait_is_told_when_to_come_back() {
         .await;
 }
 
-/// A crowd that gave up must not cost the runner's time.
+/// Clients that gave up must not cost the runner any time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_client_left_is_not_run() {
     let bench = bench();
@@ -218,7 +218,7 @@ async fn an_engine_that_fails_is_the_servers_fault_and_one_that_refuses_the_clie
             ))
             .await;
     }
-    // It goes on.
+    // It continues.
     let answer = bench.infer();
     bench.go.send(Ok(())).unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);

@@ -1,4 +1,4 @@
-//! Pre-processing agrees with Pillow, with which most models are trained; without antialiasing, with OpenCV.
+//! Pre-processing agrees with Pillow, with which most models are trained, and without antialiasing with OpenCV.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -13,7 +13,7 @@ use support::{example, floats, image};
 
 const PHOTOS: [&str; 3] = ["cat", "coffee", "flower"];
 
-/// Differences between our input tensor and the reference's, in steps of the 8-bit pixels.
+/// Differences between our input tensor and the reference, in steps of the 8-bit pixels.
 fn differences(package: &str, image: &str, size: i64, step: f32, name: &str) -> Vec<f32> {
     let manifest = manifest::read(&example(package)).unwrap().unwrap();
     let port = Port {
@@ -41,7 +41,7 @@ fn mean(differences: &[f32]) -> f32 {
     differences.iter().sum::<f32>() / differences.len() as f32
 }
 
-/// From the same pixels comes the same tensor, but for the last bit of a few roundings.
+/// The same pixels give the same tensor, except for the last bit of a few roundings.
 #[test]
 fn resizing_cropping_and_normalising_are_pillows() {
     for name in PHOTOS {
@@ -77,7 +77,7 @@ fn jpeg_decoding_is_close_to_pillows() {
     }
 }
 
-/// The pixels of an image, as a model sees them that takes them as they are.
+/// The pixels of an image as seen by a model that takes them unchanged.
 fn pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> (Vec<i64>, Vec<u8>) {
     let text =
         format!("task: image-classification\nlabels: [a]\npreprocessing: {{layout: NHWC, {preprocessing}}}");
@@ -102,9 +102,9 @@ fn compare(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
     (sum / ours.len() as f64, differences.max().unwrap_or(0))
 }
 
-/// How much the mean and the largest difference from Pillow's pixels may be. JPEG decoders may differ in their
-/// cosine transform and in how they enlarge the colour planes, most of all at the right edge; Pillow does not
-/// round when it makes eight bits of five. Nothing else is open to opinion.
+/// How far the mean and the largest difference from Pillow's pixels may go. JPEG decoders may differ in their cosine
+/// transform and in how they enlarge the colour planes, most of all at the right edge; Pillow does not round when it
+/// converts five bits to eight. Everything else is exact.
 fn tolerance(name: &str) -> (f64, u8) {
     match name {
         "one-column.jpg" => (2.0, 8),
@@ -118,7 +118,7 @@ fn list(name: &str) -> Vec<Value> {
     serde_json::from_str(&std::fs::read_to_string(image(name)).unwrap()).unwrap()
 }
 
-/// A decoder that sees other pixels than the one a model was trained with gives wrong answers without an error.
+/// A decoder that sees other pixels than those a model was trained with gives wrong results without an error.
 #[test]
 fn every_kind_of_image_has_pillows_pixels() {
     let images = list("images.json");
@@ -152,8 +152,8 @@ fn grey_is_pillows_luma() {
     assert_eq!(ours, std::fs::read(image("colour.png.grey")).unwrap());
 }
 
-/// Pillow 13 goes the other way round, columns first, where an image becomes much flatter; those before, with
-/// which models were trained, never do. It makes one of the 255 steps in some pixels.
+/// Pillow 13 resizes in the other order, columns first, if an image becomes much flatter; earlier versions, with
+/// which models were trained, never do. It makes a difference of one step in some pixels.
 #[test]
 fn every_filter_is_pillows() {
     for entry in list("resized.json") {
@@ -175,7 +175,7 @@ fn every_filter_is_pillows() {
     }
 }
 
-/// Many models are trained with OpenCV, whose bilinear interpolation looks at four pixels only.
+/// Many models are trained with OpenCV, whose bilinear interpolation uses only four pixels.
 #[test]
 fn resizing_without_antialiasing_is_opencvs() {
     for entry in list("resized.json") {

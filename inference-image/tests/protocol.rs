@@ -19,8 +19,8 @@ use support::onnx::{STRING, identity};
 use support::{check_docs_table, example, floats, image, library};
 use tower::ServiceExt;
 
-/// `photos` is the real model, `colors` and `tiny` are small, `plain` is `tiny` without model.yaml, `single` is
-/// `colors` for one image at a time, `texts` gives its strings back.
+/// `photos` is the real model; `colors` and `tiny` are small; `plain` is `tiny` without model.yaml; `single` is
+/// `colors` for one image at a time; `texts` returns its strings.
 static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     let plain = tempfile::tempdir().unwrap();
     std::fs::copy(example("tiny/model.onnx"), plain.path().join("model.onnx")).unwrap();
@@ -48,7 +48,7 @@ static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     Arc::new(Service::load(&config, &library(), 1).unwrap())
 });
 
-/// Replaces the dimension's name by the number 1, which protobuf can write in as many bytes.
+/// Replaces the name of the dimension by the number 1, which protobuf can encode in as many bytes.
 fn with_a_batch_of_one(mut model: Vec<u8>) -> Vec<u8> {
     let (name, one) = (b"\x12\x05batch", [0x08, 0x81, 0x80, 0x80, 0x80, 0x80, 0x00]);
     let places: Vec<usize> = (0..model.len())
@@ -196,7 +196,7 @@ fn red_bytes() -> Vec<u8> {
 }
 
 struct Case {
-    /// As the documentation says it.
+    /// As the documentation puts it.
     what: &'static str,
     status: u16,
     /// Part of the message.
@@ -683,11 +683,11 @@ async fn every_bad_request_is_refused_with_a_status_and_one_shape_of_error() {
             case.what
         );
     }
-    // None of them has done harm.
+    // None of them has done any harm.
     assert_eq!(send(infer("id", json!("x"))).await.status, 200);
 }
 
-/// Rows that need a full queue, a slow client or full memory are tested beside the code that answers them.
+/// Rows that need a full queue, a slow client or full memory are tested next to the code that produces them.
 #[test]
 fn the_documentation_lists_every_refusal() {
     let row = |case: &Case| format!("| {} | {} | …{}… |", case.what, case.status, case.words);
@@ -813,7 +813,7 @@ async fn an_image_is_classified_whatever_its_content_type_says() {
     }
 }
 
-/// Every format gives the same answer, so that a client may send what it has.
+/// Every format gives the same result, so that a client may send what it has.
 #[tokio::test]
 async fn the_formats_are_told_apart_by_their_first_bytes() {
     let expected = send(post(CLASSIFY, stored("colour.png"))).await.json();
@@ -842,7 +842,7 @@ fn scores(answer: &Value) -> Vec<f64> {
     scores
 }
 
-/// In the order of the form, under the names of its files; as one run, where the model takes batches.
+/// In the order of the form, under the names of its files, and in one run if the model accepts batches.
 #[tokio::test]
 async fn several_images_in_one_form_are_answered_together() {
     let files = [
@@ -877,7 +877,7 @@ async fn several_images_in_one_form_are_answered_together() {
     }
 }
 
-/// How often the model has run on three or four examples.
+/// How often the model has run with three or four rows.
 fn runs_of_three(model: &str) -> u64 {
     let metrics = SERVICE.metrics().unwrap();
     let up_to = |size: &str| {
@@ -888,7 +888,7 @@ fn runs_of_three(model: &str) -> u64 {
     up_to("4.0") - up_to("2.0")
 }
 
-/// What is answered to a batch is what is answered to each image.
+/// A batch gets the same results as each of its images.
 #[tokio::test]
 async fn a_batch_changes_no_answer() {
     let photos = ["cat", "coffee", "flower"];
@@ -914,7 +914,7 @@ async fn a_batch_changes_no_answer() {
     }
 }
 
-/// Real models on real photographs, by HTTP: what the server says is what Pillow and Python's ONNX Runtime say.
+/// Real models on real photographs, over HTTP: the results are those of Pillow and ONNX Runtime in Python.
 #[tokio::test]
 async fn photographs_are_classified_as_by_the_reference() {
     for (model, package, classes) in [
@@ -951,7 +951,7 @@ async fn photographs_are_classified_as_by_the_reference() {
     }
 }
 
-/// The labels are those of the photographs' subjects: the reference could be as wrong as we are.
+/// The labels match the subjects of the photographs: the reference could be as wrong as we are.
 #[tokio::test]
 async fn the_answers_make_sense() {
     let labels = std::fs::read_to_string(example("efficientnet-lite0/labels.txt")).unwrap();
@@ -969,7 +969,7 @@ async fn the_answers_make_sense() {
     }
 }
 
-/// The same tensor gives the same numbers to the last digits, so that what differs above is decoding.
+/// The same tensor gives the same numbers to the last digits, so any differences above come from decoding.
 #[tokio::test]
 async fn the_references_own_tensor_gives_the_references_answer() {
     for (model, package, output, shape) in [
@@ -1012,7 +1012,7 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
     scores.iter().map(|score| score.exp() / sum).collect()
 }
 
-/// What perf_analyzer and tritonclient ask for before they send anything.
+/// What perf_analyzer and tritonclient request before they send anything.
 #[tokio::test]
 async fn a_model_has_a_configuration_as_triton_would_need_it() {
     let config = send(get("/v2/models/photos/config")).await.json();
@@ -1040,7 +1040,7 @@ async fn the_repository_has_an_index() {
     }
 }
 
-/// A client that knows no JSON sends a tensor as it is.
+/// A client without JSON sends a tensor as it is.
 #[tokio::test]
 async fn a_raw_binary_request_is_the_tensor_itself() {
     let answer = send(with(
@@ -1055,7 +1055,7 @@ async fn a_raw_binary_request_is_the_tensor_itself() {
     assert_eq!(bytes, [4.0_f32, 0.0, 0.0].map(f32::to_le_bytes).concat());
 }
 
-/// The JSON and the bytes of an answer.
+/// The JSON and the bytes of a response.
 fn split(answer: &Answer) -> (Value, &[u8]) {
     let length = answer.headers["inference-header-content-length"]
         .to_str()
@@ -1105,7 +1105,7 @@ async fn bodies_may_be_compressed_both_ways() {
             .to_bytes();
         let (json, bytes) = body.split_at(body.len() - 3072);
         let mut json: Value = serde_json::from_slice(json).unwrap();
-        // It comes back, and makes the answer large.
+        // It is echoed, and makes the response large.
         json["parameters"]["trace"] = "x".repeat(16 << 10).into();
         let json = json.to_string();
         let length = json.len();
@@ -1129,7 +1129,7 @@ async fn bodies_may_be_compressed_both_ways() {
         assert_eq!(json["id"], "seven");
         assert_eq!(bytes, [4.0_f32, 0.0, 0.0].map(f32::to_le_bytes).concat());
     }
-    // Most clients offer gzip whatever they ask for.
+    // Most clients offer gzip, whatever they request.
     let small = send(with(infer("id", json!("x")), "accept-encoding", "gzip, deflate")).await;
     assert!(!small.headers.contains_key("content-encoding"));
     let mut plain = infer("id", json!("x"));
@@ -1145,7 +1145,7 @@ async fn bodies_may_be_compressed_both_ways() {
     assert!(!plain.headers.contains_key("content-encoding"));
 }
 
-/// Over a slow network a thousand classes or a page of JSON are waited for.
+/// Over a slow network, a thousand classes or a page of JSON take noticeable time.
 #[tokio::test]
 async fn large_answers_of_json_are_compressed_for_who_asks_for_it() {
     let text = "é\"".repeat(8 << 10);
@@ -1204,7 +1204,7 @@ fn decompress(encoding: &str, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A deadline that is far away does no harm, and one that is over is told as such.
+/// A distant deadline does no harm, and one that has passed is reported as such.
 #[tokio::test]
 async fn a_request_says_how_long_its_client_waits() {
     for milliseconds in ["60000", "60000.5", "1e300"] {

@@ -1,5 +1,5 @@
-//! What is wrong at the start: the exit code, the reason and the last words. Each case is a row of the table
-//! in docs/server.md.
+//! What can be wrong at the start: the exit code, the reason and the termination message. Each case is a row of the
+//! table in docs/server.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -11,12 +11,12 @@ use support::onnx::matmul;
 use support::{Server, check_docs_table, example};
 
 struct Case {
-    /// As the documentation says it.
+    /// As the documentation puts it.
     what: &'static str,
     reason: ExitReason,
     /// Part of the message.
     words: &'static str,
-    /// Makes the configuration, and what it needs in an empty folder.
+    /// Makes the configuration, and what it needs, in an empty folder.
     config: fn(&Path) -> String,
     arguments: &'static [&'static str],
 }
@@ -278,7 +278,7 @@ fn with_model(folder: &Path, model: &[u8]) -> String {
     serve(folder)
 }
 
-/// The model `colors` that says it needs another opset.
+/// The model `colors`, claiming that it needs another opset.
 fn with_opset(opset: u8) -> Vec<u8> {
     let mut model = std::fs::read(example("colors/model.onnx")).unwrap();
     // Field 8 of ModelProto, an OperatorSetIdProto with an empty domain and version 17.
@@ -296,7 +296,7 @@ fn append(path: &Path, text: &str) {
     std::fs::write(path, old + text).unwrap();
 }
 
-/// If it fails, a person sees "CrashLoopBackOff" and no reason.
+/// Without this, a person sees "CrashLoopBackOff" and no reason.
 #[test]
 fn every_failure_has_its_exit_code_and_last_words() {
     for case in CASES {
@@ -368,7 +368,7 @@ fn no_configuration_at_all_is_explained() {
     );
 }
 
-/// To try a model nobody should have to write YAML.
+/// Nobody should have to write YAML to try a model.
 #[test]
 fn a_model_can_be_named_by_a_flag_or_by_the_environment_alone() {
     let check = |arguments: &[&str], models: Option<&str>| {
@@ -397,14 +397,14 @@ fn a_model_can_be_named_by_a_flag_or_by_the_environment_alone() {
 fn a_configuration_can_be_checked_without_a_model() {
     let mut server = Server::start("models: [{name: photos, path: /nowhere}]", &["--check-config"]);
     assert!(server.wait().success());
-    // What is in force, also where nothing was written.
+    // The values in force, including defaults.
     let shown: Vec<&str> = server.log().iter().filter_map(|line| line.as_str()).collect();
     assert!(shown.contains(&"  maxAgeSeconds: 300"), "{shown:#?}");
     let mut server = Server::start("models: [{name: photos}]", &["--check-config"]);
     assert_eq!(server.wait().code(), Some(10));
 }
 
-/// ONNX Runtime must not tell anybody what is run here; where it means to, it leaves files in the home folder.
+/// ONNX Runtime must not report to anyone what is run here; when it means to, it leaves files in the home folder.
 #[test]
 fn no_telemetry_is_prepared() {
     let (folder, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

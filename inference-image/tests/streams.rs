@@ -1,4 +1,4 @@
-//! gRPC's streams of requests: how many are under way at once, and how a stream ends that nobody would end.
+//! gRPC's streams of requests: how many are in flight at once, and how a stream ends that nobody would end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -67,7 +67,7 @@ impl Engine for Gated {
 
     fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         self.go.recv().unwrap();
-        // Long enough that others come meanwhile.
+        // Long enough for others to arrive in the meantime.
         std::thread::sleep(Duration::from_millis(2));
         Ok(inputs.to_vec())
     }
@@ -107,7 +107,7 @@ fn bench(queue_length: u32) -> Bench {
 }
 
 impl Bench {
-    /// Sends requests over one stream; the answers when it has ended.
+    /// Sends requests over one stream; returns the responses when it has ended.
     fn send(&self, count: u8) -> JoinHandle<Vec<ModelStreamInferResponse>> {
         let lifecycle = Lifecycle::default();
         lifecycle.enter(Phase::Ready);
@@ -144,7 +144,7 @@ fn check_all(answers: &[ModelStreamInferResponse], count: u8) {
     }
 }
 
-/// A client with one stream would have one core of the server, and no batches.
+/// A client with one stream would use one core of the server, and no batches.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_one_stream_are_under_way_together_and_answered_in_their_order() {
     let bench = bench(128);
@@ -158,7 +158,7 @@ async fn requests_of_one_stream_are_under_way_together_and_answered_in_their_ord
     check_all(&answers.await.unwrap(), 8);
 }
 
-/// Whoever sends faster than the model runs is slowed down, not refused.
+/// A client that sends faster than the model runs is slowed down, not refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_alone_never_fills_the_queue() {
     let bench = bench(2);
@@ -170,7 +170,7 @@ async fn a_stream_alone_never_fills_the_queue() {
     check_all(&answers.await.unwrap(), 20);
 }
 
-/// Nobody's requests must not take the cores from others.
+/// Abandoned requests must not take the cores from others.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_wait_are_dropped_with_their_stream() {
     let bench = bench(128);
@@ -178,7 +178,7 @@ async fn requests_that_wait_are_dropped_with_their_stream() {
     bench.until(|load| load.in_flight == 8).await;
     answers.abort();
     bench.until(|load| load.in_flight <= 1).await;
-    // For the one that runs; any other would wait for ever.
+    // For the one that is running; any other would wait for ever.
     bench.go.send(()).unwrap();
     bench
         .until(|load| (load.in_flight, load.queued, load.running) == (0, 0, 0))
@@ -207,7 +207,7 @@ fn image(number: usize) -> ModelInferRequest {
     }
 }
 
-/// A connection, as a client uses it.
+/// A connection as a client uses it.
 async fn dial(
     address: SocketAddr,
 ) -> (
@@ -224,7 +224,7 @@ async fn dial(
     (service, tokio::spawn(connection))
 }
 
-/// A client that always has some requests under way on its stream.
+/// A client that always has some requests in flight on its stream.
 struct Busy {
     requests: UnboundedSender<ModelInferRequest>,
     answers: Answers,
@@ -247,12 +247,12 @@ impl Busy {
     }
 
     fn send(&mut self) {
-        // It is gone when the stream has ended.
+        // It is closed when the stream has ended.
         let _ = self.requests.unbounded_send(image(self.sent));
         self.sent += 1;
     }
 
-    /// Goes on until the stream ends; counts the answers, and gives their number and the end.
+    /// Continues until the stream ends; counts the responses, and returns their number and the final status.
     async fn run(mut self, progress: &AtomicUsize) -> (usize, Status) {
         let mut answered = 0;
         let give_up = Instant::now() + Duration::from_secs(60);
@@ -277,7 +277,7 @@ impl Busy {
     }
 }
 
-/// Requests of the model that ended so.
+/// Requests of the model with this outcome.
 async fn counted(management: SocketAddr, outcome: &str) -> usize {
     let mut sender = connect(management).await;
     let answer = sender.send_request(get("/metrics")).await.unwrap();
@@ -308,7 +308,7 @@ async fn a_busy_stream_ends_with_the_age_of_its_connection_and_every_request_tha
     assert_eq!(counted(management, "cancelled").await, 0);
 }
 
-/// A server that waits for its streams would be killed with what is under way.
+/// A server that waits for its streams would be killed with requests in flight.
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_streams_end_when_the_server_leaves_which_is_in_time() {
     let drain = "drain: {acceptSeconds: 0, finishSeconds: 10}";
@@ -331,7 +331,7 @@ async fn busy_streams_end_when_the_server_leaves_which_is_in_time() {
     }
 }
 
-/// Tools keep such calls open as long as they run; each would keep its connection, and a server that leaves.
+/// Tools keep such calls open as long as they run; each would keep its connection, and a server from shutting down.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_only_listen_end_with_their_connection() {
     let mut server = Server::start(&config("connections: {maxAgeSeconds: 1}"), &[]);

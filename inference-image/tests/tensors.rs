@@ -1,5 +1,5 @@
-//! Tensors of every type and shape through both protocols, in process: an engine that answers with its inputs
-//! shows that what arrives is what was sent.
+//! Tensors of every type and shape through both protocols, in process: an engine that returns its inputs shows that
+//! what arrives is what was sent.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -23,7 +23,7 @@ use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 use tower::ServiceExt;
 
-/// Answers with its inputs: `x` as `x`, and where there is one `y` as `y`.
+/// Returns its inputs: `x` as `x`, and `y`, if there is one, as `y`.
 struct Echo(Signature);
 
 impl Engine for Echo {
@@ -50,7 +50,7 @@ fn signature(ports: &[(&str, DataType, &[i64])]) -> Signature {
     }
 }
 
-/// A model for each type, named after it, that takes any matrix; and `both` with two inputs of two types.
+/// A model for each type, named after it, that accepts any matrix; and `both` with two inputs of different types.
 fn router() -> Router {
     let mut service = Service::empty("1", "CPUExecutionProvider", Limits::default(), 1).unwrap();
     let mut add = |name: &str, signature: Signature| {
@@ -70,7 +70,7 @@ fn router() -> Router {
     protocol::router(Arc::new(service), lifecycle)
 }
 
-/// Elements of a type: as JSON and as bytes.
+/// Elements of a type, as JSON and as bytes.
 fn elements(datatype: DataType) -> (Value, Vec<u8>) {
     fn of<T: Copy, const N: usize>(values: [T; N], bytes: impl Fn(T) -> Vec<u8>) -> Vec<u8> {
         values.into_iter().flat_map(bytes).collect()
@@ -243,7 +243,7 @@ async fn every_type_goes_in_as_typed_contents_but_half_precision() {
     }
 }
 
-/// As Triton does: a half-precision number as JSON would be rounded by whoever reads it.
+/// Like Triton: a half-precision number as JSON would be rounded by its reader.
 #[tokio::test]
 async fn half_precision_has_no_json_form() {
     for datatype in [DataType::Fp16, DataType::Bf16] {
@@ -264,7 +264,7 @@ async fn half_precision_has_no_json_form() {
     }
 }
 
-/// Bytes follow in the order of the request, whatever the model's order is, and only for those who have some.
+/// Bytes follow in the order of the request, whatever the order of the model, and only for tensors that have some.
 #[tokio::test]
 async fn inputs_and_outputs_come_in_the_requests_order_each_in_its_own_form() {
     let y = json!({"name": "y", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 6}});
@@ -299,7 +299,7 @@ async fn a_large_tensor_comes_back_as_it_was_sent() {
     assert!(grpc(request).await.unwrap().raw_output_contents == [Bytes::from(bytes)]);
 }
 
-/// What an operator sees in Triton's own dashboards.
+/// What a person sees in Triton's own dashboards.
 #[tokio::test]
 async fn statistics_count_what_was_run_and_what_failed() {
     let router = router();

@@ -1,5 +1,5 @@
-//! How a request says what it can wait for, and what it is told when it cannot be served in time: the same over
-//! HTTP and gRPC. In process, with an engine that runs when the test says so.
+//! How a request states its urgency, and what it is told when it cannot be served in time: the same over HTTP and
+//! gRPC. In process, with an engine that runs when the test says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -30,7 +30,7 @@ use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 use tower::ServiceExt;
 
-/// Tells which number it starts to run, and answers when it is told to.
+/// Reports which number it starts to run, and returns when told to.
 struct Gated {
     signature: Signature,
     started: Sender<u8>,
@@ -49,7 +49,7 @@ impl Engine for Gated {
     }
 }
 
-/// One core, and room for two requests to wait.
+/// One core, and room for two waiting requests.
 struct Bench {
     router: Router,
     service: Arc<Service>,
@@ -103,7 +103,7 @@ enum Protocol {
 
 const BOTH: [Protocol; 2] = [Protocol::Http, Protocol::Grpc];
 
-/// What a request says of its urgency.
+/// The urgency that a request states.
 #[derive(Clone, Copy, Default)]
 struct Wishes {
     /// tritonclient's parameter, in microseconds.
@@ -114,7 +114,7 @@ struct Wishes {
     transport: Option<Duration>,
 }
 
-/// An answer in the words of both protocols.
+/// A response in the terms of both protocols.
 #[derive(Debug)]
 enum Answer {
     Done,
@@ -134,7 +134,7 @@ impl Bench {
         })
     }
 
-    /// A request that runs until the test lets it go.
+    /// A request that runs until the test lets it finish.
     async fn busy(&self) -> JoinHandle<Answer> {
         let running = self.send(Protocol::Http, 0, Wishes::default());
         assert_eq!(self.started.recv().unwrap(), 0);
@@ -147,7 +147,7 @@ impl Bench {
         }
     }
 
-    /// Makes the server know that a run takes at least so long.
+    /// Teaches the server that a run takes at least this long.
     async fn learn(&self, time: Duration) {
         let running = self.busy().await;
         std::thread::sleep(time);
@@ -265,7 +265,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     }
 }
 
-/// Whoever would get the answer too late is better off asking another replica at once.
+/// A client whose response would be late is better off asking another replica at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_is_out_of_reach_is_refused_at_once_whoever_sets_it() {
     let bench = bench();
@@ -307,7 +307,7 @@ async fn a_deadline_that_is_out_of_reach_is_refused_at_once_whoever_sets_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_in_the_queue_ends_the_wait() {
     for protocol in BOTH {
-        // One that has not learned yet how long a run takes.
+        // A server that has not learned yet how long a run takes.
         let bench = bench();
         let running = bench.busy().await;
         let wishes = Wishes {

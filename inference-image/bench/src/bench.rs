@@ -1,4 +1,4 @@
-//! What every row needs: where things are, how long is measured, requests that are made before, and loads.
+//! What every row needs: paths, durations, prepared requests, and loads.
 
 use crate::encode;
 use crate::process::Process;
@@ -24,11 +24,11 @@ pub(crate) struct Bench {
     pub(crate) library: PathBuf,
     /// What models.py made.
     pub(crate) models: PathBuf,
-    /// For requests and logs of this run.
+    /// Folder for the requests and logs of this run.
     pub(crate) work: PathBuf,
     pub(crate) cores: usize,
     pub(crate) rounds: usize,
-    /// Seconds before a measurement, and of it.
+    /// Seconds of warm-up before a measurement, and of the measurement.
     pub(crate) warm: f64,
     pub(crate) window: f64,
     /// Whether other servers are measured too.
@@ -40,9 +40,9 @@ pub(crate) struct Bench {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
-    /// In the table.
+    /// Its name in the table.
     pub(crate) title: &'static str,
-    /// Of one sample.
+    /// Shape of one sample.
     pub(crate) shape: &'static [i64],
 }
 
@@ -72,14 +72,14 @@ pub(crate) const HEAVY: Model = Model {
     shape: &[3, 64, 64],
 };
 
-/// A sample of a model and ONNX Runtime's answer.
+/// A sample for a model, and ONNX Runtime's output for it.
 pub(crate) struct Sample {
     pub(crate) tensor: Vec<u8>,
     pub(crate) answer: Answer,
 }
 
 impl Bench {
-    /// Paths below the repository's root; the programs lie beside this one.
+    /// Paths below the repository's root; the programs are next to this one.
     pub(crate) fn new(rounds: usize, window: f64, only: Option<String>, peers: bool) -> Result<Self> {
         let program = std::env::current_exe()?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -126,7 +126,7 @@ impl Bench {
         workload.to_lowercase().contains(&self.only)
     }
 
-    /// A configuration with this model, the rest as it is by default.
+    /// A configuration with this model and defaults for the rest.
     pub(crate) fn config(&self, model: &Model) -> String {
         let path = self.models.join(model.name);
         format!(
@@ -136,7 +136,7 @@ impl Bench {
         )
     }
 
-    /// The model's samples with the answers of in-process ONNX Runtime.
+    /// The model's samples, with the outputs of in-process ONNX Runtime.
     pub(crate) fn samples(&self, model: &Model) -> Result<Vec<Sample>> {
         let folder = self.work.join(model.name);
         let count =
@@ -222,7 +222,7 @@ impl Bench {
         self.requests("jpegs", requests)
     }
 
-    /// A closed loop with the times of this run.
+    /// A closed loop with the durations of this run.
     pub(crate) fn closed(
         &self,
         address: SocketAddr,
@@ -244,7 +244,7 @@ impl Bench {
         }
     }
 
-    /// An open loop; connections are plenty.
+    /// An open loop with plenty of connections.
     pub(crate) fn open(&self, closed: &Drive, requests: Vec<Request>, open: Open) -> Drive {
         Drive {
             requests,
@@ -285,7 +285,7 @@ impl Bench {
         Ok(serde_json::from_str(&output)?)
     }
 
-    /// Percent of all cores' time that others took while this was measured, the median: a noisy machine.
+    /// Median percentage of all CPU time that other processes took during the measurement: a noisy machine.
     pub(crate) fn others(&self, runs: &[Driven]) -> f64 {
         let part =
             |run: &Driven| (run.cpu.machine - run.cpu.own - run.cpu.watched) / (run.wall * self.cores as f64);
@@ -293,7 +293,7 @@ impl Bench {
     }
 }
 
-/// Answers that cannot be told apart prove nothing.
+/// Outputs that cannot be told apart prove nothing.
 fn ensure_different(model: &Model, outputs: &[PathBuf]) -> Result<()> {
     let values = outputs
         .iter()
@@ -306,7 +306,7 @@ fn ensure_different(model: &Model, outputs: &[PathBuf]) -> Result<()> {
                 .iter()
                 .zip(other)
                 .fold(0_f32, |distance, (a, b)| distance.max((a - b).abs()));
-            // Ten times what the generator lets pass.
+            // Ten times what the generator tolerates.
             ensure!(
                 distance > 0.01 * largest,
                 "{}: two samples have almost the same answer",

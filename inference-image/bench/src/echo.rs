@@ -1,12 +1,12 @@
-//! The loopback echo that a round trip through the server is compared with: it reads as many bytes as a request
-//! has, and writes an answer that the server gave. No parsing, no tasks, no queue.
+//! The loopback echo, with which a round trip through the server is compared: it reads as many bytes as a request
+//! has, and writes a response of the server. No parsing, no tasks, no queue.
 
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
-/// Prints its address and serves one connection after the other, until it is killed.
+/// Prints its address and serves one connection after another until it is killed.
 pub(crate) fn main(request_bytes: usize, answer: &Path) -> Result<()> {
     let answer = std::fs::read(answer).with_context(|| format!("cannot read {}", answer.display()))?;
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;

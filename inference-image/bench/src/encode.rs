@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-/// Name of the one input of every model here.
+/// Name of the only input of every model here.
 const INPUT: &str = "images";
 
-/// A whole HTTP request with a binary tensor, as tritonclient sends it.
+/// A complete HTTP request with a binary tensor, as tritonclient sends it.
 pub(crate) fn rest(model: &str, shape: &[i64], tensor: &[u8], headers: &[(&str, &str)]) -> Vec<u8> {
     let document = json!({
         "inputs": [{
@@ -28,7 +28,7 @@ pub(crate) fn rest(model: &str, shape: &[i64], tensor: &[u8], headers: &[(&str, 
     )
 }
 
-/// A whole HTTP request with an image to classify.
+/// A complete HTTP request with an image to classify.
 pub(crate) fn classify(model: &str, image: &[u8]) -> Vec<u8> {
     post(
         &format!("/v1/models/{model}:classify?top_k=5"),
@@ -38,7 +38,7 @@ pub(crate) fn classify(model: &str, image: &[u8]) -> Vec<u8> {
     )
 }
 
-/// A whole HTTP request with an HTML form of one file.
+/// A complete HTTP request with an HTML form of one file.
 pub(crate) fn form(path: &str, field: &str, content: &[u8]) -> Vec<u8> {
     const BOUNDARY: &str = "bench-server-boundary";
     let head = format!(
@@ -55,7 +55,7 @@ pub(crate) fn form(path: &str, field: &str, content: &[u8]) -> Vec<u8> {
     )
 }
 
-/// A whole HTTP request.
+/// A complete HTTP request.
 pub(crate) fn post(path: &str, content_type: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut head = format!(

@@ -36,35 +36,35 @@ use table::Table;
     args_conflicts_with_subcommands = true
 )]
 struct Arguments {
-    /// Rounds; the value of a row is their median.
+    /// Number of rounds; the value of a row is their median.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Only rows whose name contains this, in any case: `--only gRPC`, `--only memory`.
+    /// Only rows whose name contains this, ignoring case: `--only gRPC`, `--only memory`.
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
-    /// Two short rounds: to see that everything works, not for numbers.
+    /// Two short rounds, to check that everything works; not for numbers.
     #[arg(long)]
     quick: bool,
-    /// Seconds that each load is measured.
+    /// Seconds for which each load is measured.
     #[arg(long, default_value_t = 3.0)]
     window: f64,
-    /// Other servers too, in the same rounds; installs them from PyPI below .cache/peers.
+    /// Also measure other servers, in the same rounds; installs them from PyPI below .cache/peers.
     #[arg(long)]
     peers: bool,
-    /// Another build of the server.
+    /// Measure another build of the server.
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
 }
 
-/// The processes that a run consists of; it starts them itself.
+/// The processes of a run, which starts them itself.
 #[derive(Subcommand)]
 enum Part {
-    /// Sessions of ONNX Runtime; commands come on standard input.
+    /// Sessions of ONNX Runtime; reads commands from standard input.
     #[command(hide = true)]
     Raw { spec: String },
-    /// The load generator; what to do comes on standard input.
+    /// The load generator; reads commands from standard input.
     #[command(hide = true)]
     Generate,
     /// The loopback echo.
@@ -86,7 +86,7 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Fails if a server answered wrongly; a row that misses its aim is a number like any other.
+/// Fails if a server gave wrong responses; a row that misses its target is just a number.
 fn coordinate(arguments: Arguments) -> Result<ExitCode> {
     ensure!(
         arguments.rounds > 0 && arguments.window > 0.0,

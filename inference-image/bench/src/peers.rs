@@ -1,5 +1,5 @@
-//! Other model servers with the same model, sessions and load, in the same rounds. What cannot be installed or
-//! does not answer is a row that says so.
+//! Other model servers with the same model, sessions and load, in the same rounds. A server that cannot be installed
+//! or does not respond gets a row that says so.
 
 use crate::bench::{Bench, Model, Sample};
 use crate::encode;
@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Some load their libraries for half a minute.
+/// Some take half a minute to load their libraries.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How a peer takes a tensor as bytes.
+/// How a peer accepts a tensor as bytes.
 #[derive(Clone, Copy, Debug)]
 enum Form {
     /// Open Inference Protocol over REST with binary tensors.
@@ -57,14 +57,14 @@ const KNOWN: [Known; 4] = [
     },
 ];
 
-/// A peer that answers.
+/// A running peer.
 pub(crate) struct Peer {
     pub(crate) aim: Aim,
     pub(crate) drive: Drive,
     process: Process,
 }
 
-/// Starts every peer with this model; `load` is what the server is measured with.
+/// Starts every peer with this model; `load` is the load of the server.
 pub(crate) fn start(
     bench: &Bench,
     table: &mut Table,
@@ -173,7 +173,7 @@ fn requests(bench: &Bench, known: &Known, model: &Model, samples: &[Sample]) -> 
 }
 
 impl Peer {
-    /// Waits until it answers rightly.
+    /// Waits until its responses are right.
     fn wait(&mut self, bench: &Bench) -> Result<()> {
         let probe = Drive {
             connections: 1,
@@ -200,7 +200,7 @@ impl Peer {
 }
 
 impl Sample {
-    /// Bytes of the output; 0 where it is none.
+    /// Bytes of the output; 0 if it is not one.
     fn answer_length(&self) -> usize {
         let Answer::Tensor(path) = &self.answer else {
             return 0;

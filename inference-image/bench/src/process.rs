@@ -1,4 +1,4 @@
-//! Child processes: they and what they start end with this one. None is in this process's group, so that an
+//! Child processes: they and their descendants end with this process. None is in this process's group, so that an
 //! interrupt from the keyboard reaches only the coordinator.
 
 use crate::usage::Family;
@@ -14,7 +14,7 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
     RUNNING.lock()
 }
 
-/// A child; it and what it has started are killed when this is dropped.
+/// A child; it and its descendants are killed when this is dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
 }
@@ -36,7 +36,7 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
@@ -44,14 +44,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Workers would outlive the one that started them.
+        // Workers would outlive the process that started them.
         Family::of(self.id()).kill();
         let _ = self.child.wait();
         running().retain(|id| *id != self.id());
     }
 }
 
-/// Nobody may be there to kill it: this process may be killed itself.
+/// This process may itself be killed and unable to kill it.
 #[allow(unsafe_code)]
 fn end_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec it makes one system call and touches no memory that is shared.
@@ -64,7 +64,7 @@ fn end_with_parent(command: &mut Command) {
     }
 }
 
-/// Ends the children and this process when it is interrupted.
+/// Ends the children and this process on an interrupt.
 pub(crate) fn watch_signals() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -98,7 +98,7 @@ mod tests {
     use std::process::Stdio;
     use std::time::{Duration, Instant};
 
-    // Workers of a server that is gone would take the cores from everything that is measured after it.
+    /// Workers of a dead server would take the cores from everything that is measured after it.
     #[test]
     fn what_a_child_has_started_ends_with_it_even_in_a_session_of_its_own() {
         let mut command = Command::new("sh");
@@ -111,7 +111,7 @@ mod tests {
             .read_line(&mut worker)
             .unwrap();
         drop(process);
-        // Somebody else's child now: it is gone, or waits for that one to take note.
+        // It has been re-parented: it is gone, or waits for its new parent to reap it.
         let status = format!("/proc/{}/status", worker.trim());
         let is_alive = || std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ"));
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! The raw side: ONNX Runtime called in-process, in a process of its own so that its memory can be read and
-//! its CPU is nobody else's. Knows nothing of servers.
+//! The raw side: ONNX Runtime called in-process, in a process of its own, so that its memory and CPU can be measured
+//! separately. Knows nothing of servers.
 
 use crate::spec::{Raw, RawCommand, RawReady, RawRun, Times};
 use crate::usage::{Cpu, Family};
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// Loads the sessions, says so, and does as it is told until its standard input ends.
+/// Loads the sessions, reports that, and executes commands until its standard input ends.
 pub(crate) fn main(spec: &str) -> Result<()> {
     let spec: Raw = serde_json::from_str(spec).context("the specification of the raw side")?;
     let samples = Samples::read(&spec)?;
@@ -50,7 +50,7 @@ fn answer(value: &impl serde::Serialize) -> Result<()> {
 }
 
 fn load_library(library: &Path) -> Result<Environment> {
-    // The same version as the server's; telemetry is off because the environment variable says so.
+    // The same version as the server's; the environment variable turns telemetry off.
     ensure!(
         std::env::var("ORT_DISABLE_TELEMETRY").as_deref() == Ok("1"),
         "ORT_DISABLE_TELEMETRY is not 1"
@@ -60,7 +60,7 @@ fn load_library(library: &Path) -> Result<Environment> {
     Ok(builder.with_name("server-bench").with_telemetry(false).build()?)
 }
 
-/// Samples in a row, the first ones again at the end, so that every batch is a slice.
+/// Contiguous samples, the first ones again at the end, so that every batch is a slice.
 struct Samples {
     values: Vec<f32>,
     shape: Vec<i64>,
@@ -117,7 +117,7 @@ pub(crate) fn read_floats(path: &Path) -> Result<Vec<f32>> {
         .collect())
 }
 
-/// One session per caller, loaded side by side and run once each.
+/// One session per caller, loaded in parallel and run once each.
 fn load(spec: &Raw, environment: &Environment, samples: &Samples) -> Result<Vec<Session>> {
     std::thread::scope(|scope| {
         let load_one = || -> Result<Session> {
@@ -146,7 +146,7 @@ fn session(spec: &Raw, environment: &Environment) -> Result<Session> {
         .with_context(|| format!("cannot load {}", spec.model.display()))
 }
 
-/// All callers run without a pause; what ended within the window counts.
+/// All callers run without a pause; runs that end within the window count.
 fn run(
     sessions: &mut [Session],
     samples: &Samples,

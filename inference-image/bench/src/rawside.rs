@@ -1,4 +1,4 @@
-//! The coordinator's end of the raw side's process.
+//! The coordinator's side of the raw process.
 
 use crate::bench::{Bench, Model};
 use crate::process::Process;
@@ -15,11 +15,11 @@ pub(crate) struct RawSide {
     process: Process,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// What loading them and running each once took, in seconds.
+    /// Seconds for loading them and running each once.
     pub(crate) load: f64,
 }
 
-/// How the sessions are made.
+/// How many sessions there are, and with how many threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sessions {
     pub(crate) count: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// As many as cores, each with one thread.
+    /// One session per core, each with one thread.
     pub(crate) fn per_core(bench: &Bench) -> Self {
         Self {
             count: bench.cores,
@@ -41,7 +41,7 @@ impl Sessions {
         }
     }
 
-    /// One with all cores.
+    /// One session with all cores.
     pub(crate) fn one_with_all_cores(bench: &Bench, spinning: bool) -> Self {
         Self {
             count: 1,
@@ -100,7 +100,7 @@ impl RawSide {
         self.answer()
     }
 
-    /// Runs all sessions; `server` is watched, to see that it is idle.
+    /// Runs all sessions; `server` is watched to check that it is idle.
     pub(crate) fn run(&mut self, bench: &Bench, window: f64, server: u32) -> Result<RawRun> {
         self.ask(&RawCommand::Run {
             warm: bench.warm,
@@ -109,7 +109,7 @@ impl RawSide {
         })
     }
 
-    /// Writes the output of each sample; their number.
+    /// Writes the output of each sample; returns their number.
     pub(crate) fn outputs(&mut self, folder: &Path) -> Result<usize> {
         self.ask(&RawCommand::Outputs(folder.to_owned()))
     }

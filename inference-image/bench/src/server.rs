@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two questions whether it is ready; each costs some 50 µs of the cores that it loads with.
+/// Interval between readiness checks; each costs some 50 µs of the cores that the server loads with.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// A server that is ready.
@@ -92,7 +92,7 @@ impl Server {
         get(self.management, path)
     }
 
-    /// Waits until it does nothing: what it measures after it is ready would be measured with the rest.
+    /// Waits until it is idle: what it measures once it is ready would be counted too.
     pub(crate) fn settle(&self) {
         settle(&self.family());
     }
@@ -111,7 +111,7 @@ pub(crate) fn settle(family: &Family) {
     println!("  the server is not idle after 30 s without requests");
 }
 
-/// Free a moment ago; nobody else on this machine asks for ports so quickly.
+/// It was free a moment ago; nothing else on this machine claims ports that quickly.
 pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.local_addr()?)
 }

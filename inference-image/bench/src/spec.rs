@@ -1,4 +1,4 @@
-//! What the coordinator asks of its helper processes, and what they answer: JSON, one document per line.
+//! Messages between the coordinator and its helper processes: JSON, one document per line.
 
 use crate::usage::Cpu;
 use serde::{Deserialize, Serialize};
@@ -6,23 +6,23 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// How requests travel.
+/// Protocol of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Wire {
-    /// HTTP/1.1; a request's file holds all of its bytes.
+    /// HTTP/1.1; the file of a request holds all of its bytes.
     Http,
-    /// gRPC over HTTP/2 without TLS; a request's file holds the message with its five-byte prefix.
+    /// gRPC over HTTP/2 without TLS; the file of a request holds the message with its five-byte prefix.
     Grpc,
 }
 
-/// A request, made before the measurement, and how its answer is checked.
+/// A prepared request, and how its response is checked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) bytes: PathBuf,
     pub(crate) answer: Answer,
 }
 
-/// What a right answer holds. Every answer is checked, not a sample of them.
+/// What a right response contains. Every response is checked, not a sample of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// Ends in (REST) or is (gRPC) this file of float32, up to rounding.
@@ -40,7 +40,7 @@ pub(crate) struct Drive {
     pub(crate) wire: Wire,
     /// Sent in turn.
     pub(crate) requests: Vec<Request>,
-    /// In a closed loop, each with one request under way; in an open loop, how many there may be.
+    /// In a closed loop, each with one request in flight; in an open loop, the maximum.
     pub(crate) connections: usize,
     /// Seconds before the measurement.
     pub(crate) warm: f64,
@@ -48,9 +48,9 @@ pub(crate) struct Drive {
     pub(crate) window: f64,
     /// The server's process.
     pub(crate) server: u32,
-    /// An open loop: requests are sent at their time, whether or not earlier ones have been answered.
+    /// An open loop: requests are sent on schedule, whether or not earlier ones have been answered.
     pub(crate) open: Option<Open>,
-    /// Where the first answer is kept, as it came.
+    /// File for the first response, as it came.
     pub(crate) keep: Option<PathBuf>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Drive {
 pub(crate) struct Open {
     /// Requests per second, as a Poisson process with a fixed seed.
     pub(crate) rate: f64,
-    /// Answers later than this many seconds after their request are worthless.
+    /// Responses later than this many seconds after their request are worthless.
     pub(crate) deadline: f64,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Quantiles by the nearest rank; all 0 without times.
+    /// Quantiles by nearest rank; all 0 without times.
     pub(crate) fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let rank = |q: f64| ((times.len() as f64 * q).ceil() as usize).clamp(1, times.len().max(1)) - 1;
@@ -94,27 +94,27 @@ impl Times {
 pub(crate) struct Driven {
     /// Seconds of the window.
     pub(crate) wall: f64,
-    /// CPU seconds: own is the generator's, watched the server's.
+    /// CPU seconds: `own` is the generator's, `watched` the server's.
     pub(crate) cpu: Cpu,
-    /// From a request's first byte sent to its answer's last byte read, of right answers.
+    /// From the first byte of a request sent to the last byte of its response read, for right responses.
     pub(crate) answered: Times,
-    /// The same of answers 429 and 503.
+    /// The same for responses 429 and 503.
     pub(crate) refused: Times,
-    /// Right answers within the deadline (open loop).
+    /// Right responses within the deadline (open loop).
     pub(crate) in_time: usize,
-    /// How much later than planned requests were sent (open loop).
+    /// How long after their scheduled time requests were sent (open loop).
     pub(crate) lateness: Times,
-    /// Everything else, by what it was: statuses, wrong answers.
+    /// Everything else, by kind: statuses, wrong responses.
     pub(crate) failures: BTreeMap<String, usize>,
 }
 
 impl Driven {
-    /// Right answers per second.
+    /// Right responses per second.
     pub(crate) fn rate(&self) -> f64 {
         self.answered.count as f64 / self.wall
     }
 
-    /// The part of all cores' time that the generator took.
+    /// The generator's share of all CPU time.
     pub(crate) fn generator_share(&self, cores: usize) -> f64 {
         self.cpu.own / (self.wall * cores as f64)
     }
@@ -125,9 +125,9 @@ impl Driven {
 pub(crate) struct Raw {
     pub(crate) library: PathBuf,
     pub(crate) model: PathBuf,
-    /// Samples one after the other, little-endian float32.
+    /// Contiguous samples, little-endian float32.
     pub(crate) inputs: PathBuf,
-    /// How many of them are read at most: they count as memory.
+    /// Maximum number to read: they count as memory.
     pub(crate) samples: usize,
     /// Of one sample, without the batch dimension.
     pub(crate) shape: Vec<i64>,
@@ -141,10 +141,10 @@ pub(crate) struct Raw {
     pub(crate) spinning: bool,
 }
 
-/// What the raw process is asked to do next.
+/// Commands for the raw process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum RawCommand {
-    /// Run for so many seconds, measure for so many; answered with [`RawRun`].
+    /// Run for `warm` seconds, then measure for `window` seconds; answered with [`RawRun`].
     Run { warm: f64, window: f64, server: u32 },
     /// Write the output of each sample to OUTPUTS-0.f32 and so on below this folder; answered with their number.
     Outputs(PathBuf),
@@ -153,7 +153,7 @@ pub(crate) enum RawCommand {
 /// Answered once, when every session has been loaded and has run once.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct RawReady {
-    /// Seconds from the library's being loaded to the end of the last session's first run.
+    /// Seconds from loading the library to the end of the last session's first run.
     pub(crate) seconds: f64,
 }
 
@@ -161,11 +161,11 @@ pub(crate) struct RawReady {
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RawRun {
     pub(crate) wall: f64,
-    /// CPU seconds: own is ONNX Runtime's, watched the idle server's.
+    /// CPU seconds: `own` is ONNX Runtime's, `watched` the idle server's.
     pub(crate) cpu: Cpu,
     /// Samples.
     pub(crate) samples: usize,
-    /// Of one run.
+    /// Times of single runs.
     pub(crate) times: Times,
 }
 

@@ -1,15 +1,15 @@
-//! The rows that were measured: printed, and written as JSON.
+//! The measured rows: printed, and written as JSON.
 
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// Where a row says how much of the cores others took, in percent; so much is nothing unusual.
+/// The key under which a row says how much CPU others took, in percent; up to this much is normal.
 const OTHERS: &str = "othersPercentOfCores";
 const QUIET: f64 = 5.0;
 
-/// What a value must not fall short of, or not exceed.
+/// The lower or upper bound of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Bound {
@@ -26,7 +26,7 @@ impl Bound {
     }
 }
 
-/// A row's name and aim.
+/// A row's name and target.
 #[derive(Clone, Debug)]
 pub(crate) struct Aim {
     pub(crate) workload: String,
@@ -43,7 +43,7 @@ impl Aim {
         }
     }
 
-    /// Reported beside the others.
+    /// Reported without a target.
     pub(crate) fn beside(workload: &str, unit: &'static str) -> Self {
         Self {
             workload: workload.to_owned(),
@@ -85,7 +85,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A row with one value per round, and what stands beside it (an object).
+    /// A row with one value per round, and an object of additional values.
     pub(crate) fn row(&mut self, aim: &Aim, rounds: Vec<f64>, more: Value) {
         let value = median(&rounds);
         let met = aim.target.map(|(bound, target)| match bound {
@@ -95,7 +95,7 @@ impl Table {
         self.push(aim, Some(value), met, rounds, None, more);
     }
 
-    /// The server answered wrongly, or not at all.
+    /// The server gave wrong responses, or none.
     pub(crate) fn failed(&mut self, aim: &Aim, problem: &str) {
         self.push(
             aim,
@@ -153,7 +153,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Whether a row failed for another reason than its number.
+    /// Whether a row failed for a reason other than its number.
     pub(crate) fn has_failures(&self) -> bool {
         self.rows.iter().any(|row| {
             row.problem
@@ -214,7 +214,7 @@ impl Row {
     }
 }
 
-/// The middle value, or the mean of the two in the middle; 0 without values.
+/// The middle value, or the mean of the two middle values; 0 without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

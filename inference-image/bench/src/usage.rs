@@ -1,4 +1,4 @@
-//! What the system says of processes and of the machine: CPU seconds and memory. Measures, decides nothing.
+//! Measurements of processes and of the machine: CPU seconds and memory. Decides nothing.
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::mem::MaybeUninit;
 
-/// Seconds of CPU that this process has taken, in user and system mode.
+/// CPU seconds of this process, in user and system mode.
 #[allow(unsafe_code)]
 pub(crate) fn own_cpu() -> f64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
@@ -23,19 +23,19 @@ fn seconds(whole: i64, part: i64, per_second: f64) -> f64 {
     whole as f64 + part as f64 / per_second
 }
 
-/// A process and all that it started, directly or not: a server, or a supervisor with its workers.
+/// A process and all its descendants: a server, or a supervisor with its workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Family(Vec<i32>);
 
 impl Family {
-    /// Those that are there now.
+    /// Its current members.
     pub(crate) fn of(first: u32) -> Self {
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
         let parents: Vec<(i32, u64)> = pids.filter_map(|pid| Some((pid, stat_field(pid, 1)?))).collect();
         let mut family: Vec<i32> = i32::try_from(first).into_iter().filter(|&pid| pid > 0).collect();
         let mut next = 0;
-        // Children may have left the process group and the session: their parent tells.
+        // Children may have left the process group and the session: only their parent identifies them.
         while let Some(&parent) = family.get(next) {
             let children = parents
                 .iter()
@@ -49,17 +49,17 @@ impl Family {
     /// Ends all of them at once.
     pub(crate) fn kill(&self) {
         for pid in self.0.iter().filter_map(|&pid| Pid::from_raw(pid)) {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
 
-    /// Seconds of CPU that the members have taken, with the precision of the scheduler.
+    /// CPU seconds of the members, with the precision of the scheduler.
     pub(crate) fn cpu(&self) -> f64 {
         self.0.iter().map(|&pid| cpu_of(pid)).sum()
     }
 
-    /// Memory in bytes: each page divided by the number of processes that map it.
+    /// Memory in bytes, where each page is divided by the number of processes that map it.
     pub(crate) fn proportional_memory(&self) -> Result<u64> {
         self.0
             .iter()
@@ -67,7 +67,7 @@ impl Family {
             .sum()
     }
 
-    /// Memory in bytes that is resident.
+    /// Resident memory in bytes.
     pub(crate) fn resident_memory(&self) -> Result<u64> {
         self.0
             .iter()
@@ -113,12 +113,12 @@ fn kilobytes(path: &str, key: &str) -> Result<u64> {
     Ok(value.with_context(|| format!("{path} has no {key}"))? * 1024)
 }
 
-/// Seconds in which the machine's cores were busy, whoever kept them so, since it was booted.
+/// Busy seconds of the machine's cores, from all causes, since boot.
 fn machine_busy() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
     let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; what guests take is part of user.
+    // user nice system idle iowait irq softirq steal; guest time is part of user.
     let busy: f64 = ticks
         .iter()
         .enumerate()
@@ -133,9 +133,9 @@ fn machine_busy() -> f64 {
 pub(crate) struct Cpu {
     /// Of this process.
     pub(crate) own: f64,
-    /// Of the processes that are watched.
+    /// Of the watched processes.
     pub(crate) watched: f64,
-    /// Of the machine, this and the watched ones included.
+    /// Of the machine, including this and the watched processes.
     pub(crate) machine: f64,
 }
 
@@ -161,7 +161,7 @@ impl Cpu {
 mod tests {
     use super::*;
 
-    // With a wrong clock every ratio and every CPU second of the table is wrong.
+    /// With a wrong clock, every ratio and every CPU second of the table is wrong.
     #[test]
     fn the_same_work_is_seen_by_getrusage_and_by_the_clock_of_the_process() {
         let me = i32::try_from(std::process::id()).unwrap_or_default();

@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Models to serve; at least one, names are unique.
+    /// Models to serve: at least one, with unique names.
     #[serde(default)]
     pub models: Vec<ModelConfig>,
-    /// Execution provider that must hold the whole graph of every model.
+    /// Execution provider that must run the whole graph of every model.
     #[serde(default, skip_serializing_if = "is_default")]
     pub execution_provider: ExecutionProvider,
     /// Limits on what a client may send.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: Limits,
-    /// How requests are put together and run.
+    /// How requests are batched and run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scheduling: Scheduling,
     /// Where optimised graphs are kept.
@@ -29,16 +29,16 @@ pub struct ServerConfig {
     /// TLS on the serving port; without it the port is plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Who may use the serving port; without it everybody.
+    /// Who may use the serving port; without it, everyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
-    /// Which requests have a line in the log.
+    /// Which requests are logged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access_log: AccessLog,
-    /// Where traces go; without it there are none.
+    /// Where traces are sent; without it there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
-    /// How the server leaves.
+    /// How the server shuts down.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drain: Drain,
 }
@@ -51,7 +51,7 @@ pub struct ModelConfig {
     pub name: String,
     /// Folder of the model package: `model.onnx` and, optionally, `model.yaml`.
     pub path: String,
-    /// `sha256:<64 hex>` of `model.onnx`; a file that differs is refused before it is parsed.
+    /// `sha256:<64 hex>` of `model.onnx`; a file that differs is rejected before it is parsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
 }
@@ -62,7 +62,7 @@ pub struct ModelConfig {
 pub struct ExecutionProvider {
     /// ONNX Runtime's name, for example `CPUExecutionProvider`.
     pub name: String,
-    /// Provider options, handed to ONNX Runtime as they are.
+    /// Provider options, passed to ONNX Runtime as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 }
@@ -86,13 +86,13 @@ pub struct Limits {
     pub max_image_pixels: u64,
     /// Images in one form; all of them are in memory as one batch.
     pub max_images_per_request: u32,
-    /// Requests that may wait for a runner, per model; one more is answered 429.
+    /// Requests that may wait for a runner, per model; the next one gets 429.
     pub queue_length: u32,
     /// Time for the head of a request, and for a TLS handshake, in seconds.
     pub header_seconds: u32,
-    /// Largest head of a request, in bytes; a larger one is answered 431.
+    /// Largest head of a request, in bytes; a larger one gets 431.
     pub max_header_bytes: u32,
-    /// Time for the body of a request, in seconds; a slower one is answered 408.
+    /// Time for the body of a request, in seconds; a slower one gets 408.
     pub body_seconds: u32,
 }
 
@@ -110,11 +110,11 @@ impl Default for Limits {
     }
 }
 
-/// How requests are put together and run.
+/// How requests are batched and run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Scheduling {
-    /// Rows that may go into one run of a model; how many do is measured, and 1 where more do not pay.
+    /// Maximum number of rows in one run of a model; the actual number is measured, and is 1 if more do not pay.
     pub max_batch_size: u32,
 }
 
@@ -128,19 +128,19 @@ impl Default for Scheduling {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Cache {
-    /// Folder that the server may write; without it graphs are optimised anew at each start. Graphs that
+    /// Folder that the server may write to; without it, graphs are optimised again at each start. Graphs that
     /// `modelservice-server optimize` has put into a package are used in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
 
-/// How the server leaves after SIGTERM.
+/// How the server shuts down after SIGTERM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Drain {
-    /// Seconds during which new connections are still accepted; every answer carries `Connection: close`.
+    /// Seconds during which new connections are still accepted; every response carries `Connection: close`.
     pub accept_seconds: u32,
-    /// Seconds after that in which requests under way may finish.
+    /// Seconds after that in which requests in flight may finish.
     pub finish_seconds: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The part of the configuration that is about connections and who may open them.
+//! The part of the configuration about connections and who may open them.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Connections {
-    /// Most connections at a time; without it as many as the limit of open files allows, at most 65,536, and no
-    /// more than take a quarter of the memory limit at 32 KiB each. At the limit those that have been idle
-    /// longest are closed, and newcomers wait.
+    /// Maximum number of connections. Without it, as many as the limit on open files allows, but at most 65,536 and
+    /// no more than fit into a quarter of the memory limit at 32 KiB each. At the limit, the connections that have
+    /// been idle longest are closed, and new ones wait.
     pub max: Option<u32>,
-    /// Age at which a connection is ended without losing a request, in seconds, 10 % more or less; 0 is never.
+    /// Age at which a connection is ended without losing a request, in seconds, ±10 %; 0 is never.
     pub max_age_seconds: u32,
     /// Requests after which a connection is ended in the same way; 0 is never.
     pub max_requests: u32,
-    /// Time after which an idle connection is closed, in seconds. Longer than load balancers keep theirs (600 s
-    /// at most among the common ones): whoever closes first while the other sends loses a request.
+    /// Time after which an idle connection is closed, in seconds. Longer than load balancers keep theirs (at most 600
+    /// s among the common ones): if one side closes while the other sends, a request is lost.
     pub idle_seconds: u32,
-    /// Requests at the same time on one connection of HTTP/2.
+    /// Concurrent requests on one HTTP/2 connection.
     pub max_concurrent_requests: u32,
 }
 
@@ -33,15 +33,15 @@ impl Default for Connections {
     }
 }
 
-/// TLS on the serving port. The files are PEM; they are read again when they change.
+/// TLS on the serving port. The files are PEM; they are re-read when they change.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tls {
-    /// The server's certificate, followed by those between it and its CA.
+    /// The server's certificate, followed by the intermediate certificates.
     pub certificate_file: String,
     /// Its private key.
     pub key_file: String,
-    /// Certificates of the CAs whose clients are let in; without it clients need no certificate.
+    /// Certificates of the CAs whose clients are admitted; without it, clients need no certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca_file: Option<String>,
 }
@@ -50,6 +50,6 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Auth {
-    /// A file with one bearer token per line, read again when it changes.
+    /// A file with one bearer token per line, re-read when it changes.
     pub token_file: String,
 }

@@ -1,21 +1,21 @@
-//! How the server ends by itself, and what it says then.
+//! How the server ends on its own, and its termination message.
 
 use serde::{Deserialize, Serialize};
 
-/// Why the server ended by itself: its exit code and the reason in its [`TerminationMessage`].
+/// Why the server ended on its own: its exit code and the reason in its [`TerminationMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ExitReason {
-    /// The configuration cannot be read or names something impossible.
+    /// The configuration cannot be read, or has a value that is impossible.
     ConfigInvalid,
-    /// The model package has no `model.onnx` (an empty folder is what a mounted OCI artifact looks like).
+    /// The model package has no `model.onnx` (a mounted OCI artifact looks like an empty folder).
     ModelMissing,
     /// The SHA-256 of `model.onnx` differs from the configured one.
     ModelDigestMismatch,
-    /// `model.onnx` is not a model that this ONNX Runtime loads, or `model.yaml` does not fit it.
+    /// `model.onnx` is not a model that this ONNX Runtime can load, or `model.yaml` does not fit it.
     ModelInvalid,
-    /// The requested execution provider is not in this runtime or its device is not there.
+    /// The requested execution provider is not in this runtime, or its device is missing.
     AcceleratorUnavailable,
-    /// The execution provider is there but does not hold the whole graph.
+    /// The execution provider is available but does not run the whole graph.
     ExecutionProviderFallback,
     /// The ONNX Runtime library cannot be loaded.
     RuntimeUnavailable,
@@ -52,7 +52,7 @@ impl ExitReason {
     }
 }
 
-/// The server's last words, written as JSON to [`TERMINATION_LOG`](crate::TERMINATION_LOG).
+/// The server's termination message, written as JSON to [`TERMINATION_LOG`](crate::TERMINATION_LOG).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TerminationMessage {

@@ -1,5 +1,5 @@
-//! What the operator and the inference server agree on: the server's configuration, ports, paths,
-//! exit reasons and its report. Serde types and constants only: no I/O, no Kubernetes, no ONNX Runtime.
+//! What the operator and the inference server agree on: the configuration of the server, its ports, paths and exit
+//! reasons, and its reports. Serde types and constants only: no I/O, no Kubernetes, no ONNX Runtime.
 
 mod config;
 mod connections;
@@ -17,17 +17,17 @@ pub use report::{DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Rep
 pub const CONFIG_ENV: &str = "MODELSERVICE_CONFIG";
 /// Port of the inference protocols (HTTP).
 pub const HTTP_PORT: u16 = 8080;
-/// Port of health, metrics and the report; stays answerable when the serving port is saturated.
+/// Port of health, metrics and reports; it responds even when the serving port is saturated.
 pub const MANAGEMENT_PORT: u16 = 8081;
 /// Folder of the model package inside the container.
 pub const MODEL_PATH: &str = "/mnt/model";
-/// Folder for what the server can make anew, optimised graphs above all; the one folder that it may write.
+/// The only folder that the server may write to; for data that it can recreate, above all optimised graphs.
 pub const CACHE_PATH: &str = "/var/cache/modelservice";
-/// Where the kubelet reads the container's last words: a JSON [`TerminationMessage`].
+/// Where the kubelet reads the container's termination message: a JSON [`TerminationMessage`].
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
-/// Liveness on [`MANAGEMENT_PORT`]: 200 while the process can answer at all.
+/// Liveness on [`MANAGEMENT_PORT`]: 200 as long as the process responds.
 pub const LIVE_PATH: &str = "/healthz";
-/// Readiness on [`MANAGEMENT_PORT`]: 200 once every model is loaded, verified and warmed, until drain begins.
+/// Readiness on [`MANAGEMENT_PORT`]: 200 once every model is loaded, verified and warmed up, until draining begins.
 pub const READY_PATH: &str = "/readyz";
 /// Prometheus metrics on [`MANAGEMENT_PORT`].
 pub const METRICS_PATH: &str = "/metrics";

@@ -1,14 +1,14 @@
-//! The part of the configuration that is about what the server tells of requests.
+//! The part of the configuration about logging and tracing of requests.
 
 use serde::{Deserialize, Serialize};
 
-/// Which requests have a line in the log.
+/// Which requests are logged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AccessLog {
-    /// Share of all requests, from 0 to 1.
+    /// Share of all requests to log, from 0 to 1.
     pub sample_ratio: f64,
-    /// Every request that the server fails to answer (500, over gRPC INTERNAL), whatever the share.
+    /// Log every request that the server fails to answer (500, over gRPC INTERNAL), whatever the share.
     pub failures: bool,
 }
 
@@ -21,20 +21,20 @@ impl Default for AccessLog {
     }
 }
 
-/// Where traces go.
+/// Where traces are sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Tracing {
-    /// URL of an OpenTelemetry collector that takes OTLP over gRPC, without TLS:
+    /// URL of an OpenTelemetry collector that accepts OTLP over gRPC without TLS:
     /// `http://collector.observability:4317`.
     pub endpoint: String,
-    /// Share of requests that are traced, from 0 to 1, of those that do not say it themselves by `traceparent`.
+    /// Share of requests to trace, from 0 to 1, among those without a `traceparent` that decides it.
     #[serde(default = "one_in_a_hundred")]
     pub sample_ratio: f64,
 }
 
 impl Tracing {
-    /// Share of requests that are traced where none is set.
+    /// Default share of requests to trace.
     pub const SAMPLE_RATIO: f64 = 0.01;
 }
 

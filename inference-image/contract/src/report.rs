@@ -1,9 +1,9 @@
-//! What a server says of itself: what it serves, and how busy it is.
+//! What a server reports about itself: what it serves, and how busy it is.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What a ready server says of itself at [`REPORT_PATH`](crate::REPORT_PATH).
+/// The report of a ready server at [`REPORT_PATH`](crate::REPORT_PATH).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -11,13 +11,13 @@ pub struct Report {
     pub server_version: String,
     /// Version of ONNX Runtime.
     pub onnx_runtime_version: String,
-    /// Execution provider that holds the graphs.
+    /// Execution provider that runs the graphs.
     pub execution_provider: String,
     /// Models that are served.
     pub models: Vec<ModelReport>,
 }
 
-/// What a ready server says of one model.
+/// The report of one model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelReport {
@@ -34,21 +34,21 @@ pub struct ModelReport {
     /// Program that made the file, and its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub producer: Option<String>,
-    /// What its maker says of it.
+    /// A description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Further entries of the file (`metadata_props`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// Where the graph that is run came from.
+    /// Where the graph in use came from.
     #[serde(default)]
     pub graph: GraphSource,
-    /// Seconds from opening the package until its sessions were made.
+    /// Seconds from opening the package until its sessions were created.
     #[serde(default)]
     pub load_seconds: f64,
 }
 
-/// Where the graph that is run came from.
+/// Where the graph in use came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GraphSource {
     /// The package's file: each session optimises it and has its own weights.
@@ -56,7 +56,7 @@ pub enum GraphSource {
     Original,
     /// Optimised at this start; the sessions share its weights.
     Optimised,
-    /// Optimised before, and found in the package or the cache; the sessions share its weights.
+    /// Optimised earlier, and found in the package or the cache; the sessions share its weights.
     Cached,
 }
 
@@ -68,20 +68,20 @@ pub struct TensorSpec {
     pub name: String,
     /// Open Inference Protocol data type, for example `FP32`.
     pub datatype: String,
-    /// Shape; −1 stands for a dynamic dimension.
+    /// Shape; −1 is a dynamic dimension.
     pub shape: Vec<i64>,
 }
 
-/// How busy a server is, at [`LOAD_PATH`](crate::LOAD_PATH): small enough to be read every second. Fields are
-/// only ever added.
+/// How busy a server is, at [`LOAD_PATH`](crate::LOAD_PATH): small enough to be read every second. Fields are only
+/// ever added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadReport {
-    /// Requests are welcome: loaded, and not told to leave.
+    /// The server accepts requests: models are loaded, and it is not shutting down.
     pub ready: bool,
-    /// Requests under way on the serving port, of any path.
+    /// Requests in flight on the serving port, for any path.
     pub in_flight: u64,
-    /// Connections that are open on the serving port.
+    /// Open connections on the serving port.
     pub connections: u64,
     /// Each model, by name.
     pub models: Vec<ModelLoad>,
@@ -93,26 +93,26 @@ pub struct LoadReport {
 pub struct ModelLoad {
     /// Name in request paths.
     pub name: String,
-    /// Requests that are being served: their body is read, they wait, or they run.
+    /// Requests in flight: their body is being read, they are waiting, or they are running.
     pub in_flight: u64,
-    /// Of those, requests that wait for a runner.
+    /// Of those, requests that are waiting for a runner.
     pub queued: u64,
-    /// Runners that are at work.
+    /// Busy runners.
     pub running: u64,
-    /// Runners that there are.
+    /// All runners.
     pub runners: u64,
-    /// Share of the cores that the model had.
+    /// Share of the cores that the model used.
     pub duty_cycle: DutyCycle,
-    /// How long a request that came now would probably wait for a runner, in milliseconds.
+    /// How long a request that arrived now would probably wait for a runner, in milliseconds.
     pub predicted_wait_ms: f64,
 }
 
-/// A share of the server's cores, from 0 to 1, of the recent past.
+/// A share of the server's cores, from 0 to 1, in the recent past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DutyCycle {
-    /// About the last second.
+    /// Over the last second, approximately.
     pub last_second: f64,
-    /// About the last ten seconds.
+    /// Over the last ten seconds, approximately.
     pub last_ten_seconds: f64,
 }

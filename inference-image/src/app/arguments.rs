@@ -140,7 +140,7 @@ mod tests {
         arguments.models.into_iter().map(pair).collect()
     }
 
-    // Nobody should have to write YAML to try a model.
+    /// Nobody should have to write YAML to try a model.
     #[test]
     fn a_model_needs_no_more_than_its_folder() {
         let pair = |name: &str, path: &str| (name.to_owned(), path.to_owned());

@@ -225,7 +225,7 @@ mod tests {
         );
     }
 
-    // The server must read what the operator writes as it was meant.
+    /// The server must read what the operator writes as it was meant.
     #[test]
     fn what_is_written_as_json_is_read_back() {
         let config = parse(SMALLEST).unwrap();
@@ -291,7 +291,7 @@ mod tests {
         );
     }
 
-    // What is printed is in force, and can be used as a configuration.
+    /// What is printed is in force, and can be used as a configuration.
     #[test]
     fn the_effective_configuration_holds_every_value_and_is_read_back() {
         let config = parse(SMALLEST).unwrap();

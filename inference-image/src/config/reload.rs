@@ -115,7 +115,7 @@ mod tests {
         )
     }
 
-    // As the kubelet does it: the path stays, and the target of a link in it changes.
+    /// As the kubelet does it: the path stays, and the target of a link in it changes.
     #[test]
     fn a_mounted_secret_is_read_again_when_it_changes() {
         let folder = tempfile::tempdir().unwrap();

@@ -74,7 +74,7 @@ mod tests {
         read::<ServerConfig>(text).unwrap_err()
     }
 
-    // A person who misspelt a key is told the right one, not only that something is wrong.
+    /// A person who misspelt a key is told the right one, not only that something is wrong.
     #[test]
     fn a_misspelt_key_is_told_with_the_one_that_was_meant() {
         assert_eq!(

@@ -104,7 +104,7 @@ mod tests {
     use crate::process::lifecycle::Lifecycle;
     use http_body_util::BodyExt;
 
-    // A server that shuts down must not cut off a response that its client is still reading.
+    /// A server that shuts down must not cut off a response that its client is still reading.
     #[tokio::test]
     async fn a_large_answer_is_under_way_until_its_last_part_is_taken() {
         let lifecycle = Lifecycle::default();

@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(old.at(320), Verdict::Retire(Closed::Age));
     }
 
-    // A client that is in the middle of something must not lose it.
+    /// A client that is in the middle of something must not lose it.
     #[test]
     fn a_busy_connection_is_not_closed_over_http_1_and_told_to_leave_over_http_2() {
         let mut one = watch(300, None);
@@ -285,7 +285,7 @@ mod tests {
         drop((busy, other));
     }
 
-    // Otherwise one byte per second keeps a connection for ever.
+    /// Otherwise one byte per second keeps a connection for ever.
     #[test]
     fn a_head_that_is_sent_slowly_is_cut_off() {
         let mut slow = watch(300, None);

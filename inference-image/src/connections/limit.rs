@@ -171,7 +171,7 @@ mod tests {
         Arc::new(Activity::new(None, None))
     }
 
-    // Otherwise many idle connections keep all others out.
+    /// Otherwise many idle connections keep all others out.
     #[tokio::test]
     async fn the_idle_make_room_and_the_busy_stay() {
         let places = ConnectionLimit::new(2);

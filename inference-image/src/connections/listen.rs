@@ -47,7 +47,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    // Otherwise every answer waits for the client's delayed acknowledgement.
+    /// Otherwise every answer waits for the client's delayed acknowledgement.
     #[tokio::test]
     async fn accepted_connections_have_the_listeners_options() {
         let listener = listen(0).unwrap();

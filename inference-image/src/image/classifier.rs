@@ -299,7 +299,7 @@ mod tests {
         );
     }
 
-    // A row that is taken for another image's is a wrong result.
+    /// A row that is taken for another image's is a wrong result.
     #[test]
     fn each_image_of_a_batch_has_its_row_and_equal_scores_keep_their_order() {
         let classifier = classifier("", &signature(&[-1, 3])).unwrap();
@@ -327,7 +327,7 @@ mod tests {
         assert!(!takes(&[1, 3, 4, 4], &[1, 3]) && !takes(&[-1, 3, 4, 4], &[3]));
     }
 
-    // Broken numbers must not look like a result.
+    /// Broken numbers must not look like a result.
     #[test]
     fn an_output_that_is_no_answer_is_an_error() {
         let classifier = classifier("", &signature(&[-1, -1])).unwrap();

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    // Dashboards and alerts use these names.
+    /// Dashboards and alerts use these names.
     #[test]
     fn the_documented_names_are_there_from_the_start() {
         let metrics = Metrics::new("1.2.3", "1.31.0", "CPUExecutionProvider");

@@ -57,7 +57,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    // An autoscaler that reads a wrong share adds replicas that nobody needs, or too few.
+    /// An autoscaler that reads a wrong share adds replicas that nobody needs, or too few.
     #[test]
     fn shares_are_of_the_last_second_and_of_the_last_ten() {
         let start = Instant::now();

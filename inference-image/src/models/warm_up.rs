@@ -104,7 +104,7 @@ mod tests {
         added.map_err(|fatal| fatal.message)
     }
 
-    // A model that divides by its input used to be taken for a broken one.
+    /// A model that divides by its input used to be taken for a broken one.
     #[test]
     fn a_model_that_takes_no_zeros_is_warmed_up_with_ones() {
         assert_eq!(load(true), Ok(()));

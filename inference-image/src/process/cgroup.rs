@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(cpu_limit(root.path()), Some(0.3));
     }
 
-    // Without it, many connections could take more memory than the container has.
+    /// Without it, many connections could take more memory than the container has.
     #[test]
     fn memory_is_limited_in_both_versions() {
         let two = host(&[

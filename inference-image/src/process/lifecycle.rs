@@ -136,7 +136,7 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
-    // A server that is shutting down must not become ready again because a slow load finishes.
+    /// A server that is shutting down must not become ready again because a slow load finishes.
     #[test]
     fn it_never_goes_back() {
         let lifecycle = Lifecycle::default();

@@ -188,7 +188,7 @@ pub(super) async fn method_not_allowed(request: Request) -> ApiError {
 mod tests {
     use super::*;
 
-    // A name of many megabytes must not be sent back, least of all in a header.
+    /// A name of many megabytes must not be sent back, least of all in a header.
     #[test]
     fn a_message_and_what_it_quotes_are_cut_between_characters() {
         let long = "é".repeat(1 << 20);

@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    // The bytes of a body may start anywhere; ONNX Runtime's kernels require alignment.
+    /// The bytes of a body may start anywhere; ONNX Runtime's kernels require alignment.
     #[test]
     fn elements_are_aligned_wherever_their_bytes_come_from() {
         let mut body = vec![0_u8; 33];
@@ -366,7 +366,7 @@ mod tests {
         }
     }
 
-    // In C++ a bool that is neither 0 nor 1 is undefined behaviour.
+    /// In C++ a bool that is neither 0 nor 1 is undefined behaviour.
     #[test]
     fn any_byte_but_0_is_true() {
         let tensor = Tensor::from_wire(DataType::Bool, vec![3], Bytes::from_static(&[0, 1, 200])).unwrap();

@@ -1,4 +1,4 @@
-//! `/openapi.json` is valid, and says of every path what the server really answers.
+//! `/openapi.json` is valid, and describes what the server really responds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -67,7 +67,7 @@ async fn document(router: &Router) -> Value {
     send(router, "get", "/openapi.json", "", Vec::new()).await.body
 }
 
-/// What can be sent to an operation: nothing, each of its examples, and an image where it takes one.
+/// What can be sent to an operation: nothing, each of its examples, and an image if it accepts one.
 fn bodies(document: &Value, operation: &Value) -> Vec<(&'static str, Vec<u8>)> {
     let mut bodies = vec![
         ("application/json", Vec::new()),
@@ -91,7 +91,7 @@ fn bodies(document: &Value, operation: &Value) -> Vec<(&'static str, Vec<u8>)> {
     bodies
 }
 
-/// What does not agree between the document and the answers, as an independent validator sees it.
+/// The disagreements between the document and the responses, as an independent validator sees them.
 fn problems(document: &Value, answers: &[Value]) -> Vec<String> {
     let python = root().join(".cache/venv-clients/bin/python");
     assert!(python.exists(), "run examples/clients/prepare");
@@ -112,7 +112,7 @@ fn problems(document: &Value, answers: &[Value]) -> Vec<String> {
         .collect()
 }
 
-// Whoever makes a client of it gets types that fit, and every status that can come.
+/// A client generated from it gets types that fit, and every possible status.
 #[tokio::test]
 async fn the_description_is_valid_and_what_is_answered_is_described() {
     let router = router();
@@ -151,7 +151,7 @@ async fn the_description_is_valid_and_what_is_answered_is_described() {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-// A check that finds nothing wrong with anything would be none.
+/// A check that finds nothing wrong with anything is useless.
 #[tokio::test]
 async fn a_wrong_description_is_found() {
     let mut document = document(&router()).await;

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// Far more than anything takes; then something hangs.
+/// Far longer than anything takes; beyond it something hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const FLAGS: &[&str] = &[
@@ -20,7 +20,7 @@ const FLAGS: &[&str] = &[
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // No other host has an address, not even by mistake.
+    // No other host can be resolved, not even by mistake.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--remote-debugging-pipe",
 ];
@@ -34,7 +34,7 @@ pub(crate) struct Browser {
     events: Vec<Value>,
     last: u64,
     page: String,
-    // Last, so that it goes after the browser.
+    // Last, so that it is removed after the browser.
     _profile: tempfile::TempDir,
 }
 
@@ -42,7 +42,7 @@ impl Browser {
     pub(crate) fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
         let mut child = Command::new("sh")
-            // It reads commands from 3 and writes to 4.
+            // It reads commands from descriptor 3 and writes to 4.
             .args(["-c", "exec chromium \"$@\" 3<&0 4>&1 </dev/null >/dev/null", "sh"])
             .args(FLAGS)
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -86,14 +86,14 @@ impl Browser {
         browser
     }
 
-    /// Sends a command to the page; what it returns.
+    /// Sends a command to the page; returns the result.
     pub(crate) fn send(&mut self, method: &str, parameters: Value) -> Value {
         let mut command = json!({"method": method, "params": parameters});
         command["sessionId"] = json!(self.page);
         self.exchange(method, command)
     }
 
-    /// The same to the browser as a whole.
+    /// The same for the browser as a whole.
     pub(crate) fn send_to_browser(&mut self, method: &str, parameters: Value) -> Value {
         self.exchange(method, json!({"method": method, "params": parameters}))
     }
@@ -103,7 +103,7 @@ impl Browser {
         command["id"] = json!(self.last);
         let mut bytes = command.to_string().into_bytes();
         bytes.push(0);
-        // If that fails, so does waiting for the answer.
+        // If that fails, so does waiting for the response.
         let _ = self.commands.write_all(&bytes);
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -126,7 +126,7 @@ impl Browser {
         })
     }
 
-    /// Waits for an event that has not been waited for; its parameters.
+    /// Waits for an event that has not been waited for; returns its parameters.
     pub(crate) fn event(&mut self, method: &str) -> Value {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -144,7 +144,7 @@ impl Browser {
         self.event("Page.loadEventFired");
     }
 
-    /// The value of an expression, or of the promise that it is.
+    /// The value of an expression, or of the promise that it returns.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let parameters = json!({
             "expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true,
@@ -155,7 +155,7 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// Waits until an expression is true; the page's changes are what it waits for.
+    /// Waits until an expression is true, by watching changes of the page.
     pub(crate) fn wait(&mut self, expression: &str) {
         self.value(&format!(
             "new Promise((done) => {{
@@ -171,14 +171,14 @@ impl Browser {
         ));
     }
 
-    /// The text of the one element that is shown and fits.
+    /// The text of the only element that is visible and matches.
     pub(crate) fn text(&mut self, selector: &str) -> String {
         let texts = self.texts(selector);
         assert_eq!(texts.len(), 1, "{selector}: {texts:?}");
         texts.into_iter().next().unwrap()
     }
 
-    /// The texts of the elements that are shown and fit.
+    /// The texts of the elements that are visible and match.
     pub(crate) fn texts(&mut self, selector: &str) -> Vec<String> {
         let selector = json!(selector);
         let texts = self.value(&format!(
@@ -212,7 +212,7 @@ impl Browser {
         std::fs::write(path, bytes.unwrap()).unwrap();
     }
 
-    /// What the page has complained of, and what it has asked for that is not below its own address.
+    /// What the page has complained about, and what it has requested from elsewhere.
     pub(crate) fn problems(&self, page: &str) -> Vec<String> {
         let origin = page.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let local = [
@@ -238,7 +238,7 @@ impl Browser {
         self.events.iter().filter_map(problem).collect()
     }
 
-    /// How many requests the page has sent.
+    /// The number of requests that the page has sent.
     pub(crate) fn requests(&self) -> usize {
         let sent = |event: &&Value| event["method"] == "Network.requestWillBeSent";
         self.events.iter().filter(sent).count()
@@ -247,13 +247,13 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends in order when told so, and leaves nothing that writes into its profile.
+        // It exits cleanly when told so, and leaves nothing that writes into its profile.
         let _ = self
             .commands
             .write_all(b"{\"id\": 0, \"method\": \"Browser.close\"}\0");
         let deadline = Instant::now() + Duration::from_secs(10);
         let left = || deadline.saturating_duration_since(Instant::now());
-        // All of its processes share one standard error, which ends with the last of them.
+        // All of its processes share one standard error, which closes with the last of them.
         while self.complaints.recv_timeout(left()).is_ok() {}
         let _ = self.child.kill();
         let _ = self.child.wait();

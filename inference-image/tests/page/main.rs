@@ -41,7 +41,7 @@ fn get(url: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-// The whole purpose: somebody without tools sees what the model says of a photo.
+/// The whole purpose: a person without tools sees what the model says about a photo.
 #[test]
 fn a_photo_is_classified_when_it_is_chosen_and_when_it_is_dropped() {
     let mut stage = Stage::new(&[("photos", example("efficientnet-lite0"))]);
@@ -145,7 +145,7 @@ fn the_card_shows_what_the_server_reports() {
     ];
     assert!(shown.iter().all(|part| rows[0].contains(part)), "{rows:?}");
     assert!(rows[1].contains("any × 1000"), "{rows:?}");
-    // The address leads to the model, also for whom it is sent to.
+    // The address leads to the model, also for those it is sent to.
     let address = format!("{}#photos", stage.url);
     stage.browser.open("about:blank");
     stage.browser.open(&address);
@@ -155,7 +155,7 @@ fn the_card_shows_what_the_server_reports() {
     stage.assert_quiet(&[]);
 }
 
-// Models come from elsewhere; what is in their files must not run in the browser of whom they are shown to.
+/// Models come from elsewhere; the contents of their files must not run in the browser of the viewer.
 #[test]
 fn nothing_in_a_models_file_is_markup() {
     let evil = "<img src=x onerror=alert(1)></code><script>alert(2)</script>'\"\u{202e}`$(touch x)`";
@@ -196,7 +196,7 @@ fn nothing_in_a_models_file_is_markup() {
     assert_eq!(run_lines(&mut stage, "file", ""), 3);
 }
 
-/// Runs what is shown to be copied for a model, as it stands, on a photo of this class; how many there were.
+/// Runs the commands that the page offers for a model, as they are, on a photo of this class; returns their number.
 fn run_lines(stage: &mut Stage, model: &str, label: &str) -> usize {
     let titles = stage.browser.texts(".lines h4");
     let texts = stage.browser.texts(".lines code");
@@ -235,7 +235,7 @@ fn run_lines(stage: &mut Stage, model: &str, label: &str) -> usize {
     texts.len()
 }
 
-// Whoever copies a line wants it to work, not to be a hint; whatever the model's types are.
+/// A copied command must work as it is, whatever the model's types are.
 #[test]
 fn the_lines_to_copy_run_as_they_are() {
     let kinds = package(
@@ -294,7 +294,7 @@ fn a_line_is_copied_with_and_without_the_browsers_clipboard() {
     stage.assert_quiet(&[]);
 }
 
-/// Every part with its own text against the background that it stands on, in the units of WCAG 2.
+/// Every part with text, against its background, in the units of WCAG 2.
 const CONTRASTS: &str = "(() => {
     const parts = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = (color) => {
@@ -313,7 +313,7 @@ const CONTRASTS: &str = "(() => {
     });
 })()";
 
-// On a phone, in the dark, with a screen reader or without a mouse.
+/// On a phone, in dark mode, with a screen reader or without a mouse.
 #[test]
 fn the_page_can_be_read_and_used_by_all() {
     let mut stage = Stage::new(&[("colors", example("colors")), ("tiny", example("tiny"))]);
@@ -377,7 +377,7 @@ fn the_page_can_be_read_and_used_by_all() {
     stage.assert_quiet(&["status of 415"]);
 }
 
-// Whoever gets in with a token should not find it in what is copied into a chat.
+/// A token must not end up in commands that are copied into a chat.
 #[test]
 fn a_token_is_asked_for_where_one_is_needed_and_is_not_in_the_lines() {
     let tokens = tempfile::NamedTempFile::new().unwrap();
@@ -410,7 +410,7 @@ fn a_token_is_asked_for_where_one_is_needed_and_is_not_in_the_lines() {
     stage.assert_quiet(&["status of 401"]);
 }
 
-// An Ingress may serve a model below a path and cut that off.
+/// An Ingress may serve a model below a path and strip that path.
 #[test]
 fn the_page_works_below_a_path() {
     let config = json!({"models": served(&[("colors", example("colors"))])}).to_string();

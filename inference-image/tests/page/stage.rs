@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Stage {
     pub(crate) browser: Browser,
     _server: Option<Server>,
-    /// Address of the page, with a slash at its end.
+    /// Address of the page, with a trailing slash.
     pub(crate) url: String,
     pub(crate) management: String,
 }
 
 impl Stage {
-    /// These models, by name.
+    /// Serves these models, by name.
     pub(crate) fn new(models: &[(&str, PathBuf)]) -> Self {
         let mut stage = Self::start(&json!({ "models": served(models) }));
         stage.shows_a_model();
@@ -38,7 +38,7 @@ impl Stage {
         stage
     }
 
-    /// What is served already, here.
+    /// Shows what is already served here.
     pub(crate) fn at(url: String) -> Self {
         let mut browser = Browser::start();
         browser.open(&url);
@@ -64,7 +64,7 @@ impl Stage {
             .wait(&format!("document.querySelector('h2').textContent === {name}"));
     }
 
-    /// Chooses files as a user does who has only a keyboard.
+    /// Chooses files as a user who has only a keyboard does.
     pub(crate) fn pick(&mut self, files: &[&Path]) {
         let intercept = json!({"enabled": true});
         self.browser.send("Page.setInterceptFileChooserDialog", intercept);
@@ -76,7 +76,7 @@ impl Stage {
         self.results(files.len());
     }
 
-    /// Fills in a form's field and sends the form.
+    /// Fills in a field of a form and submits the form.
     pub(crate) fn type_into(&mut self, field: &str, text: &str) {
         self.browser
             .wait(&format!("document.querySelector('{field}').checkVisibility()"));
@@ -98,7 +98,7 @@ impl Stage {
         panic!("Tab does not reach {selector}");
     }
 
-    /// Drags files onto the place for images and lets them go.
+    /// Drags files onto the drop zone and drops them.
     pub(crate) fn drop(&mut self, files: &[&Path]) {
         let middle = "(() => { const box = document.querySelector('.drop').getBoundingClientRect(); \
                       return [box.x + box.width / 2, box.y + box.height / 2] })()";
@@ -113,7 +113,7 @@ impl Stage {
         self.results(files.len());
     }
 
-    /// Waits until so many images have their answer or error.
+    /// Waits until this many images have a result or an error.
     pub(crate) fn results(&mut self, count: usize) {
         self.browser.wait(&format!(
             "document.querySelectorAll('figure').length === {count} && \
@@ -123,7 +123,7 @@ impl Stage {
         ));
     }
 
-    /// The page has complained of nothing but what is expected, and has talked to its server alone.
+    /// The page has complained about nothing unexpected, and has talked only to its server.
     pub(crate) fn assert_quiet(&self, expected: &[&str]) {
         let is_expected = |problem: &String| expected.iter().any(|words| problem.contains(words));
         let mut problems = self.browser.problems(&self.url);

@@ -1,4 +1,4 @@
-//! Clients that never repeat a request: what fails, fails the test.
+//! Clients that never repeat a request: any failure fails the test.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -41,7 +41,7 @@ pub(crate) fn post(path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-/// The status, and whether the answer asks to close; fails on any transport error.
+/// The status, and whether the response asks to close the connection; panics on any transport error.
 pub(crate) async fn exchange(sender: &mut Sender, request: Request<Full<Bytes>>) -> (u16, bool) {
     sender.ready().await.unwrap();
     let response: Response<_> = sender.send_request(request).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the tests share: where the examples and ONNX Runtime are, and a server process.
+//! Shared by the tests: where the examples and ONNX Runtime are, and a server process.
 
 #![allow(dead_code)]
 
@@ -77,18 +77,18 @@ pub(crate) struct Server {
 const DEADLINE: Duration = Duration::from_secs(60);
 
 impl Server {
-    /// Starts the server with this configuration and further arguments.
+    /// Starts the server with this configuration and additional arguments.
     pub(crate) fn start(config: &str, arguments: &[&str]) -> Self {
         Self::start_in(Path::new("/nowhere"), config, arguments)
     }
 
-    /// The same with this home folder.
+    /// The same, with this home folder.
     pub(crate) fn start_in(home: &Path, config: &str, arguments: &[&str]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_modelservice-server"));
         Self::launch(command, home, config, arguments)
     }
 
-    /// The same through another program that replaces itself by the server (`taskset`).
+    /// The same, through another program that replaces itself with the server (`taskset`).
     pub(crate) fn start_with(program: &[&str], config: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(program[0]);
         command
@@ -156,7 +156,7 @@ impl Server {
         }
     }
 
-    /// Waits until it serves; the addresses of the serving and the management port.
+    /// Waits until it serves; returns the addresses of the serving and the management port.
     pub(crate) fn addresses(&mut self) -> (SocketAddr, SocketAddr) {
         let management = local(&self.wait_for("management port open"));
         (local(&self.wait_for("serving")), management)
@@ -171,10 +171,10 @@ impl Server {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the end.
+    /// Waits until it exits.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
-        // The end of the output comes first; then there is no more than the exit to wait for.
+        // The output ends first; then only the exit remains.
         loop {
             match self
                 .lines
@@ -187,7 +187,7 @@ impl Server {
         }
     }
 
-    /// What it has logged, as far as it was waited for.
+    /// Its log so far.
     pub(crate) fn log(&self) -> &[Value] {
         &self.log
     }

@@ -118,7 +118,7 @@ struct Dimension {
     symbol: Option<String>,
 }
 
-/// An input or output; a size of −1 is any.
+/// An input or output; a size of −1 is dynamic.
 fn port(name: impl Into<String>, element: i32, shape: &[i64]) -> Port {
     let dimension = |&size: &i64| Dimension {
         value: (size >= 0).then_some(size),
@@ -146,8 +146,8 @@ fn model(graph: Graph) -> Model {
     }
 }
 
-/// `y = x · w`, with a dynamic batch of rows of `width` numbers and a seeded square matrix; also the bytes of
-/// the matrix. With `file` the matrix is not in the model but in the file of that name.
+/// `y = x · w`, with a dynamic batch of rows of `width` numbers and a seeded square matrix; also returns the bytes of
+/// the matrix. With `file`, the matrix is in the file of that name instead of the model.
 pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     let values = (0..width * width).map(|index| ((index * 7919) % 1009) as f32 / 1009.0 - 0.5);
     let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
@@ -177,7 +177,7 @@ pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     (model(graph).encode_to_vec(), bytes)
 }
 
-/// A model whose outputs are its inputs, with " out" behind their names: names, element types and shapes.
+/// A model whose outputs are its inputs, with " out" appended to their names: names, element types and shapes.
 pub(crate) fn identity(ports: &[(&str, i32, &[i64])]) -> Model {
     let out = |name: &str| format!("{name} out");
     let node = |&(name, ..): &(&str, i32, &[i64])| Node {

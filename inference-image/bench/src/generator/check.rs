@@ -1,13 +1,13 @@
-//! Whether an answer is right.
+//! Checks whether a response is right.
 
 use crate::spec::Answer;
 use anyhow::{Context, Result};
 use std::fs;
 
-/// Largest difference of a value, as a part of the largest value of the tensor: float32 sums in another order.
+/// Largest difference of a value, relative to the largest value of the tensor: float32 sums depend on their order.
 const TOLERANCE: f32 = 1e-3;
 
-/// What a right answer holds.
+/// What a right response holds.
 pub(super) enum Check {
     Tensor {
         bytes: Vec<u8>,
@@ -61,12 +61,12 @@ impl Check {
                         bytes.len()
                     ));
                 };
-                // Most answers are the same to the last bit, and that is cheap to see.
+                // Most responses are identical to the last bit, which is cheap to check.
                 if &body[start..] == bytes.as_slice() {
                     return None;
                 }
                 let given = floats(&body[start..]);
-                // What is not a number is not near.
+                // NaN is not close to anything.
                 let near = |(given, right): (&f32, &f32)| (given - right).abs() <= *tolerance;
                 (!given.iter().zip(values).all(near)).then(|| "another tensor than ONNX Runtime's".to_owned())
             }
@@ -104,7 +104,7 @@ mod tests {
         values.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
-    // A benchmark that counts wrong answers measures nothing.
+    /// A benchmark that counts wrong responses measures nothing.
     #[test]
     fn only_rounding_may_differ() {
         let check = Check::tensor(bytes(&[0.5, -1.0, 0.0]));

@@ -1,4 +1,4 @@
-//! A closed loop: each connection sends its next request when the answer to the last one is there.
+//! A closed loop: each connection sends its next request when it has the response to the last one.
 
 use super::Message;
 use super::connection::{Connection, PATIENCE, Progress};
@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use rustix::event::epoll;
 use std::time::{Duration, Instant};
 
-/// A single connection needs nobody to wait for several.
+/// A single connection needs no polling of several.
 pub(super) fn run(spec: &Drive, messages: &[Message]) -> Result<Driven> {
     if spec.connections == 1 {
         one(spec, messages)
@@ -46,7 +46,7 @@ fn one(spec: &Drive, messages: &[Message]) -> Result<Driven> {
     Ok(record.finish())
 }
 
-/// Records the answer that a connection has.
+/// Records the response that a connection has received.
 fn finish(connection: &mut Connection, messages: &[Message], record: &mut Record) -> Result<()> {
     let now = Instant::now();
     if let Some(index) = connection.message.take() {
@@ -67,7 +67,7 @@ fn many(spec: &Drive, messages: &[Message]) -> Result<Driven> {
         }
     }
     let driven = record.finish();
-    // What is under way is answered before the next load begins, but no longer counts.
+    // Requests in flight are answered before the next load begins, but no longer count.
     let (mut rest, deadline) = (Record::new(spec), Instant::now() + PATIENCE);
     while crowd.is_busy() && Instant::now() < deadline {
         for place in crowd.wait()? {
@@ -122,7 +122,7 @@ impl<'a> Crowd<'a> {
         Ok(self.connections[place].start(index, self.messages, Instant::now())?)
     }
 
-    /// Places of connections that something happened to.
+    /// Indices of connections that are ready.
     fn wait(&mut self) -> Result<Vec<usize>> {
         let places = wait(&self.poll, Duration::from_millis(100))?;
         if !places.is_empty() {
@@ -156,7 +156,7 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// Tells of a connection whenever more can be read, or written after it could not.
+/// Reports a connection whenever more can be read, or can be written after it could not.
 pub(super) fn watch(poll: &rustix::fd::OwnedFd, connection: &Connection, place: usize) -> Result<()> {
     let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
     Ok(epoll::add(

@@ -1,4 +1,4 @@
-//! One connection of either protocol, with at most one request under way.
+//! One connection of either protocol, with at most one request in flight.
 
 use super::Message;
 use super::http::Http;
@@ -9,24 +9,24 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// A server that does not answer for so long has failed.
+/// A server that does not respond for this long has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An answer.
+/// A response.
 pub(super) struct Reply<'a> {
-    /// HTTP's; of gRPC 200 if there is a message, else 0.
+    /// The HTTP status; for gRPC 200 if there is a message, else 0.
     pub(super) status: u16,
     pub(super) body: &'a [u8],
-    /// With its head.
+    /// Including its head.
     pub(super) whole: &'a [u8],
 }
 
-/// What a connection has for the generator.
+/// What a connection reports to the generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing yet.
     Waiting,
-    /// The answer is there: [`Connection::reply`].
+    /// The response has arrived: [`Connection::reply`].
     Answered,
     /// The server closed it.
     Closed,
@@ -37,13 +37,13 @@ enum Protocol {
     Http2(Box<Http2>),
 }
 
-/// A connection; `sent` and `message` are of the request under way.
+/// A connection; `sent` and `message` belong to the request in flight.
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
     protocol: Protocol,
     pub(super) sent: Instant,
     pub(super) message: Option<usize>,
-    /// Nothing can be written until the socket says so.
+    /// Nothing can be written until the socket reports it.
     pub(super) is_blocked: bool,
 }
 
@@ -65,7 +65,7 @@ impl Connection {
         })
     }
 
-    /// Begins to send a message.
+    /// Starts sending a message.
     pub(super) fn start(&mut self, index: usize, messages: &[Message], now: Instant) -> io::Result<()> {
         (self.sent, self.message) = (now, Some(index));
         match &mut self.protocol {
@@ -75,7 +75,7 @@ impl Connection {
         self.flush(messages)
     }
 
-    /// Sends as much as the socket, and the peer, take now.
+    /// Sends as much as the socket, and the peer, accept now.
     pub(super) fn flush(&mut self, messages: &[Message]) -> io::Result<()> {
         let bytes = self
             .message
@@ -89,7 +89,7 @@ impl Connection {
         if self.is_blocked { Ok(()) } else { sent }
     }
 
-    /// Reads what is there; a blocking connection waits for something.
+    /// Reads what has arrived; a blocking connection waits for something.
     pub(super) fn receive(&mut self, messages: &[Message]) -> io::Result<Progress> {
         let progress = match &mut self.protocol {
             Protocol::Http(http) => http.receive(&mut self.stream),
@@ -101,7 +101,7 @@ impl Connection {
                 Ok(Progress::Closed)
             }
             Ok(Progress::Waiting) if self.message.is_some() && !self.is_blocked => {
-                // The peer may have made room for more of the request, or wants an acknowledgement.
+                // The peer may accept more of the request, or want an acknowledgement.
                 self.flush(messages)?;
                 Ok(Progress::Waiting)
             }
@@ -109,7 +109,7 @@ impl Connection {
         }
     }
 
-    /// The answer that [`Progress::Answered`] told of.
+    /// The response that [`Progress::Answered`] reported.
     pub(super) fn reply(&self) -> Reply<'_> {
         match &self.protocol {
             Protocol::Http(http) => http.reply(),
@@ -117,7 +117,7 @@ impl Connection {
         }
     }
 
-    /// Whether the server will close this connection: a new one is needed for the next request.
+    /// Whether the server will close this connection, so that the next request needs a new one.
     pub(super) fn is_ending(&self) -> bool {
         match &self.protocol {
             Protocol::Http(http) => http.is_ending(),

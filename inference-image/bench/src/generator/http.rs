@@ -1,5 +1,5 @@
-//! HTTP/1.1 as far as a load generator needs it: bytes that were made before go out, of an answer the head is
-//! read for its status and length.
+//! HTTP/1.1 as far as a load generator needs it: sends prepared bytes, and parses the head of a response for its
+//! status and length.
 
 use super::connection::{Progress, Reply};
 use std::io::{self, Error, ErrorKind, Read, Write};
@@ -72,7 +72,7 @@ impl Http {
                     "the head of an answer is larger than 64 KB",
                 ));
             }
-            // Less than there was room for is all that there was: more will be told of.
+            // Less than fits means that all has been read: more will be reported.
             if read < space {
                 return Ok(Progress::Waiting);
             }
@@ -95,13 +95,13 @@ impl Http {
         }
     }
 
-    /// Also when the server answered before it had read the whole request: what is left of it would be in the way.
+    /// Also true if the server responded before it had read the whole request: the rest of it would be in the way.
     pub(super) fn is_ending(&self) -> bool {
         !self.is_sent || self.head.is_some_and(|head| head.closes)
     }
 }
 
-/// The head, if it is there; `seen` bytes were looked at before.
+/// The head, if it is complete; `seen` bytes were checked before.
 fn parse(bytes: &[u8], seen: usize) -> io::Result<Option<Head>> {
     let end = b"\r\n\r\n";
     let from = seen.saturating_sub(end.len());
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    // An answer that is counted too early, or never, makes a server look faster or dead.
+    /// A response that is counted too early, or never, makes a server look faster or dead.
     #[test]
     fn an_answer_is_whole_however_it_is_cut() {
         let answer = b"HTTP/1.1 429 Too Many Requests\r\ncontent-LENGTH: 5\r\nConnection: close\r\n\r\nhello";

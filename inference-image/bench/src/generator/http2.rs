@@ -1,5 +1,5 @@
-//! HTTP/2 without TLS as far as a unary gRPC call needs it, one stream at a time. Headers are the same bytes in
-//! every request, those of an answer are not read: a call that succeeded has a message, one that failed has none.
+//! HTTP/2 without TLS as far as a unary gRPC call needs it, one stream at a time. The headers of every request are
+//! the same bytes, and those of a response are not parsed: a successful call has a message, a failed one has none.
 //! RFC 9113 (frames), RFC 7541 (headers), <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
 use super::connection::{Progress, Reply};
@@ -12,9 +12,9 @@ const HEADER: usize = 9;
 /// Length of the prefix of a gRPC message.
 const PREFIX: usize = 5;
 const BUFFER: usize = 64 << 10;
-/// DATA frames that go out in one system call.
+/// DATA frames per system call.
 const FRAMES: usize = 40;
-/// The largest window that there is; as much as a server may send without asking.
+/// The largest possible window; as much as a server may send without asking.
 const WINDOW: u32 = (1 << 31) - 1;
 const DEFAULT_WINDOW: u32 = 65_535;
 
@@ -35,7 +35,7 @@ const PADDED: u8 = 8;
 
 /// The state of one connection.
 pub(super) struct Http2 {
-    /// Goes out before anything else: what was begun, and answers to the peer.
+    /// Sent before anything else: an unfinished frame, and acknowledgements.
     urgent: Vec<u8>,
     /// The headers of the next request.
     block: Vec<u8>,
@@ -148,7 +148,7 @@ impl Http2 {
             }
             let whole = HEADER + range.len();
             if written < whole {
-                // A frame that was begun has to be finished before anything else.
+                // An unfinished frame has to be completed before anything else.
                 self.urgent.extend_from_slice(&header[written.min(HEADER)..]);
                 self.urgent
                     .extend_from_slice(&body[range.start + written.saturating_sub(HEADER)..range.end]);
@@ -178,7 +178,7 @@ impl Http2 {
         }
     }
 
-    /// Takes whole frames out of the input.
+    /// Takes complete frames out of the input.
     fn parse(&mut self) -> io::Result<()> {
         let input = std::mem::take(&mut self.input);
         let mut start = 0;
@@ -252,7 +252,7 @@ impl Http2 {
         for setting in payload.as_chunks::<6>().0 {
             let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
             match u16::from_be_bytes([setting[0], setting[1]]) {
-                // SETTINGS_INITIAL_WINDOW_SIZE counts for the stream that is open too.
+                // SETTINGS_INITIAL_WINDOW_SIZE also applies to the open stream.
                 4 => {
                     self.stream_room += i64::from(value) - self.initial_room;
                     self.initial_room = value.into();
@@ -282,7 +282,7 @@ impl Http2 {
         }
     }
 
-    /// Also when the server answered before it had read the whole request.
+    /// Also true if the server responded before it had read the whole request.
     pub(super) fn is_ending(&self) -> bool {
         self.is_ending || !self.is_sent
     }
@@ -323,5 +323,5 @@ fn first_block(authority: &str) -> Vec<u8> {
     block
 }
 
-/// The same by their places in the tables: the newest entry of the dynamic one is 62.
+/// The same by their indices in the tables: the newest entry of the dynamic table is 62.
 const LATER_BLOCK: [u8; 6] = [0x80 | 3, 0x80 | 6, 0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62];

@@ -1,5 +1,5 @@
-//! The load generator: a process of its own that sends requests which were made before, takes as little CPU as
-//! it can, and checks every answer. Knows nothing of models.
+//! The load generator: a process of its own that sends prepared requests, uses as little CPU as it can, and checks
+//! every response. Knows nothing of models.
 
 mod check;
 mod closed;
@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use check::Check;
 use std::fs;
 
-/// Does what standard input says, tells what it measured on standard output.
+/// Executes the commands on standard input and writes the measurements to standard output.
 pub(crate) fn main() -> Result<()> {
     let spec: Drive =
         serde_json::from_reader(std::io::stdin().lock()).context("the specification of the load")?;
@@ -34,7 +34,7 @@ pub(crate) fn main() -> Result<()> {
     Ok(())
 }
 
-/// A request as it is sent, and its answer's check.
+/// A request as it is sent, and the check of its response.
 struct Message {
     bytes: Vec<u8>,
     check: Check,

@@ -1,5 +1,5 @@
-//! An open loop: requests are sent at their time, whether or not earlier ones have been answered, each on a
-//! connection that is free.
+//! An open loop: requests are sent on schedule, whether or not earlier ones have been answered, each on a free
+//! connection.
 
 use super::Message;
 use super::closed::{wait, watch};
@@ -35,7 +35,7 @@ pub(super) fn run(spec: &Drive, open: Open, messages: &[Message]) -> Result<Driv
     Ok(driven)
 }
 
-/// Times between requests: in a Poisson process they are exponentially distributed.
+/// Intervals between requests: in a Poisson process they are exponentially distributed.
 fn pauses(rate: f64) -> impl Iterator<Item = Duration> {
     let mut random = fastrand::Rng::with_seed(SEED);
     std::iter::repeat_with(move || Duration::from_secs_f64(-(1.0 - random.f64()).ln() / rate))
@@ -75,7 +75,7 @@ impl<'a> Pool<'a> {
         Ok(connection)
     }
 
-    /// Sends the request that was due.
+    /// Sends the request that is due.
     fn send(&mut self, due: Instant, record: &mut Record) -> Result<()> {
         let Some(place) = self.free.pop() else {
             record.failed("no connection was free: all wait for answers".to_owned());
@@ -97,7 +97,7 @@ impl<'a> Pool<'a> {
         for place in wait(&self.poll, timeout)? {
             let connection = &mut self.connections[place];
             if connection.is_blocked && connection.flush(self.messages).is_err() {
-                // A refusal may have come before the whole request was sent: it is read now.
+                // A refusal may arrive before the whole request has been sent: read it now.
                 connection.is_blocked = false;
             }
             let progress = connection.receive(self.messages)?;
@@ -135,7 +135,7 @@ impl<'a> Pool<'a> {
 mod tests {
     use super::*;
 
-    // Another rate would be no overload, or one that no server can stand.
+    /// Another rate would be no overload, or one that no server can stand.
     #[test]
     fn requests_are_due_at_the_rate_that_was_asked_for() {
         let time: Duration = pauses(500.0).take(10_000).sum();

@@ -1,4 +1,4 @@
-//! What happened within the window of a load.
+//! What happens within the window of a load.
 
 use crate::generator::Message;
 use crate::generator::connection::Reply;
@@ -10,10 +10,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How much of an error's text is kept.
+/// How much of the text of an error is kept.
 const SHOWN: usize = 160;
 
-/// Counts answers from the window's start on.
+/// Counts responses from the start of the window on.
 pub(super) struct Record {
     server: Family,
     from: Instant,
@@ -37,7 +37,7 @@ impl Record {
             until: from + Duration::from_secs_f64(spec.window),
             begun: None,
             keep: spec.keep.clone(),
-            // No reallocation while it is measured, at up to some 60,000 answers a second.
+            // No reallocation during the measurement, at up to some 60,000 responses per second.
             answered: Vec::with_capacity(1 << 18),
             refused: Vec::new(),
             lateness: Vec::new(),
@@ -47,7 +47,7 @@ impl Record {
         }
     }
 
-    /// Whether the window is over; to be asked often.
+    /// Whether the window is over; check often.
     pub(super) fn is_over(&mut self, now: Instant) -> bool {
         if self.begun.is_none() && now >= self.from {
             self.begun = Some((now, Cpu::now(&self.server)));
@@ -55,14 +55,14 @@ impl Record {
         now >= self.until
     }
 
-    /// A request that was sent this long after its time.
+    /// A request that was sent this long after it was due.
     pub(super) fn sent(&mut self, late: Duration) {
         if self.begun.is_some() {
             self.lateness.push(late.as_secs_f64());
         }
     }
 
-    /// An answer to a request that began to be sent at `sent`.
+    /// A response to a request whose sending began at `sent`.
     pub(super) fn reply(
         &mut self,
         reply: &Reply,
@@ -91,7 +91,7 @@ impl Record {
             (429 | 503, None) => self.refused.push(took),
             (status, None) => {
                 let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(SHOWN)]);
-                // A message may hold a time or a number: kinds of failures stay few.
+                // A message may contain a time or a number: this keeps the kinds of failures few.
                 let text: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
                 self.failed(format!("status {status}: {text}"));
             }
@@ -99,12 +99,12 @@ impl Record {
         Ok(())
     }
 
-    /// A request without an answer.
+    /// A request without a response.
     pub(super) fn failed(&mut self, what: String) {
         *self.failures.entry(what).or_default() += 1;
     }
 
-    /// The window ends now.
+    /// Ends the window.
     pub(super) fn finish(self) -> Driven {
         let (began, before) = self
             .begun

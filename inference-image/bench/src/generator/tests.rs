@@ -16,10 +16,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// As large as EfficientNet-Lite0's input: larger than every window and buffer on its way.
+/// As large as EfficientNet-Lite0's input: larger than every window and buffer on the way.
 const LARGE: usize = 150_528;
 
-/// Answers with the last 4 KB of each request, unless the request is small: then it is refused.
+/// Responds with the last 4 KB of each request, unless the request is small: then it refuses it.
 async fn answer(
     request: hyper::Request<Incoming>,
 ) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, Infallible> {
@@ -119,7 +119,7 @@ fn load(wire: Wire, connections: usize, floats: usize) -> Load {
 }
 
 impl Load {
-    /// Until something has come back; a busy machine may need a second window for it.
+    /// Until something has come back; a busy machine may need a second window for that.
     fn run_until(&self, there: impl Fn(&Driven) -> bool) -> Driven {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -144,7 +144,7 @@ impl Load {
     }
 }
 
-// Requests that do not fit any buffer stall a generator that waits for the wrong thing.
+/// Requests that do not fit any buffer stall a generator that waits for the wrong thing.
 #[test]
 fn large_requests_are_answered_over_both_protocols_by_one_and_by_several_connections() {
     for (wire, connections) in [(Wire::Http, 1), (Wire::Http, 8), (Wire::Grpc, 1), (Wire::Grpc, 8)] {
@@ -166,7 +166,7 @@ fn large_requests_are_answered_over_both_protocols_by_one_and_by_several_connect
 fn a_wrong_answer_is_no_answer() {
     for wire in [Wire::Http, Wire::Grpc] {
         let load = load(wire, 8, 2048);
-        // Two of the three answers are expected the other way round.
+        // Two of the three responses are expected in the wrong order.
         let path = |index| load.folder.path().join(format!("answer-{index}"));
         std::fs::rename(path(0), path(3)).unwrap();
         std::fs::rename(path(1), path(0)).unwrap();

@@ -1,5 +1,5 @@
-//! A model that does nothing, 12 KB in and out, one connection: what the server itself costs. Its round trips
-//! are compared with those of the same bytes between the same generator and a loopback echo.
+//! A model that does nothing, 12 KB in and out, one connection: the cost of the server itself. Its round trips are
+//! compared with those of the same bytes between the same generator and a loopback echo.
 
 use super::{all_failed, problem};
 use crate::bench::{Bench, IDENTITY};
@@ -126,7 +126,7 @@ impl Echo {
         })
     }
 
-    /// All answers are that of the first request; comparing it costs the same.
+    /// Every response equals that of the first request; comparing it costs the same.
     fn requests(&self, requests: &[Request]) -> Vec<Request> {
         let answer = requests
             .first()

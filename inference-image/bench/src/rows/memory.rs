@@ -1,5 +1,5 @@
-//! Memory of the warmed server against the same number of sessions in-process, by proportional set size. Each is
-//! measured while the others are not there, so that nothing is divided between them.
+//! Memory of the warmed-up server against the same number of sessions in-process, by proportional set size. Each is
+//! measured while the others are not running, so that nothing is shared with them.
 
 use super::{all_failed, problem};
 use crate::bench::{Bench, EFFICIENTNET, HEAVY, Model};
@@ -11,7 +11,7 @@ use anyhow::Result;
 use serde_json::json;
 
 const MEBIBYTE: f64 = 1_048_576.0;
-/// How much of what the sessions take in-process the server may have.
+/// The server's memory limit, relative to that of the sessions in-process.
 const FACTOR: f64 = 1.2;
 
 pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -50,7 +50,7 @@ fn try_measure(bench: &Bench, table: &mut Table, model: &Model, aim: &Aim) -> Re
             window: 1.0,
             ..drive.clone()
         })?;
-        // Whatever the server does differently for one request at a time has its memory too.
+        // What the server does differently for one request at a time also takes memory.
         let alone = bench.drive(&Drive {
             warm: 0.0,
             window: 0.5,

@@ -1,4 +1,5 @@
-//! The rows of the table, by what has to run for them. Each module measures, and says what the numbers mean.
+//! The rows of the table, grouped by what has to run for them. Each module measures, and explains what the numbers
+//! mean.
 
 mod identity;
 mod memory;
@@ -24,7 +25,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     start::measure(bench, table)
 }
 
-/// What was wrong in any of the rounds, if something was.
+/// What was wrong in any of the rounds, if anything.
 fn problem(rounds: &[Driven]) -> Option<String> {
     let mut failures = rounds.iter().flat_map(|driven| &driven.failures);
     if let Some((what, count)) = failures.next() {
@@ -36,7 +37,7 @@ fn problem(rounds: &[Driven]) -> Option<String> {
         .then(|| "no answers".to_owned())
 }
 
-/// A group of rows that could not be measured: each has failed, the others go on.
+/// A group of rows that could not be measured: all of them failed, the others continue.
 fn all_failed(table: &mut Table, bench: &Bench, aims: &[Aim], error: &anyhow::Error) {
     for aim in aims.iter().filter(|aim| bench.wants(&aim.workload)) {
         table.failed(aim, &format!("{error:#}"));

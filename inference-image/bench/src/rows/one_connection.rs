@@ -1,5 +1,5 @@
-//! One request at a time: against one session with all cores, whose idle threads do not spin. Spinning ones,
-//! which take whole cores while nothing is to be done, are reported beside it.
+//! One request at a time, against one session that uses all cores and whose idle threads do not spin. Spinning
+//! threads, which occupy whole cores while idle, are reported as well.
 
 use super::{all_failed, problem};
 use crate::bench::{Bench, EFFICIENTNET};

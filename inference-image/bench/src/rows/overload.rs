@@ -1,5 +1,5 @@
 //! Twice as many requests as the server can answer, in an open loop, each worthless after 100 ms: how many are
-//! answered in time, how soon the others are turned away, and whether memory stays as it is.
+//! answered in time, how soon the others are refused, and whether memory stays constant.
 
 use super::all_failed;
 use crate::bench::{Bench, EFFICIENTNET, resident};
@@ -10,7 +10,7 @@ use anyhow::Result;
 use serde_json::json;
 
 const DEADLINE: f64 = 0.1;
-/// The deadline as the server is told it: `X-Request-Timeout` in decimal milliseconds.
+/// The deadline as sent to the server: `X-Request-Timeout` in decimal milliseconds.
 const HEADER: (&str, &str) = ("X-Request-Timeout", "100");
 
 pub(super) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -91,7 +91,7 @@ fn report(bench: &Bench, table: &mut Table, aims: &[Aim; 3], rounds: &[Round]) {
     let each = |of: &dyn Fn(&Round) -> f64| rounds.iter().map(of).collect::<Vec<f64>>();
     let plain =
         |round: &Round| 100.0 * round.overload.in_time as f64 / round.overload.wall / round.capacity.rate();
-    // The generator takes more of the cores for twice as many requests.
+    // The generator takes more CPU for twice as many requests.
     let left = |driven: &Driven| 1.0 - driven.generator_share(bench.cores);
     let goodput = each(&|round| plain(round) * left(&round.capacity) / left(&round.overload));
     let overloads: Vec<Driven> = rounds.iter().map(|round| round.overload.clone()).collect();
@@ -126,7 +126,7 @@ fn report(bench: &Bench, table: &mut Table, aims: &[Aim; 3], rounds: &[Round]) {
             json!({"p50Milliseconds": p50, "note": note}),
         );
     }
-    // After the first round everything has had its largest size once.
+    // After the first round, everything has reached its largest size.
     let memory = each(&|round| round.memory / f64::from(1 << 20));
     let first = memory.first().copied().unwrap_or(1.0);
     let last = memory.last().copied().unwrap_or(1.0);

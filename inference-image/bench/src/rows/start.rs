@@ -1,5 +1,5 @@
-//! From the server's start until it is ready, against loading the same sessions in-process and running each
-//! once; and loading a model whose optimised graph is in the cache against loading one for the first time.
+//! From the server's start until it is ready, against loading the same sessions in-process and running each once; and
+//! loading a model whose optimised graph is cached against loading one for the first time.
 
 use super::all_failed;
 use crate::bench::{Bench, EFFICIENTNET};
@@ -70,7 +70,7 @@ fn start(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
     Ok(())
 }
 
-/// As the server tells it at /report: reading the package and making the sessions, without their first runs.
+/// As the server reports it at /report: reading the package and creating the sessions, without their first runs.
 fn cache(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
     let folder = bench.work.join("cache");
     let plain = bench.config(&EFFICIENTNET);
@@ -116,7 +116,7 @@ fn cache(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
 /// Milliseconds of the load, and where the graph came from.
 fn load(bench: &Bench, config: &str) -> Result<(f64, String)> {
     let server = Server::start(bench, "cache", config)?;
-    // What it measures once it is ready belongs into the cache too.
+    // What the server measures once it is ready is stored in the cache too.
     server.settle();
     let (_, report) = server.management("/report")?;
     let report: Value = serde_json::from_str(&report)?;

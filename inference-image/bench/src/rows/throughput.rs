@@ -1,5 +1,5 @@
-//! Answers per second under 8 connections, as a part of what ONNX Runtime does in-process with as many callers
-//! as cores. The generator takes its time from the same cores: served ÷ (raw × (1 − generator's part of them)).
+//! Responses per second over 8 connections, as a share of what in-process ONNX Runtime does with as many callers as
+//! cores. The generator uses the same cores: served ÷ (raw × (1 − the generator's share of them)).
 
 use super::{all_failed, problem};
 use crate::bench::{Bench, EFFICIENTNET, Model, QUANTISED, RESNET};
@@ -19,7 +19,7 @@ const OF_RAW: &str = "% of raw";
 struct Contender {
     aim: Aim,
     drive: Drive,
-    /// Another server: what it does wrong is no failure of this one.
+    /// Another server: its failures are not failures of this one.
     is_peer: bool,
 }
 
@@ -143,12 +143,12 @@ fn try_group(
             }
         }
     }
-    // Kept until here.
+    // It runs until here.
     drop(running);
     Ok(())
 }
 
-/// One second of the load on one connection: does it work at all?
+/// One second of the load on one connection, to see whether it works at all.
 fn probe(bench: &Bench, drive: &Drive) -> Result<()> {
     let driven = bench.drive(&Drive {
         connections: 1,
@@ -167,7 +167,7 @@ struct Round {
     served: Vec<Driven>,
 }
 
-/// Raw, then each load, and again: what disturbs the machine for seconds disturbs all of them.
+/// Raw, then each load, and so on: what disturbs the machine for seconds disturbs all of them.
 fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<Vec<Round>> {
     let server = contenders.first().map_or(0, |contender| contender.drive.server);
     let mut rounds = Vec::new();
@@ -191,7 +191,7 @@ fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<
     Ok(rounds)
 }
 
-/// The batch size at which in-process ONNX Runtime does the most samples per second.
+/// The batch size at which in-process ONNX Runtime processes the most samples per second.
 fn best_batch(bench: &Bench, model: &Model, batches: Option<&[usize]>) -> Result<usize> {
     let mut best = (1, 0.0);
     for &batch in batches.unwrap_or_default() {

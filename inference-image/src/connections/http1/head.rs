@@ -192,7 +192,7 @@ mod tests {
         assert!(matches!(take(&mut buffer, whole.len() - 1), Head::Other));
     }
 
-    // If two servers see different ends of a request, another request can be smuggled in behind it.
+    /// If two servers see different ends of a request, another request can be smuggled in behind it.
     #[test]
     fn whatever_is_unusual_is_left_to_hyper_as_it_came() {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));

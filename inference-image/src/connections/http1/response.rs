@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    // Otherwise the client takes the next response for a part of this one.
+    /// Otherwise the client takes the next response for a part of this one.
     #[tokio::test]
     async fn a_body_that_is_not_as_long_as_it_says_breaks_the_connection() {
         for (body, holds) in [("ab", false), ("abc", true), ("abcd", false)] {

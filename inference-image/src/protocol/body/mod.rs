@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(read().await.unwrap().bytes, "x");
     }
 
-    // Otherwise four connections could keep all others out.
+    /// Otherwise four connections could keep all others out.
     #[tokio::test]
     async fn who_announces_large_bodies_and_sends_nothing_keeps_nobody_out() {
         let budget = Budget::new(1 << 20);
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(whole.bytes.len(), 1 << 20);
     }
 
-    // Requests that wait for memory must learn that their deadline has passed, too.
+    /// Requests that wait for memory must learn that their deadline has passed, too.
     #[tokio::test]
     async fn nobody_waits_for_room_longer_than_for_the_answer() {
         let budget = Budget::new(10);
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(read.await.map(|_| ()).unwrap_err().status().as_u16(), 504);
     }
 
-    // A client that disconnects must not free the memory of a job that waits in the queue.
+    /// A client that disconnects must not free the memory of a job that waits in the queue.
     #[tokio::test]
     async fn room_is_taken_as_long_as_there_is_any_part_of_the_body() {
         let budget = Budget::new(1 << 20);
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(budget.blocks.available_permits(), free);
     }
 
-    // A small file that unpacks to gigabytes must cost no more than the largest body may.
+    /// A small file that unpacks to gigabytes must cost no more than the largest body may.
     #[tokio::test]
     async fn a_body_that_unpacks_to_more_than_the_limit_is_refused() {
         let zeros = vec![0_u8; 1 << 20];

@@ -157,7 +157,7 @@ mod tests {
         Sink::new(expected, aligned_at, limit, Reservation::new(all, permit))
     }
 
-    // ONNX Runtime's kernels need aligned tensors; one that is not would be copied for each request.
+    /// ONNX Runtime's kernels need aligned tensors; one that is not would be copied for each request.
     #[test]
     fn the_wanted_byte_is_aligned_also_after_the_buffer_has_grown() {
         for aligned_at in [0, 1, 63, 64, 187] {

@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(tensor(&contents, DataType::Bytes, &[2]), Ok(strings.unwrap()));
     }
 
-    // Protocol Buffers leaves the choice to the sender; some libraries never pack.
+    /// Protocol Buffers leaves the choice to the sender; some libraries never pack.
     #[test]
     fn a_list_may_come_unpacked_or_in_pieces() {
         let expected = Tensor::from_vec(vec![3], vec![1.0_f32, 2.0, 3.0]).unwrap();

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(read(&form, 1).await, Err(413));
     }
 
-    // A page with two file inputs sends both, even if only one is used.
+    /// A page with two file inputs sends both, even if only one is used.
     #[tokio::test]
     async fn a_file_input_without_a_file_is_skipped() {
         let empty = format!(

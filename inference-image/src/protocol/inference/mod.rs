@@ -386,7 +386,7 @@ pub(super) mod tests {
         }
     }
 
-    // Two rows, or one of any size, may take much longer than the model's runs are known to take.
+    /// Two rows, or one of any size, may take much longer than the model's runs are known to take.
     #[test]
     fn one_row_of_a_fixed_size_is_told_from_what_may_take_longer() {
         let fixed = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);
@@ -427,7 +427,7 @@ pub(super) mod tests {
         assert_eq!(options.priority, Priority::Normal);
     }
 
-    // An empty text takes many times its bytes in memory.
+    /// An empty text takes many times its bytes in memory.
     #[test]
     fn a_tensor_has_no_more_texts_than_memory_for_them() {
         let signature = signature(&[("x", DataType::Bytes, &[-1])], &[("y", DataType::Bytes, &[-1])]);

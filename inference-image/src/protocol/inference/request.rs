@@ -175,7 +175,7 @@ mod tests {
     use futures::future::FutureExt;
     use std::panic::AssertUnwindSafe;
 
-    // A bug that looks like clients that disconnect would alarm nobody.
+    /// A bug that looks like clients that disconnect would alarm nobody.
     #[tokio::test]
     async fn a_panic_is_counted_as_a_failure_and_a_client_who_leaves_is_not() {
         let metrics = Metrics::new("", "", "");

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(values, [r#"{"a": "}", "b": {}}"#, r#""x\"y""#]);
     }
 
-    // What is not a tensor must be echoed as it was sent, and a short text must not fill the memory.
+    /// What is not a tensor must be echoed as it was sent, and a short text must not fill the memory.
     #[test]
     fn values_are_taken_out_below_one_key_and_only_so_many() {
         let location = Location {

@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(floats("[[],[]]"), list(&[2, 0], &[]));
     }
 
-    // A transposed tensor has the right number of elements and a wrong result.
+    /// A transposed tensor has the right number of elements and a wrong result.
     #[test]
     fn lists_that_are_no_tensor_are_refused() {
         for (json, problem) in [
@@ -419,7 +419,7 @@ mod tests {
         assert!(found::<u8>(&format!("[{}]", "9".repeat(1000))).len() < 80);
     }
 
-    // Clients of TensorFlow Serving send binary data in this form.
+    /// Clients of TensorFlow Serving send binary data in this form.
     #[test]
     fn texts_may_be_base64() {
         let json = br#"["a", { "b64" : "w6k=" }, {"b64":"w6k"}, {"b64": ""}, {"b64":"\u0059Q=="}]"#;

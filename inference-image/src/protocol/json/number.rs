@@ -71,7 +71,7 @@ mod tests {
         }
     }
 
-    // A value that is one unit off is a wrong tensor, and a difference to every other server.
+    /// A value that is one unit off is a wrong tensor, and a difference to every other server.
     #[test]
     fn numbers_are_rounded_as_the_standard_library_rounds_them() {
         for text in [
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    // A number that only this server takes, or that it alone refuses, is a client that works here or everywhere else.
+    /// A number that only this server takes, or that it alone refuses, is a client that works here or everywhere else.
     #[test]
     fn the_grammar_is_that_of_rfc_8259() {
         let alphabet = *b"-+.eE019";

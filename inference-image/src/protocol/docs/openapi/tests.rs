@@ -31,7 +31,7 @@ fn described() -> BTreeMap<String, Methods> {
     described
 }
 
-// A route that is not described, or a described one that does not exist.
+/// A route that is not described, or a described one that does not exist.
 #[test]
 fn what_is_described_is_what_is_routed() {
     let described = described();

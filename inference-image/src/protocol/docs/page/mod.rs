@@ -157,7 +157,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    // A browser would show JSON, and KServe's SDK would take the server for dead.
+    /// A browser would show JSON, and KServe's SDK would take the server for dead.
     #[tokio::test]
     async fn a_browser_gets_the_page_and_a_program_a_sign_of_life() {
         let page = (PAGE.media_type, PAGE.text);
