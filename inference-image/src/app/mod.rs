@@ -92,7 +92,7 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     };
     let service = Arc::new(service);
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        service.help();
+        service.enable_inline_execution();
     }
     let listener = listen(arguments.http_port)?;
     let protocols = protocol::protocols(Arc::clone(&service), lifecycle.clone());

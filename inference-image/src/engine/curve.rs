@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The cost of a run outside the engine, in seconds: to hand it out, to gather and cut its tensors, to wake others.
-const AROUND: f64 = 15e-6;
+/// Seconds that a run costs outside the engine: to dispatch it, to join and split its tensors, to wake threads.
+const OVERHEAD: f64 = 15e-6;
 /// A batch must save this part of each row's time to be worth the wait. Repeated measurements differ by less.
 const GAIN: f64 = 0.05;
 /// A larger batch must save this much more than a smaller one.
 const MORE: f64 = 0.02;
 
-/// Seconds of runs by the number of rows.
+/// Measured runs: seconds by the number of rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     runs: BTreeMap<usize, Vec<f64>>,
@@ -29,7 +29,7 @@ impl Curve {
     /// part.
     #[must_use]
     pub fn best(&self) -> usize {
-        let per_row = |rows: usize| Some((self.median(rows)? + AROUND) / rows as f64);
+        let per_row = |rows: usize| Some((self.median(rows)? + OVERHEAD) / rows as f64);
         let Some(single) = per_row(1) else { return 1 };
         let mut sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
         let least = sizes.clone().map(|(_, time)| time).fold(single, f64::min);
@@ -40,7 +40,7 @@ impl Curve {
         best.map_or(1, |(rows, _)| rows)
     }
 
-    /// Whether it can have been measured: a file may hold anything.
+    /// Whether these can be measurements: a file may hold anything.
     #[must_use]
     pub fn is_plausible(&self) -> bool {
         let hour = 3600.0;

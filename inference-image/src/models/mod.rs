@@ -126,8 +126,8 @@ impl Service {
     }
 
     /// Lets the thread of the current runtime, which must be single-threaded, run the jobs of small models.
-    pub fn help(&self) {
-        self.scheduler.help();
+    pub fn enable_inline_execution(&self) {
+        self.scheduler.enable_inline_execution();
     }
 
     /// The model of that name.

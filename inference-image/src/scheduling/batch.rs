@@ -1,4 +1,4 @@
-//! One run: makes the inputs of its jobs, runs those together that fit together, and answers each.
+//! One run: makes the inputs of its jobs, runs jobs of the same shape together, and answers each.
 
 use super::{Completed, Job, JobError, Timing};
 use crate::engine::Engine;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot::Sender;
 
 type Reply = Sender<Result<Completed, JobError>>;
 
-/// A job whose inputs are made.
+/// A job with its inputs.
 struct Prepared {
     inputs: Vec<Tensor>,
     outputs: Vec<usize>,
@@ -18,8 +18,8 @@ struct Prepared {
     reply: Reply,
 }
 
-/// Answers every job; at most `batch` rows go into one run of the engine. Returns the number of jobs whose inputs
-/// could be made.
+/// Answers every job. At most `batch` rows go into one run of the engine. Returns how many jobs had inputs that could
+/// be made.
 pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics: &ModelMetrics) -> usize {
     let mut waiting: Vec<Prepared> = jobs.into_iter().filter_map(|job| prepare(job, metrics)).collect();
     let made = waiting.len();
@@ -29,7 +29,7 @@ pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics
             Ok([alone]) => run_alone(alone, engine, metrics),
             Err(together) => run_together(together, engine, metrics),
         }
-        // Those that did not fit have waited for a whole run.
+        // The others have waited for a whole run: clients may have left.
         waiting.retain(|job| !job.reply.is_closed());
     }
     made
@@ -57,14 +57,14 @@ fn prepare(job: Job, metrics: &ModelMetrics) -> Option<Prepared> {
             })
         }
         Err(error) => {
-            // Its client may have left.
+            // The client may have left.
             let _ = job.reply.send(Err(error));
             None
         }
     }
 }
 
-/// The first job, and those after it whose tensors have the same shape but for the first dimension.
+/// The first job, and the later ones whose tensors differ from its in the first dimension only.
 fn take_fitting(waiting: &mut Vec<Prepared>, batch: usize) -> Vec<Prepared> {
     let first = waiting.remove(0);
     let mut room = batch.saturating_sub(first.rows().unwrap_or(batch));
@@ -80,7 +80,7 @@ fn take_fitting(waiting: &mut Vec<Prepared>, batch: usize) -> Vec<Prepared> {
 }
 
 impl Prepared {
-    /// The first dimension, if it is that of all inputs.
+    /// The first dimension, if all inputs have the same.
     fn rows(&self) -> Option<usize> {
         let rows = *self.inputs.first()?.shape().first()?;
         let same = self
@@ -130,7 +130,7 @@ fn run_together(jobs: Vec<Prepared>, engine: &mut dyn Engine, metrics: &ModelMet
             return;
         }
     }
-    // What one of them did wrong must not hit the others.
+    // One job's bad input must not fail the others.
     for job in jobs {
         run_alone(job, engine, metrics);
     }

@@ -1,27 +1,31 @@
 //! From a request to an engine: one bounded queue per model, and as many runs at once as there are cores.
 //! Knows nothing of HTTP.
 //!
-//! - `state`: the decisions, pure: who may run now, what is refused, which model is next, how many jobs go
-//!   into one run.
-//! - `queue`: what waits for one model, and what its runs cost.
-//! - `scheduler`: the runner threads, one per core, and the network threads, which run short jobs.
-//! - `batch`: one run: inputs are made, batched, run, and cut into answers.
-//! - `tuning`: what a run of several costs, measured; from it follows the batch size.
+//! - `scheduler`: what the rest of the server calls.
+//! - `pool`: the threads: a runner per core, and the network thread's task.
+//! - `state`: the decisions, pure: which model is next, and how many jobs go into one run; with `admission`: which jobs
+//!   are taken; and `dispatch`: which thread runs them, a table.
+//! - `queue`: the waiting jobs of one model, and what its runs cost.
+//! - `batch`: one run: inputs are made, batched, run, and split into answers.
+//! - `tuning`: measures the latency curve, from which the batch size follows, in idle moments.
 //!
-//! A job's inputs are made (an image is decoded) by who runs it: so no more images are in memory at once than
-//! there are cores, and decoding counts as the model's time.
+//! The thread that runs a job makes its inputs (decodes its image). So no more images are in memory at once than there
+//! are cores, and decoding counts as the model's time.
 //!
-//! The rules, after Clockwork (OSDI '20): choices are taken in one place, runs are never preempted, and a
-//! request that would be late is refused when it comes, not when it is late.
+//! The rules follow Clockwork (OSDI '20): decisions are made in one place, runs are never preempted, and a request that
+//! would be late is refused when it comes, not when it is late.
 
+mod admission;
 mod batch;
+mod dispatch;
+mod pool;
 mod queue;
 mod scheduler;
 mod state;
 mod tuning;
 
+pub use admission::Load;
 pub use scheduler::{Lane, Scheduler};
-pub use state::Load;
 pub use tuning::{MakeEngine, Store, Tuner, timed, wide_pays};
 
 use crate::engine::{Curve, Engine, EngineError};
@@ -36,19 +40,19 @@ pub type Prepare = Box<dyn FnOnce() -> Result<Vec<Tensor>, InputError> + Send>;
 /// Why a job was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
-    /// As many jobs wait as may; try again after this time.
+    /// The queue is full.
     Full {
         /// When the queue will probably be empty.
         retry_after: Duration,
     },
-    /// The deadline would pass before the answer is ready; try again after this time.
+    /// The deadline would pass before the answer is ready.
     OutOfReach {
-        /// Until the answer would be ready.
+        /// How long the answer would take.
         predicted: Duration,
         /// When the queue will probably be empty.
         retry_after: Duration,
     },
-    /// The runners are gone: the server is leaving.
+    /// The server is shutting down.
     Closed,
 }
 
@@ -78,7 +82,7 @@ pub enum RunError {
     Job(JobError),
 }
 
-/// Outputs, in the order in which they were asked for, and where the time went.
+/// Outputs, in the order of the request, and where the time went.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completed {
     /// The tensors.
@@ -94,56 +98,56 @@ pub struct Timing {
     pub queue: Duration,
     /// Making the inputs.
     pub prepare: Duration,
-    /// In the engine; of the whole batch, if it was one.
+    /// In the engine; for a batch, the time of the whole batch.
     pub inference: Duration,
 }
 
-/// How urgent a run is.
+/// How urgent a run is, and what it will cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
     /// Which jobs go first.
     pub priority: Priority,
-    /// When the answer is of no use any more.
+    /// When the answer becomes useless.
     pub deadline: Option<Instant>,
-    /// Whether it is known to be little: a run of it takes about as long as most of this model's do.
-    pub is_small: bool,
+    /// Whether a run is known to take about as long as most of this model's runs.
+    pub typical_cost: bool,
 }
 
-/// Jobs of a higher priority go first; within one, the order is that of arrival.
+/// Jobs of a higher priority go first; jobs of the same priority in the order of arrival.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Before all others.
     High,
-    /// What nobody says anything about.
+    /// Unless the request says otherwise.
     #[default]
     Normal,
 }
 
-/// What a model runs on. `M` is the engine's type.
+/// What a model runs on.
 pub struct Engines {
-    /// One thread each; at least one.
+    /// One thread each; at least one engine.
     pub narrow: Vec<Box<dyn Engine>>,
-    /// All cores, for a request that comes when nothing else is there; where that is faster.
+    /// All cores: for a job that has them for itself, if that is faster.
     pub wide: Option<Box<dyn Engine>>,
 }
 
-/// A model as the scheduler is told of it.
+/// A model for the scheduler.
 pub struct LaneSettings {
     /// What runs it.
     pub engines: Engines,
-    /// Jobs that may wait.
+    /// How many jobs may wait.
     pub capacity: usize,
-    /// What runs of several cost, as far as it is known.
+    /// What runs of several rows cost, as far as it is known.
     pub curve: Curve,
-    /// Measures in idle moments what is not known yet.
+    /// Measures the rest in idle moments.
     pub tuner: Option<Tuner>,
     /// Where its runs are counted.
     pub metrics: ModelMetrics,
 }
 
-/// A request for one run.
+/// One inference request.
 struct Job {
-    /// Unique in its scheduler.
+    /// Unique in the scheduler.
     id: u64,
     prepare: Prepare,
     outputs: Vec<usize>,

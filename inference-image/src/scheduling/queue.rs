@@ -1,88 +1,98 @@
-//! What waits for one model, and what its runs cost. Pure but for the engines it keeps.
+//! The jobs of one model that wait, and what its runs cost. Pure, except for the engines it holds.
 
-use super::{Engines, Job, JobError, Priority, Tuner};
+use super::dispatch::Profile;
+use super::{Engines, Job, JobError, LaneSettings, Priority, RunOptions, Tuner};
+use crate::engine::Engine;
 use crate::metrics::ModelMetrics;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Jobs of models of which one takes longer, or nobody knows, are left to the runner threads: a network thread has
-/// connections to look after.
-pub(super) const SHORT: Duration = Duration::from_millis(1);
-
-/// A job that is alone may take a network thread this long on one core; it gets all of them.
-pub(super) const SWIFT: Duration = Duration::from_millis(10);
-
-/// Who runs jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Thread {
-    Runner,
-    /// Short jobs only.
-    Network,
-}
-
-/// One model: its jobs that wait, its engines, and what its runs cost.
+/// One model: its waiting jobs, its engines, and what its runs cost.
 pub(super) struct Queue {
     pub(super) high: VecDeque<Job>,
     pub(super) normal: VecDeque<Job>,
-    pub(super) engines: Engines,
+    engines: Engines,
     pub(super) capacity: usize,
     pub(super) batch: usize,
     pub(super) tuner: Option<Tuner>,
-    /// Jobs that are being run.
+    /// Jobs that are running.
     pub(super) running: usize,
     /// Running mean of the core time of one job.
     pub(super) cost: Duration,
-    /// The least that one job took.
+    /// The least core time of one job.
     pub(super) least_cost: Duration,
-    /// Core time so far, for fairness between models: who has had least is next.
+    /// Core time so far. Models share the cores fairly: the one with the least is next.
     pub(super) spent: Duration,
     pub(super) metrics: Arc<ModelMetrics>,
 }
 
 impl Queue {
+    pub(super) fn new(model: LaneSettings) -> Self {
+        let LaneSettings {
+            engines,
+            capacity,
+            curve,
+            tuner,
+            metrics,
+        } = model;
+        Self {
+            high: VecDeque::new(),
+            normal: VecDeque::new(),
+            engines,
+            capacity,
+            batch: curve.best(),
+            cost: curve.single(),
+            least_cost: curve.single(),
+            tuner,
+            running: 0,
+            spent: Duration::ZERO,
+            metrics: Arc::new(metrics),
+        }
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.high.len() + self.normal.len()
-    }
-
-    /// Whether its runs are known to be short.
-    pub(super) fn is_quick(&self) -> bool {
-        self.takes_at_most(SHORT)
-    }
-
-    /// Whether a network thread may run what is next.
-    pub(super) fn is_short(&self) -> bool {
-        self.is_quick() && self.is_next_small()
-    }
-
-    /// Whether what is next, on all cores, keeps a network thread for a short time only.
-    pub(super) fn is_swift(&self) -> bool {
-        self.takes_at_most(SWIFT) && self.is_next_small() && self.engines.wide.is_some()
-    }
-
-    fn takes_at_most(&self, limit: Duration) -> bool {
-        !self.cost.is_zero() && self.cost <= limit
-    }
-
-    fn is_next_small(&self) -> bool {
-        let next = self.high.front().or_else(|| self.normal.front());
-        next.is_some_and(|job| job.options.is_small)
     }
 
     pub(super) fn is_active(&self) -> bool {
         self.waiting() + self.running > 0
     }
 
-    pub(super) fn queue(&mut self, priority: Priority) -> &mut VecDeque<Job> {
+    /// Whether a run could start now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.waiting() > 0 && !self.engines.narrow.is_empty()
+    }
+
+    pub(super) fn push(&mut self, job: Job) {
+        self.of(job.options.priority).push_back(job);
+    }
+
+    fn of(&mut self, priority: Priority) -> &mut VecDeque<Job> {
         match priority {
             Priority::High => &mut self.high,
             Priority::Normal => &mut self.normal,
         }
     }
 
-    /// At most so many jobs for one run. One whose client left is dropped, one that would be late is told so; no
-    /// more are added than the first of them has time for. None if the first was no job any more: what is next
-    /// then may be for another thread.
+    /// What is known of the run of a job with these options.
+    pub(super) fn profile(&self, options: &RunOptions) -> Profile {
+        let is_known = options.typical_cost && !self.cost.is_zero();
+        Profile {
+            expected: is_known.then_some(self.cost),
+            has_all_cores_session: self.engines.wide.is_some(),
+        }
+    }
+
+    /// The same for the job that is next.
+    pub(super) fn next_profile(&self) -> Option<Profile> {
+        let next = self.high.front().or_else(|| self.normal.front())?;
+        Some(self.profile(&next.options))
+    }
+
+    /// At most `most` jobs for one run. A job whose client left is dropped, one that would be late is answered so; the
+    /// first job's deadline bounds how many more are added. Empty if the first job was one of those: the next one may be
+    /// for another thread.
     pub(super) fn pop(&mut self, most: usize, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(most);
         let mut earliest: Option<Instant> = None;
@@ -97,7 +107,7 @@ impl Queue {
             match job.options.deadline {
                 _ if job.reply.is_closed() => {}
                 Some(deadline) if now + self.least_cost > deadline => {
-                    // Its client may have left in this moment.
+                    // The client may leave in this moment.
                     let _ = job.reply.send(Err(JobError::Expired));
                 }
                 deadline => {
@@ -112,8 +122,33 @@ impl Queue {
         jobs
     }
 
-    /// One run in which something else came between must not count for much.
-    pub(super) fn learn(&mut self, each: Duration) {
+    /// An engine, and the cores that a run on it takes. All `cores` only if nothing else could use them.
+    pub(super) fn take_engine(
+        &mut self,
+        has_cores_alone: bool,
+        cores: usize,
+    ) -> Option<(Box<dyn Engine>, usize)> {
+        let wide = self.engines.wide.take_if(|_| has_cores_alone);
+        let all = wide.map(|engine| (engine, cores));
+        all.or_else(|| Some((self.engines.narrow.pop()?, 1)))
+    }
+
+    /// Takes back what a run used, and learns what it cost: `took` for `ran` jobs.
+    pub(super) fn finish(&mut self, engine: Box<dyn Engine>, cores: usize, took: Duration, ran: usize) {
+        self.spent += took * saturated(cores);
+        self.metrics.ran(took, cores);
+        if cores > 1 {
+            self.engines.wide = Some(engine);
+            return;
+        }
+        self.engines.narrow.push(engine);
+        if ran > 0 {
+            self.learn(took / saturated(ran));
+        }
+    }
+
+    /// One run that something else held up must not count for much.
+    fn learn(&mut self, each: Duration) {
         if self.cost.is_zero() {
             (self.cost, self.least_cost) = (each, each);
             return;
@@ -122,7 +157,16 @@ impl Queue {
         self.least_cost = self.least_cost.min(each);
     }
 
-    pub(super) fn forget_gone(&mut self) {
+    /// Takes a waiting job back.
+    pub(super) fn withdraw(&mut self, id: u64) -> Option<Job> {
+        [&mut self.high, &mut self.normal].into_iter().find_map(|queue| {
+            let index = queue.iter().position(|job| job.id == id)?;
+            queue.remove(index)
+        })
+    }
+
+    /// Drops jobs whose client has left.
+    pub(super) fn drop_abandoned(&mut self) {
         self.high.retain(|job| !job.reply.is_closed());
         self.normal.retain(|job| !job.reply.is_closed());
     }

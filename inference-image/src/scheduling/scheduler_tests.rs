@@ -1,18 +1,22 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
-use crate::engine::{Engine, EngineError, Port, Signature};
+use crate::engine::{Curve, Engine, EngineError, Port, Signature};
 use crate::metrics::{Metrics, ModelMetrics};
 use crate::scheduling::{Engines, Priority};
 use crate::tensor::{DataType, Tensor};
-use std::sync::atomic::AtomicUsize;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
 
-/// Answers with its inputs, after a time; refuses negative numbers; counts how many run at once.
+/// Answers with its inputs, after a time; refuses negative numbers; counts how many run at once, and on which threads.
 struct Echo {
     signature: Signature,
     takes: Duration,
     at_once: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    threads: Arc<Mutex<Vec<ThreadId>>>,
 }
 
 impl Engine for Echo {
@@ -21,6 +25,7 @@ impl Engine for Echo {
     }
 
     fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        self.threads.lock().push(std::thread::current().id());
         let running = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
         std::thread::sleep(self.takes);
@@ -41,6 +46,7 @@ struct Bench {
     scheduler: Scheduler,
     at_once: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
+    threads: Arc<Mutex<Vec<ThreadId>>>,
     metrics: Metrics,
     cores: usize,
 }
@@ -51,6 +57,7 @@ impl Bench {
             scheduler: Scheduler::start(cores).unwrap(),
             at_once: Arc::default(),
             most: Arc::default(),
+            threads: Arc::default(),
             metrics: Metrics::new("", "", ""),
             cores,
         }
@@ -72,6 +79,7 @@ impl Bench {
                 takes,
                 at_once: Arc::clone(&self.at_once),
                 most: Arc::clone(&self.most),
+                threads: Arc::clone(&self.threads),
             }) as Box<dyn Engine>
         };
         let mut curve = Curve::default();
@@ -251,4 +259,40 @@ async fn runners_finish_what_waits_before_they_end() {
     for job in jobs {
         assert!(job.await.unwrap().is_ok());
     }
+}
+
+const TYPICAL: RunOptions = RunOptions {
+    priority: Priority::Normal,
+    deadline: None,
+    typical_cost: true,
+};
+
+// Handing it to a runner and back would take as long as the run.
+#[tokio::test]
+async fn a_small_models_job_is_run_by_the_network_thread_and_a_slow_models_by_a_runner() {
+    let bench = Bench::new(2);
+    bench.scheduler.enable_inline_execution();
+    let (small, _) = bench.add(Duration::from_micros(100), 1, false);
+    let (slow, _) = bench.add(Duration::from_millis(20), 1, false);
+    let here = std::thread::current().id();
+    let completed = small.run(row(1.0), vec![0], TYPICAL).await.unwrap();
+    assert_eq!(first(&completed), 1.0);
+    slow.run(row(2.0), vec![0], TYPICAL).await.unwrap();
+    let threads = bench.threads.lock();
+    assert_eq!(threads[0], here);
+    assert_ne!(threads[1], here);
+}
+
+// Nobody else would run it.
+#[tokio::test]
+async fn a_job_from_another_thread_wakes_the_network_thread() {
+    let bench = Bench::new(2);
+    bench.scheduler.enable_inline_execution();
+    let (lane, _) = bench.add(Duration::from_micros(100), 1, false);
+    let other = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(lane.run(row(3.0), vec![0], TYPICAL))
+    });
+    let answer = tokio::time::timeout(Duration::from_secs(30), other).await;
+    assert_eq!(first(&answer.unwrap().unwrap().unwrap()), 3.0);
 }

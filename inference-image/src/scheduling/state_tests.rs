@@ -4,8 +4,8 @@ use super::*;
 use crate::engine::Engine;
 use crate::engine::{EngineError, Signature};
 use crate::metrics::Metrics;
-use crate::scheduling::queue::{SHORT, SWIFT};
-use crate::scheduling::{Completed, Engines, JobError};
+use crate::scheduling::dispatch::{INLINE_LIMIT, INLINE_LIMIT_ALL_CORES, OVERLAP_MEMORY};
+use crate::scheduling::{Completed, Engines, JobError, Priority};
 use crate::tensor::Tensor;
 use tokio::sync::oneshot::{self, Receiver};
 
@@ -93,15 +93,21 @@ impl Bench {
         Ok(if is_next { self.take() } else { None })
     }
 
-    /// Submits a small job that nobody takes yet; how many runners are woken for it.
-    fn calls(&mut self, model: usize) -> usize {
-        self.calls_for(model, true)
+    /// Submits a typical job that nobody takes yet; how many runners are woken for it.
+    fn wakes(&mut self, model: usize) -> usize {
+        self.wakes_for(model, true)
     }
 
-    fn calls_for(&mut self, model: usize, is_small: bool) -> usize {
-        let job = self.job(RunOptions { is_small, ..SMALL });
-        self.state.submit(model, job, self.now).unwrap();
-        self.state.call(None, self.now)
+    fn wakes_for(&mut self, model: usize, typical_cost: bool) -> usize {
+        let job = self.job(RunOptions {
+            typical_cost,
+            ..TYPICAL
+        });
+        self.state.submit(model, job, self.now).unwrap().runners
+    }
+
+    fn take_inline(&mut self) -> Option<Work> {
+        self.state.take(Executor::Network, self.now)
     }
 
     fn plain(&mut self, model: usize) -> Result<Option<Work>, Rejected> {
@@ -109,7 +115,7 @@ impl Bench {
     }
 
     fn take(&mut self) -> Option<Work> {
-        self.state.take(Thread::Runner, self.now)
+        self.state.take(Executor::Runner, self.now)
     }
 
     fn due(&self, after: Duration) -> RunOptions {
@@ -127,173 +133,173 @@ fn ids(work: &Work) -> Vec<u64> {
 const HIGH: RunOptions = RunOptions {
     priority: Priority::High,
     deadline: None,
-    is_small: false,
+    typical_cost: false,
 };
 
-const SMALL: RunOptions = RunOptions {
+const TYPICAL: RunOptions = RunOptions {
     priority: Priority::Normal,
     deadline: None,
-    is_small: true,
+    typical_cost: true,
 };
 
-/// One model whose runs take so long; network threads run short jobs.
-fn helped(cores: usize, cost: Duration) -> Bench {
+/// One model whose runs take this long; the network thread runs jobs inline.
+fn inline(cores: usize, cost: Duration) -> Bench {
     let mut bench = Bench::new(cores, &["a"], 1);
-    bench.state.be_helped();
+    bench.state.enable_inline();
     bench.state.models[0].cost = cost;
     bench
 }
 
-const SHORT_COST: Duration = Duration::from_micros(200);
+const SMALL_COST: Duration = Duration::from_micros(200);
 
 // To wake a thread takes longer than a small model's run.
 #[test]
-fn short_jobs_that_come_one_at_a_time_are_run_by_the_network_thread_and_wake_nobody() {
-    let mut bench = helped(2, SHORT_COST);
+fn a_small_models_jobs_that_come_one_at_a_time_run_inline_and_wake_no_runner() {
+    let mut bench = inline(2, SMALL_COST);
     for _ in 0..3 {
-        assert_eq!(bench.calls(0), 0);
-        let work = bench.state.take_short(bench.now).unwrap();
-        bench.state.finish(work, SHORT_COST, 1);
-        assert_eq!(bench.state.call(Some(Thread::Network), bench.now), 0);
+        assert_eq!(bench.wakes(0), 0);
+        let work = bench.take_inline().unwrap();
+        bench.state.finish(work, SMALL_COST, 1);
+        assert_eq!(bench.state.wake_runners(Some(Executor::Network), bench.now), 0);
     }
 }
 
 // One that runs alone while requests lie unread in their sockets leaves the other cores idle.
 #[test]
-fn short_jobs_that_come_side_by_side_are_shared_with_runners_one_of_which_is_left_out() {
-    let mut bench = helped(2, SHORT_COST);
-    assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (0, 1, 0));
-    let here = bench.state.take_short(bench.now).unwrap();
-    let second = bench.state.take_short(bench.now);
+fn a_small_models_jobs_that_overlap_are_shared_with_all_runners_but_one() {
+    let mut bench = inline(2, SMALL_COST);
+    assert_eq!((bench.wakes(0), bench.wakes(0), bench.wakes(0)), (0, 1, 0));
+    let here = bench.take_inline().unwrap();
+    let second = bench.take_inline();
     assert!(
         second.is_none() || bench.state.waiting() > 0,
         "one is the runner's"
     );
-    bench.state.finish(here, SHORT_COST, 1);
-    bench.state.answer_call();
+    bench.state.finish(here, SMALL_COST, 1);
+    bench.state.runner_looks();
     let there = bench.take().unwrap();
-    assert_eq!(bench.state.call(None, bench.now), 0, "it has been woken already");
-    bench.state.finish(there, SHORT_COST, 1);
+    assert_eq!(
+        bench.state.wake_runners(None, bench.now),
+        0,
+        "it has been woken already"
+    );
+    bench.state.finish(there, SMALL_COST, 1);
     // For a while, the next is expected to have others beside it.
     while let Some(work) = bench.take() {
-        bench.state.finish(work, SHORT_COST, 1);
+        bench.state.finish(work, SMALL_COST, 1);
     }
     if let Some(work) = second {
-        bench.state.finish(work, SHORT_COST, 1);
+        bench.state.finish(work, SMALL_COST, 1);
     }
-    assert_eq!(bench.calls(0), 1);
-    assert!(
-        bench.state.take_short(bench.now).is_none(),
-        "it is the woken runner's"
-    );
-    bench.state.answer_call();
+    assert_eq!(bench.wakes(0), 1);
+    assert!(bench.take_inline().is_none(), "it is the woken runner's");
+    bench.state.runner_looks();
     let work = bench.take().unwrap();
-    bench.state.finish(work, SHORT_COST, 1);
-    bench.now += CROWDED;
-    assert_eq!(bench.calls(0), 0);
+    bench.state.finish(work, SMALL_COST, 1);
+    bench.now += OVERLAP_MEMORY;
+    assert_eq!(bench.wakes(0), 0);
 }
 
 // One large request among small ones would stop all connections for as long as it runs.
 #[test]
 fn a_large_request_for_a_small_model_and_one_of_unknown_cost_are_left_to_the_runners() {
-    let mut bench = helped(2, SHORT_COST);
+    let mut bench = inline(2, SMALL_COST);
     bench.state.models[0].batch = 4;
-    assert_eq!((bench.calls(0), bench.calls_for(0, false)), (0, 1));
-    bench.state.answer_call();
-    let small = bench.state.take_short(bench.now).unwrap();
+    assert_eq!((bench.wakes(0), bench.wakes_for(0, false)), (0, 1));
+    bench.state.runner_looks();
+    let small = bench.take_inline().unwrap();
     assert_eq!(ids(&small), [0]);
-    assert!(bench.state.take_short(bench.now).is_none());
-    assert_eq!(bench.state.call(None, bench.now), 1);
+    assert!(bench.take_inline().is_none());
+    assert_eq!(bench.state.wake_runners(None, bench.now), 1);
     assert_eq!(ids(&bench.take().unwrap()), [1]);
-    bench.state.finish(small, SHORT_COST, 1);
-    let mut unknown = helped(2, Duration::ZERO);
-    assert_eq!(unknown.calls(0), 1);
-    assert!(unknown.state.take_short(unknown.now).is_none());
+    bench.state.finish(small, SMALL_COST, 1);
+    let mut unknown = inline(2, Duration::ZERO);
+    assert_eq!(unknown.wakes(0), 1);
+    assert!(unknown.take_inline().is_none());
 }
 
 #[test]
-fn with_one_core_the_network_thread_runs_all_short_jobs() {
-    let mut bench = helped(1, SHORT_COST);
-    assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (0, 0, 0));
-    assert!(bench.state.take_short(bench.now).is_some());
+fn with_one_core_a_small_models_jobs_all_run_inline() {
+    let mut bench = inline(1, SMALL_COST);
+    assert_eq!((bench.wakes(0), bench.wakes(0), bench.wakes(0)), (0, 0, 0));
+    assert!(bench.take_inline().is_some());
 }
 
 // While it runs one, what has come lies unread in its sockets, and runners have nothing to do.
 #[test]
 fn a_network_thread_takes_one_job_and_a_runner_a_batch() {
-    let mut bench = helped(2, SHORT_COST);
+    let mut bench = inline(2, SMALL_COST);
     bench.state.models[0].batch = 2;
     for _ in 0..4 {
-        let job = bench.job(SMALL);
+        let job = bench.job(TYPICAL);
         bench.state.submit(0, job, bench.now).unwrap();
     }
-    assert_eq!(ids(&bench.state.take_short(bench.now).unwrap()), [0]);
+    assert_eq!(ids(&bench.take_inline().unwrap()), [0]);
     assert_eq!(ids(&bench.take().unwrap()), [1, 2]);
 }
 
 // With as many busy runners as cores, the network thread takes its turns from them: all of them run slower.
 #[test]
-fn a_runner_too_many_leaves_short_jobs_to_a_network_thread_that_looks_for_some() {
-    let mut bench = helped(2, SHORT_COST);
+fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
+    let mut bench = inline(2, SMALL_COST);
     for _ in 0..4 {
-        bench.calls(0);
+        bench.wakes(0);
     }
-    bench.state.start_helping();
     let first = bench.take().unwrap();
     assert!(bench.take().is_none());
-    let here = bench.state.take_short(bench.now).unwrap();
-    bench.state.finish(here, SHORT_COST, 1);
+    let here = bench.take_inline().unwrap();
+    bench.state.finish(here, SMALL_COST, 1);
     assert!(bench.take().is_none(), "it looks again");
-    bench.state.stop_helping();
+    bench.state.network_found_nothing();
     let second = bench.take().unwrap();
-    for work in [first, second] {
-        bench.state.finish(work, SHORT_COST, 1);
-    }
-    bench.state.start_helping();
+    bench.state.finish(second, SMALL_COST, 1);
+    bench.wakes(0);
+    assert!(bench.take().is_none(), "it has been woken again");
     bench.state.close();
     assert!(
         bench.take().is_some(),
         "it may be gone before what waits has been run"
     );
+    bench.state.finish(first, SMALL_COST, 1);
 }
 
 // It has all cores anyway: to wake a runner would only make its client wait longer.
 #[test]
-fn a_job_that_is_alone_and_gets_all_cores_is_run_by_the_thread_that_read_it() {
+fn the_only_job_gets_all_cores_and_runs_inline() {
     let wide = |cost| {
         let mut bench = Bench::new(2, &["Wide"], 1);
-        bench.state.be_helped();
+        bench.state.enable_inline();
         bench.state.models[0].cost = cost;
         bench
     };
-    let mut bench = wide(SWIFT);
-    assert_eq!(bench.calls(0), 0);
-    let work = bench.state.take_short(bench.now).unwrap();
-    assert_eq!(bench.state.free, 0);
+    let mut bench = wide(INLINE_LIMIT_ALL_CORES);
+    assert_eq!(bench.wakes(0), 0);
+    let work = bench.take_inline().unwrap();
+    assert_eq!(bench.state.dispatcher.free(), 0);
     // Others came while it ran: there will be more.
-    assert_eq!(bench.calls(0), 0, "no core is free");
-    bench.state.finish(work, SWIFT, 1);
-    assert!(bench.state.take_short(bench.now).is_none());
-    assert_eq!(bench.state.call(None, bench.now), 1);
-    let mut slow = wide(SWIFT * 2);
-    assert_eq!(slow.calls(0), 1);
-    let mut narrow = helped(2, SWIFT);
-    assert_eq!(narrow.calls(0), 1, "it would keep others from the second core");
+    assert_eq!(bench.wakes(0), 0, "no core is free");
+    bench.state.finish(work, INLINE_LIMIT_ALL_CORES, 1);
+    assert!(bench.take_inline().is_none());
+    assert_eq!(bench.state.wake_runners(None, bench.now), 1);
+    let mut slow = wide(INLINE_LIMIT_ALL_CORES * 2);
+    assert_eq!(slow.wakes(0), 1);
+    let mut narrow = inline(2, INLINE_LIMIT_ALL_CORES);
+    assert_eq!(narrow.wakes(0), 1, "it would keep others from the second core");
 }
 
 // Otherwise a slow model would keep the thread from the connections that it looks after.
 #[test]
 fn a_slow_model_is_left_to_the_runners() {
-    let mut bench = helped(2, SHORT * 2);
-    assert_eq!((bench.calls(0), bench.calls(0), bench.calls(0)), (1, 1, 0));
-    assert!(bench.state.take_short(bench.now).is_none());
-    bench.state.answer_call();
+    let mut bench = inline(2, INLINE_LIMIT * 2);
+    assert_eq!((bench.wakes(0), bench.wakes(0), bench.wakes(0)), (1, 1, 0));
+    assert!(bench.take_inline().is_none());
+    bench.state.runner_looks();
     let first = bench.take().unwrap();
-    bench.state.answer_call();
+    bench.state.runner_looks();
     let _second = bench.take().unwrap();
-    bench.state.finish(first, SHORT * 2, 1);
+    bench.state.finish(first, INLINE_LIMIT * 2, 1);
     assert_eq!(
-        bench.state.call(Some(Thread::Runner), bench.now),
+        bench.state.wake_runners(Some(Executor::Runner), bench.now),
         0,
         "it goes on itself"
     );

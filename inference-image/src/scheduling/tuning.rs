@@ -1,25 +1,25 @@
-//! What a run of several rows costs, measured on this device; from it follows how many go into one run.
+//! Measures what a run of several rows costs on this device.
 //!
-//! Batching makes many fp32 models slower on a CPU and int8 models faster: no rule but a measurement tells. A
-//! few runs are measured before the server is ready, the others in idle moments after that, on a session of
-//! their own, so that the memory that large batches take is given back.
+//! A few runs are measured before the server is ready, the others in idle moments after that, on a separate session, so
+//! that the memory of large batches is freed.
 
 use crate::engine::{Curve, Engine, Signature};
 use crate::tensor::{DataType, Tensor};
 use std::time::{Duration, Instant};
 
-/// Measurements of each size.
+/// Measurements per batch size.
 const SAMPLES: usize = 3;
-/// Rows that a measurement runs at least, run after run; the fastest run counts.
+/// A measurement repeats the run until it has run this many rows; the fastest run counts.
 const ROWS: usize = 8;
-/// No batch is tried that would take longer, row by row: twice that long, a request that comes has one core less.
+/// No batch is tried whose rows would take longer than this one by one: a measurement, about twice as long, takes a core
+/// from requests that come meanwhile.
 const LONGEST: Duration = Duration::from_millis(125);
 /// How far outputs of a batch may differ from those of single rows, relative to the largest.
 const TOLERANCE: f32 = 1e-2;
 
 /// Makes a session to measure with.
 pub type MakeEngine = Box<dyn FnMut() -> Option<Box<dyn Engine>> + Send>;
-/// Told of a curve that is complete.
+/// Called with the complete curve.
 pub type Store = Box<dyn FnOnce(&Curve) + Send>;
 
 /// Measures a [`Curve`], a run at a time.
@@ -67,14 +67,13 @@ impl Tuner {
         })
     }
 
-    /// What is known so far.
+    /// The curve as far as it is measured.
     #[must_use]
     pub const fn curve(&self) -> &Curve {
         &self.curve
     }
 
-    /// Measures whether batches are worth anything, if that takes no longer than `budget`; where a run takes
-    /// long, this is left to idle moments.
+    /// Measures whether batches pay, if that takes no longer than `budget`; otherwise idle moments are used for it.
     pub fn quick(&mut self, budget: Duration) {
         let tried = 4.min(self.largest);
         // Two measurements of each size, and what it takes to verify.
@@ -89,7 +88,7 @@ impl Tuner {
         }
     }
 
-    /// Measures one run; `false` when there is nothing left to measure.
+    /// Takes one measurement; `false` when nothing is left to measure.
     pub fn step(&mut self) -> bool {
         if let Some(rows) = self.next()
             && self.measure(rows)
@@ -102,7 +101,7 @@ impl Tuner {
         false
     }
 
-    /// The smallest size with too few runs; none larger than one that does not pay or takes too long.
+    /// The smallest size with too few measurements; none beyond a size that does not pay or takes too long.
     fn next(&self) -> Option<usize> {
         let sizes =
             std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|&rows| rows <= self.largest);
@@ -122,7 +121,7 @@ impl Tuner {
         None
     }
 
-    /// `false` if the model cannot run a batch of that size, or runs it wrong: then it takes none at all.
+    /// `false` if the model cannot run a batch of that size, or gives wrong outputs: then it is never batched.
     fn measure(&mut self, rows: usize) -> bool {
         if rows > 1 && !self.verified {
             self.verified = self.verify();
@@ -133,8 +132,8 @@ impl Tuner {
             }
         }
         let inputs = self.inputs(0, rows);
-        // The first run of a shape plans its memory. After a pause the next runs are slow as well, which counts for
-        // less in a batch: with one run of each, batches would look better than they are.
+        // The first run of a shape plans its memory. After a pause the next runs are slow, too. That weighs less in a
+        // batch: with one run of each size, batches would look better than they are.
         if self.run(&inputs).is_none() {
             return false;
         }
@@ -235,17 +234,17 @@ fn close(a: &Tensor, b: &Tensor) -> bool {
             .all(|(a, b)| (a - b).abs() <= largest * TOLERANCE || a == b)
 }
 
-/// How long one run takes; `None` if it fails.
+/// The time of one run; `None` if it fails.
 pub fn timed(engine: &mut dyn Engine, inputs: &[Tensor]) -> Option<Duration> {
     let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
     let started = Instant::now();
     engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
 }
 
-/// Whether `wide`, which has run the inputs before, runs them in clearly less time than one core.
+/// Whether `wide`, which must have run the inputs before, takes clearly less time than one core.
 #[must_use]
 pub fn wide_pays(narrow: Duration, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
-    // Once more if it does not: something else may have come between.
+    // Two attempts: something else may have held up the first.
     let mut pays = || timed(wide, inputs).is_some_and(|wide| wide.as_secs_f64() < narrow.as_secs_f64() * 0.9);
     pays() || pays()
 }

@@ -333,7 +333,7 @@ pub(super) async fn run(
 ) -> Result<Answer, ApiError> {
     let Request { inputs, outputs, .. } = request;
     let options = RunOptions {
-        is_small: room.bytes() <= SMALL || is_one_row(&inputs, model.signature()),
+        typical_cost: room.bytes() <= SMALL || is_one_row(&inputs, model.signature()),
         ..options
     };
     let prepare = Box::new(move || {

@@ -1,0 +1,207 @@
+//! The threads that run jobs: one runner per core, and the network thread's task for inline execution. `state` and
+//! `dispatch` decide who runs what; this waits, wakes and runs.
+
+use super::dispatch::{Executor, WakeUps};
+use super::state::{State, Work};
+use super::{Job, Rejected, Tuner, batch};
+use crate::engine::Curve;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+
+/// A runner that has had nothing to do for this long measures what is not known yet.
+const IDLE_BEFORE_TUNING: Duration = Duration::from_millis(200);
+
+/// What the threads share.
+pub(super) struct Pool {
+    state: Mutex<State>,
+    /// Wakes runners: a run could start.
+    runnable: Condvar,
+    /// Wakes the network thread's task.
+    network: Notify,
+    ids: AtomicU64,
+}
+
+/// The runners. They finish what waits and end when this is dropped.
+pub(super) struct Runners {
+    pub(super) pool: Arc<Pool>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+enum Task {
+    Run(Work),
+    Tune(usize, Tuner),
+}
+
+impl Pool {
+    fn new(cores: usize) -> Self {
+        Self {
+            state: Mutex::new(State::new(cores)),
+            runnable: Condvar::new(),
+            network: Notify::new(),
+            ids: AtomicU64::new(0),
+        }
+    }
+
+    /// For a job: unique in this pool.
+    pub(super) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Takes a job and wakes who may run it.
+    pub(super) fn submit(&self, model: usize, job: Job, now: Instant) -> Result<(), Rejected> {
+        let WakeUps { network, runners } = self.state().submit(model, job, now)?;
+        if network {
+            self.network.notify_one();
+        }
+        self.wake_runners(runners);
+        Ok(())
+    }
+
+    fn wake_runners(&self, count: usize) {
+        for _ in 0..count {
+            self.runnable.notify_one();
+        }
+    }
+
+    pub(super) fn wake_all_runners(&self) {
+        self.runnable.notify_all();
+    }
+
+    /// The network thread's task: runs jobs inline, and lets the tasks of the connections go first, so that all
+    /// requests that have arrived are queued before the next run.
+    pub(super) async fn run_inline(&self) {
+        loop {
+            self.network.notified().await;
+            yield_now().await;
+            while self.run_one_inline() {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Runs one job on the network thread, if there is one for it.
+    fn run_one_inline(&self) -> bool {
+        let now = Instant::now();
+        let mut state = self.state();
+        let work = state.take(Executor::Network, now);
+        if work.is_none() {
+            state.network_found_nothing();
+        }
+        let runners = state.wake_runners(None, now);
+        drop(state);
+        self.wake_runners(runners);
+        let Some(work) = work else { return false };
+        self.run(work);
+        true
+    }
+
+    /// A runner's life.
+    fn run_tasks(&self) {
+        while let Some(task) = self.next_task() {
+            match task {
+                Task::Run(work) => self.run(work),
+                Task::Tune(model, tuner) => self.tune(model, tuner),
+            }
+        }
+    }
+
+    /// Waits for something to do; `None` when there never will be.
+    fn next_task(&self) -> Option<Task> {
+        let mut state = self.state();
+        loop {
+            let now = Instant::now();
+            state.runner_looks();
+            if state.waiting() > 0
+                && state.has_tuner()
+                && let Some((model, tuner)) = state.take_tuner(now)
+            {
+                // This runner was woken for a job that another one has to take now.
+                self.runnable.notify_one();
+                return Some(Task::Tune(model, tuner));
+            }
+            if let Some(work) = state.take(Executor::Runner, now) {
+                return Some(Task::Run(work));
+            }
+            if state.is_closed() && state.waiting() == 0 {
+                return None;
+            }
+            if !state.has_tuner() {
+                self.runnable.wait(&mut state);
+                continue;
+            }
+            let waited = self.runnable.wait_for(&mut state, IDLE_BEFORE_TUNING);
+            if waited.timed_out()
+                && let Some((model, tuner)) = state.take_tuner(Instant::now())
+            {
+                return Some(Task::Tune(model, tuner));
+            }
+        }
+    }
+
+    fn run(&self, mut work: Work) {
+        let started = Instant::now();
+        let jobs = std::mem::take(&mut work.jobs);
+        let ran = batch::run(jobs, work.engine.as_mut(), work.batch, &work.metrics);
+        let by = work.by;
+        self.release(by, |state| state.finish(work, started.elapsed(), ran));
+    }
+
+    fn tune(&self, model: usize, mut tuner: Tuner) {
+        // A model that panics when it is measured is not measured any more.
+        let step = catch_unwind(AssertUnwindSafe(|| {
+            let more = tuner.step();
+            (tuner.curve().clone(), more.then_some(tuner))
+        }));
+        let (curve, tuner) = step.unwrap_or_else(|_| (Curve::default(), None));
+        self.release(Executor::Runner, |state| state.finish_tuner(model, tuner, &curve));
+    }
+
+    /// Gives cores back, and wakes who can use them beside the caller, which looks for a job itself.
+    fn release(&self, by: Executor, give_back: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        give_back(&mut state);
+        let runners = state.wake_runners(Some(by), Instant::now());
+        drop(state);
+        self.wake_runners(runners);
+    }
+}
+
+impl Runners {
+    /// Starts one per core.
+    pub(super) fn start(cores: usize) -> std::io::Result<Self> {
+        // If a thread cannot be started, dropping this ends the others.
+        let mut runners = Self {
+            pool: Arc::new(Pool::new(cores)),
+            handles: Vec::with_capacity(cores),
+        };
+        for index in 0..cores {
+            let pool = Arc::clone(&runners.pool);
+            let runner = std::thread::Builder::new()
+                .name(format!("runner-{index}"))
+                .spawn(move || pool.run_tasks())?;
+            runners.handles.push(runner);
+        }
+        Ok(runners)
+    }
+}
+
+impl Drop for Runners {
+    fn drop(&mut self) {
+        self.pool.state().close();
+        self.pool.wake_all_runners();
+        for runner in self.handles.drain(..) {
+            // A runner catches what its jobs panic with, so there is nothing to report.
+            let _ = runner.join();
+        }
+    }
+}
