@@ -3,6 +3,7 @@
 use crate::{
     apply::Unequal,
     cache::{Children, version},
+    cluster::preflight::ClusterSupport,
     controller::{GuardedClass, backoff::Backoff, bursts::Bursts},
     crd::{AcceleratorClass, ModelService},
     events::Events,
@@ -11,7 +12,6 @@ use crate::{
     metrics::Metrics,
     plan::Brings,
     reports::Reports,
-    startup::ClusterSupport,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,

@@ -2,18 +2,18 @@
 
 use crate::{
     cli::Settings,
-    client,
+    cluster::{
+        client, default_classes,
+        leadership::{Candidate, Permission},
+        preflight::{self, ClusterSupport, LOOK_AGAIN},
+    },
     context::{Caches, Classes, ControllerContext},
-    controller::bursts::Bursts,
-    controller::{self, Scope, backoff::Backoff},
+    controller::{self, Scope, backoff::Backoff, bursts::Bursts},
     crd::AcceleratorClass,
-    defaults,
     events::Events,
     http,
-    leadership::{Candidate, Permission},
     plan::Brings,
     reports::Reports,
-    startup::{self, ClusterSupport, LOOK_AGAIN},
 };
 use anyhow::{Context as _, bail};
 use futures::{FutureExt as _, StreamExt as _, stream};
@@ -74,7 +74,7 @@ async fn stopped(mut stop: Stop) {
 }
 
 async fn work(settings: &Settings, config: Config, health: &http::Health, stop: Stop) -> anyhow::Result<()> {
-    let classes = defaults::read(settings.accelerator_classes.as_deref())?;
+    let classes = default_classes::read(settings.accelerator_classes.as_deref())?;
     // Not refused by the permission: for reads, dry runs and the lease itself.
     let plain = client::build(config.clone(), Permission::always(), health.metrics.clone())?;
     tokio::select! {
@@ -119,7 +119,7 @@ async fn work(settings: &Settings, config: Config, health: &http::Health, stop: 
 }
 
 async fn wait_for_definitions(client: &Client, namespaces: &[String]) {
-    while let Err(problem) = startup::check_definitions(client, namespaces).await {
+    while let Err(problem) = preflight::check_definitions(client, namespaces).await {
         tracing::error!("{problem}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -147,9 +147,9 @@ async fn lead(
     if let Some(problem) = support.problem() {
         tracing::error!("{problem}");
     }
-    let reads_classes = defaults::may_read(plain).await?;
+    let reads_classes = default_classes::may_read(plain).await?;
     let from_file = if reads_classes {
-        defaults::create_missing(&client, &classes).await?
+        default_classes::create_missing(&client, &classes).await?
     } else {
         tracing::info!("may not read AcceleratorClasses: taking them from the file instead");
         classes

@@ -1,9 +1,8 @@
 //! The operator's client of the API server: counts requests, refuses writes once another replica could hold the
 //! lease, and drops of answers what nobody reads.
 
-mod lean;
-
-use crate::{leadership::Permission, metrics::Metrics};
+use super::{leadership::Permission, managed_fields::Lean};
+use crate::metrics::Metrics;
 use futures::future::BoxFuture;
 use hyper::{
     Method, Request, Response,
@@ -11,7 +10,6 @@ use hyper::{
     header::{CONTENT_LENGTH, HeaderValue, USER_AGENT},
 };
 use kube::{Client, Config, client::ClientBuilder};
-use lean::Lean;
 use std::{
     sync::Arc,
     task::{Context, Poll},
