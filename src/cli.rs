@@ -1,8 +1,9 @@
 //! Command line of the operator. Every flag of the chart is one of these.
 
 use crate::{
-    crd, operator, self_test,
-    telemetry::{self, LogFormat},
+    crd, operator,
+    process::telemetry::{self, LogFormat},
+    self_test,
 };
 use clap::{Args, Parser, Subcommand};
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};

@@ -9,8 +9,8 @@ use crate::{
     events::Events,
     kept::Pod,
     lock::lock,
-    metrics::Metrics,
     plan::Brings,
+    process::metrics::Metrics,
     reports::Reports,
 };
 use k8s_openapi::api::{

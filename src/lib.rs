@@ -11,16 +11,14 @@ pub mod crd;
 pub mod events;
 #[cfg(test)]
 mod fixtures;
-pub mod http;
 pub mod kept;
 mod lock;
-pub mod metrics;
 pub mod observe;
 pub mod operator;
 pub mod plan;
 pub mod problem;
+pub mod process;
 pub mod reports;
 pub mod revision;
 pub mod self_test;
-pub mod telemetry;
 pub mod validate;

@@ -11,8 +11,8 @@ use crate::{
     controller::{self, Scope, backoff::Backoff, bursts::Bursts},
     crd::AcceleratorClass,
     events::Events,
-    http,
     plan::Brings,
+    process::health::{self, Health},
     reports::Reports,
 };
 use anyhow::{Context as _, bail};
@@ -40,9 +40,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
             settings.listen
         )
     })?;
-    let health = http::Health::default();
+    let health = Health::default();
     tracing::info!(address = %listener.local_addr()?, "serving health and metrics");
-    let server = axum::serve(listener, http::router(health.clone())).into_future();
+    let server = axum::serve(listener, health::router(health.clone())).into_future();
     let config = Config::infer()
         .await
         .context("no cluster: run in a pod, or set KUBECONFIG")?;
@@ -73,7 +73,7 @@ async fn stopped(mut stop: Stop) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn work(settings: &Settings, config: Config, health: &http::Health, stop: Stop) -> anyhow::Result<()> {
+async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) -> anyhow::Result<()> {
     let classes = default_classes::read(settings.accelerator_classes.as_deref())?;
     // Not refused by the permission: for reads, dry runs and the lease itself.
     let plain = client::build(config.clone(), Permission::always(), health.metrics.clone())?;
@@ -131,7 +131,7 @@ async fn lead(
     plain: &Client,
     client: Client,
     classes: Vec<AcceleratorClass>,
-    health: &http::Health,
+    health: &Health,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let support = Arc::new(ClusterSupport::default());

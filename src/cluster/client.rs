@@ -2,7 +2,7 @@
 //! lease, and drops of answers what nobody reads.
 
 use super::{leadership::Permission, managed_fields::Lean};
-use crate::metrics::Metrics;
+use crate::process::metrics::Metrics;
 use futures::future::BoxFuture;
 use hyper::{
     Method, Request, Response,

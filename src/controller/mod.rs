@@ -9,10 +9,10 @@ use crate::{
     assess::assess,
     context::ControllerContext,
     crd::{FIELD_MANAGER, ModelService, ModelServiceStatus, PAUSED_ANNOTATION},
-    metrics::Step,
     observe::observe,
     plan::plan,
     problem::Problem,
+    process::metrics::Step,
     validate::validate,
 };
 use kube::{

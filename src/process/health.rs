@@ -1,6 +1,6 @@
 //! Health and metrics of the operator over HTTP.
 
-use crate::metrics::Metrics;
+use super::metrics::Metrics;
 use axum::{
     Router,
     extract::State,
