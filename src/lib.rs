@@ -5,10 +5,8 @@ pub mod assess;
 pub mod cache;
 pub mod cli;
 pub mod cluster;
-pub mod context;
 pub mod controller;
 pub mod crd;
-pub mod events;
 #[cfg(test)]
 mod fixtures;
 pub mod kept;
@@ -18,7 +16,6 @@ pub mod operator;
 pub mod plan;
 pub mod problem;
 pub mod process;
-pub mod reports;
 pub mod revision;
 pub mod self_test;
 pub mod validate;

@@ -1,7 +1,7 @@
 //! Observe: gathers what the caches know of one ModelService. Reads caches only; no request, no decision.
 
 use crate::{
-    context::ControllerContext,
+    controller::context::ControllerContext,
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService, REVISION_LABEL},
     plan::{is_ours, number},
 };

@@ -7,13 +7,17 @@ use crate::{
         leadership::{Candidate, Permission},
         preflight::{self, ClusterSupport, LOOK_AGAIN},
     },
-    context::{Caches, Classes, ControllerContext},
-    controller::{self, Scope, backoff::Backoff, bursts::Bursts},
+    controller::{
+        self, Scope,
+        backoff::Backoff,
+        bursts::Bursts,
+        context::{Caches, Classes, ControllerContext},
+        events::Events,
+        reports::Reports,
+    },
     crd::AcceleratorClass,
-    events::Events,
     plan::Brings,
     process::health::{self, Health},
-    reports::Reports,
 };
 use anyhow::{Context as _, bail};
 use futures::{FutureExt as _, StreamExt as _, stream};

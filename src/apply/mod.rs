@@ -18,7 +18,7 @@ mod scale;
 
 use crate::{
     cache::Children,
-    context::ControllerContext,
+    controller::context::ControllerContext,
     crd::{APPLIED_ANNOTATION, SERVICE_LABEL},
     kept::Kept,
     lock::lock,

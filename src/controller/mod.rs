@@ -2,12 +2,15 @@
 
 pub mod backoff;
 pub mod bursts;
+pub mod context;
+pub mod events;
+pub mod reports;
 mod watches;
 
 use crate::{
     apply::{Applied, apply},
     assess::assess,
-    context::ControllerContext,
+    controller::context::ControllerContext,
     crd::{FIELD_MANAGER, ModelService, ModelServiceStatus, PAUSED_ANNOTATION},
     observe::observe,
     plan::plan,

@@ -4,7 +4,7 @@
 use super::{Guarded, ToService as _, error_policy, reconcile};
 use crate::{
     cache::{strip, told, watched},
-    context::ControllerContext,
+    controller::context::ControllerContext,
     crd::{AcceleratorClass, ModelService},
 };
 use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};

@@ -4,14 +4,12 @@ use crate::{
     apply::Unequal,
     cache::{Children, version},
     cluster::preflight::ClusterSupport,
-    controller::{GuardedClass, backoff::Backoff, bursts::Bursts},
+    controller::{GuardedClass, backoff::Backoff, bursts::Bursts, events::Events, reports::Reports},
     crd::{AcceleratorClass, ModelService},
-    events::Events,
     kept::Pod,
     lock::lock,
     plan::Brings,
     process::metrics::Metrics,
-    reports::Reports,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
