@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
+    cache::retention::Pod,
     crd::{AcceleratorClass, AcceleratorClassSpec, ModelService},
-    kept::Pod,
     observe::Observed,
     plan::{Brings, Plan, plan},
     validate::validate,

@@ -9,7 +9,6 @@ pub mod controller;
 pub mod crd;
 #[cfg(test)]
 mod fixtures;
-pub mod kept;
 mod lock;
 pub mod observe;
 pub mod operator;

@@ -14,7 +14,7 @@ use kube::{Resource, ResourceExt as _};
 use modelservice_contract::Report;
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use crate::kept::Pod;
+pub use crate::cache::retention::Pod;
 
 /// All that a reconcile of one service may know. Children are ours: their controller has the service's UID.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Operator: puts the parts together and runs them until it is told to stop.
 
 use crate::{
+    cache::{Caches, classes::Classes},
     cli::Settings,
     cluster::{
         client, default_classes,
@@ -8,11 +9,7 @@ use crate::{
         preflight::{self, ClusterSupport, LOOK_AGAIN},
     },
     controller::{
-        self, Scope,
-        backoff::Backoff,
-        bursts::Bursts,
-        context::{Caches, Classes, ControllerContext},
-        events::Events,
+        self, Scope, backoff::Backoff, bursts::Bursts, context::ControllerContext, events::Events,
         reports::Reports,
     },
     crd::AcceleratorClass,

@@ -17,10 +17,9 @@ mod make;
 mod scale;
 
 use crate::{
-    cache::Children,
+    cache::{children::Children, retention::Kept},
     controller::context::ControllerContext,
     crd::{APPLIED_ANNOTATION, SERVICE_LABEL},
-    kept::Kept,
     lock::lock,
     observe::Observed,
     plan::{Plan, is_ours, rollout::Rollout},

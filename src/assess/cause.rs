@@ -3,7 +3,7 @@
 
 use super::reason::Reason;
 use crate::{
-    kept::{ContainerStatus, Pod},
+    cache::retention::{ContainerStatus, Pod},
     observe::Observed,
     plan::Images,
 };

@@ -26,7 +26,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-pub use watches::{GuardedClass, Scope, run};
+pub use watches::{Scope, run};
 
 /// A malformed object must not stop the others, so each is parsed on its own.
 pub type Guarded = DeserializeGuard<ModelService>;
@@ -121,7 +121,7 @@ async fn write_status(
     }
     let answer = patch_status(context, &service.metadata, json!(status)).await?;
     let Some(mut answer) = answer else { return Ok(()) };
-    crate::cache::strip(&mut answer);
+    crate::cache::children::strip(&mut answer);
     context.written.put(Arc::new(answer));
     context
         .events

@@ -2,8 +2,8 @@
 //! server that cannot be asked delays nothing: its service is Ready without `status.model`.
 
 use crate::{
+    cache::retention::Pod,
     crd::{ModelService, ModelServiceStatus},
-    kept::Pod,
     lock::lock,
     observe::Observed,
 };

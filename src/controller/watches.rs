@@ -3,15 +3,17 @@
 
 use super::{Guarded, ToService as _, error_policy, reconcile};
 use crate::{
-    cache::{strip, told, watched},
+    cache::{
+        children::{strip, told, watched},
+        classes::GuardedClass,
+    },
     controller::context::ControllerContext,
-    crd::{AcceleratorClass, ModelService},
+    crd::ModelService,
 };
 use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
-    core::DeserializeGuard,
     runtime::{
         Controller, WatchStreamExt as _,
         controller::{self, Error},
@@ -42,9 +44,6 @@ impl Scope {
         }
     }
 }
-
-/// AcceleratorClasses, each parsed on its own.
-pub type GuardedClass = DeserializeGuard<AcceleratorClass>;
 
 /// Reconciles until `shutdown`; then finishes the reconciles under way. `classes` is the writer of the store in
 /// the context, or `None` where classes come from a file. `woken` are services to look at again.

@@ -3,8 +3,8 @@
 //! nor reads an object.
 
 use crate::{
+    cache::retention::Kept,
     crd::{ModelService, SERVICE_LABEL},
-    kept::Kept,
     lock::lock,
 };
 use futures::{Stream, StreamExt as _, future, stream};
@@ -268,7 +268,7 @@ pub fn version<K: kube::Resource>(object: &K) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::kept::Pod;
+    use crate::cache::retention::Pod;
     use kube::runtime::watcher::Event;
 
     fn pod(name: &str, version: u64) -> Pod {
