@@ -15,6 +15,7 @@ pub mod operator;
 pub mod plan;
 pub mod problem;
 pub mod process;
+pub mod reason;
 pub mod revision;
 pub mod self_test;
 pub mod validate;

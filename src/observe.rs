@@ -3,7 +3,7 @@
 use crate::{
     controller::context::ControllerContext,
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService, REVISION_LABEL},
-    plan::{is_ours, number},
+    revision::{is_ours, number},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -100,26 +100,4 @@ fn ours<K: Resource>(children: Vec<Arc<K>>, service: &ModelService) -> Option<Ar
     children
         .into_iter()
         .find(|child| child.meta().name == service.metadata.name && is_ours(child.as_ref(), service))
-}
-
-/// The revision that a child belongs to.
-pub fn revision_of<K: Resource>(child: &K) -> Option<&str> {
-    child.labels().get(REVISION_LABEL).map(String::as_str)
-}
-
-/// Servers that a Deployment should have.
-#[must_use]
-pub fn wanted_replicas(deployment: &Deployment) -> i32 {
-    deployment.spec.replicas.unwrap_or(1)
-}
-
-/// Whether every server that a Deployment should have is available, as of its present spec.
-#[must_use]
-pub fn is_available(deployment: &Deployment) -> bool {
-    let Some(status) = &deployment.status else {
-        return false;
-    };
-    status.observed_generation >= deployment.metadata.generation
-        && status.updated_replicas.unwrap_or(0) >= wanted_replicas(deployment)
-        && status.available_replicas.unwrap_or(0) >= wanted_replicas(deployment)
 }

@@ -3,8 +3,8 @@
 use super::{Applier, Child};
 use crate::{
     crd::{FIELD_MANAGER, ModelService},
-    plan::is_ours,
     problem::Problem,
+    revision::is_ours,
 };
 use kube::Resource;
 use serde_json::Value;

@@ -22,9 +22,9 @@ use crate::{
     crd::{APPLIED_ANNOTATION, SERVICE_LABEL},
     lock::lock,
     observe::Observed,
-    plan::{Plan, is_ours, rollout::Rollout},
+    plan::{Plan, rollout::Rollout},
     problem::Problem,
-    revision,
+    revision::{self, is_ours},
     validate::ValidatedService,
 };
 pub use difference::first_difference;

@@ -7,9 +7,10 @@
 use super::Applier;
 use crate::{
     crd::{REPLICAS_ANNOTATION, SCALE_FIELD_MANAGER},
-    observe::{Observed, revision_of, wanted_replicas},
+    observe::Observed,
     plan::{PlannedRevision, rollout::Scale},
     problem::Problem,
+    revision::{revision_of, wanted_replicas},
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;

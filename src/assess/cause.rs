@@ -1,11 +1,11 @@
 //! Cause: why the servers of a revision are not ready, from what its pods, its Deployment and the servers'
 //! last words say. Pure.
 
-use super::reason::Reason;
 use crate::{
     cache::retention::{ContainerStatus, Pod},
     observe::Observed,
-    plan::Images,
+    reason::Reason,
+    revision::Images,
 };
 use k8s_openapi::api::{
     apps::v1::Deployment,

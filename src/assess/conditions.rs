@@ -1,7 +1,6 @@
 //! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable. Pure.
 
-use super::reason::Reason;
-use crate::{apply::Applied, crd::ModelServiceStatus, observe::Observed};
+use crate::{apply::Applied, crd::ModelServiceStatus, observe::Observed, reason::Reason};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,

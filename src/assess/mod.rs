@@ -6,7 +6,6 @@
 
 pub mod cause;
 mod conditions;
-pub mod reason;
 
 use crate::{
     apply::Applied,
@@ -14,14 +13,15 @@ use crate::{
         AcceleratorStatus, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
         SERVICE_LABEL, Sharing, Signature, TensorStatus,
     },
-    observe::{Observed, is_available, revision_of, wanted_replicas},
-    plan::{Images, rollout::Rollout},
+    observe::Observed,
+    plan::rollout::Rollout,
+    reason::Reason,
+    revision::{Images, is_available, number, revision_of, wanted_replicas},
 };
 use conditions::{Verdict, conditions};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use modelservice_contract::{ModelReport, TensorSpec};
-use reason::Reason;
 use std::sync::Arc;
 
 /// Computes the whole status.
@@ -266,7 +266,7 @@ fn accelerator(
 fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
     Some(RevisionStatus {
         name: revision_of(deployment.as_ref())?.to_owned(),
-        number: crate::plan::number(deployment),
+        number: number(deployment),
         model_image: Images::of(deployment).model,
         replicas: wanted_replicas(deployment),
         // Those that are leaving are not counted: one write less for every revision that drained.

@@ -1,8 +1,8 @@
 //! Events: tells of a service's transitions, once each, after the status that they announce was written.
 
 use crate::{
-    assess::reason::Reason,
     crd::{ModelService, ModelServiceStatus},
+    reason::Reason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{

@@ -6,18 +6,18 @@ use crate::{
         CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION,
         TEMPLATE_ANNOTATION,
     },
-    observe::{Observed, revision_of},
+    observe::Observed,
+    revision::{frozen_template, number, revision_of},
     validate::ValidatedService,
 };
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
-        core::v1::{ImageVolumeSource, PodTemplateSpec},
+        core::v1::PodTemplateSpec,
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use kube::ResourceExt as _;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// The Deployment of the revision that the spec asks for.
@@ -69,71 +69,6 @@ pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deploym
     });
     annotations.extend(frozen.map(|frozen| (TEMPLATE_ANNOTATION.to_owned(), frozen)));
     deployment(service, revision, annotations, template)
-}
-
-/// The template as it was made; the live one where somebody removed or broke the annotation.
-pub(super) fn frozen_template(live: &Deployment) -> PodTemplateSpec {
-    live.annotations()
-        .get(TEMPLATE_ANNOTATION)
-        .and_then(|json| serde_json::from_str(json).ok())
-        .unwrap_or_else(|| live.spec.template.clone())
-}
-
-/// Images of a revision, read from its frozen template: the live one is not kept in memory.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Images {
-    /// Of the inference server.
-    pub(crate) runtime: String,
-    /// Of the model package.
-    pub(crate) model: Option<String>,
-}
-
-impl Images {
-    pub(crate) fn of(live: &Deployment) -> Self {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Template {
-            spec: Pod,
-        }
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Pod {
-            containers: Vec<Container>,
-            volumes: Vec<Volume>,
-        }
-        #[derive(Deserialize)]
-        struct Container {
-            image: Option<String>,
-        }
-        #[derive(Deserialize)]
-        struct Volume {
-            image: Option<ImageVolumeSource>,
-        }
-        let frozen = live.annotations().get(TEMPLATE_ANNOTATION);
-        let Template { spec } = frozen
-            .and_then(|json| serde_json::from_str(json).ok())
-            .unwrap_or_default();
-        Self {
-            runtime: spec
-                .containers
-                .into_iter()
-                .find_map(|container| container.image)
-                .unwrap_or_default(),
-            model: spec
-                .volumes
-                .into_iter()
-                .find_map(|volume| volume.image?.reference),
-        }
-    }
-}
-
-/// A revision's number; the newest has the largest.
-pub(crate) fn number(deployment: &Deployment) -> i64 {
-    deployment
-        .annotations()
-        .get(REVISION_NUMBER_ANNOTATION)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
 }
 
 fn deployment(

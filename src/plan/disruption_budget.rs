@@ -2,7 +2,8 @@
 
 use super::{meta, rollout::Rollout};
 use crate::{
-    observe::{Observed, wanted_replicas},
+    observe::Observed,
+    revision::wanted_replicas,
     validate::{Size, ValidatedService},
 };
 use k8s_openapi::{

@@ -10,11 +10,10 @@ mod server_config;
 mod template;
 mod volumes;
 
-pub(crate) use deployment::{Images, number};
-
 use crate::{
-    crd::{ModelService, RUNTIME_VERSION_ANNOTATION},
-    observe::{Observed, revision_of, wanted_replicas},
+    crd::RUNTIME_VERSION_ANNOTATION,
+    observe::Observed,
+    revision::{frozen_template, revision_of, wanted_replicas},
     validate::ValidatedService,
 };
 use k8s_openapi::api::{
@@ -121,7 +120,7 @@ fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deploy
 /// What a new revision would run with, where that differs from the frozen template.
 fn runtime_update(service: &ValidatedService, observed: &Observed, brings: &Brings) -> Option<String> {
     let live = observed.deployment(&service.revision)?;
-    let frozen = deployment::frozen_template(live);
+    let frozen = frozen_template(live);
     let mut fresh = template::template(service, service.class.as_deref()?, brings);
     template::keep_startup_deadline(&mut fresh, &frozen);
     if fresh == frozen {
@@ -144,18 +143,6 @@ fn runtime_update(service: &ValidatedService, observed: &Observed, brings: &Brin
         "{what}; set spec.adoptRuntime to \"{}\" to move to it",
         brings.runtime_version
     ))
-}
-
-/// Whether a child belongs to this very object, not to a namesake that was deleted.
-#[must_use]
-pub fn is_ours<K: kube::Resource>(child: &K, service: &ModelService) -> bool {
-    let uid = service.metadata.uid.as_deref();
-    child
-        .meta()
-        .owner_references
-        .iter()
-        .flatten()
-        .any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 
 use crate::{
     crd::{RolloutStrategy, SWITCHED_ANNOTATION},
-    observe::{Observed, is_available, revision_of, wanted_replicas},
+    observe::Observed,
+    revision::{is_available, revision_of, wanted_replicas},
     validate::Size,
 };
 use jiff::{SignedDuration, Timestamp};

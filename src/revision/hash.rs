@@ -1,4 +1,4 @@
-//! Revision: the fields of a spec that make one, and the hash that names it. Pure.
+//! The fields of a spec that make a revision, and the hash that names it. Pure.
 
 use crate::crd::{Model, ModelServiceSpec, PodSettings, Resources, ServerSettings};
 use serde::Serialize;

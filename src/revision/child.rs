@@ -1,0 +1,21 @@
+//! Whose a child is, and of which revision. Pure.
+
+use crate::crd::{ModelService, REVISION_LABEL};
+use kube::{Resource, ResourceExt as _};
+
+/// Whether a child belongs to this very object, not to a namesake that was deleted.
+#[must_use]
+pub fn is_ours<K: Resource>(child: &K, service: &ModelService) -> bool {
+    let uid = service.metadata.uid.as_deref();
+    child
+        .meta()
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+}
+
+/// The revision that a child belongs to.
+pub fn revision_of<K: Resource>(child: &K) -> Option<&str> {
+    child.labels().get(REVISION_LABEL).map(String::as_str)
+}

@@ -1,0 +1,32 @@
+//! What a revision's Deployment says of it: its number, its size, whether it is available. Pure.
+
+use crate::crd::REVISION_NUMBER_ANNOTATION;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt as _;
+
+/// A revision's number; the newest has the largest.
+#[must_use]
+pub fn number(deployment: &Deployment) -> i64 {
+    deployment
+        .annotations()
+        .get(REVISION_NUMBER_ANNOTATION)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Servers that a Deployment should have.
+#[must_use]
+pub fn wanted_replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.replicas.unwrap_or(1)
+}
+
+/// Whether every server that a Deployment should have is available, as of its present spec.
+#[must_use]
+pub fn is_available(deployment: &Deployment) -> bool {
+    let Some(status) = &deployment.status else {
+        return false;
+    };
+    status.observed_generation >= deployment.metadata.generation
+        && status.updated_replicas.unwrap_or(0) >= wanted_replicas(deployment)
+        && status.available_replicas.unwrap_or(0) >= wanted_replicas(deployment)
+}

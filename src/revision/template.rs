@@ -1,0 +1,68 @@
+//! The pod template that a revision was made with, frozen in an annotation of its Deployment. Pure.
+
+use crate::crd::TEMPLATE_ANNOTATION;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ImageVolumeSource, PodTemplateSpec},
+};
+use kube::ResourceExt as _;
+use serde::Deserialize;
+
+/// The template as it was made; the live one where somebody removed or broke the annotation.
+#[must_use]
+pub fn frozen_template(live: &Deployment) -> PodTemplateSpec {
+    live.annotations()
+        .get(TEMPLATE_ANNOTATION)
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_else(|| live.spec.template.clone())
+}
+
+/// Images of a revision, read from its frozen template: the live one is not kept in memory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Images {
+    /// Of the inference server.
+    pub runtime: String,
+    /// Of the model package.
+    pub model: Option<String>,
+}
+
+impl Images {
+    /// Of the revision of this Deployment.
+    #[must_use]
+    pub fn of(live: &Deployment) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Template {
+            spec: Pod,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Pod {
+            containers: Vec<Container>,
+            volumes: Vec<Volume>,
+        }
+        #[derive(Deserialize)]
+        struct Container {
+            image: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Volume {
+            image: Option<ImageVolumeSource>,
+        }
+        let frozen = live.annotations().get(TEMPLATE_ANNOTATION);
+        let Template { spec } = frozen
+            .and_then(|json| serde_json::from_str(json).ok())
+            .unwrap_or_default();
+        Self {
+            runtime: spec
+                .containers
+                .into_iter()
+                .find_map(|container| container.image)
+                .unwrap_or_default(),
+            model: spec
+                .volumes
+                .into_iter()
+                .find_map(|volume| volume.image?.reference),
+        }
+    }
+}
