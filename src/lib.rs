@@ -13,7 +13,6 @@ mod lock;
 pub mod observe;
 pub mod operator;
 pub mod plan;
-pub mod problem;
 pub mod process;
 pub mod reason;
 pub mod revision;

@@ -1,10 +1,34 @@
-//! Reason: the closed set of reasons that conditions and events carry. Data only.
+//! Reason: the closed set of reasons that conditions, events and metrics carry, and the problems of a reconcile.
+//! Data only; nothing here refers to another module.
 
+use kube::core::Status;
 use modelservice_contract::ExitReason;
 
-/// Why a condition is as it is. Documented one by one in docs/troubleshooting.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
+/// Declares the reasons once: the enum, the list of all of them, and their names.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Why a condition is as it is. Each has a row in docs/troubleshooting.md.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name, as conditions carry it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// Requests are answered by what the spec says.
     Serving,
     /// On the way there.
@@ -37,6 +61,18 @@ pub enum Reason {
     PodsForbidden,
     /// The spec cannot be met as it is.
     InvalidSpec,
+    /// This cluster lacks what every model service needs.
+    UnsupportedCluster,
+    /// `spec.accelerators` names a class that does not exist.
+    AcceleratorClassNotFound,
+    /// Somebody else's object has the name that a child needs.
+    NameConflict,
+    /// A child of a deleted service of the same name is still there.
+    WaitingForDeletion,
+    /// The operator lacks a right.
+    Forbidden,
+    /// The API server did not do what it was asked.
+    ApiError,
     /// Nothing went wrong that can be seen, but too much time has passed.
     ProgressDeadlineExceeded,
     /// A newer operator brings another runtime.
@@ -44,53 +80,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 18] = [
-        Self::Serving,
-        Self::Progressing,
-        Self::Suspended,
-        Self::ScaledToZero,
-        Self::ModelFetchFailed,
-        Self::ModelDigestMismatch,
-        Self::ModelInvalid,
-        Self::AcceleratorUnavailable,
-        Self::ExecutionProviderFallback,
-        Self::Unschedulable,
-        Self::ImagePullFailed,
-        Self::OutOfMemory,
-        Self::CrashLooping,
-        Self::QuotaExceeded,
-        Self::PodsForbidden,
-        Self::InvalidSpec,
-        Self::ProgressDeadlineExceeded,
-        Self::RuntimeUpdate,
-    ];
-
-    /// As it is written in a condition.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Serving => "Serving",
-            Self::Progressing => "Progressing",
-            Self::Suspended => "Suspended",
-            Self::ScaledToZero => "ScaledToZero",
-            Self::ModelFetchFailed => "ModelFetchFailed",
-            Self::ModelDigestMismatch => "ModelDigestMismatch",
-            Self::ModelInvalid => "ModelInvalid",
-            Self::AcceleratorUnavailable => "AcceleratorUnavailable",
-            Self::ExecutionProviderFallback => "ExecutionProviderFallback",
-            Self::Unschedulable => "Unschedulable",
-            Self::ImagePullFailed => "ImagePullFailed",
-            Self::OutOfMemory => "OutOfMemory",
-            Self::CrashLooping => "CrashLooping",
-            Self::QuotaExceeded => "QuotaExceeded",
-            Self::PodsForbidden => "PodsForbidden",
-            Self::InvalidSpec => "InvalidSpec",
-            Self::ProgressDeadlineExceeded => "ProgressDeadlineExceeded",
-            Self::RuntimeUpdate => "RuntimeUpdate",
-        }
-    }
-
     /// What an exit of the server means for the service.
     #[must_use]
     pub const fn of_exit(exit: ExitReason) -> Self {
@@ -103,4 +92,136 @@ impl Reason {
             ExitReason::RuntimeUnavailable | ExitReason::SystemError => Self::CrashLooping,
         }
     }
+}
+
+/// What stands between a service and its children. Each variant has a condition reason of its own and a
+/// message that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The spec contradicts itself, or the API server refuses what follows from it.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// This cluster lacks what every model service needs.
+    #[error("{0}")]
+    UnsupportedCluster(String),
+    /// `spec.accelerators` names a class that does not exist.
+    #[error(
+        "there is no AcceleratorClass \"{0}\"; `kubectl get acceleratorclasses` lists those that exist: create it or name another in spec.accelerators"
+    )]
+    AcceleratorClassNotFound(String),
+    /// An object that we did not make has the name that a child needs.
+    #[error(
+        "{kind} \"{name}\" exists already and belongs to {owner}; it was left as it is: delete or rename it, or give this ModelService another name"
+    )]
+    NameConflict {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// A child of a deleted service of the same name is still there.
+    #[error(
+        "{kind} \"{name}\" belongs to a deleted ModelService of the same name; waiting until the garbage collector has removed it"
+    )]
+    WaitingForDeletion {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// A quota of the namespace does not allow it.
+    #[error("{0}; raise the quota or lower what the service asks for")]
+    QuotaExceeded(String),
+    /// The operator lacks a right.
+    #[error("the operator may not {verb} {kind}: {message}; grant the verb (see the chart's ClusterRole)")]
+    Forbidden {
+        /// Verb of the request.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// The API server did not do what it was asked; it is tried again.
+    #[error("could not {verb} {kind}: {message}; trying again")]
+    Api {
+        /// Verb of the request.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: String,
+        /// What was answered.
+        message: String,
+    },
+}
+
+impl Problem {
+    /// The reason in conditions and events, and the label of the metric.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::InvalidSpec(_) => Reason::InvalidSpec,
+            Self::UnsupportedCluster(_) => Reason::UnsupportedCluster,
+            Self::AcceleratorClassNotFound(_) => Reason::AcceleratorClassNotFound,
+            Self::NameConflict { .. } => Reason::NameConflict,
+            Self::WaitingForDeletion { .. } => Reason::WaitingForDeletion,
+            Self::QuotaExceeded(_) => Reason::QuotaExceeded,
+            Self::Forbidden { .. } => Reason::Forbidden,
+            Self::Api { .. } => Reason::ApiError,
+        }
+    }
+
+    /// Whether it ends by itself: then the service is reconciling, not stalled.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::WaitingForDeletion { .. } | Self::Api { .. })
+    }
+
+    /// Whether nothing but a change of an object that is watched can help: then nothing is tried again.
+    #[must_use]
+    pub const fn waits_for_a_change(&self) -> bool {
+        matches!(self, Self::InvalidSpec(_) | Self::AcceleratorClassNotFound(_))
+    }
+
+    /// Reads what the API server answered to a request.
+    #[must_use]
+    pub fn of_request(verb: &'static str, kind: &str, error: &kube::Error) -> Self {
+        let kube::Error::Api(status) = error else {
+            return Self::Api {
+                verb,
+                kind: kind.to_owned(),
+                message: error.to_string(),
+            };
+        };
+        match status.code {
+            422 => Self::InvalidSpec(format!("the API server refuses the {kind}: {}", status.message)),
+            403 if is_missing_right(status) => Self::Forbidden {
+                verb,
+                kind: kind.to_owned(),
+                message: status.message.clone(),
+            },
+            403 if status.message.contains("exceeded quota") => Self::QuotaExceeded(status.message.clone()),
+            // A namespace that is going takes its services with it.
+            403 if status.message.contains("being terminated") => Self::Api {
+                verb,
+                kind: kind.to_owned(),
+                message: status.message.clone(),
+            },
+            403 => Self::InvalidSpec(format!(
+                "the cluster's policies refuse the {kind}: {}",
+                status.message
+            )),
+            _ => Self::Api {
+                verb,
+                kind: kind.to_owned(),
+                message: status.message.clone(),
+            },
+        }
+    }
+}
+
+/// RBAC's refusals name the user and the verb; admission's do not.
+fn is_missing_right(status: &Status) -> bool {
+    status.message.contains(" cannot ") && status.message.contains("User \"")
 }

@@ -4,7 +4,7 @@ use crate::{
     crd::{AcceleratorClass, Autoscaling, ModelService, ModelServiceSpec},
     observe::Observed,
     plan::rollout::Scale,
-    problem::Problem,
+    reason::Problem,
     revision,
 };
 use kube::ResourceExt as _;

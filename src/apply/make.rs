@@ -3,7 +3,7 @@
 use super::{Applier, Child};
 use crate::{
     crd::{FIELD_MANAGER, ModelService},
-    problem::Problem,
+    reason::Problem,
     revision::is_ours,
 };
 use kube::Resource;

@@ -23,7 +23,7 @@ use crate::{
     lock::lock,
     observe::Observed,
     plan::{Plan, rollout::Rollout},
-    problem::Problem,
+    reason::Problem,
     revision::{self, is_ours},
     validate::ValidatedService,
 };

@@ -9,7 +9,7 @@ use crate::{
     crd::{REPLICAS_ANNOTATION, SCALE_FIELD_MANAGER},
     observe::Observed,
     plan::{PlannedRevision, rollout::Scale},
-    problem::Problem,
+    reason::Problem,
     revision::{revision_of, wanted_replicas},
 };
 use k8s_openapi::api::apps::v1::Deployment;

@@ -16,7 +16,7 @@ pub(super) enum Verdict {
     /// Something is in the way.
     Failed {
         /// What.
-        reason: &'static str,
+        reason: Reason,
         /// The same for a person.
         message: String,
         /// Whether only a change by somebody can help.
@@ -32,7 +32,7 @@ pub(super) fn conditions(
     verdict: Verdict,
     available: i32,
 ) -> Vec<Condition> {
-    let make = |type_: &str, status: bool, reason: &str, message: String| {
+    let make = |type_: &str, status: bool, reason: Reason, message: String| {
         let status = if status { "True" } else { "False" };
         let since = previous
             .conditions
@@ -44,15 +44,15 @@ pub(super) fn conditions(
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             message,
             observed_generation: observed.service.metadata.generation,
             last_transition_time: since,
         }
     };
     let (ready, reason, message, stalled) = match verdict {
-        Verdict::Ready(reason, message) => (true, reason.as_str(), message, false),
-        Verdict::Progressing(message) => (false, Reason::Progressing.as_str(), message, false),
+        Verdict::Ready(reason, message) => (true, reason, message, false),
+        Verdict::Progressing(message) => (false, Reason::Progressing, message, false),
         Verdict::Failed {
             reason,
             message,
@@ -64,7 +64,7 @@ pub(super) fn conditions(
         make(
             "Available",
             true,
-            Reason::Serving.as_str(),
+            Reason::Serving,
             "requests are answered".to_owned(),
         )
     } else if ready {
@@ -85,7 +85,7 @@ pub(super) fn conditions(
         all.push(make(
             "RuntimeUpdateAvailable",
             true,
-            Reason::RuntimeUpdate.as_str(),
+            Reason::RuntimeUpdate,
             update.clone(),
         ));
     }

@@ -136,7 +136,7 @@ fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdi
     };
     match cause::find(observed, &rollout.target, target, is_exclusive(observed, target)) {
         Some(cause) => Verdict::Failed {
-            reason: cause.reason.as_str(),
+            reason: cause.reason,
             message: format!("revision {}: {}{kept}", rollout.target, cause.message),
             stalled: cause.stalled,
         },

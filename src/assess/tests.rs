@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{fixtures::observed, problem::Problem};
+use crate::{fixtures::observed, reason::Problem};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
@@ -287,27 +287,4 @@ fn what_a_server_reported_stays_with_its_revision() {
         (second.model, second.accelerator),
         (first.model, first.accelerator)
     );
-}
-
-/// Otherwise a reason could be written that the documentation does not know.
-#[test]
-fn every_reason_is_documented() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
-    let text = std::fs::read_to_string(path).unwrap();
-    let problems = [
-        "InvalidSpec",
-        "UnsupportedCluster",
-        "AcceleratorClassNotFound",
-        "NameConflict",
-        "WaitingForDeletion",
-        "QuotaExceeded",
-        "Forbidden",
-        "ApiError",
-    ];
-    for reason in Reason::ALL.map(Reason::as_str).into_iter().chain(problems) {
-        assert!(
-            text.contains(&format!("`{reason}`")),
-            "{reason} is missing in docs/troubleshooting.md"
-        );
-    }
 }

@@ -14,8 +14,8 @@ use crate::{
     crd::{FIELD_MANAGER, ModelService, ModelServiceStatus, PAUSED_ANNOTATION},
     observe::observe,
     plan::plan,
-    problem::Problem,
     process::metrics::Step,
+    reason::{Problem, Reason},
     validate::validate,
 };
 use kube::{
@@ -54,7 +54,7 @@ pub async fn reconcile(
     let service = match &object.0 {
         Ok(service) => context.written.newest(Arc::new(service.clone())),
         Err(invalid) => {
-            pass.failed("InvalidSpec");
+            pass.failed(Reason::InvalidSpec);
             return tell_invalid(&context, invalid).await;
         }
     };
@@ -82,7 +82,7 @@ pub async fn reconcile(
         .await?;
     if let Some(problem) = &applied.problem {
         pass.failed(problem.reason());
-        tracing::warn!(reason = problem.reason(), %problem, "the service cannot be as its spec says");
+        tracing::warn!(reason = problem.reason().as_str(), %problem, "the service cannot be as its spec says");
     }
     Ok(next(&context, &reference, &applied))
 }
@@ -173,7 +173,7 @@ async fn tell_invalid(
         json!({
             "type": type_,
             "status": status,
-            "reason": problem.reason(),
+            "reason": problem.reason().as_str(),
             "message": problem.to_string(),
             "observedGeneration": invalid.metadata.generation,
             // Fixed, so that writing it again changes nothing.

@@ -1,6 +1,6 @@
 //! Metrics of the operator. Names are fixed and documented in docs/metrics.md; no label holds an object's name.
 
-use crate::{crd::ModelService, lock::lock};
+use crate::{crd::ModelService, lock::lock, reason::Reason};
 use kube::runtime::reflector::ObjectRef;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -198,8 +198,8 @@ pub struct Pass<'a> {
 
 impl Pass<'_> {
     /// It did not reach what the spec asks for.
-    pub fn failed(&mut self, reason: &'static str) {
-        self.outcome = reason;
+    pub fn failed(&mut self, reason: Reason) {
+        self.outcome = reason.as_str();
     }
 
     /// Times a pure step.
