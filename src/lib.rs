@@ -9,7 +9,6 @@ pub mod controller;
 pub mod crd;
 #[cfg(test)]
 mod fixtures;
-mod lock;
 pub mod observe;
 pub mod operator;
 pub mod plan;

@@ -20,7 +20,6 @@ use crate::{
     cache::{children::Children, retention::Kept},
     controller::context::ControllerContext,
     crd::{APPLIED_ANNOTATION, SERVICE_LABEL},
-    lock::lock,
     observe::Observed,
     plan::{Plan, rollout::Rollout},
     reason::Problem,
@@ -36,13 +35,10 @@ use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
 /// What the cluster is like after apply: all that a status may be computed from.
 #[derive(Clone, Debug, Default)]
@@ -256,7 +252,7 @@ impl Applier<'_> {
             cache.settle(live, hash);
             return Ok(false);
         }
-        let unequal = lock(&self.context.unequal);
+        let unequal = self.context.unequal.lock();
         let known = live.meta().uid.as_ref().and_then(|uid| unequal.get(uid));
         if known.is_some_and(|(wanted, became)| wanted == hash && *became == revision::hash(&value["spec"])) {
             return Ok(false);
@@ -275,7 +271,7 @@ impl Applier<'_> {
     ) -> Result<(), Problem> {
         let value = to_value("encode", &K::kind(&()), answer)?;
         let uid = answer.uid().unwrap_or_default();
-        let mut unequal = lock(&self.context.unequal);
+        let mut unequal = self.context.unequal.lock();
         match first_difference(wanted, &value) {
             Some(path) => {
                 tracing::warn!(kind = %K::kind(&()), name = %answer.name_any(), path, "the API server changed an applied field");

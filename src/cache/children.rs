@@ -5,19 +5,19 @@
 use crate::{
     cache::retention::Kept,
     crd::{ModelService, SERVICE_LABEL},
-    lock::lock,
 };
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
 };
+use parking_lot::Mutex;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     collections::{HashMap, HashSet, hash_map::DefaultHasher},
     fmt::Debug,
     hash::{Hash as _, Hasher as _},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 use tokio::sync::watch;
 
@@ -59,7 +59,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
     #[must_use]
     pub fn of(&self, namespace: &str, service: &str) -> Vec<Arc<K>> {
         let key = (namespace.to_owned(), service.to_owned());
-        let groups = lock(&self.groups);
+        let groups = self.groups.lock();
         groups
             .get(&key)
             .map(|group| group.iter().map(|entry| entry.object.clone()).collect())
@@ -71,7 +71,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
         let (key, entry) = (key(&object), Entry::new(object));
         let object = entry.object.clone();
         if let Some(key) = key {
-            insert(lock(&self.groups).entry(key).or_default(), entry);
+            insert(self.groups.lock().entry(key).or_default(), entry);
         }
         object
     }
@@ -80,7 +80,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
     #[must_use]
     pub fn is_settled(&self, object: &K, wanted: &str) -> bool {
         let Some(key) = key(object) else { return false };
-        let groups = lock(&self.groups);
+        let groups = self.groups.lock();
         let known = groups
             .get(&key)
             .into_iter()
@@ -92,7 +92,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
     /// Remembers that this version of an object has all that is wanted, and drops what was needed to see that.
     pub fn settle(&self, object: &K, wanted: &str) {
         let Some(key) = key(object) else { return };
-        let mut groups = lock(&self.groups);
+        let mut groups = self.groups.lock();
         if let Some(entry) = groups
             .get_mut(&key)
             .into_iter()
@@ -109,7 +109,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
     /// Forgets an object that was deleted.
     pub fn forget(&self, object: &K) {
         if let Some(key) = key(object) {
-            remove(&mut lock(&self.groups), &key, object);
+            remove(&mut self.groups.lock(), &key, object);
         }
     }
 
@@ -122,10 +122,11 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
     /// Takes in a watch event and names the services to which it means something.
     fn take(&self, event: watcher::Event<K>) -> Vec<Key> {
         match event {
-            watcher::Event::Init => lock(&self.listing).clear(),
+            watcher::Event::Init => self.listing.lock().clear(),
             watcher::Event::InitApply(object) => {
                 if let Some(key) = key(&object) {
-                    lock(&self.listing)
+                    self.listing
+                        .lock()
                         .entry(key)
                         .or_default()
                         .push(Entry::new(object));
@@ -137,7 +138,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
                     return Vec::new();
                 };
                 let changed = insert(
-                    lock(&self.groups).entry(key.clone()).or_default(),
+                    self.groups.lock().entry(key.clone()).or_default(),
                     Entry::new(object),
                 );
                 return changed.then_some(key).into_iter().collect();
@@ -146,7 +147,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
                 let Some(key) = key(&object) else {
                     return Vec::new();
                 };
-                remove(&mut lock(&self.groups), &key, &object);
+                remove(&mut self.groups.lock(), &key, &object);
                 return vec![key];
             }
         }
@@ -155,8 +156,8 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
 
     /// Puts a complete list in the place of what was there.
     fn replace(&self) -> Vec<Key> {
-        let listed = std::mem::take(&mut *lock(&self.listing));
-        let mut groups = lock(&self.groups);
+        let listed = std::mem::take(&mut *self.listing.lock());
+        let mut groups = self.groups.lock();
         let touched: HashSet<Key> = groups.keys().chain(listed.keys()).cloned().collect();
         *groups = listed;
         drop(groups);

@@ -1,12 +1,10 @@
 //! Services as our own status writes left them.
 
 use super::children::version;
-use crate::{crd::ModelService, lock::lock};
+use crate::crd::ModelService;
 use kube::ResourceExt as _;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 
 /// Services as our status writes left them, until the watch has caught up: a reconcile that runs in between
 /// must not write the same status again.
@@ -16,13 +14,13 @@ pub struct Written(Mutex<HashMap<String, Arc<ModelService>>>);
 impl Written {
     /// Remembers the answer of a status write.
     pub fn put(&self, service: Arc<ModelService>) {
-        self.lock().insert(service.uid().unwrap_or_default(), service);
+        self.0.lock().insert(service.uid().unwrap_or_default(), service);
     }
 
     /// The newer of what the watch has and what was answered.
     #[must_use]
     pub fn newest(&self, cached: Arc<ModelService>) -> Arc<ModelService> {
-        let mut written = self.lock();
+        let mut written = self.0.lock();
         let uid = cached.uid().unwrap_or_default();
         match written.get(&uid) {
             Some(answer) if version(answer.as_ref()) > version(cached.as_ref()) => answer.clone(),
@@ -36,11 +34,8 @@ impl Written {
 
     /// Forgets a service that was deleted.
     pub fn forget(&self, service: &ModelService) {
-        self.lock()
+        self.0
+            .lock()
             .remove(service.metadata.uid.as_deref().unwrap_or_default());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<ModelService>>> {
-        lock(&self.0)
     }
 }

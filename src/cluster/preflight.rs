@@ -1,14 +1,15 @@
 //! Start-up: is this a cluster that can serve models? Asked once, and again while the answer is no.
 
-use crate::{crd::ModelService, lock::lock};
+use crate::crd::ModelService;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client,
     api::{ListParams, PostParams},
     core::PartialObjectMeta,
 };
+use parking_lot::Mutex;
 use serde_json::json;
-use std::{sync::Mutex, time::Duration};
+use std::time::Duration;
 
 /// Between two looks at a cluster that cannot serve models, or does not have the CRDs.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -21,7 +22,7 @@ impl ClusterSupport {
     /// What is missing and what to do.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        lock(&self.0).clone()
+        self.0.lock().clone()
     }
 
     /// Asks the cluster; whether the answer differs from the last one.
@@ -30,7 +31,7 @@ impl ClusterSupport {
     /// When the API server cannot be asked.
     pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<bool> {
         let problem = problem(client, namespace).await?;
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         let changed = *known != problem;
         *known = problem;
         Ok(changed)

@@ -1,12 +1,9 @@
 //! Back-off: how long a service that fails waits, exponentially and with jitter, per object.
 
-use crate::{crd::ModelService, lock::lock};
+use crate::crd::ModelService;
 use kube::runtime::reflector::ObjectRef;
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, time::Duration};
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(120);
@@ -18,7 +15,7 @@ pub struct Backoff(Mutex<HashMap<ObjectRef<ModelService>, u32>>);
 impl Backoff {
     /// Counts a failure; how long to wait.
     pub fn next(&self, service: &ObjectRef<ModelService>) -> Duration {
-        let mut failures = self.lock();
+        let mut failures = self.0.lock();
         let count = failures.entry(service.clone()).or_default();
         let wait = FIRST.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST);
         *count = count.saturating_add(1);
@@ -28,11 +25,7 @@ impl Backoff {
 
     /// Forgets a service's failures: it works, or is gone.
     pub fn reset(&self, service: &ObjectRef<ModelService>) {
-        self.lock().remove(service);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef<ModelService>, u32>> {
-        lock(&self.0)
+        self.0.lock().remove(service);
     }
 }
 

@@ -4,7 +4,6 @@
 use crate::{
     cache::retention::Pod,
     crd::{ModelService, ModelServiceStatus},
-    lock::lock,
     observe::Observed,
 };
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -12,10 +11,11 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use modelservice_contract::{MANAGEMENT_PORT, REPORT_PATH, Report};
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -57,7 +57,8 @@ impl Reports {
     /// Reports of a service's revisions.
     #[must_use]
     pub fn of(&self, service: &ModelService) -> ByRevision {
-        lock(&self.known)
+        self.known
+            .lock()
             .get(service.metadata.uid.as_deref().unwrap_or_default())
             .cloned()
             .unwrap_or_default()
@@ -75,14 +76,14 @@ impl Reports {
             .as_ref()
             .is_some_and(|model| model.revision == revision)
         {
-            lock(&self.known).remove(&uid);
+            self.known.lock().remove(&uid);
             return;
         }
         let Some(pod) = observed.pods_of(revision).find(|pod| pod.is_ready()) else {
             return;
         };
         let Some(address) = address(pod) else { return };
-        if !lock(&self.asked).insert(pod.uid().unwrap_or_default()) {
+        if !self.asked.lock().insert(pod.uid().unwrap_or_default()) {
             return;
         }
         let (known, permits, wake) = (self.known.clone(), self.permits.clone(), self.wake.clone());
@@ -98,7 +99,8 @@ impl Reports {
                 };
                 match tokio::time::timeout(TIMEOUT, fetch(address)).await {
                     Ok(Ok(report)) => {
-                        lock(&known)
+                        known
+                            .lock()
                             .entry(uid)
                             .or_default()
                             .insert(revision, Arc::new(report));

@@ -1,7 +1,8 @@
 //! Metrics of the operator. Names are fixed and documented in docs/metrics.md; no label holds an object's name.
 
-use crate::{crd::ModelService, lock::lock, reason::Reason};
+use crate::{crd::ModelService, reason::Reason};
 use kube::runtime::reflector::ObjectRef;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -12,12 +13,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use std::{
-    collections::HashMap,
-    future::Future,
-    sync::{Mutex, MutexGuard},
-    time::Instant,
-};
+use std::{collections::HashMap, future::Future, time::Instant};
 
 /// A step of a reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -144,21 +140,21 @@ impl Metrics {
 
     /// Something concerning a service changed.
     pub fn triggered(&self, service: &ObjectRef<ModelService>) {
-        let mut since = self.since();
+        let mut since = self.since.lock();
         since.entry(service.clone()).or_insert_with(Instant::now);
         self.queued.set(i64::try_from(since.len()).unwrap_or(i64::MAX));
     }
 
     /// A service that is gone waits for nothing.
     pub fn forget(&self, service: &ObjectRef<ModelService>) {
-        let mut since = self.since();
+        let mut since = self.since.lock();
         since.remove(service);
         self.queued.set(i64::try_from(since.len()).unwrap_or(i64::MAX));
     }
 
     /// A reconcile starts; it is counted when the answer is dropped.
     pub fn reconcile_started(&self, service: &ObjectRef<ModelService>) -> Pass<'_> {
-        let mut since = self.since();
+        let mut since = self.since.lock();
         if let Some(at) = since.remove(service) {
             self.waited.observe(at.elapsed().as_secs_f64());
         }
@@ -183,10 +179,6 @@ impl Metrics {
     /// Whether this replica may write.
     pub fn set_leading(&self, leading: bool) {
         self.leading.set(i64::from(leading));
-    }
-
-    fn since(&self) -> MutexGuard<'_, HashMap<ObjectRef<ModelService>, Instant>> {
-        lock(&self.since)
     }
 }
 
