@@ -1,11 +1,11 @@
-//! Words to write unit tests with.
+//! Fixtures: services, plans and pods for unit tests.
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    cache::retention::Pod,
+    cache::pod::Pod,
     crd::{AcceleratorClass, AcceleratorClassSpec, ModelService},
     observe::Observed,
-    plan::{Brings, Plan, plan},
+    plan::{DefaultRuntime, Plan, plan},
     validate::validate,
 };
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
@@ -13,11 +13,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// What the fixtures' operator brings.
-pub(crate) fn brings() -> Brings {
-    Brings {
-        runtime_image: "runtime.example/server:1".into(),
-        runtime_version: "9.9.9".into(),
+/// What the fixtures' new revisions run.
+pub(crate) fn runtime() -> DefaultRuntime {
+    DefaultRuntime {
+        image: "runtime.example/server:1".into(),
+        version: "9.9.9".into(),
     }
 }
 
@@ -53,11 +53,10 @@ pub(crate) fn observed(spec: Value) -> Observed {
 
 impl Observed {
     pub(crate) fn planned(&self) -> Plan {
-        plan(&validate(self).unwrap(), self, &brings())
+        plan(&validate(self).unwrap(), self, &runtime())
     }
 
-    /// The Deployment of a revision that was planned, as it is in the cluster with `replicas` servers of which
-    /// `available` are.
+    /// With the Deployment of this plan in the cluster: `replicas` servers, `available` of them available.
     pub(crate) fn running(mut self, plan: &Plan, replicas: i32, available: i32) -> Self {
         let mut deployment: Deployment = plan.revisions[0].deployment.clone();
         deployment.metadata.generation = Some(1);
@@ -69,14 +68,14 @@ impl Observed {
         self
     }
 
-    /// Traffic goes to the revision of this plan.
+    /// With traffic to the revision of this plan.
     pub(crate) fn routed(mut self, plan: &Plan) -> Self {
         let endpoint: Service = plan.endpoint.clone();
         self.endpoint = Some(Arc::new(endpoint));
         self
     }
 
-    /// A pod of this plan's revision.
+    /// With a pod of this plan's revision.
     pub(crate) fn pod(mut self, plan: &Plan, status: Value) -> Self {
         let labels = plan.revisions[0]
             .deployment

@@ -1,9 +1,9 @@
-//! Observe: gathers what the caches know of one ModelService. Reads caches only; no request, no decision.
+//! Observe: gathers what is known of one ModelService. Reads caches only: no request, no decision.
 
 use crate::{
-    controller::context::ControllerContext,
+    cache::{Caches, classes::Classes, pod::Pod},
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService, REVISION_LABEL},
-    revision::{is_ours, number},
+    revision::{is_ours, number, revision_of},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -12,9 +12,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, ResourceExt as _};
 use modelservice_contract::Report;
-use std::{collections::BTreeMap, sync::Arc};
-
-pub use crate::cache::retention::Pod;
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 /// All that a reconcile of one service may know. Children are ours: their controller has the service's UID.
 #[derive(Clone, Debug)]
@@ -33,9 +31,9 @@ pub struct Observed {
     pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
     /// Pods of every revision.
     pub pods: Vec<Arc<Pod>>,
-    /// What the servers of a revision said of themselves, by revision.
+    /// What the servers of a revision reported about themselves, by revision.
     pub reports: BTreeMap<String, Arc<Report>>,
-    /// Why this cluster cannot serve at all, if so.
+    /// Why this cluster cannot serve models, if it cannot.
     pub unsupported: Option<String>,
     /// The time of this pass.
     pub now: Timestamp,
@@ -58,44 +56,55 @@ impl Observed {
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
     }
 
-    /// Revision that the Service sends traffic to now.
+    /// The revision that the Service sends traffic to now.
     #[must_use]
     pub fn traffic(&self) -> Option<&str> {
         let selector = self.endpoint.as_ref()?.spec.as_ref()?.selector.as_ref()?;
         selector.get(REVISION_LABEL).map(String::as_str)
     }
+
+    /// Whether nothing of the service exists yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.deployments.is_empty() && self.endpoint.is_none()
+    }
 }
 
-/// Gathers what the caches know of a service.
+/// Gathers what the caches know of a service. `reports` are those of its servers; `unsupported` says why this
+/// cluster cannot serve models, if it cannot.
 #[must_use]
-pub fn observe(context: &ControllerContext, service: Arc<ModelService>) -> Observed {
+pub fn observe(
+    caches: &Caches,
+    classes: &Classes,
+    service: Arc<ModelService>,
+    reports: BTreeMap<String, Arc<Report>>,
+    unsupported: Option<String>,
+) -> Observed {
     let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
-    let caches = &context.caches;
     let mut deployments = caches.deployments.of(&namespace, &name);
     deployments.retain(|deployment| is_ours(deployment.as_ref(), &service));
-    deployments.sort_by_key(|deployment| (std::cmp::Reverse(number(deployment)), deployment.name_any()));
+    deployments.sort_by_key(|deployment| (Reverse(number(deployment)), deployment.name_any()));
     let named = deployments
         .iter()
         .filter_map(|deployment| deployment.annotations().get(CLASS_ANNOTATION));
-    let classes = service.spec.accelerators.iter().chain(named);
-    let classes = classes
-        .filter_map(|name| Some((name.clone(), context.classes.get(name)?)))
-        .collect();
+    let named = service.spec.accelerators.iter().chain(named);
     Observed {
-        classes,
+        classes: named
+            .filter_map(|name| Some((name.clone(), classes.get(name)?)))
+            .collect(),
         endpoint: ours(caches.endpoints.of(&namespace, &name), &service),
         autoscaler: ours(caches.autoscalers.of(&namespace, &name), &service),
         disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
         pods: caches.pods.of(&namespace, &name),
-        reports: context.reports.of(&service),
-        unsupported: context.support.problem(),
+        reports,
+        unsupported,
         now: Timestamp::now(),
         deployments,
         service,
     }
 }
 
-/// The child that has the service's name, if it is this very service's.
+/// The child that has the service's name, if it belongs to this very service.
 fn ours<K: Resource>(children: Vec<Arc<K>>, service: &ModelService) -> Option<Arc<K>> {
     children
         .into_iter()

@@ -1,27 +1,33 @@
-//! Operator: puts the parts together and runs them until it is told to stop.
+//! Operator: wires the parts together and runs them until it is told to stop.
 
 use crate::{
     cache::{Caches, classes::Classes},
-    cli::Settings,
     cluster::{
         client, default_classes,
         leadership::{Candidate, Permission},
-        preflight::{self, ClusterSupport, LOOK_AGAIN},
+        preflight::{self, CHECK_INTERVAL, ClusterSupport},
     },
     controller::{
         self, Scope, backoff::Backoff, bursts::Bursts, context::ControllerContext, events::Events,
         reports::Reports,
     },
     crd::AcceleratorClass,
-    plan::Brings,
-    process::health::{self, Health},
+    plan::DefaultRuntime,
+    process::{
+        duration::duration,
+        health::{self, Health},
+    },
 };
 use anyhow::{Context as _, bail};
+use clap::Args;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Client, Config, runtime::reflector};
 use std::{
     future::Future,
+    net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 use tokio::{
     net::TcpListener,
@@ -29,10 +35,39 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+/// How the operator runs.
+#[derive(Clone, Debug, Args)]
+pub struct Settings {
+    /// Image of the inference server for AcceleratorClasses that name none
+    #[arg(long, env = "RUNTIME_IMAGE", default_value = concat!("modelservice-server:", env!("CARGO_PKG_VERSION")))]
+    pub runtime_image: String,
+    /// Watch only these namespaces, separated by commas; all of them if absent
+    #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// Elect one of several replicas to work, by a Lease
+    #[arg(long)]
+    pub leader_elect: bool,
+    /// Name of the Lease
+    #[arg(long, default_value = "modelservice-operator")]
+    pub lease_name: String,
+    /// Namespace of the Lease, and of the dry run at startup
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub lease_namespace: String,
+    /// How long a replica that no longer renews the Lease keeps it; at least 3s
+    #[arg(long, default_value = "15s", value_parser = lease_duration)]
+    pub lease_duration: Duration,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// File with a YAML list of AcceleratorClasses to create at startup if they do not exist; without it, `cpu`
+    #[arg(long, value_name = "FILE")]
+    pub accelerator_classes: Option<PathBuf>,
+}
+
 /// Runs the operator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start, or lost the lease: another replica works then, and this one starts afresh.
+/// When it cannot start, or lost the lease: then another replica works, and this process has to start again.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
@@ -53,7 +88,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     }
 }
 
-/// Resolves, in every clone, when the process is told to stop.
+/// Becomes true when the process is told to stop.
 type Stop = watch::Receiver<bool>;
 
 fn stop_signal() -> anyhow::Result<Stop> {
@@ -61,9 +96,9 @@ fn stop_signal() -> anyhow::Result<Stop> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping: reconciles under way are finished");
+        tracing::info!("stopping: finishing the reconciles under way");
         sender.send_replace(true);
-        // Dropped, the sender would look like a signal.
+        // If the sender were dropped, that would look like a signal.
         std::future::pending::<()>().await;
     });
     Ok(receiver)
@@ -76,7 +111,7 @@ async fn stopped(mut stop: Stop) {
 
 async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) -> anyhow::Result<()> {
     let classes = default_classes::read(settings.accelerator_classes.as_deref())?;
-    // Not refused by the permission: for reads, dry runs and the lease itself.
+    // Needs no permission: for reads, dry runs and the lease itself.
     let plain = client::build(config.clone(), Permission::always(), health.metrics.clone())?;
     tokio::select! {
         () = wait_for_definitions(&plain, &settings.namespaces) => {}
@@ -99,7 +134,7 @@ async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) 
     tracing::info!(
         lease = settings.lease_name,
         namespace = settings.lease_namespace,
-        "standing by for the lease"
+        "waiting for the lease"
     );
     tokio::select! {
         () = candidate.acquire() => {}
@@ -111,8 +146,8 @@ async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) 
         outcome = lead(settings, &plain, client, classes, health, stopped(stop)) => outcome,
         () = candidate.hold() => {
             health.metrics.set_leading(false);
-            // A fresh process is the surest way to have no state of a leader left.
-            bail!("lost the lease {:?}: another replica works now; starting afresh", settings.lease_name);
+            // A new process is the surest way to leave no state of a leader behind.
+            bail!("lost the lease {:?}: another replica works now; restarting", settings.lease_name);
         }
     };
     candidate.release().await?;
@@ -122,7 +157,7 @@ async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) 
 async fn wait_for_definitions(client: &Client, namespaces: &[String]) {
     while let Err(problem) = preflight::check_definitions(client, namespaces).await {
         tracing::error!("{problem}");
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -144,7 +179,7 @@ async fn lead(
     support
         .check(plain, &namespace)
         .await
-        .context("asking whether this cluster has image volumes")?;
+        .context("checking whether this cluster has image volumes")?;
     if let Some(problem) = support.problem() {
         tracing::error!("{problem}");
     }
@@ -152,12 +187,12 @@ async fn lead(
     let from_file = if reads_classes {
         default_classes::create_missing(&client, &classes).await?
     } else {
-        tracing::info!("may not read AcceleratorClasses: taking them from the file instead");
+        tracing::info!("not allowed to read AcceleratorClasses; using those of the file instead");
         classes
     };
-    let brings = Brings {
-        runtime_image: settings.runtime_image.clone(),
-        runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
+    let runtime = DefaultRuntime {
+        image: settings.runtime_image.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let scopes = match settings.namespaces.as_slice() {
         [] => vec![Scope::Cluster],
@@ -178,38 +213,60 @@ async fn lead(
             caches: Caches::default(),
             classes: Classes::new(reader, &from_file),
             written: Default::default(),
-            brings: brings.clone(),
+            runtime: runtime.clone(),
             support: support.clone(),
             bursts: Bursts::new(wake.clone()),
             reports: Reports::new(wake),
             events: Events::new(client.clone()),
             metrics: health.metrics.clone(),
             backoff: Backoff::default(),
-            unequal: Default::default(),
+            mismatches: Default::default(),
         });
         let woken = stream::unfold(woken, |mut woken| async { Some((woken.recv().await?, woken)) });
         controllers.push(controller::run(context, scope, writer, woken, stop.clone()));
     }
-    let watch_support = look_again(plain.clone(), support, namespace);
+    let checks = check_again(plain.clone(), support, namespace);
     tokio::select! {
         () = async { while controllers.next().await.is_some() {} } => Ok(()),
-        never = watch_support => match never {},
+        never = checks => match never {},
     }
 }
 
-/// A cluster that could not serve models may have been upgraded. The services come back by their back-off.
-async fn look_again(
+/// Checks again whether a cluster that could not serve models has been upgraded. The services follow by their
+/// back-off.
+async fn check_again(
     client: Client,
     support: Arc<ClusterSupport>,
     namespace: String,
 ) -> std::convert::Infallible {
     loop {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         if support.problem().is_none() {
             std::future::pending::<()>().await;
         }
         if let Err(error) = support.check(&client, &namespace).await {
-            tracing::warn!(%error, "could not ask whether this cluster has image volumes");
+            tracing::warn!(%error, "could not check whether this cluster has image volumes");
         }
+    }
+}
+
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration < Duration::from_secs(3) {
+        Err("at least 3s".to_owned())
+    } else {
+        Ok(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shorter lease could not be renewed in time.
+    #[test]
+    fn a_lease_is_held_for_three_seconds_at_least() {
+        assert_eq!(lease_duration("3s"), Ok(Duration::from_secs(3)));
+        assert!(lease_duration("1s").is_err());
     }
 }

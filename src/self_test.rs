@@ -1,13 +1,13 @@
-//! Self-test: from a ModelService to an answer, as `helm test` runs it in the cluster.
+//! Self-test: from a ModelService to an answer. `helm test` runs it in the cluster.
 
 use crate::{
-    cli::duration,
+    cluster::inference_server,
     crd::{FIELD_MANAGER, Model, ModelService, ModelServiceSpec, TensorStatus},
+    process::duration::duration,
 };
 use anyhow::{Context as _, bail};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::{Request, body::Bytes};
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams},
@@ -20,7 +20,10 @@ use std::{
 };
 use tokio::net::TcpStream;
 
-/// What is tried.
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+
+/// What the self-test tries.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// Image of a small model package, by digest
@@ -37,10 +40,10 @@ pub struct Settings {
     timeout: Duration,
 }
 
-/// Applies a ModelService, waits until it is Ready, sends one request and deletes it in any case.
+/// Applies a ModelService, waits until it is Ready, sends one request, and deletes the service in any case.
 ///
 /// # Errors
-/// When it is not Ready in time (with what its status says), or does not answer.
+/// When it is not Ready in time (the error quotes its status), or does not answer.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = Client::try_default()
         .await
@@ -53,7 +56,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let outcome = attempt(&services, &settings).await;
     match services.delete(&settings.name, &DeleteParams::background()).await {
-        // It was never made: what stopped that is the outcome.
+        // It was never made; the outcome says why.
         Err(kube::Error::Api(status)) if status.code == 404 => outcome,
         deleted => outcome.and(deleted.map(drop).context("deleting the ModelService")),
     }
@@ -108,7 +111,7 @@ fn zeros(input: &TensorStatus) -> Value {
     json!({"name": input.name, "datatype": input.datatype, "shape": shape, "data": vec![0; count]})
 }
 
-/// Connects to a Service, which this node learns of a moment after its server is ready.
+/// Connects to a Service, about which this node learns a moment after its server is ready.
 async fn connect(host: &str, patience: Duration) -> anyhow::Result<TcpStream> {
     const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
     let deadline = Instant::now() + patience;
@@ -124,20 +127,12 @@ async fn connect(host: &str, patience: Duration) -> anyhow::Result<TcpStream> {
 }
 
 async fn infer(stream: TcpStream, host: &str, model: &str, body: &Value) -> anyhow::Result<String> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Its error is the request's too.
-    tokio::spawn(connection);
-    let request = hyper::Request::post(format!("/v2/models/{model}/infer"))
+    let request = Request::post(format!("/v2/models/{model}/infer"))
         .header("host", host)
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body.to_string())))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let text = String::from_utf8_lossy(&response.into_body().collect().await?.to_bytes()).into_owned();
-    if !status.is_success() {
-        bail!("the server answered {status}: {text}");
-    }
-    Ok(text)
+    let answer = inference_server::send(stream, request, MAX_ANSWER_BYTES).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn say(line: &str) -> anyhow::Result<()> {

@@ -3,30 +3,30 @@
 use crate::{
     crd::{AcceleratorClass, Autoscaling, ModelService, ModelServiceSpec},
     observe::Observed,
-    plan::rollout::Scale,
     reason::Problem,
     revision,
 };
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use std::sync::Arc;
 
-/// A service whose spec holds together.
+/// A service whose spec is consistent.
 #[derive(Clone, Debug)]
 pub struct ValidatedService {
     /// The object as it was read.
     pub source: Arc<ModelService>,
     /// Its namespace.
     pub namespace: String,
-    /// Its name, also of its Service, autoscaler and disruption budget.
+    /// Its name, which its Service, autoscaler and disruption budget share.
     pub name: String,
     /// Its UID: what makes a child ours.
     pub uid: String,
-    /// Hash of the fields that make a revision.
+    /// Name of the revision that the spec asks for.
     pub revision: String,
+    /// The same revision, as it exists or is to be made.
+    pub target: Target,
     /// How many servers.
     pub size: Size,
-    /// The class that a new revision is made with; absent only if the revision exists already.
-    pub class: Option<Arc<AcceleratorClass>>,
 }
 
 impl ValidatedService {
@@ -37,27 +37,25 @@ impl ValidatedService {
     }
 }
 
+/// The revision that the spec asks for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// It exists: its Deployment.
+    Existing(Arc<Deployment>),
+    /// It is to be made, for this class.
+    New(Arc<AcceleratorClass>),
+}
+
 /// How many servers a service has.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Size {
     /// Always this many.
     Fixed(i32),
-    /// As the autoscaler says.
+    /// As many as the autoscaler says.
     Autoscaled(Autoscaling),
 }
 
 impl Size {
-    /// The size of a revision's Deployment; an autoscaled one starts at `start`, within its bounds.
-    #[must_use]
-    pub fn scale(&self, start: i32) -> Scale {
-        match self {
-            Self::Fixed(replicas) => Scale::Fixed(*replicas),
-            Self::Autoscaled(range) => Scale::Autoscaled {
-                start: start.min(range.max_replicas).max(range.min_replicas),
-            },
-        }
-    }
-
     /// Whether no server is asked for.
     #[must_use]
     pub const fn is_zero(&self) -> bool {
@@ -69,38 +67,41 @@ impl Size {
 ///
 /// # Errors
 /// [`Problem::UnsupportedCluster`], [`Problem::InvalidSpec`] or [`Problem::AcceleratorClassNotFound`]; the
-/// last only where a revision is to be made: one that exists needs its class no more.
+/// last only if a revision is to be made: one that exists no longer needs its class.
 pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     if let Some(message) = &observed.unsupported {
         return Err(Problem::UnsupportedCluster(message.clone()));
     }
     let spec = &observed.service.spec;
-    let size = match (&spec.replicas, &spec.autoscaling) {
-        (Some(_), Some(_)) => {
-            return Err(Problem::InvalidSpec(
-                "set either spec.replicas or spec.autoscaling, not both".into(),
-            ));
-        }
-        (None, Some(range)) => Size::Autoscaled(range.clone()),
-        (replicas, None) => Size::Fixed(replicas.unwrap_or(1)),
-    };
+    let size = size(spec)?;
     let [class_name] = spec.accelerators.as_slice() else {
         return Err(Problem::InvalidSpec(
             "spec.accelerators must name exactly one AcceleratorClass".into(),
         ));
     };
     let revision = revision::name(spec);
-    let class = observed.classes.get(class_name).cloned();
-    if class.is_none() && observed.deployment(&revision).is_none() {
-        return Err(Problem::AcceleratorClassNotFound(class_name.clone()));
-    }
+    let target = match (observed.deployment(&revision), observed.classes.get(class_name)) {
+        (Some(deployment), _) => Target::Existing(deployment.clone()),
+        (None, Some(class)) => Target::New(class.clone()),
+        (None, None) => return Err(Problem::AcceleratorClassNotFound(class_name.clone())),
+    };
     Ok(ValidatedService {
         source: observed.service.clone(),
         namespace: observed.service.namespace().unwrap_or_default(),
         name: observed.service.name_any(),
         uid: observed.service.uid().unwrap_or_default(),
         revision,
+        target,
         size,
-        class,
     })
+}
+
+fn size(spec: &ModelServiceSpec) -> Result<Size, Problem> {
+    match (&spec.replicas, &spec.autoscaling) {
+        (Some(_), Some(_)) => Err(Problem::InvalidSpec(
+            "set either spec.replicas or spec.autoscaling, not both".into(),
+        )),
+        (None, Some(range)) => Ok(Size::Autoscaled(range.clone())),
+        (replicas, None) => Ok(Size::Fixed(replicas.unwrap_or(1))),
+    }
 }

@@ -1,14 +1,14 @@
-//! Difference: whether an object that is wanted is contained in the one that is there. Pure.
+//! Difference: whether the object that exists has all that the wanted one has. Pure.
 //!
-//! Both are compared as the API server normalises them: quantities by value, an unset field equal to an empty
-//! one or to the zero of its type, lists whose items have names by name.
+//! Both are compared as the API server normalises them: quantities by value; an unset field equals an empty one and
+//! the zero of its type; lists whose items have names by name.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use super::quantity::thousandths;
 use serde_json::Value;
 
-/// The path of the first field of `wanted` that `live` does not have so; `None` when nothing differs.
+/// Path of the first field of `wanted` that differs in `live`; `None` if none does.
 #[must_use]
-pub fn first_difference(wanted: &Value, live: &Value) -> Option<String> {
+pub(super) fn first_difference(wanted: &Value, live: &Value) -> Option<String> {
     compare(wanted, Some(live), Kind::Plain).map(|path| path.trim_start_matches('.').to_owned())
 }
 
@@ -42,7 +42,7 @@ fn compare(wanted: &Value, live: Option<&Value>, kind: Kind) -> Option<String> {
         (Value::Array(wanted), Some(Value::Array(live))) => compare_lists(wanted, live, kind),
         (wanted, Some(live)) if wanted == live => None,
         (Value::String(wanted), Some(Value::String(live))) if matches!(kind, Kind::Quantities) => {
-            (amount(wanted) != amount(live) || amount(wanted).is_none()).then(String::new)
+            (thousandths(wanted) != thousandths(live) || thousandths(wanted).is_none()).then(String::new)
         }
         _ => Some(String::new()),
     }
@@ -68,7 +68,7 @@ fn compare_lists(wanted: &[Value], live: &[Value], kind: Kind) -> Option<String>
         })
 }
 
-/// Maps that Kubernetes treats as one value: a further key in them is a change of ours.
+/// Maps that Kubernetes treats as one value: a further key in one of them changes ours.
 const ATOMIC: [&str; 3] = ["selector", "matchLabels", "nodeSelector"];
 
 fn fields(value: Option<&Value>) -> usize {
@@ -90,50 +90,6 @@ fn is_empty(value: &Value) -> bool {
 
 fn is_scalar(value: &Value) -> bool {
     matches!(value, Value::Bool(_) | Value::Number(_) | Value::String(_))
-}
-
-/// A quantity in units of a thousandth.
-fn amount(text: &str) -> Option<i128> {
-    k8s_amount(&Quantity(text.to_owned()))
-}
-
-/// Parses `<digits>[.<digits>][suffix]` as Kubernetes does, rounding up to thousandths.
-fn k8s_amount(quantity: &Quantity) -> Option<i128> {
-    let text = quantity.0.trim();
-    let end = text
-        .find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c)))
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let scale = u32::try_from(fraction.len()).ok()?;
-    let (numerator, denominator): (i128, i128) = match suffix {
-        "n" => (1, 1_000_000),
-        "u" => (1, 1_000),
-        "m" => (1, 1),
-        "" => (1_000, 1),
-        "k" => (1_000_000, 1),
-        "M" => (1_000_000_000, 1),
-        "G" => (1_000_000_000_000, 1),
-        "T" => (1_000_000_000_000_000, 1),
-        "P" => (1_000_000_000_000_000_000, 1),
-        "Ki" => (1_000 << 10, 1),
-        "Mi" => (1_000 << 20, 1),
-        "Gi" => (1_000 << 30, 1),
-        "Ti" => (1_000 << 40, 1),
-        "Pi" => (1_000 << 50, 1),
-        _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            match exponent {
-                0..=18 => (1_000 * 10_i128.pow(exponent.unsigned_abs()), 1),
-                -9..=-1 => (1_000, 10_i128.pow(exponent.unsigned_abs())),
-                _ => return None,
-            }
-        }
-    };
-    let divisor = denominator.checked_mul(10_i128.checked_pow(scale)?)?;
-    let product = digits.checked_mul(numerator)?;
-    Some(product.div_euclid(divisor) + i128::from(product.rem_euclid(divisor) != 0))
 }
 
 #[cfg(test)]

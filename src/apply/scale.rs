@@ -1,10 +1,10 @@
-//! Who owns a Deployment's `spec.replicas`: we while the size is fixed, the autoscaler otherwise.
+//! Scale: who owns a Deployment's `spec.replicas`. We do while the size is fixed, the autoscaler does otherwise.
 //!
-//! The field must never be without an owner, or the API server sets it to its default of 1. So before the
-//! main field manager lets go of it, a second one applies just the live value; the autoscaler's first write
-//! takes it from there. A new autoscaled Deployment gets its first size in the same way.
+//! The field must never be without an owner, or the API server resets it to its default of 1. So before the main
+//! field manager lets go of it, a second one applies just the live value; the autoscaler's first write takes it
+//! from there. A new autoscaled Deployment gets its first size in the same way.
 
-use super::Applier;
+use super::applier::Applier;
 use crate::{
     crd::{REPLICAS_ANNOTATION, SCALE_FIELD_MANAGER},
     observe::Observed,
@@ -20,61 +20,51 @@ use std::sync::Arc;
 /// Value of [`REPLICAS_ANNOTATION`] while we own the field.
 const FIXED: &str = "fixed";
 
-impl Applier<'_> {
-    /// Applies the Deployment of every revision, in their order.
-    pub(super) async fn deployments(
-        &self,
-        revisions: Vec<PlannedRevision>,
-        observed: &Observed,
-    ) -> Result<Vec<Arc<Deployment>>, Problem> {
-        let mut applied = Vec::with_capacity(revisions.len());
-        for planned in revisions {
-            applied.push(self.deployment(planned, observed).await?);
+/// Applies a revision's Deployment and its size.
+pub(super) async fn deployment(
+    applier: &Applier<'_>,
+    planned: PlannedRevision,
+    observed: &Observed,
+) -> Result<Arc<Deployment>, Problem> {
+    let PlannedRevision { deployment, scale } = planned;
+    let cache = &applier.caches.deployments;
+    let live = revision_of(&deployment)
+        .and_then(|revision| observed.deployment(revision))
+        .cloned();
+    match (decide(live.as_deref(), scale), live) {
+        (Step::Fix(replicas), live) => {
+            let wanted = fixed(deployment, replicas);
+            applier.ensure(cache, wanted, live.as_ref()).await
         }
-        Ok(applied)
-    }
-
-    /// Applies a revision's Deployment and its size.
-    async fn deployment(
-        &self,
-        planned: PlannedRevision,
-        observed: &Observed,
-    ) -> Result<Arc<Deployment>, Problem> {
-        let PlannedRevision { deployment, scale } = planned;
-        let cache = &self.context.caches.deployments;
-        let live = revision_of(&deployment)
-            .and_then(|revision| observed.deployment(revision))
-            .cloned();
-        match (decide(live.as_deref(), scale), live) {
-            (Step::Fix(replicas), live) => {
-                self.ensure(cache, fixed(deployment, replicas), live.as_ref())
-                    .await
-            }
-            (Step::Released, live) => self.ensure(cache, deployment, live.as_ref()).await,
-            (Step::Release(replicas), live) => {
-                let live = match live {
-                    Some(live) => live,
-                    None => {
-                        self.ensure(cache, fixed(deployment.clone(), replicas), None)
-                            .await?
-                    }
-                };
-                let held = self.hold_replicas(&live, replicas).await?;
-                self.ensure(cache, deployment, Some(&held)).await
-            }
+        (Step::LeaveAlone, live) => applier.ensure(cache, deployment, live.as_ref()).await,
+        (Step::HandOver(replicas), live) => {
+            let live = match live {
+                Some(live) => live,
+                None => {
+                    let wanted = fixed(deployment.clone(), replicas);
+                    applier.ensure(cache, wanted, None).await?
+                }
+            };
+            let held = hold_replicas(applier, &live, replicas).await?;
+            applier.ensure(cache, deployment, Some(&held)).await
         }
     }
+}
 
-    /// Applies just `spec.replicas`, as the second field manager.
-    async fn hold_replicas(&self, live: &Deployment, replicas: i32) -> Result<Arc<Deployment>, Problem> {
-        let body = json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": live.name_any(), "namespace": live.namespace(), "uid": live.uid()},
-            "spec": {"replicas": replicas},
-        });
-        self.patch(SCALE_FIELD_MANAGER, &body).await.map(Arc::new)
-    }
+/// Applies just `spec.replicas`, as the second field manager.
+async fn hold_replicas(
+    applier: &Applier<'_>,
+    live: &Deployment,
+    replicas: i32,
+) -> Result<Arc<Deployment>, Problem> {
+    let body = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": live.name_any(), "namespace": live.namespace(), "uid": live.uid()},
+        "spec": {"replicas": replicas},
+    });
+    let answer = applier.requests.patch(SCALE_FIELD_MANAGER, &body).await;
+    answer.map(Arc::new)
 }
 
 /// What is to be done about a Deployment's size.
@@ -83,9 +73,9 @@ enum Step {
     /// We own it, at this value.
     Fix(i32),
     /// Nobody but the autoscaler writes it.
-    Released,
-    /// The second field manager takes it at this value, then we let go.
-    Release(i32),
+    LeaveAlone,
+    /// The second field manager takes it at this value, then we let go of it.
+    HandOver(i32),
 }
 
 fn decide(live: Option<&Deployment>, scale: Scale) -> Step {
@@ -96,13 +86,13 @@ fn decide(live: Option<&Deployment>, scale: Scale) -> Step {
     });
     match (scale, live.map(wanted_replicas)) {
         (Scale::Fixed(replicas), _) => Step::Fix(replicas),
-        (Scale::Kept, Some(replicas)) if owned => Step::Fix(replicas),
-        (Scale::Kept, _) => Step::Released,
+        (Scale::Unchanged, Some(replicas)) if owned => Step::Fix(replicas),
+        (Scale::Unchanged, _) => Step::LeaveAlone,
         // The API server's own default is 1.
-        (Scale::Autoscaled { start }, None) if start <= 1 => Step::Released,
-        (Scale::Autoscaled { start }, None | Some(0)) => Step::Release(start),
-        (Scale::Autoscaled { .. }, Some(replicas)) if owned => Step::Release(replicas),
-        (Scale::Autoscaled { .. }, Some(_)) => Step::Released,
+        (Scale::Autoscaled { start }, None) if start <= 1 => Step::LeaveAlone,
+        (Scale::Autoscaled { start }, None | Some(0)) => Step::HandOver(start),
+        (Scale::Autoscaled { .. }, Some(replicas)) if owned => Step::HandOver(replicas),
+        (Scale::Autoscaled { .. }, Some(_)) => Step::LeaveAlone,
     }
 }
 
@@ -136,9 +126,9 @@ mod tests {
                 "new, autoscaled from 1",
                 None,
                 Scale::Autoscaled { start: 1 },
-                Step::Released,
+                Step::LeaveAlone,
             ),
-            ("new, autoscaled from 3", None, autoscaled, Step::Release(3)),
+            ("new, autoscaled from 3", None, autoscaled, Step::HandOver(3)),
             (
                 "fixed stays fixed, drift or not",
                 Some(live(5, true)),
@@ -149,13 +139,13 @@ mod tests {
                 "fixed becomes autoscaled at the live size",
                 Some(live(5, true)),
                 autoscaled,
-                Step::Release(5),
+                Step::HandOver(5),
             ),
             (
                 "autoscaled stays so",
                 Some(live(7, false)),
                 autoscaled,
-                Step::Released,
+                Step::LeaveAlone,
             ),
             (
                 "autoscaled becomes fixed",
@@ -167,25 +157,25 @@ mod tests {
                 "from zero, ours",
                 Some(live(0, true)),
                 autoscaled,
-                Step::Release(3),
+                Step::HandOver(3),
             ),
             (
                 "from zero, somebody else's",
                 Some(live(0, false)),
                 autoscaled,
-                Step::Release(3),
+                Step::HandOver(3),
             ),
             (
                 "draining, was fixed",
                 Some(live(4, true)),
-                Scale::Kept,
+                Scale::Unchanged,
                 Step::Fix(4),
             ),
             (
                 "draining, was autoscaled",
                 Some(live(4, false)),
-                Scale::Kept,
-                Step::Released,
+                Scale::Unchanged,
+                Step::LeaveAlone,
             ),
         ];
         for (name, live, scale, step) in table {

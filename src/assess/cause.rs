@@ -1,8 +1,8 @@
 //! Cause: why the servers of a revision are not ready, from what its pods, its Deployment and the servers'
-//! last words say. Pure.
+//! termination messages say. Pure.
 
 use crate::{
-    cache::retention::{ContainerStatus, Pod},
+    cache::pod::{ContainerStatus, Pod},
     observe::Observed,
     reason::Reason,
     revision::Images,
@@ -34,7 +34,7 @@ impl Cause {
         }
     }
 
-    /// May end by itself: a node may be added, a quota freed.
+    /// May resolve itself: a node may be added, quota may be freed.
     fn waiting(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -44,7 +44,7 @@ impl Cause {
     }
 }
 
-/// The first cause found in a revision's pods and Deployment; `None` while there is nothing wrong to see.
+/// The first cause found in a revision's pods and Deployment; `None` while nothing looks wrong.
 #[must_use]
 pub fn find(
     observed: &Observed,
@@ -58,7 +58,7 @@ pub fn find(
         .map(AsRef::as_ref)
         .filter(|pod| !pod.is_ready())
         .collect();
-    // The cache has no order; the message must not flap between pods.
+    // The cache has no order, and the message must not flap between pods.
     pods.sort_by_key(|pod| pod.name_any());
     let overdue = progress_deadline_exceeded(deployment);
     let cause = pods
@@ -86,10 +86,10 @@ fn container(pod: &Pod, images: &Images) -> Option<Cause> {
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
     waiting
         .and_then(|waiting| pull(waiting, images).or_else(|| not_created(waiting)))
-        .or_else(|| last_words(status))
+        .or_else(|| termination(status))
 }
 
-/// An image volume and the container's own image fail with the same reasons; the message names the image.
+/// An image volume and the container's own image fail with the same reasons; the message tells them apart.
 fn pull(waiting: &ContainerStateWaiting, images: &Images) -> Option<Cause> {
     let reason = waiting.reason.as_deref()?;
     if !matches!(
@@ -105,7 +105,7 @@ fn pull(waiting: &ContainerStateWaiting, images: &Images) -> Option<Cause> {
         return None;
     }
     let message = waiting.message.as_deref().unwrap_or_default();
-    // The back-off repeats what the attempt said: without its prefix the status does not change with each of them.
+    // The back-off repeats what the attempt said. Without the prefix the status does not change between the two.
     let said = message
         .split_once("ErrImagePull: ")
         .map_or(message, |(_, said)| said);
@@ -150,8 +150,8 @@ fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
     }
 }
 
-/// What the server said when it ended, now or the last time.
-fn last_words(status: &ContainerStatus) -> Option<Cause> {
+/// What the server said when it ended, this time or the last.
+fn termination(status: &ContainerStatus) -> Option<Cause> {
     let terminated = |state: &Option<Box<ContainerState>>| state.as_ref()?.terminated.clone();
     let ended = terminated(&status.state).or_else(|| terminated(&status.last_state))?;
     if let Ok(words) =
@@ -174,15 +174,12 @@ fn last_words(status: &ContainerStatus) -> Option<Cause> {
         .as_deref()
         .map(|message| format!(": {}", brief(message)))
         .unwrap_or_default();
-    let message = format!(
-        "the server ended with exit code {} after {} restarts{said}",
-        ended.exit_code, status.restart_count
-    );
+    // Without the number of restarts: with it, each restart would write a status.
+    let message = format!("the server ended with exit code {}{said}", ended.exit_code);
     match reason {
         Some(reason) => Some(Cause::stalled(Reason::of_exit(reason), message)),
-        // Whatever ended well is being started again.
+        // It ended well and is being started again.
         None if ended.exit_code == 0 => None,
-        // The number of restarts would change the status with each of them.
         None => Some(Cause::stalled(
             Reason::CrashLooping,
             format!(
@@ -193,7 +190,7 @@ fn last_words(status: &ContainerStatus) -> Option<Cause> {
     }
 }
 
-/// SIGKILL by the kernel's OOM killer where the runtime did not see it; the kubelet's own kills say so.
+/// SIGKILL by the kernel's OOM killer, unnoticed by the container runtime; when the kubelet kills, it says so.
 fn was_killed(ended: &ContainerStateTerminated) -> bool {
     ended.reason.as_deref() == Some("Error")
         && ended.message.as_deref().is_none_or(str::is_empty)
@@ -216,7 +213,7 @@ fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
     ))
 }
 
-/// The ReplicaSet could not make pods: quota, LimitRange, Pod Security or another policy.
+/// The ReplicaSet could not create pods: quota, LimitRange, Pod Security or another policy.
 fn refused_pods(deployment: &Deployment) -> Option<Cause> {
     let failure = condition(deployment, "ReplicaFailure")
         .filter(|failure| failure.status.as_deref() == Some("True"))?;
@@ -269,7 +266,7 @@ fn condition<'a>(
         .find(|condition| condition.type_.as_deref() == Some(type_))
 }
 
-/// Pod names in others' messages differ with each pod; long ones do not fit an event.
+/// A message without the pod's name, which differs with each pod, and short enough for an event.
 fn brief(message: &str) -> String {
     const MAX: usize = 600;
     let message = message.trim();

@@ -6,16 +6,16 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 
-/// Whether what the spec says is so.
+/// Whether the cluster is as the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is.
     Ready(Reason, String),
     /// Not yet.
     Progressing(String),
-    /// Something is in the way.
+    /// Something prevents it.
     Failed {
-        /// What.
+        /// What it is.
         reason: Reason,
         /// The same for a person.
         message: String,
@@ -24,7 +24,7 @@ pub(super) enum Verdict {
     },
 }
 
-/// All conditions. `lastTransitionTime` moves only when a condition's status flips.
+/// All conditions. `lastTransitionTime` changes only when the status of a condition does.
 pub(super) fn conditions(
     observed: &Observed,
     applied: &Applied,
@@ -81,7 +81,10 @@ pub(super) fn conditions(
         let type_ = if stalled { "Stalled" } else { "Reconciling" };
         all.push(make(type_, true, reason, message));
     }
-    if let Some(update) = &applied.runtime_update {
+    let update = applied
+        .decision()
+        .and_then(|decision| decision.runtime_update.as_ref());
+    if let Some(update) = update {
         all.push(make(
             "RuntimeUpdateAvailable",
             true,
@@ -92,7 +95,7 @@ pub(super) fn conditions(
     all
 }
 
-/// A condition's time has no fraction; with one it would differ from what comes back.
+/// A condition's time has no fraction; with one it would differ from what the API server returns.
 fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

@@ -1,14 +1,14 @@
 //! Assess: the status of a service, from what was observed and applied. Pure; `now` is passed in.
 //!
 //! `Available=True`: requests sent now are answered. `Ready=True`: they are answered by what the current spec
-//! says. `Reconciling` and `Stalled` are present only while True (kstatus). The message of `Progressing` says
-//! nothing that changes from pass to pass, so that a rollout costs few status writes.
+//! says. `Reconciling` and `Stalled` are present only while True (kstatus). A message contains nothing that changes
+//! from pass to pass, so that a rollout costs few status writes.
 
 pub mod cause;
 mod conditions;
 
 use crate::{
-    apply::Applied,
+    apply::{Applied, Outcome},
     crd::{
         AcceleratorStatus, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
         SERVICE_LABEL, Sharing, Signature, TensorStatus,
@@ -29,9 +29,8 @@ use std::sync::Arc;
 pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
     let service = &observed.service;
     let previous = service.status.clone().unwrap_or_default();
-    let traffic = applied
-        .rollout
-        .as_ref()
+    let rollout = applied.decision().map(|decision| &decision.rollout);
+    let traffic = rollout
         .map(|rollout| rollout.traffic.clone())
         .or_else(|| observed.traffic().map(str::to_owned));
     let serving = traffic
@@ -48,7 +47,7 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             available(applied, serving),
         ),
         url: applied
-            .has_endpoint
+            .has_endpoint()
             .then(|| format!("http://{}.{namespace}.svc", service.name_any())),
         replicas: count(serving, |status| status.replicas),
         ready_replicas: count(serving, |status| status.ready_replicas),
@@ -62,40 +61,38 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             .as_deref()
             .and_then(|revision| model(observed, &previous, revision)),
         accelerator: serving.and_then(|deployment| accelerator(observed, &previous, deployment)),
-        target_revision: applied
-            .rollout
-            .as_ref()
+        target_revision: rollout
             .map(|rollout| rollout.target.clone())
             .or(previous.target_revision),
         current_revision: traffic,
-        revisions: applied.deployments.iter().filter_map(revision).collect(),
+        revisions: applied.deployments().iter().filter_map(revision).collect(),
     }
 }
 
 /// Whether requests sent now are answered, and by how many servers.
 fn available(applied: &Applied, serving: Option<&Arc<Deployment>>) -> i32 {
-    if applied.has_endpoint {
+    if applied.has_endpoint() {
         count(serving, |status| status.available_replicas)
     } else {
         0
     }
 }
 
-/// Whether what the spec says is so.
+/// Whether the cluster is as the spec says.
 fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
-    if let Some(problem) = &applied.problem {
-        return Verdict::Failed {
-            reason: problem.reason(),
-            message: problem.to_string(),
-            stalled: !problem.is_transient(),
-        };
-    }
-    let Some(rollout) = &applied.rollout else {
-        return Verdict::Progressing("waiting for the first plan".to_owned());
+    let rollout = match applied.outcome() {
+        Outcome::Refused(problem) | Outcome::Stopped(problem, _) => {
+            return Verdict::Failed {
+                reason: problem.reason(),
+                message: problem.to_string(),
+                stalled: !problem.is_transient(),
+            };
+        }
+        Outcome::Done(decision) => &decision.rollout,
     };
     let spec = &observed.service.spec;
     let none_left = applied
-        .deployments
+        .deployments()
         .iter()
         .all(|d| count(Some(d), |status| status.replicas) == 0);
     if spec.suspend || spec.replicas == Some(0) {
@@ -129,7 +126,7 @@ fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
 }
 
 fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdict {
-    let kept = if rollout.is_settled() {
+    let beside = if rollout.is_settled() {
         String::new()
     } else {
         format!("; revision {} keeps serving", rollout.traffic)
@@ -137,17 +134,17 @@ fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdi
     match cause::find(observed, &rollout.target, target, is_exclusive(observed, target)) {
         Some(cause) => Verdict::Failed {
             reason: cause.reason,
-            message: format!("revision {}: {}{kept}", rollout.target, cause.message),
+            message: format!("revision {}: {}{beside}", rollout.target, cause.message),
             stalled: cause.stalled,
         },
         None => Verdict::Progressing(format!(
-            "servers of revision {} are starting{kept}",
+            "servers of revision {} are starting{beside}",
             rollout.target
         )),
     }
 }
 
-/// Whether as many servers are available as the spec asks for: the size, or the least of a range.
+/// Whether as many servers are available as the spec asks for: the fixed size, or the minimum of a range.
 fn serves(observed: &Observed, target: &Deployment) -> bool {
     let Some(range) = &observed.service.spec.autoscaling else {
         return wanted_replicas(target) > 0 && is_available(target);
@@ -174,7 +171,7 @@ fn is_exclusive(observed: &Observed, deployment: &Deployment) -> bool {
 
 fn deployment<'a>(applied: &'a Applied, revision: &str) -> Option<&'a Arc<Deployment>> {
     applied
-        .deployments
+        .deployments()
         .iter()
         .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
 }
@@ -188,7 +185,7 @@ fn count(
         .unwrap_or(0)
 }
 
-/// What the revision's server reported, now or before.
+/// What a server of the revision reported, now or earlier.
 fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> Option<ModelStatus> {
     let Some(report) = observed
         .reports
@@ -203,7 +200,7 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         opset,
         inputs,
         outputs,
-        // Told by the server itself, at its own report.
+        // The server's own endpoints tell these.
         producer: _,
         description: _,
         metadata: _,
@@ -269,7 +266,7 @@ fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
         number: number(deployment),
         model_image: Images::of(deployment).model,
         replicas: wanted_replicas(deployment),
-        // Those that are leaving are not counted: one write less for every revision that drained.
+        // Servers that are being ended do not count: that saves a write for every revision that drains.
         ready_replicas: count(Some(deployment), |status| status.ready_replicas)
             .min(wanted_replicas(deployment)),
     })

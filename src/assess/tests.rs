@@ -17,12 +17,7 @@ fn with_pod(pod: Value) -> ModelServiceStatus {
 
 fn applied(observed: &Observed) -> Applied {
     let plan = observed.planned();
-    Applied {
-        rollout: Some(plan.rollout),
-        deployments: observed.deployments.clone(),
-        has_endpoint: true,
-        ..Applied::default()
-    }
+    Applied::as_observed(plan.rollout, None, observed)
 }
 
 fn condition<'a>(status: &'a ModelServiceStatus, type_: &str) -> Option<&'a Condition> {
@@ -164,7 +159,7 @@ fn every_way_in_which_a_pod_fails_has_its_reason() {
     }
 }
 
-/// Otherwise a status is written each time that the kubelet tries again.
+/// Otherwise a status is written each time the kubelet tries again.
 #[test]
 fn an_attempt_to_pull_and_its_back_off_say_the_same() {
     let attempt = "rpc error: models.example/net@sha256:aa: not found";
@@ -176,7 +171,7 @@ fn an_attempt_to_pull_and_its_back_off_say_the_same() {
     );
 }
 
-/// A pod that only takes its time must not look broken, and its status must not change from pass to pass.
+/// A pod that merely takes its time must not look broken, and the status must not change from pass to pass.
 #[test]
 fn a_pod_that_starts_is_progress() {
     for pod in [
@@ -235,13 +230,7 @@ fn a_problem_beside_a_working_revision_leaves_it_available() {
         kind: "Service".into(),
         message: "timeout".into(),
     };
-    let status = assess(
-        &observed,
-        &Applied {
-            problem: Some(busy),
-            ..applied(&observed)
-        },
-    );
+    let status = assess(&observed, &applied(&observed).stopped_by(busy));
     assert!(condition(&status, "Reconciling").is_some(), "it is tried again");
 }
 
@@ -262,7 +251,7 @@ fn last_transition_time_moves_only_on_a_flip() {
     );
 }
 
-/// The signature survives a pass in which no report is at hand, until another revision serves.
+/// The signature survives a pass without a report, until another revision serves.
 #[test]
 fn what_a_server_reported_stays_with_its_revision() {
     let plan = observed(json!({})).planned();

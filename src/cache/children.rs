@@ -1,11 +1,9 @@
-//! What the operator keeps of the cluster: label-selected watches into caches by service. Answers of own writes
-//! go into the same cache, so that a reconcile that runs before the watch has caught up neither repeats a write
-//! nor reads an object.
+//! Children: the objects of one kind that carry a service's label, grouped by service. Answers to our own writes
+//! go into the same cache, so that a reconcile that runs before the watch has caught up neither repeats a write nor
+//! reads an object.
 
-use crate::{
-    cache::retention::Kept,
-    crd::{ModelService, SERVICE_LABEL},
-};
+use super::retention::Retention;
+use crate::crd::{ModelService, SERVICE_LABEL};
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::{
     Api, ResourceExt as _,
@@ -24,8 +22,8 @@ use tokio::sync::watch;
 /// Namespace and name of a service.
 type Key = (String, String);
 
-/// Objects of one kind that carry a service's label, by service. Of two versions of an object the newer one
-/// stays, whether it came from the watch or from an answer.
+/// Objects of one kind, by service. Of two versions of an object the newer one stays, whether it came from the
+/// watch or from an answer.
 #[derive(Debug)]
 pub struct Children<K> {
     groups: Mutex<Groups<K>>,
@@ -38,9 +36,9 @@ type Groups<K> = HashMap<Key, Vec<Entry<K>>>;
 #[derive(Debug)]
 struct Entry<K> {
     object: Arc<K>,
-    /// Of what arrived, but for the resource version.
+    /// Hash of the object as it arrived, without its resource version.
     fingerprint: u64,
-    /// Hash of what is wanted, where the object was found to have all of it; the object is settled then.
+    /// Hash of what is wanted, once the object was found to have all of it.
     settled: Option<String>,
 }
 
@@ -54,7 +52,7 @@ impl<K> Default for Children<K> {
     }
 }
 
-impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Children<K> {
+impl<K: Retention + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Children<K> {
     /// Objects of a service, in no particular order.
     #[must_use]
     pub fn of(&self, namespace: &str, service: &str) -> Vec<Arc<K>> {
@@ -66,7 +64,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
             .unwrap_or_default()
     }
 
-    /// Takes in the answer of a write.
+    /// Adds the answer to a write.
     pub fn put(&self, object: K) -> Arc<K> {
         let (key, entry) = (key(&object), Entry::new(object));
         let object = entry.object.clone();
@@ -76,7 +74,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
         object
     }
 
-    /// Whether this version of an object was found to have all that is wanted, by the hash of that.
+    /// Whether this version of an object was found to have all that is wanted; `wanted` is a hash of that.
     #[must_use]
     pub fn is_settled(&self, object: &K, wanted: &str) -> bool {
         let Some(key) = key(object) else { return false };
@@ -89,7 +87,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
         known.is_some_and(|entry| entry.settled.as_deref() == Some(wanted))
     }
 
-    /// Remembers that this version of an object has all that is wanted, and drops what was needed to see that.
+    /// Remembers that this version of an object has all that is wanted, and drops what was only needed to see that.
     pub fn settle(&self, object: &K, wanted: &str) {
         let Some(key) = key(object) else { return };
         let mut groups = self.groups.lock();
@@ -119,8 +117,8 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
-    /// Takes in a watch event and names the services to which it means something.
-    fn take(&self, event: watcher::Event<K>) -> Vec<Key> {
+    /// Applies a watch event; returns the services that it concerns.
+    fn handle(&self, event: watcher::Event<K>) -> Vec<Key> {
         match event {
             watcher::Event::Init => self.listing.lock().clear(),
             watcher::Event::InitApply(object) => {
@@ -154,7 +152,7 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
         Vec::new()
     }
 
-    /// Puts a complete list in the place of what was there.
+    /// Replaces everything by a complete list.
     fn replace(&self) -> Vec<Key> {
         let listed = std::mem::take(&mut *self.listing.lock());
         let mut groups = self.groups.lock();
@@ -166,9 +164,9 @@ impl<K: Kept + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Chi
     }
 }
 
-impl<K: Kept + kube::Resource + Serialize> Entry<K> {
+impl<K: Retention + kube::Resource + Serialize> Entry<K> {
     fn new(mut object: K) -> Self {
-        object.arrive();
+        object.trim();
         let version = object.meta_mut().resource_version.take();
         let mut hasher = DefaultHasher::new();
         // Our kinds serialise infallibly.
@@ -182,16 +180,16 @@ impl<K: Kept + kube::Resource + Serialize> Entry<K> {
     }
 }
 
-/// The same version of the same object.
+/// Whether both are the same version of the same object.
 fn is_same<K: kube::Resource>(entry: &Entry<K>, object: &K) -> bool {
     let (known, meta) = (entry.object.meta(), object.meta());
     known.name == meta.name && known.uid == meta.uid && known.resource_version == meta.resource_version
 }
 
-/// Watches the objects that carry a service's label into `cache`; yields the services that changed.
+/// Fills `cache` by a watch of the objects that carry a service's label; yields the services that changed.
 pub fn watched<K>(cache: Arc<Children<K>>, api: Api<K>) -> impl Stream<Item = ObjectRef<ModelService>> + Send
 where
-    K: Kept
+    K: Retention
         + kube::Resource<DynamicType = ()>
         + Clone
         + Serialize
@@ -204,22 +202,24 @@ where
     let config = watcher::Config::default().labels(SERVICE_LABEL).streaming_lists();
     watcher(api, config)
         .default_backoff()
-        .filter_map(|event| future::ready(told(event)))
-        .flat_map(move |event| stream::iter(cache.take(event)))
+        .filter_map(|event| future::ready(ok_or_warn(event)))
+        .flat_map(move |event| stream::iter(cache.handle(event)))
         .map(|(namespace, name)| ObjectRef::new(&name).within(&namespace))
 }
 
-/// What a watch yields; an error is told of, and the watch goes on.
-pub(crate) fn told<K: kube::Resource<DynamicType = ()>>(
+/// What a watch yields; an error is logged, and the watch goes on.
+pub(crate) fn ok_or_warn<K: kube::Resource<DynamicType = ()>>(
     event: watcher::Result<watcher::Event<K>>,
 ) -> Option<watcher::Event<K>> {
     event
-        .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; going on"))
+        .inspect_err(
+            |error| tracing::warn!(kind = %K::kind(&()), %error, "the watch was interrupted and continues"),
+        )
         .ok()
 }
 
-/// Drops what nobody reads and what is most of a small object.
-pub fn strip<K: kube::Resource>(object: &mut K) {
+/// Drops the managed fields, which nobody reads and which are most of a small object.
+pub fn drop_managed_fields<K: kube::Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
@@ -227,7 +227,7 @@ fn key<K: kube::Resource>(object: &K) -> Option<Key> {
     Some((object.namespace()?, object.labels().get(SERVICE_LABEL)?.clone()))
 }
 
-/// Whether anything changed that means something.
+/// Adds a version of an object; whether anything of meaning changed.
 fn insert<K: kube::Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>) -> bool {
     let known = group
         .iter_mut()
@@ -269,7 +269,7 @@ pub fn version<K: kube::Resource>(object: &K) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::cache::retention::Pod;
+    use crate::cache::pod::Pod;
     use kube::runtime::watcher::Event;
 
     fn pod(name: &str, version: u64) -> Pod {
@@ -289,17 +289,17 @@ mod tests {
             .collect()
     }
 
-    /// Otherwise a watch that lags behind brings an old object back and a write is repeated.
+    /// Otherwise a watch that lags behind brings back an old object, and a write is repeated.
     #[test]
     fn of_two_versions_the_newer_one_stays() {
         let cache = Children::default();
         cache.put(pod("a", 9));
-        cache.take(Event::Apply(pod("a", 10)));
-        cache.take(Event::Apply(pod("a", 7)));
+        cache.handle(Event::Apply(pod("a", 10)));
+        cache.handle(Event::Apply(pod("a", 7)));
         assert_eq!(versions(&cache), [10]);
-        cache.take(Event::Delete(pod("a", 8)));
+        cache.handle(Event::Delete(pod("a", 8)));
         assert_eq!(versions(&cache), [10], "made anew since");
-        cache.take(Event::Delete(pod("a", 11)));
+        cache.handle(Event::Delete(pod("a", 11)));
         assert!(versions(&cache).is_empty());
     }
 
@@ -309,28 +309,28 @@ mod tests {
         let cache = Children::default();
         let first = cache.put(pod("a", 9));
         cache.settle(&first, "hash");
-        assert!(cache.take(Event::Apply(pod("a", 10))).is_empty());
+        assert!(cache.handle(Event::Apply(pod("a", 10))).is_empty());
         assert_eq!(versions(&cache), [10]);
         assert!(cache.is_settled(&pod("a", 10), "hash") && !cache.is_settled(&pod("a", 10), "other"));
         let mut changed = pod("a", 11);
         changed.status.pod_ip = Some("198.18.0.9".into());
-        assert_eq!(cache.take(Event::Apply(changed)).len(), 1);
+        assert_eq!(cache.handle(Event::Apply(changed)).len(), 1);
         assert!(!cache.is_settled(&pod("a", 11), "hash"));
     }
 
-    /// Otherwise objects that went while a watch was down stay for ever.
+    /// Otherwise objects that were deleted while a watch was down stay for ever.
     #[test]
     fn a_new_list_replaces_what_was_there_and_names_every_service_concerned() {
         let cache = Children::default();
         cache.put(pod("a", 9));
-        cache.take(Event::Init);
+        cache.handle(Event::Init);
         assert_eq!(
             versions(&cache),
             [9],
             "readers see the old list until the new one is complete"
         );
         assert_eq!(
-            cache.take(Event::InitDone),
+            cache.handle(Event::InitDone),
             [("team".to_owned(), "photos".to_owned())]
         );
         assert!(versions(&cache).is_empty());

@@ -1,22 +1,27 @@
-//! Cache: what the operator keeps in memory of the cluster. No truth lives here: watches fill it again after a
-//! restart.
+//! Cache: what the operator holds in memory of the cluster, filled by watches and by the answers to its own
+//! writes. It is no source of truth: after a restart the watches fill it again.
+//!
+//! A trap: [`Children::settle`] erases what was only needed to see that an object is as wanted, above all a
+//! Deployment's pod template. So `spec.template` of a cached Deployment may be empty. Read the template that is
+//! frozen in its annotation, with `crate::revision`.
 
 pub mod children;
 pub mod classes;
+pub mod pod;
 pub mod retention;
 pub mod written;
 
-use self::{children::Children, retention::Pod};
+use self::{children::Children, pod::Pod};
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget,
 };
 use std::sync::Arc;
 
-/// Children of every service, filled by watches.
+/// Children of every service, by kind.
 #[derive(Debug, Default)]
 pub struct Caches {
-    /// One per revision.
+    /// Deployments: one per revision.
     pub deployments: Arc<Children<Deployment>>,
     /// Services.
     pub endpoints: Arc<Children<Service>>,
@@ -29,7 +34,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Returns once every cache holds its first list: before that a child may seem to be missing.
+    /// Returns once every cache holds its first list: until then a child may seem to be missing.
     pub async fn wait_filled(&self) {
         self.deployments.wait_filled().await;
         self.endpoints.wait_filled().await;

@@ -1,30 +1,30 @@
-//! Kept: what the operator keeps in memory of each kind of child. A child costs some kilobytes at most: what
-//! nobody reads is dropped when it arrives, and what was found to be as wanted is dropped then.
+//! Retention: what is kept in memory of each kind of child. What nobody reads is dropped when an object arrives;
+//! what only serves to compare it with what is wanted is dropped once the two are equal. So a child costs a few
+//! kilobytes at most.
 
+use super::pod::Pod;
 use crate::crd::{REVISION_LABEL, SERVICE_LABEL};
 use k8s_openapi::{
-    Metadata, NamespaceResourceScope, Resource,
     api::{
         apps::v1::Deployment,
         autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec},
-        core::v1::{ContainerState, PodTemplateSpec, Service, ServiceSpec},
+        core::v1::{PodTemplateSpec, Service, ServiceSpec},
         policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
-use serde::{Deserialize, Serialize};
 
-/// A kind of child that is kept.
-pub trait Kept {
-    /// Drops what is never read, and what changes without meaning anything to us.
-    fn arrive(&mut self);
+/// How much of a kind of child is kept.
+pub trait Retention {
+    /// Drops what is never read, and what changes without any meaning to us.
+    fn trim(&mut self);
 
-    /// Drops what is only needed to compare it with what is wanted.
+    /// Drops what is only needed to compare the object with what is wanted. Erases specs: see [`crate::cache`].
     fn settle(&mut self);
 }
 
-impl Kept for Deployment {
-    fn arrive(&mut self) {
+impl Retention for Deployment {
+    fn trim(&mut self) {
         self.metadata.managed_fields = None;
         for condition in self
             .status
@@ -44,8 +44,8 @@ impl Kept for Deployment {
     }
 }
 
-impl Kept for Service {
-    fn arrive(&mut self) {
+impl Retention for Service {
+    fn trim(&mut self) {
         self.metadata.managed_fields = None;
         self.status = None;
     }
@@ -60,8 +60,8 @@ impl Kept for Service {
     }
 }
 
-impl Kept for HorizontalPodAutoscaler {
-    fn arrive(&mut self) {
+impl Retention for HorizontalPodAutoscaler {
+    fn trim(&mut self) {
         self.metadata.managed_fields = None;
         self.status = None;
     }
@@ -72,8 +72,8 @@ impl Kept for HorizontalPodAutoscaler {
     }
 }
 
-impl Kept for PodDisruptionBudget {
-    fn arrive(&mut self) {
+impl Retention for PodDisruptionBudget {
+    fn trim(&mut self) {
         self.metadata.managed_fields = None;
         self.status = None;
     }
@@ -84,8 +84,8 @@ impl Kept for PodDisruptionBudget {
     }
 }
 
-impl Kept for Pod {
-    fn arrive(&mut self) {
+impl Retention for Pod {
+    fn trim(&mut self) {
         let metadata = std::mem::take(&mut self.metadata);
         self.metadata = ObjectMeta {
             name: metadata.name,
@@ -106,97 +106,9 @@ impl Kept for Pod {
     fn settle(&mut self) {}
 }
 
-/// Keeps those by which a child is found.
+/// Keeps the labels by which a child is found.
 fn settle_labels(metadata: &mut ObjectMeta) {
     if let Some(labels) = &mut metadata.labels {
         labels.retain(|key, _| key == REVISION_LABEL || key == SERVICE_LABEL);
-    }
-}
-
-/// A pod as far as its status matters to us.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Pod {
-    /// Name, labels and owner.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// Where it is and how it fares.
-    #[serde(default)]
-    pub status: PodStatus,
-}
-
-/// The part of a pod's status that we read.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PodStatus {
-    /// Address inside the cluster.
-    #[serde(rename = "podIP")]
-    pub pod_ip: Option<String>,
-    /// PodScheduled, Ready and others.
-    pub conditions: Vec<PodCondition>,
-    /// Of the server's container.
-    pub container_statuses: Vec<ContainerStatus>,
-}
-
-/// A condition of a pod.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct PodCondition {
-    /// What it is about.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// True, False or Unknown.
-    pub status: String,
-    /// For a person.
-    pub message: Option<String>,
-}
-
-/// How a container fares.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ContainerStatus {
-    /// How often it was started again.
-    pub restart_count: i32,
-    /// Waiting, running or terminated.
-    pub state: Option<Box<ContainerState>>,
-    /// How it ended the last time.
-    pub last_state: Option<Box<ContainerState>>,
-}
-
-impl Pod {
-    /// Whether the kubelet calls the pod ready.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.condition("Ready")
-            .is_some_and(|condition| condition.status == "True")
-    }
-
-    /// A condition by its type.
-    #[must_use]
-    pub fn condition(&self, type_: &str) -> Option<&PodCondition> {
-        self.status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == type_)
-    }
-}
-
-impl Resource for Pod {
-    type Scope = NamespaceResourceScope;
-    const API_VERSION: &'static str = "v1";
-    const GROUP: &'static str = "";
-    const KIND: &'static str = "Pod";
-    const URL_PATH_SEGMENT: &'static str = "pods";
-    const VERSION: &'static str = "v1";
-}
-
-impl Metadata for Pod {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }

@@ -1,4 +1,4 @@
-//! Services as our own status writes left them.
+//! Written: services as our own status writes left them.
 
 use super::children::version;
 use crate::crd::ModelService;
@@ -6,13 +6,13 @@ use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
-/// Services as our status writes left them, until the watch has caught up: a reconcile that runs in between
-/// must not write the same status again.
+/// Services as our status writes left them, until the watch has caught up: a reconcile that runs before that must
+/// not write the same status again.
 #[derive(Debug, Default)]
 pub struct Written(Mutex<HashMap<String, Arc<ModelService>>>);
 
 impl Written {
-    /// Remembers the answer of a status write.
+    /// Remembers the answer to a status write.
     pub fn put(&self, service: Arc<ModelService>) {
         self.0.lock().insert(service.uid().unwrap_or_default(), service);
     }

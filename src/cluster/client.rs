@@ -1,7 +1,7 @@
-//! The operator's client of the API server: counts requests, refuses writes once another replica could hold the
-//! lease, and drops of answers what nobody reads.
+//! Client: how the operator talks to the API server. Counts requests, refuses writes once another replica could hold
+//! the lease, and drops from answers what nobody reads.
 
-use super::{leadership::Permission, managed_fields::Lean};
+use super::{leadership::Permission, managed_fields::WithoutManagedFields};
 use crate::process::metrics::Metrics;
 use futures::future::BoxFuture;
 use hyper::{
@@ -28,9 +28,9 @@ pub fn build(config: Config, permission: Permission, metrics: Arc<Metrics>) -> k
         .build())
 }
 
-/// A write was refused by ourselves.
+/// This replica refused a write of its own.
 #[derive(Debug, thiserror::Error)]
-#[error("this replica does not hold the lease (any more): nothing is written")]
+#[error("this replica does not hold the lease, so it writes nothing")]
 pub struct NotLeading;
 
 #[derive(Clone)]
@@ -63,16 +63,16 @@ where
     S::Future: Send + 'static,
     O: Body<Data = Bytes> + Unpin + 'static,
 {
-    type Response = Response<Lean<O>>;
+    type Response = Response<WithoutManagedFields<O>>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<Lean<O>>, BoxError>>;
+    type Future = BoxFuture<'static, Result<Response<WithoutManagedFields<O>>, BoxError>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, mut request: Request<I>) -> Self::Future {
-        // By which audit logs tell who it was.
+        // Audit logs show it.
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -94,15 +94,15 @@ where
                 answer.as_ref().map_or(0, |answer| answer.status().as_u16()),
             );
             answer.map(|mut answer| {
-                // It was that of the whole body.
+                // That of the whole body, which is shortened.
                 answer.headers_mut().remove(CONTENT_LENGTH);
-                answer.map(Lean::new)
+                answer.map(WithoutManagedFields::new)
             })
         })
     }
 }
 
-/// A watch is opened anew now and then although nothing changes: it is counted apart.
+/// Watches are reopened now and then although nothing changes, so they are counted separately.
 fn is_watch<I>(request: &Request<I>) -> bool {
     request
         .uri()

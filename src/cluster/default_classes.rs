@@ -1,4 +1,4 @@
-//! Defaults: AcceleratorClasses that the operator brings. Made where absent, never over an edit.
+//! Default classes: AcceleratorClasses that the operator creates if they do not exist. It never overwrites an edit.
 
 use crate::crd::AcceleratorClass;
 use anyhow::{Context as _, bail};
@@ -11,7 +11,7 @@ use std::{collections::HashSet, path::Path};
 /// Reads the file's YAML list; without a file, the class `cpu`.
 ///
 /// # Errors
-/// When the file cannot be read, is no list of AcceleratorClasses, or names one twice.
+/// When the file cannot be read, is not a list of AcceleratorClasses, or names one twice.
 pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<AcceleratorClass>> {
     let Some(file) = file else {
         return Ok(vec![AcceleratorClass::new(
@@ -23,7 +23,7 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<AcceleratorClass>> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the AcceleratorClasses in {shown}"))?;
     let classes: Vec<AcceleratorClass> = serde_saphyr::from_str(&text)
-        .with_context(|| format!("{shown} is no YAML list of AcceleratorClasses"))?;
+        .with_context(|| format!("{shown} is not a YAML list of AcceleratorClasses"))?;
     let mut names = HashSet::new();
     if let Some(twice) = classes.iter().find(|class| !names.insert(class.name_any())) {
         bail!("{shown} names AcceleratorClass {:?} twice", twice.name_any());
@@ -31,7 +31,7 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<AcceleratorClass>> {
     Ok(classes)
 }
 
-/// Whether this operator may read AcceleratorClasses; with namespaced rights only it may not.
+/// Whether this operator may read AcceleratorClasses. With rights in namespaces only, it may not.
 ///
 /// # Errors
 /// When the API server cannot be asked.
@@ -44,7 +44,7 @@ pub async fn may_read(client: &Client) -> kube::Result<bool> {
     }
 }
 
-/// Makes the classes that do not exist. Returns those that the operator has no right to make.
+/// Creates the classes that do not exist. Returns those that the operator has no right to create.
 ///
 /// # Errors
 /// When the API server refuses one for another reason.
@@ -65,18 +65,19 @@ pub async fn create_missing(
             ..PostParams::default()
         };
         match api.create(&parameters, class).await {
-            Ok(_) => tracing::info!(class = class.name_any(), "made the AcceleratorClass"),
+            Ok(_) => tracing::info!(class = class.name_any(), "created the AcceleratorClass"),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(kube::Error::Api(status)) if status.code == 403 => {
                 tracing::warn!(
                     class = class.name_any(),
                     message = status.message,
-                    "may not make the AcceleratorClass: taking it from the file until somebody applies it"
+                    "not allowed to create the AcceleratorClass; using the one of the file until somebody applies it"
                 );
                 forbidden.push(class.clone());
             }
             Err(error) => {
-                return Err(error).with_context(|| format!("making AcceleratorClass {:?}", class.name_any()));
+                return Err(error)
+                    .with_context(|| format!("creating AcceleratorClass {:?}", class.name_any()));
             }
         }
     }

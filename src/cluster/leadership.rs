@@ -1,10 +1,10 @@
-//! Leadership: one of several replicas works, by a `coordination.k8s.io/v1` Lease.
+//! Leadership: elects the one of several replicas that works, by a `coordination.k8s.io/v1` Lease.
 //!
-//! kube-runtime has no election, and the crates that have one only say whether the lease is held: a replica
-//! that was stopped and goes on would still finish a write that it had begun to prepare. So a permission with a
-//! deadline is checked at every write. It ends after two thirds of the lease's duration since the last renewal
-//! was *sent*; another replica takes the lease after the whole of it since the last change that it *saw*, on
-//! its own clock. No two clocks are compared. The clock counts while the machine sleeps (CLOCK_BOOTTIME).
+//! kube-runtime has no leader election, and the crates that have it only say whether the lease is held: a replica
+//! that was paused and resumes would still finish a write that it had prepared. So every write checks a permission
+//! that has a deadline: two thirds of the lease's duration after the last renewal was *sent*. Another replica takes
+//! the lease a whole duration after the last change that it *saw*, on its own clock. No two clocks are ever
+//! compared. The clock also counts while the machine sleeps (CLOCK_BOOTTIME).
 
 use anyhow::Context as _;
 use k8s_openapi::{
@@ -30,19 +30,19 @@ use std::{
 pub struct Permission(Arc<AtomicU64>);
 
 impl Permission {
-    /// For a replica that is alone.
+    /// For the only replica.
     #[must_use]
     pub fn always() -> Self {
         Self(Arc::new(AtomicU64::new(u64::MAX)))
     }
 
-    /// Not before the lease is held.
+    /// For a replica that does not hold the lease yet.
     #[must_use]
     pub fn none_yet() -> Self {
         Self(Arc::new(AtomicU64::new(0)))
     }
 
-    /// Whether it holds now.
+    /// Whether it is in force now.
     #[must_use]
     pub fn holds(&self) -> bool {
         now() < Duration::from_millis(self.0.load(Ordering::Acquire))
@@ -55,7 +55,7 @@ impl Permission {
         );
     }
 
-    /// Until it ends: at once if it does not hold, never if it always does.
+    /// Returns when it ends: at once if it is not in force, never if it is for ever.
     async fn ended(&self) {
         loop {
             let deadline = Duration::from_millis(self.0.load(Ordering::Acquire));
@@ -67,7 +67,7 @@ impl Permission {
     }
 }
 
-/// Time since boot, sleep included.
+/// Time since boot, including sleep.
 fn now() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(
@@ -83,7 +83,7 @@ pub struct Candidate {
     identity: String,
     duration: Duration,
     permission: Permission,
-    /// What the lease was like when it last changed, and when that was seen.
+    /// Version of the lease when it last changed, and when that was seen.
     seen: Option<(String, Duration)>,
 }
 
@@ -101,7 +101,7 @@ impl Candidate {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
-            // A restarted container has its predecessor's host name and must not take over its lease unseen.
+            // A restarted container has the host name of its predecessor, but must not take over its lease unnoticed.
             identity: format!("{host}_{:016x}", fastrand::u64(..)),
             duration,
             permission,
@@ -115,14 +115,14 @@ impl Candidate {
             match self.attempt().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "could not try for the lease"),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "could not try to take the lease"),
             }
-            // Candidates that started together must not stay in step.
+            // Jitter, so that candidates that started together do not stay in step.
             tokio::time::sleep(self.duration.div_f64(7.5).mul_f64(0.8 + fastrand::f64() * 0.4)).await;
         }
     }
 
-    /// Renews the lease until that fails for too long; returns when the permission has ended.
+    /// Renews the lease until that has failed for too long; returns when the permission has ended.
     pub async fn hold(&mut self) {
         let pause = self.duration / 6;
         loop {
@@ -133,7 +133,7 @@ impl Candidate {
                 () = permission.ended() => return,
                 attempt = self.attempt() => match attempt {
                     Ok(true) => {}
-                    // Another has it: nothing is left to wait for.
+                    // Another replica has it, so there is nothing left to wait for.
                     Ok(false) => return permission.extend_to(Duration::ZERO),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "could not renew the lease; trying again"),
                 },
@@ -141,10 +141,10 @@ impl Candidate {
         }
     }
 
-    /// Gives the lease up, so that another replica need not wait for it to expire.
+    /// Gives up the lease, so that another replica need not wait until it expires.
     ///
     /// # Errors
-    /// When the API server does not take it.
+    /// When the API server refuses.
     pub async fn release(&mut self) -> anyhow::Result<()> {
         self.permission.extend_to(Duration::ZERO);
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
@@ -163,7 +163,7 @@ impl Candidate {
         Ok(())
     }
 
-    /// Tries once to take or renew the lease; whether it is held then.
+    /// Tries once to take or renew the lease; returns whether it is held then.
     async fn attempt(&mut self) -> anyhow::Result<bool> {
         let sent = now();
         let taken = tokio::time::timeout(self.duration / 3, self.take())
@@ -184,7 +184,7 @@ impl Candidate {
                 },
                 spec: Some(self.renewed(&LeaseSpec::default())),
             };
-            return settled(self.leases.create(&PostParams::default(), &lease).await);
+            return won(self.leases.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.take().unwrap_or_default();
         let is_ours = spec.holder_identity.as_deref() == Some(&self.identity);
@@ -192,15 +192,14 @@ impl Candidate {
             return Ok(false);
         }
         lease.spec = Some(self.renewed(&spec));
-        // The resource version of what was read goes along: of two candidates only one succeeds.
-        settled(
-            self.leases
-                .replace(&self.name, &PostParams::default(), &lease)
-                .await,
-        )
+        // The request carries the resource version that was read, so of two candidates only one succeeds.
+        won(self
+            .leases
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await)
     }
 
-    /// Nobody holds it, or whoever does has not renewed it for its whole duration while we looked.
+    /// Whether nobody holds it, or its holder has not renewed it for its whole duration while we watched.
     fn is_free(&mut self, lease: &Lease, spec: &LeaseSpec) -> bool {
         if spec.holder_identity.as_deref().is_none_or(str::is_empty) {
             return true;
@@ -237,8 +236,8 @@ impl Candidate {
     }
 }
 
-/// Somebody else was faster: no error.
-fn settled(answer: kube::Result<Lease>) -> anyhow::Result<bool> {
+/// A conflict means that another candidate was faster, which is no error.
+fn won(answer: kube::Result<Lease>) -> anyhow::Result<bool> {
     match answer {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),

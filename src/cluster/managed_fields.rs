@@ -1,5 +1,6 @@
-//! Lean: takes `managedFields` out of what the API server answers, before it is parsed. They are half of an object
-//! that many controllers write, and nobody here reads them. Knows nothing of objects: it cuts one list out of JSON.
+//! Managed fields: empties `managedFields` in what the API server answers, before it is parsed. They make up half of
+//! an object that many controllers write, and nobody here reads them. Knows nothing of objects: it cuts one list out
+//! of JSON.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::{
@@ -8,28 +9,28 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-/// What comes before the list's items. Inside a string of JSON its quotes would be escaped.
+/// What precedes the items of the list. Inside a JSON string its quotes would be escaped.
 const BEGIN: &[u8] = b"\"managedFields\":[";
 
 /// A body of JSON in which every list `managedFields` is empty.
-pub(super) struct Lean<B> {
+pub(super) struct WithoutManagedFields<B> {
     body: B,
     place: Place,
-    /// Kept parts of the last piece that arrived.
-    kept: VecDeque<Bytes>,
+    /// What is left of the last chunk that arrived.
+    rest: VecDeque<Bytes>,
 }
 
-impl<B> Lean<B> {
+impl<B> WithoutManagedFields<B> {
     pub(super) fn new(body: B) -> Self {
         Self {
             body,
             place: Place::Outside { matched: 0 },
-            kept: VecDeque::new(),
+            rest: VecDeque::new(),
         }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Lean<B> {
+impl<B: Body<Data = Bytes> + Unpin> Body for WithoutManagedFields<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -38,15 +39,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Lean<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         loop {
-            if let Some(part) = self.kept.pop_front() {
+            if let Some(part) = self.rest.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(part))));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context))
                 .map(|frame| frame.map(Frame::into_data))
             {
-                Some(Ok(Ok(piece))) => {
+                Some(Ok(Ok(chunk))) => {
                     let this = &mut *self;
-                    this.place.cut(piece, &mut this.kept);
+                    this.place.cut(chunk, &mut this.rest);
                 }
                 Some(Ok(Err(trailers))) => return Poll::Ready(Some(Ok(trailers))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
@@ -56,7 +57,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Lean<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.kept.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -64,12 +65,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Lean<B> {
     }
 }
 
-/// Where in the text a piece ended.
+/// Where in the text a chunk ended.
 #[derive(Clone, Copy)]
 enum Place {
-    /// So many bytes of [`BEGIN`] were the last ones.
+    /// The last bytes were this many of [`BEGIN`].
     Outside { matched: usize },
-    /// In the list, below so many brackets.
+    /// In the list, inside this many brackets.
     Inside { depth: usize, text: Text },
 }
 
@@ -81,18 +82,18 @@ enum Text {
 }
 
 impl Place {
-    /// Moves what is kept of `piece` into `kept`.
-    fn cut(&mut self, mut piece: Bytes, kept: &mut VecDeque<Bytes>) {
-        while !piece.is_empty() {
+    /// Appends to `rest` what is left of `chunk`.
+    fn cut(&mut self, mut chunk: Bytes, rest: &mut VecDeque<Bytes>) {
+        while !chunk.is_empty() {
             match *self {
                 Self::Outside { matched } => {
-                    let (length, next) = outside(&piece, matched);
-                    kept.push_back(piece.split_to(length));
+                    let (length, next) = outside(&chunk, matched);
+                    rest.push_back(chunk.split_to(length));
                     *self = next;
                 }
                 Self::Inside { depth, text } => {
-                    let (length, next) = inside(&piece, depth, text);
-                    drop(piece.split_to(length));
+                    let (length, next) = inside(&chunk, depth, text);
+                    drop(chunk.split_to(length));
                     *self = next;
                 }
             }
@@ -100,33 +101,33 @@ impl Place {
     }
 }
 
-/// How much is kept, and where one is then.
-fn outside(piece: &[u8], matched: usize) -> (usize, Place) {
+/// How much to keep, and the place after that.
+fn outside(chunk: &[u8], matched: usize) -> (usize, Place) {
     const INSIDE: Place = Place::Inside {
         depth: 1,
         text: Text::No,
     };
-    let rest = &BEGIN[matched..];
-    if piece.starts_with(rest) {
-        return (rest.len(), INSIDE);
+    let missing = &BEGIN[matched..];
+    if chunk.starts_with(missing) {
+        return (missing.len(), INSIDE);
     }
-    if rest.starts_with(piece) {
-        let matched = matched + piece.len();
-        return (piece.len(), Place::Outside { matched });
+    if missing.starts_with(chunk) {
+        let matched = matched + chunk.len();
+        return (chunk.len(), Place::Outside { matched });
     }
-    if let Some(at) = memchr::memmem::find(piece, BEGIN) {
+    if let Some(at) = memchr::memmem::find(chunk, BEGIN) {
         return (at + BEGIN.len(), INSIDE);
     }
     let matched = (1..BEGIN.len())
         .rev()
-        .find(|&length| piece.ends_with(&BEGIN[..length]));
+        .find(|&length| chunk.ends_with(&BEGIN[..length]));
     let matched = matched.unwrap_or(0);
-    (piece.len(), Place::Outside { matched })
+    (chunk.len(), Place::Outside { matched })
 }
 
-/// How much is dropped, and where one is then.
-fn inside(piece: &[u8], mut depth: usize, mut text: Text) -> (usize, Place) {
-    for (at, byte) in piece.iter().enumerate() {
+/// How much to drop, and the place after that.
+fn inside(chunk: &[u8], mut depth: usize, mut text: Text) -> (usize, Place) {
+    for (at, byte) in chunk.iter().enumerate() {
         text = match (text, byte) {
             (Text::No, b'[' | b'{') => {
                 depth += 1;
@@ -145,7 +146,7 @@ fn inside(piece: &[u8], mut depth: usize, mut text: Text) -> (usize, Place) {
             (text, _) => text,
         };
     }
-    (piece.len(), Place::Inside { depth, text })
+    (chunk.len(), Place::Inside { depth, text })
 }
 
 #[cfg(test)]
@@ -155,25 +156,25 @@ mod tests {
     use http_body_util::{BodyExt as _, Full};
 
     const OBJECT: &str = r#"{"metadata":{"name":"a \"managedFields\":[ b","managedFields":[{"fieldsV1":{"f:data":{"k:{\"x\":\"]\"}":{}}},"time":"\\"},{"a":[]}],"uid":"1"},"list":["managedFields"],"managedFields":[]}"#;
-    const LEAN: &str = r#"{"metadata":{"name":"a \"managedFields\":[ b","managedFields":[],"uid":"1"},"list":["managedFields"],"managedFields":[]}"#;
+    const EMPTIED: &str = r#"{"metadata":{"name":"a \"managedFields\":[ b","managedFields":[],"uid":"1"},"list":["managedFields"],"managedFields":[]}"#;
 
-    /// A cut at the wrong place is an answer that cannot be read, or one that says something else.
+    /// A cut in the wrong place makes an answer unreadable, or changes what it says.
     #[test]
     fn only_managed_fields_are_cut_out_wherever_the_text_is_split() {
         for size in 1..=OBJECT.len() {
-            let (mut place, mut kept) = (Place::Outside { matched: 0 }, VecDeque::new());
-            for piece in OBJECT.as_bytes().chunks(size) {
-                place.cut(Bytes::copy_from_slice(piece), &mut kept);
+            let (mut place, mut rest) = (Place::Outside { matched: 0 }, VecDeque::new());
+            for chunk in OBJECT.as_bytes().chunks(size) {
+                place.cut(Bytes::copy_from_slice(chunk), &mut rest);
             }
-            let kept: Vec<u8> = kept.into_iter().flatten().collect();
-            assert_eq!(String::from_utf8(kept).unwrap(), LEAN, "in pieces of {size}");
+            let rest: Vec<u8> = rest.into_iter().flatten().collect();
+            assert_eq!(String::from_utf8(rest).unwrap(), EMPTIED, "in chunks of {size}");
         }
     }
 
     #[tokio::test]
     async fn a_body_is_read_to_its_end() {
-        let body = Lean::new(Full::new(Bytes::from(OBJECT.repeat(3))));
+        let body = WithoutManagedFields::new(Full::new(Bytes::from(OBJECT.repeat(3))));
         let text = body.collect().await.unwrap().to_bytes();
-        assert_eq!(text, LEAN.repeat(3));
+        assert_eq!(text, EMPTIED.repeat(3));
     }
 }

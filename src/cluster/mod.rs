@@ -1,7 +1,9 @@
-//! Cluster: the API server's client, the lease, and what is checked and made before the first reconcile.
+//! Cluster: talks to the cluster outside of reconciles: the API server's client, the lease, the checks and default
+//! classes of the start, and requests to inference servers.
 
 pub mod client;
 pub mod default_classes;
+pub mod inference_server;
 pub mod leadership;
 mod managed_fields;
 pub mod preflight;

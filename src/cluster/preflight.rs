@@ -1,4 +1,4 @@
-//! Start-up: is this a cluster that can serve models? Asked once, and again while the answer is no.
+//! Preflight: whether this cluster can serve models. Checked at startup, and again while it cannot.
 
 use crate::crd::ModelService;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::time::Duration;
 
-/// Between two looks at a cluster that cannot serve models, or does not have the CRDs.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a cluster is checked that cannot serve models or lacks the CRDs.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why this cluster cannot serve models, if so.
+/// Why this cluster cannot serve models, if it cannot.
 #[derive(Debug, Default)]
 pub struct ClusterSupport(Mutex<Option<String>>);
 
@@ -25,20 +25,18 @@ impl ClusterSupport {
         self.0.lock().clone()
     }
 
-    /// Asks the cluster; whether the answer differs from the last one.
+    /// Checks the cluster.
     ///
     /// # Errors
     /// When the API server cannot be asked.
-    pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<bool> {
+    pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<()> {
         let problem = problem(client, namespace).await?;
-        let mut known = self.0.lock();
-        let changed = *known != problem;
-        *known = problem;
-        Ok(changed)
+        *self.0.lock() = problem;
+        Ok(())
     }
 }
 
-/// A server without image volumes drops the unknown field, and then misses a volume source.
+/// An API server without image volumes drops the unknown field, and then complains about a volume without a source.
 async fn problem(client: &Client, namespace: &str) -> kube::Result<Option<String>> {
     let version = client.apiserver_version().await?.git_version;
     let probe: Deployment = serde_json::from_value(json!({
@@ -65,11 +63,11 @@ async fn problem(client: &Client, namespace: &str) -> kube::Result<Option<String
         .await
     {
         Ok(answer) if has_image_volume(&answer) => Ok(None),
-        // A policy or quota says nothing about image volumes.
+        // A policy or quota that refuses says nothing about image volumes.
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => {
             tracing::warn!(
                 message = status.message,
-                "could not try whether image volumes are supported; going on"
+                "could not find out whether image volumes are supported; continuing"
             );
             Ok(None)
         }
@@ -91,11 +89,11 @@ fn has_image_volume(deployment: &Deployment) -> bool {
 
 fn unsupported(version: &str) -> String {
     format!(
-        "this cluster ({version}) has no image volumes, by which models are mounted: use Kubernetes 1.35 or newer, or turn on the feature gate ImageVolume of the API server and the kubelets (1.33 and 1.34)"
+        "this cluster ({version}) has no image volumes, which models are mounted with: use Kubernetes 1.35 or newer, or turn on the feature gate ImageVolume of the API server and the kubelets (1.33 and 1.34)"
     )
 }
 
-/// Whether the CRDs are there and may be read.
+/// Checks that the CRDs exist and may be read.
 ///
 /// # Errors
 /// What is missing and what to do.

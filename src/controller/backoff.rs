@@ -1,4 +1,4 @@
-//! Back-off: how long a service that fails waits, exponentially and with jitter, per object.
+//! Back-off: how long a service that fails waits: exponentially longer, with jitter.
 
 use crate::crd::ModelService;
 use kube::runtime::reflector::ObjectRef;
@@ -13,17 +13,17 @@ const LONGEST: Duration = Duration::from_secs(120);
 pub struct Backoff(Mutex<HashMap<ObjectRef<ModelService>, u32>>);
 
 impl Backoff {
-    /// Counts a failure; how long to wait.
+    /// Counts a failure; returns how long to wait.
     pub fn next(&self, service: &ObjectRef<ModelService>) -> Duration {
         let mut failures = self.0.lock();
         let count = failures.entry(service.clone()).or_default();
         let wait = FIRST.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST);
         *count = count.saturating_add(1);
-        // Half to all of it, so that services that failed together do not come back together.
+        // Between half and all of it, so that services that failed together are not tried again together.
         wait.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
-    /// Forgets a service's failures: it works, or is gone.
+    /// Forgets the failures of a service that works or is gone.
     pub fn reset(&self, service: &ObjectRef<ModelService>) {
         self.0.lock().remove(service);
     }

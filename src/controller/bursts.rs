@@ -1,9 +1,9 @@
-//! Bursts: of services that are new together, all Services are made before the first Deployment.
+//! Bursts: when many services are new together, all their Services are made before the first Deployment.
 //!
 //! An API server makes one Service at a time, and each takes many times longer while the controllers work on
-//! Deployments on the same cores. So a new service's reconcile makes its Service, and the rest follows once no
-//! other is making one, after [`LONGEST`] in any case: services that are slow to make or fail hold up no others.
-//! No truth: what is forgotten here is reconciled again after a restart as everything is.
+//! Deployments on the same cores. So the first pass of a new service makes its Service, and the second pass follows
+//! once no other service is making one, but after [`LONGEST`] at the latest: a Service that is slow or fails delays
+//! no other service for longer. Nothing here is a source of truth: after a restart every service is reconciled.
 
 use crate::crd::ModelService;
 use kube::runtime::reflector::ObjectRef;
@@ -13,10 +13,10 @@ use tokio::{
     time::timeout,
 };
 
-/// A service waits for others at most this long: an API server makes a thousand Services meanwhile.
+/// A service waits for others at most this long: an API server makes a thousand Services in that time.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Counts the Services that are being made, and wakes the services that wait for that.
+/// Counts the Services that are being made, and wakes the services that wait for them.
 #[derive(Debug)]
 pub struct Bursts {
     making: watch::Sender<usize>,
@@ -25,7 +25,7 @@ pub struct Bursts {
 }
 
 impl Bursts {
-    /// `wake` gets the services whose reconcile is to go on.
+    /// `wake` receives the services that go on.
     #[must_use]
     pub fn new(wake: UnboundedSender<ObjectRef<ModelService>>) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Bursts {
         }
     }
 
-    /// A Service is being made, until what is returned is dropped.
+    /// Counts a Service as being made until the returned value is dropped.
     pub fn making(&self) -> Making<'_> {
         self.making.send_modify(|making| *making += 1);
         Making(self)
@@ -45,7 +45,7 @@ impl Bursts {
     pub fn follow(&self, service: ObjectRef<ModelService>) {
         let (mut making, longest, wake) = (self.making.subscribe(), self.longest, self.wake.clone());
         tokio::spawn(async move {
-            // Late or not, and also where nothing can be counted any more, the service goes on.
+            // The service goes on in any case: in time, late, or when nothing is counted any more.
             let _ = timeout(longest, making.wait_for(|making| *making == 0)).await;
             // Fails only when the operator is shutting down.
             let _ = wake.send(service);
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(woken.recv().await.unwrap().name, "orchids");
     }
 
-    /// A service that comes alone waits for nobody, and one whose Service was refused holds up nobody.
+    /// A service that comes alone does not wait, and one whose Service was refused delays no other.
     #[tokio::test]
     async fn a_service_alone_goes_on_at_once() {
         let (bursts, mut woken) = bursts();
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(woken.recv().await.unwrap().name, "orchids");
     }
 
-    /// An API server that never answers one request, or a steady stream of new services, keeps others waiting.
+    /// Otherwise a request that is never answered, or a steady stream of new services, delays others for ever.
     #[tokio::test]
     async fn nobody_waits_for_ever() {
         let (mut bursts, mut woken) = bursts();

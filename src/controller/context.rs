@@ -1,12 +1,12 @@
-//! Context: what every reconcile shares. Holds caches and clients; no truth lives only here.
+//! Context: what every reconcile shares: caches and clients, and nothing that a restart may not lose.
 
 use super::{backoff::Backoff, bursts::Bursts, events::Events, reports::Reports};
 use crate::{
-    apply::Unequal,
+    apply::Mismatches,
     cache::{Caches, classes::Classes, written::Written},
     cluster::preflight::ClusterSupport,
     crd::ModelService,
-    plan::Brings,
+    plan::DefaultRuntime,
     process::metrics::Metrics,
 };
 use kube::{Client, core::error_boundary::InvalidObject, runtime::reflector::ObjectRef};
@@ -23,21 +23,21 @@ pub struct ControllerContext {
     /// Services whose status was written a moment ago.
     pub written: Written,
     /// What new revisions run.
-    pub brings: Brings,
+    pub runtime: DefaultRuntime,
     /// Whether this cluster can serve models.
     pub support: Arc<ClusterSupport>,
-    /// What servers say of themselves.
+    /// What servers report about themselves.
     pub reports: Reports,
     /// Events on transitions.
     pub events: Events,
     /// Counters and durations.
     pub metrics: Arc<Metrics>,
-    /// New services that wait for each other's Services.
+    /// New services, which wait for each other's Services.
     pub bursts: Bursts,
-    /// Waiting times of services that fail.
+    /// How long services that fail wait.
     pub backoff: Backoff,
-    /// Objects that the API server does not keep as applied.
-    pub unequal: Unequal,
+    /// Objects that do not become what was applied.
+    pub mismatches: Mismatches,
 }
 
 impl ControllerContext {

@@ -1,4 +1,4 @@
-//! Events: tells of a service's transitions, once each, after the status that they announce was written.
+//! Events: announces a service's transitions, once each, after the status that says so was written.
 
 use crate::{
     crd::{ModelService, ModelServiceStatus},
@@ -17,7 +17,7 @@ const MAX_NOTE: usize = 1000;
 pub struct Events(Recorder);
 
 impl Events {
-    /// Publishes through `client`, in the operator's name.
+    /// Publishes through `client`, as the operator.
     #[must_use]
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
@@ -28,8 +28,8 @@ impl Events {
         Self(Recorder::new(client, reporter))
     }
 
-    /// Publishes what changed from one status to the next. A failure is logged: an event is a courtesy.
-    pub async fn tell(
+    /// Publishes what changed from one status to the next. A failure is only logged: an event is a courtesy.
+    pub async fn publish(
         &self,
         service: &ModelService,
         before: Option<&ModelServiceStatus>,
@@ -44,7 +44,7 @@ impl Events {
     }
 }
 
-/// An event where `Ready` took another status or reason, other than on its way there.
+/// An event if `Ready` changed its status or reason, unless it is still progressing.
 fn transition(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Option<Event> {
     let (before, after) = (before.and_then(ready), ready(after)?);
     let same = before.is_some_and(|before| before.status == after.status && before.reason == after.reason);

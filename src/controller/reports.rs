@@ -1,14 +1,14 @@
-//! Reports: asks a ready server of the revision that has the traffic what it serves, in the background. A
-//! server that cannot be asked delays nothing: its service is Ready without `status.model`.
+//! Reports: asks a ready server of the revision that has the traffic what it serves, in the background. A server
+//! that cannot be asked delays nothing: its service is Ready without `status.model`.
 
 use crate::{
-    cache::retention::Pod,
+    cache::pod::Pod,
+    cluster::inference_server,
     crd::{ModelService, ModelServiceStatus},
     observe::Observed,
 };
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::Request;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use modelservice_contract::{MANAGEMENT_PORT, REPORT_PATH, Report};
 use parking_lot::Mutex;
@@ -23,18 +23,18 @@ use tokio::{
     sync::{Semaphore, mpsc::UnboundedSender},
 };
 
-/// Waits before each attempt.
+/// How long to wait before each attempt.
 const ATTEMPTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10)];
-/// For one attempt.
+/// Time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Servers asked at the same time.
+/// How many servers are asked at the same time.
 const PARALLEL: usize = 8;
-/// Largest report that is read, in bytes.
+/// Longest report that is read, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
 type ByRevision = BTreeMap<String, Arc<Report>>;
 
-/// What servers said of themselves and the status does not say yet.
+/// What servers reported about themselves and the status does not say yet.
 pub struct Reports {
     known: Arc<Mutex<HashMap<String, ByRevision>>>,
     asked: Mutex<HashSet<String>>,
@@ -64,8 +64,8 @@ impl Reports {
             .unwrap_or_default()
     }
 
-    /// Asks a server where the status does not know what the revision that has the traffic serves; forgets
-    /// the reports once it does.
+    /// Asks a server if the status does not say yet what the revision that has the traffic serves; forgets the
+    /// reports once it does.
     pub fn ask(&self, observed: &Observed, status: &ModelServiceStatus) {
         let Some(revision) = status.current_revision.as_deref() else {
             return;
@@ -122,19 +122,7 @@ fn address(pod: &Pod) -> Option<IpAddr> {
 
 async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect((address, MANAGEMENT_PORT)).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Its error is the request's too.
-    tokio::spawn(connection);
-    let request = hyper::Request::get(REPORT_PATH)
-        .header("host", "server")
-        .body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    if !response.status().is_success() {
-        return Err(format!("the server answered {}", response.status()).into());
-    }
-    let body = Limited::new(response.into_body(), MAX_BYTES)
-        .collect()
-        .await?
-        .to_bytes();
+    let request = Request::get(REPORT_PATH).body(Full::default())?;
+    let body = inference_server::send(stream, request, MAX_BYTES).await?;
     Ok(serde_json::from_slice(&body)?)
 }

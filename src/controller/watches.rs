@@ -1,13 +1,15 @@
-//! Watches: everything that wakes a reconcile. A service's children are found by its label; AcceleratorClasses
-//! wake the services that name them.
+//! Watches: everything that wakes a reconcile. A child belongs to the service that its label names; an
+//! AcceleratorClass wakes the services that name it.
 
-use super::{Guarded, ToService as _, error_policy, reconcile};
+use super::{
+    context::ControllerContext,
+    reconcile::{GuardedService, error_policy, reconcile},
+};
 use crate::{
     cache::{
-        children::{strip, told, watched},
+        children::{drop_managed_fields, ok_or_warn, watched},
         classes::GuardedClass,
     },
-    controller::context::ControllerContext,
     crd::ModelService,
 };
 use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
@@ -45,8 +47,8 @@ impl Scope {
     }
 }
 
-/// Reconciles until `shutdown`; then finishes the reconciles under way. `classes` is the writer of the store in
-/// the context, or `None` where classes come from a file. `woken` are services to look at again.
+/// Reconciles until `shutdown`, then finishes the reconciles under way. `classes` writes the store in the context;
+/// `None` if classes come from a file. `woken` are services to look at again.
 pub async fn run(
     context: Arc<ControllerContext>,
     scope: Scope,
@@ -74,9 +76,9 @@ pub async fn run(
     let (metrics, counted) = (context.metrics.clone(), context.metrics.clone());
     let triggers = triggers
         .inspect(move |service| metrics.triggered(service))
-        .map(guarded);
+        .map(|service| service.into_kind_unchecked::<GuardedService>(()));
     let shutdown = shutdown.shared();
-    // Its own way from a watch to triggers loses objects that are new in a repeated list; see `changed`.
+    // The controller's own watch loses objects that are new in a repeated list; see `changed`.
     Controller::for_stream(stream::pending(), reader)
         .with_config(controller::Config::default().concurrency(PARALLEL))
         .reconcile_on(triggers)
@@ -84,44 +86,48 @@ pub async fn run(
         .run(reconcile, error_policy, context)
         .for_each(|outcome| {
             match outcome {
-                // Told where they happened.
+                // Logged where it happened.
                 Ok(_) | Err(Error::ReconcilerFailed(..)) => {}
                 // A child of a deleted service, or the service itself.
                 Err(Error::ObjectNotFound(gone)) => {
-                    let mut service = ObjectRef::new(&gone.name);
-                    service.namespace = gone.namespace;
-                    counted.forget(&service);
+                    counted.forget(&gone.into_kind_unchecked::<ModelService>(()));
                 }
-                Err(error) => tracing::warn!(%error, "the controller goes on"),
+                Err(error) => tracing::warn!(%error, "a controller error; continuing"),
             }
             future::ready(())
         })
         .await;
 }
 
-/// The services themselves: a store, and the stream that fills it and names those that changed.
+/// The services themselves: a store, and the stream that fills it and yields those that changed.
 fn services(
     context: &Arc<ControllerContext>,
-    api: Api<Guarded>,
+    api: Api<GuardedService>,
 ) -> (
-    Store<Guarded>,
+    Store<GuardedService>,
     impl Stream<Item = ObjectRef<ModelService>> + Send + 'static,
 ) {
     let (reader, writer) = kube::runtime::reflector::store();
     let context = context.clone();
     let events = watched_into(writer, api).inspect(move |event| {
         if let watcher::Event::Delete(gone) = event {
-            context.forget(&ObjectRef::from_obj(gone).erase_to_service(), &gone.0);
+            context.forget(
+                &ObjectRef::from_obj(gone).into_kind_unchecked::<ModelService>(()),
+                &gone.0,
+            );
         }
     });
-    (reader, changed(events).map(|service| service.erase_to_service()))
+    (
+        reader,
+        changed(events).map(|service| service.into_kind_unchecked::<ModelService>(())),
+    )
 }
 
-/// Keeps the classes' store and yields the services that name a class that changed.
+/// Fills the classes' store; yields the services that name a class that changed.
 fn changed_classes(
     client: &Client,
     writer: Writer<GuardedClass>,
-    services: Store<Guarded>,
+    services: Store<GuardedService>,
 ) -> impl Stream<Item = ObjectRef<ModelService>> + Send + 'static {
     changed(watched_into(writer, Api::all(client.clone()))).flat_map(move |class| {
         let naming = services.state_filter(move |service| {
@@ -133,24 +139,24 @@ fn changed_classes(
         stream::iter(
             naming
                 .into_iter()
-                .map(|service| ObjectRef::from_obj(service.as_ref()).erase_to_service()),
+                .map(|service| ObjectRef::from_obj(service.as_ref()).into_kind_unchecked::<ModelService>(())),
         )
     })
 }
 
-/// Watches into a store; goes on after errors.
+/// Watches into a store; an error does not end it.
 fn watched_into<K>(writer: Writer<K>, api: Api<K>) -> impl Stream<Item = watcher::Event<K>> + Send + 'static
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     watcher(api, watcher::Config::default().streaming_lists())
-        .modify(strip)
+        .modify(drop_managed_fields)
         .default_backoff()
         .reflect(writer)
-        .filter_map(|event| future::ready(told(event)))
+        .filter_map(|event| future::ready(ok_or_warn(event)))
 }
 
-/// Objects that changed, listed ones only once the list is complete: the store shows a list from then on, and a
+/// Objects that changed. Listed ones follow only once the list is complete: the store shows a list only then, and a
 /// reconcile that does not find its object there is dropped for good.
 fn changed<K>(
     events: impl Stream<Item = watcher::Event<K>> + Send + 'static,
@@ -175,10 +181,4 @@ where
             }
         })
     })
-}
-
-fn guarded(service: ObjectRef<ModelService>) -> ObjectRef<Guarded> {
-    let mut reference = ObjectRef::new(&service.name);
-    reference.namespace = service.namespace;
-    reference
 }

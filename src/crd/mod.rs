@@ -1,8 +1,8 @@
-//! The API: `ModelService` and `AcceleratorClass` (v1alpha1), and the YAML made from them. Types only: no I/O.
+//! The API: `ModelService` and `AcceleratorClass` (v1alpha1), and their definitions. Types only: no I/O.
 
-// The derive for validation rules makes a second, private type of the same visibility.
+// The derive for validation rules makes a second, private type with the same visibility.
 #![allow(unreachable_pub)]
-// Two printer columns of one type are no duplicates.
+// Two printer columns of the same type are not duplicates.
 #![allow(clippy::duplicated_attributes)]
 
 mod accelerator_class;
@@ -34,20 +34,17 @@ use kube::CustomResourceExt as _;
 /// Both definitions, in the order in which they are to be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![AcceleratorClass::crd(), ModelService::crd()]
-        .into_iter()
-        .map(finish)
-        .collect()
+    [AcceleratorClass::crd(), ModelService::crd()]
+        .map(labelled)
+        .into()
 }
 
-/// What the derive cannot say: documentation of the generated top level and trimming of what only repeats.
-fn finish(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+fn labelled(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let label = ("app.kubernetes.io/part-of", "modelservice-operator");
     definition.metadata.labels = Some(
-        [(
-            "app.kubernetes.io/part-of".to_owned(),
-            "modelservice-operator".to_owned(),
-        )]
-        .into(),
+        [label]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
     );
     definition
 }

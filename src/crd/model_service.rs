@@ -1,6 +1,10 @@
 //! `ModelService`: the spec that users write.
 
-use super::{schemas, server_settings::ServerSettings, status::ModelServiceStatus};
+use super::{
+    schemas,
+    server_settings::{ServerSettings, is_default},
+    status::ModelServiceStatus,
+};
 use k8s_openapi::{
     api::{
         autoscaling::v2::HorizontalPodAutoscalerBehavior,
@@ -301,8 +305,4 @@ const fn default_startup_deadline() -> i32 {
 
 const fn default_progress_deadline() -> i32 {
     600
-}
-
-pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

@@ -1,6 +1,5 @@
 //! `ModelService`: the part of the spec that the inference server is configured by.
 
-use super::model_service::is_default;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -134,4 +133,8 @@ pub struct VolumeClaim {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("must be the name of a PersistentVolumeClaim of this namespace, as kubectl get pvc shows it"))]
     pub name: String,
+}
+
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

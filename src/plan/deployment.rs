@@ -1,13 +1,16 @@
 //! A revision's Deployment. Its pod template is made once and frozen in an annotation. Pure.
 
-use super::{Brings, meta, template};
+use super::{
+    meta,
+    template::{self, DefaultRuntime},
+};
 use crate::{
     crd::{
-        CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION,
-        TEMPLATE_ANNOTATION,
+        AcceleratorClass, CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION,
+        RUNTIME_VERSION_ANNOTATION, TEMPLATE_ANNOTATION,
     },
     observe::Observed,
-    revision::{frozen_template, number, revision_of},
+    revision::{freeze, frozen_template, number, revision_of},
     validate::ValidatedService,
 };
 use k8s_openapi::{
@@ -20,40 +23,32 @@ use k8s_openapi::{
 use kube::ResourceExt as _;
 use std::collections::BTreeMap;
 
-/// The Deployment of the revision that the spec asks for.
-pub(super) fn target(service: &ValidatedService, observed: &Observed, brings: &Brings) -> Deployment {
-    if let Some(live) = observed.deployment(&service.revision) {
-        return existing(service, live);
-    }
-    // `validate` lets nothing pass that has neither a Deployment nor a class.
-    let class = service
-        .class
-        .as_deref()
-        .cloned()
-        .unwrap_or_else(|| crate::crd::AcceleratorClass::new("", Default::default()));
-    let template = template::template(service, &class, brings);
+/// The Deployment of the revision that the spec asks for and that does not exist yet.
+pub(super) fn new(
+    service: &ValidatedService,
+    class: &AcceleratorClass,
+    observed: &Observed,
+    runtime: &DefaultRuntime,
+) -> Deployment {
+    let template = template::template(service, class, runtime);
     let number = observed.deployments.iter().map(|d| number(d)).max().unwrap_or(0) + 1;
     let annotations = [
-        (
-            TEMPLATE_ANNOTATION,
-            serde_json::to_value(&template)
-                .map(|value| value.to_string())
-                .unwrap_or_default(),
-        ),
+        (TEMPLATE_ANNOTATION, freeze(&template)),
         (REVISION_NUMBER_ANNOTATION, number.to_string()),
         (CLASS_ANNOTATION, class.name_any()),
-        (RUNTIME_VERSION_ANNOTATION, brings.runtime_version.clone()),
+        (RUNTIME_VERSION_ANNOTATION, runtime.version.clone()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
     deployment(service, &service.revision, annotations, template)
 }
 
-/// The Deployment of a revision that exists, its template as it was frozen.
+/// The Deployment of a revision that exists, with its frozen template.
 pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deployment {
     let revision = revision_of(live).unwrap_or_default();
     let template = frozen_template(live);
     let mut annotations: BTreeMap<String, String> = [
+        TEMPLATE_ANNOTATION,
         CLASS_ANNOTATION,
         REVISION_NUMBER_ANNOTATION,
         RUNTIME_VERSION_ANNOTATION,
@@ -61,13 +56,9 @@ pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deploym
     .into_iter()
     .filter_map(|key| Some((key.to_owned(), live.annotations().get(key)?.clone())))
     .collect();
-    let frozen = live.annotations().get(TEMPLATE_ANNOTATION).cloned();
-    let frozen = frozen.or_else(|| {
-        serde_json::to_value(&template)
-            .ok()
-            .map(|value| value.to_string())
-    });
-    annotations.extend(frozen.map(|frozen| (TEMPLATE_ANNOTATION.to_owned(), frozen)));
+    annotations
+        .entry(TEMPLATE_ANNOTATION.to_owned())
+        .or_insert_with(|| freeze(&template));
     deployment(service, revision, annotations, template)
 }
 
@@ -92,9 +83,9 @@ fn deployment(
             },
             template,
             progress_deadline_seconds: Some(service.spec().rollout.progress_deadline_seconds),
-            // The template never changes: there is no history worth keeping.
+            // The template never changes, so there is no history to keep.
             revision_history_limit: Some(0),
-            // Only a repaired template ever rolls within a revision.
+            // Within a revision nothing rolls but a template that somebody changed and we repair.
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {

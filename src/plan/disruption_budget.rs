@@ -1,4 +1,4 @@
-//! The PodDisruptionBudget: one server of the revision that has the traffic at a time. Pure.
+//! The PodDisruptionBudget: at most one server of the revision that has the traffic is evicted at a time. Pure.
 
 use super::{meta, rollout::Rollout};
 use crate::{
@@ -11,8 +11,8 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-/// Wanted for more than one server. One that an autoscaled service has stays when it shrinks to one server,
-/// where it allows every eviction: it would otherwise come and go with the load.
+/// Wanted for more than one server. An autoscaled service that has one keeps it when it shrinks to one server, for
+/// which it allows every eviction: otherwise the budget would come and go with the load.
 pub(super) fn disruption_budget(
     service: &ValidatedService,
     observed: &Observed,

@@ -1,4 +1,4 @@
-//! The Service that carries the URL: selects the one revision that has the traffic. Pure.
+//! The Service behind the URL: selects the one revision that has the traffic. Pure.
 
 use super::{meta, rollout::Rollout};
 use crate::{crd::SWITCHED_ANNOTATION, validate::ValidatedService};
@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 /// Port of the URL.
 const HTTP: i32 = 80;
-/// Port for gRPC: the one that Triton's and KServe's clients know.
+/// Port for gRPC: the one that clients of Triton and KServe expect.
 const GRPC: i32 = 8001;
 
 pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service {
@@ -31,8 +31,8 @@ pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service
     }
 }
 
-/// The server tells the protocols apart on its one port. They have two here because a proxy or a mesh has to know
-/// beforehand what it will speak.
+/// The server tells the protocols apart on its single port. Here each has a port of its own, because a proxy or a
+/// mesh has to know the protocol beforehand.
 fn port(name: &str, port: i32, app_protocol: &str) -> ServicePort {
     ServicePort {
         name: Some(name.into()),

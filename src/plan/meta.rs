@@ -1,4 +1,4 @@
-//! Names, labels and owner of every child. Pure.
+//! Metadata: names, labels and owner of every child. Pure.
 
 use crate::{crd::SERVICE_LABEL, validate::ValidatedService};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};

@@ -6,34 +6,27 @@ mod disruption_budget;
 mod endpoint;
 mod meta;
 pub mod rollout;
+mod runtime_update;
 mod server_config;
 mod template;
 mod volumes;
 
+pub use template::DefaultRuntime;
+
+use self::rollout::{Rollout, Scale};
 use crate::{
-    crd::RUNTIME_VERSION_ANNOTATION,
     observe::Observed,
-    revision::{frozen_template, revision_of, wanted_replicas},
-    validate::ValidatedService,
+    revision::{revision_of, wanted_replicas},
+    validate::{Target, ValidatedService},
 };
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget,
 };
 use kube::ResourceExt as _;
-use rollout::{Rollout, Scale};
 use std::sync::Arc;
 
-/// What the operator brings to every plan.
-#[derive(Clone, Debug)]
-pub struct Brings {
-    /// Image of the inference server where an AcceleratorClass names none.
-    pub runtime_image: String,
-    /// Version of the operator and its runtime.
-    pub runtime_version: String,
-}
-
-/// Every child of one service. `None` is: not wanted.
+/// Every child of one service. `None` means not wanted.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// One Deployment per revision that stays, the target first.
@@ -48,7 +41,7 @@ pub struct Plan {
     pub retired: Vec<Arc<Deployment>>,
     /// Which revision has the traffic and how large each one is.
     pub rollout: Rollout,
-    /// What a new revision would run with, where that differs from the present one.
+    /// What a new revision would run with, if that differs from the present one.
     pub runtime_update: Option<String>,
 }
 
@@ -63,23 +56,19 @@ pub struct PlannedRevision {
 
 /// Plans every child.
 #[must_use]
-pub fn plan(service: &ValidatedService, observed: &Observed, brings: &Brings) -> Plan {
-    let spec = service.spec();
-    let rollout = rollout::decide(
-        &service.revision,
-        &service.size,
-        spec.suspend,
-        spec.rollout.strategy,
-        observed,
-    );
-    let retired = retired(observed, &rollout, spec.revision_history_limit);
+pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRuntime) -> Plan {
+    let rollout = rollout::decide(service, observed);
+    let retired = retired(observed, &rollout, service.spec().revision_history_limit);
     let stays = |deployment: &&Arc<Deployment>| {
         revision_of(deployment.as_ref()) != Some(&rollout.target)
             && !retired
                 .iter()
                 .any(|gone| gone.name_any() == deployment.name_any())
     };
-    let target = deployment::target(service, observed, brings);
+    let target = match &service.target {
+        Target::Existing(live) => deployment::existing(service, live),
+        Target::New(class) => deployment::new(service, class, observed, runtime),
+    };
     let others = observed
         .deployments
         .iter()
@@ -97,12 +86,12 @@ pub fn plan(service: &ValidatedService, observed: &Observed, brings: &Brings) ->
         autoscaler: autoscaler::autoscaler(service, &rollout),
         disruption_budget: disruption_budget::disruption_budget(service, observed, &rollout),
         retired,
-        runtime_update: runtime_update(service, observed, brings),
+        runtime_update: runtime_update::runtime_update(service, observed, runtime),
         rollout,
     }
 }
 
-/// Deployments beyond the history limit, oldest first to go: neither wanted nor serving nor draining.
+/// Deployments beyond the history limit, which drops the oldest: neither wanted nor serving nor draining.
 fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deployment>> {
     let limit = usize::try_from(limit).unwrap_or(0);
     observed
@@ -115,34 +104,6 @@ fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deploy
         .filter(|deployment| wanted_replicas(deployment) == 0)
         .cloned()
         .collect()
-}
-
-/// What a new revision would run with, where that differs from the frozen template.
-fn runtime_update(service: &ValidatedService, observed: &Observed, brings: &Brings) -> Option<String> {
-    let live = observed.deployment(&service.revision)?;
-    let frozen = frozen_template(live);
-    let mut fresh = template::template(service, service.class.as_deref()?, brings);
-    template::keep_startup_deadline(&mut fresh, &frozen);
-    if fresh == frozen {
-        return None;
-    }
-    let (was, is) = (template::runtime_image(&frozen), template::runtime_image(&fresh));
-    let made_by = live
-        .annotations()
-        .get(RUNTIME_VERSION_ANNOTATION)
-        .map_or("an unknown version", |v| v);
-    let what = if was == is {
-        format!(
-            "the pod template made by {made_by} differs from that of {}",
-            brings.runtime_version
-        )
-    } else {
-        format!("this revision runs {was}, a new one would run {is}")
-    };
-    Some(format!(
-        "{what}; set spec.adoptRuntime to \"{}\" to move to it",
-        brings.runtime_version
-    ))
 }
 
 #[cfg(test)]

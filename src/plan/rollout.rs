@@ -1,26 +1,28 @@
 //! Rollout: which revision has the traffic and how large each one is. Pure.
 //!
 //! With `target` the revision that the spec asks for and `active` the one that has the traffic:
-//! 1. no `active`: traffic to `target`, at the size of the spec.
-//! 2. `active == target`: the size of the spec; every other keeps its size for [`DRAIN_HOLD`] after the switch,
-//!    so that no client meets a server that ends before its node has heard of the switch, then goes to 0.
-//! 3. BlueGreen, `active != target`: `target` starts at `active`'s present size; once all of it is available
-//!    the traffic moves. Until then `active` is sized by the spec; third revisions go to 0.
-//! 4. Recreate, `active != target`: `active` goes to 0; once its pods are gone the traffic moves (see 2).
-//! 5. suspended: every revision at 0, traffic where it was.
+//! 1. No `active`: the traffic goes to `target`, at the size that the spec says.
+//! 2. `active == target`: the size that the spec says. Every other revision keeps its size for [`DRAIN_HOLD`] after
+//!    the switch, so that no client meets a server that stops before the client's node has learned of the switch.
+//!    Then it goes to 0.
+//! 3. BlueGreen, `active != target`: `target` starts at the present size of `active`; once all of it is available,
+//!    the traffic moves. Until then the spec sizes `active`, and any third revision goes to 0.
+//! 4. Recreate, `active != target`: `active` goes to 0; once its pods are gone, the traffic moves (see 2).
+//! 5. Suspended: every revision goes to 0, and the traffic stays where it is.
 
 use crate::{
     crd::{RolloutStrategy, SWITCHED_ANNOTATION},
     observe::Observed,
     revision::{is_available, revision_of, wanted_replicas},
-    validate::Size,
+    validate::{Size, ValidatedService},
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use std::collections::BTreeMap;
 
-/// How long a revision that lost the traffic keeps its size: time for every node to learn of the switch and
-/// for requests under way to end. The servers then drain kept-alive connections themselves.
+/// How long a revision that lost the traffic keeps its size, so that every node can learn of the switch and requests
+/// under way can end. After that the servers drain kept-alive connections themselves.
 pub const DRAIN_HOLD: SignedDuration = SignedDuration::from_secs(15);
 
 /// How the size of one revision's Deployment is decided.
@@ -28,13 +30,13 @@ pub const DRAIN_HOLD: SignedDuration = SignedDuration::from_secs(15);
 pub enum Scale {
     /// We own `spec.replicas`.
     Fixed(i32),
-    /// The autoscaler owns it; a Deployment that is new or at zero starts at this size.
+    /// The autoscaler owns it.
     Autoscaled {
-        /// Size at which it starts.
+        /// Size at which a Deployment starts that is new or at zero.
         start: i32,
     },
-    /// Left as it is, by whomever it was set.
-    Kept,
+    /// Left as it is, whoever set it.
+    Unchanged,
 }
 
 /// The decision.
@@ -42,11 +44,11 @@ pub enum Scale {
 pub struct Rollout {
     /// Revision that the spec asks for.
     pub target: String,
-    /// Revision that gets the traffic.
+    /// Revision that has the traffic.
     pub traffic: String,
-    /// When the traffic moved to it, if it ever moved.
+    /// When the traffic moved there, if it ever moved.
     pub switched_at: Option<Timestamp>,
-    /// Size of every revision that exists or is to be made.
+    /// Size of every revision that exists or is to be created.
     pub scales: BTreeMap<String, Scale>,
     /// When to look again although nothing happens.
     pub look_again: Option<SignedDuration>,
@@ -62,47 +64,20 @@ impl Rollout {
 
 /// Decides which revision has the traffic and how large each one is.
 #[must_use]
-pub fn decide(
-    target: &str,
-    size: &Size,
-    suspend: bool,
-    strategy: RolloutStrategy,
-    observed: &Observed,
-) -> Rollout {
+pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
+    let (target, strategy) = (service.revision.as_str(), service.spec().rollout.strategy);
     let active = active(observed, target);
-    let mut scales: BTreeMap<String, Scale> = observed
-        .deployments
-        .iter()
-        .filter_map(|d| revision_of(d.as_ref()))
-        .map(|r| (r.to_owned(), Scale::Fixed(0)))
-        .collect();
-    let switched_at = switched_at(observed);
     let mut rollout = Rollout {
         target: target.to_owned(),
         traffic: active.to_owned(),
-        switched_at,
-        scales: BTreeMap::new(),
+        switched_at: switched_at(observed),
+        scales: all_at_zero(observed, target),
         look_again: None,
     };
-    if suspend {
-        scales.insert(target.to_owned(), Scale::Fixed(0));
-        rollout.scales = scales;
+    if service.spec().suspend {
         return rollout;
     }
-    let moves = active != target
-        && match strategy {
-            RolloutStrategy::BlueGreen => {
-                size.is_zero()
-                    || observed
-                        .deployment(target)
-                        .is_some_and(|d| wanted_replicas(d) > 0 && is_available(d))
-            }
-            RolloutStrategy::Recreate => !observed
-                .pods
-                .iter()
-                .any(|pod| revision_of(pod.as_ref()) == Some(active)),
-        };
-    if moves {
+    if active != target && can_switch(service, observed, active) {
         target.clone_into(&mut rollout.traffic);
         rollout.switched_at = Some(observed.now);
     }
@@ -113,37 +88,73 @@ pub fn decide(
         _ => 0,
     };
     if rollout.is_settled() {
-        let held = rollout
-            .switched_at
-            .map(|at| at + DRAIN_HOLD)
-            .filter(|until| *until > observed.now);
-        let busy = observed
-            .deployments
-            .iter()
-            .any(|d| revision_of(d.as_ref()) != Some(target) && wanted_replicas(d) > 0);
-        if let (Some(until), true) = (held, busy) {
-            scales.values_mut().for_each(|scale| *scale = Scale::Kept);
-            rollout.look_again = Some(until.duration_since(observed.now) + SignedDuration::from_millis(100));
-        }
-        scales.insert(target.to_owned(), size.scale(start));
-    } else {
-        match strategy {
-            RolloutStrategy::BlueGreen => {
-                scales.insert(active.to_owned(), size.scale(0));
-                scales.insert(target.to_owned(), size.scale(start));
-            }
-            RolloutStrategy::Recreate => {
-                scales.insert(active.to_owned(), Scale::Fixed(0));
-                scales.insert(target.to_owned(), Scale::Fixed(0));
-            }
-        }
+        hold_drained(&mut rollout, observed);
+        rollout
+            .scales
+            .insert(target.to_owned(), scale(&service.size, start));
+    } else if strategy == RolloutStrategy::BlueGreen {
+        rollout.scales.insert(active.to_owned(), scale(&service.size, 0));
+        rollout
+            .scales
+            .insert(target.to_owned(), scale(&service.size, start));
     }
-    rollout.scales = scales;
     rollout
 }
 
-/// The revision that has the traffic. A Service that was lost or points nowhere is answered by the newest
-/// revision that works; with none, by the target.
+fn all_at_zero(observed: &Observed, target: &str) -> BTreeMap<String, Scale> {
+    let existing = observed.deployments.iter();
+    existing
+        .filter_map(|d| revision_of(d.as_ref()))
+        .chain([target])
+        .map(|revision| (revision.to_owned(), Scale::Fixed(0)))
+        .collect()
+}
+
+/// Whether the traffic can move from `active` to the target.
+fn can_switch(service: &ValidatedService, observed: &Observed, active: &str) -> bool {
+    match service.spec().rollout.strategy {
+        RolloutStrategy::BlueGreen => {
+            service.size.is_zero()
+                || observed
+                    .deployment(&service.revision)
+                    .is_some_and(|d| wanted_replicas(d) > 0 && is_available(d))
+        }
+        RolloutStrategy::Recreate => !observed
+            .pods
+            .iter()
+            .any(|pod| revision_of(pod.as_ref()) == Some(active)),
+    }
+}
+
+/// Leaves the size of every revision that lost the traffic less than [`DRAIN_HOLD`] ago.
+fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
+    let until = rollout.switched_at.map(|at| at + DRAIN_HOLD);
+    let Some(until) = until.filter(|until| *until > observed.now) else {
+        return;
+    };
+    let is_running =
+        |d: &Deployment| revision_of(d) != Some(rollout.target.as_str()) && wanted_replicas(d) > 0;
+    if observed.deployments.iter().any(|d| is_running(d)) {
+        rollout
+            .scales
+            .values_mut()
+            .for_each(|scale| *scale = Scale::Unchanged);
+        rollout.look_again = Some(until.duration_since(observed.now) + SignedDuration::from_millis(100));
+    }
+}
+
+/// The size of a revision's Deployment; an autoscaled one starts at `start`, within its bounds.
+fn scale(size: &Size, start: i32) -> Scale {
+    match size {
+        Size::Fixed(replicas) => Scale::Fixed(*replicas),
+        Size::Autoscaled(range) => Scale::Autoscaled {
+            start: start.min(range.max_replicas).max(range.min_replicas),
+        },
+    }
+}
+
+/// The revision that has the traffic. If the Service is missing or selects no revision that exists, it is the newest
+/// revision that works; if none does, the target.
 fn active<'a>(observed: &'a Observed, target: &'a str) -> &'a str {
     if let Some(revision) = observed
         .traffic()
@@ -170,5 +181,111 @@ fn switched_at(observed: &Observed) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-#[path = "rollout_tests.rs"]
-mod tests;
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{fixtures::observed, plan::Plan};
+    use serde_json::json;
+
+    fn scale(plan: &Plan, revision: &str) -> Scale {
+        plan.rollout.scales[revision]
+    }
+
+    struct Two {
+        old: Plan,
+        observed: Observed,
+        old_name: String,
+        new_name: String,
+    }
+
+    /// A service whose old revision runs with `replicas` servers, and whose spec now asks for another.
+    fn changed(spec: serde_json::Value, replicas: i32) -> Two {
+        let old = observed(spec.clone()).planned();
+        let mut new = spec;
+        new["model"] = json!({"image": "models.example/net@sha256:bb"});
+        let observed = observed(new).running(&old, replicas, replicas).routed(&old);
+        let new_name = observed.planned().rollout.target;
+        Two {
+            old_name: old.rollout.target.clone(),
+            old,
+            observed,
+            new_name,
+        }
+    }
+
+    #[test]
+    fn the_first_revision_has_the_traffic_at_once() {
+        let plan = observed(json!({"replicas": 2})).planned();
+        assert!(plan.rollout.is_settled());
+        assert_eq!(scale(&plan, &plan.rollout.target.clone()), Scale::Fixed(2));
+        assert_eq!(plan.rollout.switched_at, None, "it never moved");
+    }
+
+    /// A new revision that starts smaller than the old one is overloaded when the traffic moves.
+    #[test]
+    fn a_new_revision_starts_at_the_old_ones_present_size() {
+        let two = changed(json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 8}}), 5);
+        let plan = two.observed.planned();
+        assert_eq!(plan.rollout.traffic, two.old_name);
+        assert_eq!(scale(&plan, &two.new_name), Scale::Autoscaled { start: 5 });
+        assert!(matches!(scale(&plan, &two.old_name), Scale::Autoscaled { .. }));
+    }
+
+    #[test]
+    fn traffic_moves_when_all_of_the_new_revision_is_available_and_the_old_one_drains() {
+        let two = changed(json!({"replicas": 3}), 3);
+        let starting = two.observed.planned();
+        let partly = two.observed.clone().running(&starting, 3, 2).planned();
+        assert_eq!(partly.rollout.traffic, two.old_name, "two of three is not enough");
+
+        let mut all = two.observed.clone().running(&starting, 3, 3);
+        let moved = all.planned();
+        assert_eq!(moved.rollout.traffic, two.new_name);
+        assert_eq!(moved.rollout.switched_at, Some(all.now));
+        assert_eq!(scale(&moved, &two.old_name), Scale::Unchanged);
+        assert!(moved.rollout.look_again.is_some());
+
+        all.endpoint = Some(std::sync::Arc::new(moved.endpoint));
+        all.now += DRAIN_HOLD + SignedDuration::from_secs(1);
+        let drained = all.planned();
+        assert_eq!(scale(&drained, &two.old_name), Scale::Fixed(0));
+        assert_eq!(drained.rollout.look_again, None);
+        assert_eq!(
+            drained.rollout.switched_at,
+            Some(all.now - DRAIN_HOLD - SignedDuration::from_secs(1)),
+            "kept"
+        );
+    }
+
+    #[test]
+    fn recreate_moves_only_when_the_old_pods_are_gone() {
+        let two = changed(json!({"replicas": 2, "rollout": {"strategy": "Recreate"}}), 2);
+        let observed = two.observed.pod(&two.old, json!({}));
+        let ending = observed.planned();
+        assert_eq!(ending.rollout.traffic, two.old_name);
+        assert_eq!(
+            (scale(&ending, &two.old_name), scale(&ending, &two.new_name)),
+            (Scale::Fixed(0), Scale::Fixed(0))
+        );
+        let gone = Observed {
+            pods: Vec::new(),
+            ..observed
+        }
+        .planned();
+        assert_eq!(gone.rollout.traffic, two.new_name);
+        assert_eq!(scale(&gone, &two.new_name), Scale::Fixed(2));
+    }
+
+    #[test]
+    fn suspended_is_zero_everywhere_and_keeps_the_traffic_where_it_was() {
+        let two = changed(json!({"replicas": 2, "suspend": true}), 2);
+        let plan = two.observed.planned();
+        assert!(
+            plan.rollout
+                .scales
+                .values()
+                .all(|scale| *scale == Scale::Fixed(0))
+        );
+        assert_eq!(plan.rollout.traffic, two.old_name);
+    }
+}

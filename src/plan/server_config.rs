@@ -1,4 +1,4 @@
-//! The server's configuration, as the one document that travels in a revision's pod template. Pure.
+//! The server's configuration: one document inside a revision's pod template. Pure.
 
 use super::volumes::TOKEN_FILE;
 use crate::{
@@ -11,8 +11,8 @@ use modelservice_contract::{
 };
 use serde_json::{Value, json};
 
-/// The document for a new revision. It says only what differs from the server's defaults: a runtime image that is
-/// older than a setting is not disturbed by it unless somebody uses it.
+/// The document for a new revision. It contains only what differs from the server's defaults, so that a runtime image
+/// older than a setting sees that setting only if somebody uses it.
 pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass) -> String {
     let default = ServerConfig::default();
     let config = config(service, class, &default);
@@ -91,20 +91,20 @@ fn tracing(settings: &TracingSettings) -> Tracing {
     }
 }
 
-/// What was set; the schema lets no number pass that does not fit.
+/// What was set, or the default. The schema admits only numbers that fit.
 fn number<Set, Used: TryFrom<Set>>(set: Option<Set>, default: Used) -> Used {
     set.and_then(|set| Used::try_from(set).ok()).unwrap_or(default)
 }
 
-/// What of a value differs from its default; a section without a difference is left out.
+/// The parts of a value that differ from the default; `None` if nothing differs.
 fn without_defaults(value: Value, default: &Value) -> Option<Value> {
     match value {
         value if value == *default => None,
         Value::Object(fields) => {
-            let kept = fields
+            let different = fields
                 .into_iter()
                 .filter_map(|(key, value)| Some((key.clone(), without_defaults(value, &default[&key])?)));
-            Some(Value::Object(kept.collect()))
+            Some(Value::Object(different.collect()))
         }
         value => Some(value),
     }
@@ -123,7 +123,7 @@ mod tests {
         (text, read)
     }
 
-    /// Numbers and switches of `spec.server`, and their places in the configuration.
+    /// Numbers and switches in `spec.server`, and their places in the configuration.
     const SETTINGS: &[(&str, &str)] = &[
         ("/maxBodyBytes", "/limits/maxBodyBytes"),
         ("/maxImagePixels", "/limits/maxImagePixels"),
@@ -143,7 +143,7 @@ mod tests {
         keys.fold(value, |inner, key| json!({key: inner}))
     }
 
-    /// A setting that does not reach the server is worse than none.
+    /// A setting that does not reach the server is worse than no setting.
     #[test]
     fn every_setting_of_the_spec_arrives_in_the_configuration() {
         for (setting, place) in SETTINGS {
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(text, said);
     }
 
-    /// The API reference is what people size their clients by.
+    /// People configure their clients by the API reference.
     #[test]
     fn every_setting_is_tested_and_its_documented_default_is_the_servers() {
         let definition = serde_json::to_value(&definitions()[1]).unwrap();

@@ -1,6 +1,6 @@
 //! The pod template of a revision: one restricted container with its model and its cache. Pure.
 
-use super::{Brings, meta, server_config::server_config, volumes};
+use super::{meta, server_config::server_config, volumes};
 use crate::{
     crd::{AcceleratorClass, ModelServiceSpec},
     validate::ValidatedService,
@@ -22,22 +22,31 @@ use std::collections::BTreeMap;
 
 /// Name of the server's container.
 const CONTAINER: &str = "server";
-/// Seconds before SIGTERM in which every node learns that the pod is leaving.
+/// Seconds before SIGTERM, in which every node learns that the pod is leaving.
 const PRE_STOP_SECONDS: u32 = 5;
-/// Slack of the grace period over everything that a leaving server does.
+/// Seconds by which the grace period exceeds everything that a leaving server does.
 const GRACE_SLACK_SECONDS: u32 = 5;
+
+/// What new revisions run unless their AcceleratorClass says otherwise.
+#[derive(Clone, Debug)]
+pub struct DefaultRuntime {
+    /// Image of the inference server.
+    pub image: String,
+    /// Version of the operator, which its runtime shares.
+    pub version: String,
+}
 
 /// Renders the template of a new revision.
 pub(super) fn template(
     service: &ValidatedService,
     class: &AcceleratorClass,
-    brings: &Brings,
+    runtime: &DefaultRuntime,
 ) -> PodTemplateSpec {
     let spec = service.spec();
     let mut labels = spec.pod.labels.clone();
     labels.extend(meta::labels(service));
     labels.extend(meta::revision_selector(service, &service.revision));
-    // What the user says of them counts.
+    // What the user says about them wins.
     let mut annotations: BTreeMap<_, _> = volumes::safe_to_evict(spec).into_iter().collect();
     annotations.extend(spec.pod.annotations.clone());
     PodTemplateSpec {
@@ -46,11 +55,11 @@ pub(super) fn template(
             annotations: some(&annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod(service, class, brings)),
+        spec: Some(pod(service, class, runtime)),
     }
 }
 
-/// The deadline for start-up belongs to the revision: taken over before two templates are compared.
+/// The start-up deadline belongs to the revision, so it is copied before two templates are compared.
 pub(super) fn keep_startup_deadline(fresh: &mut PodTemplateSpec, frozen: &PodTemplateSpec) {
     let probe = frozen
         .spec
@@ -70,7 +79,7 @@ pub(super) fn runtime_image(template: &PodTemplateSpec) -> &str {
         .unwrap_or_default()
 }
 
-fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> PodSpec {
+fn pod(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRuntime) -> PodSpec {
     let spec = service.spec();
     let settings = &spec.pod;
     let mut node_selector = settings.node_selector.clone();
@@ -78,7 +87,7 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) ->
     let tolerations = [settings.tolerations.as_slice(), class.spec.tolerations.as_slice()].concat();
     let drain = Drain::default();
     PodSpec {
-        containers: vec![container(service, class, brings)],
+        containers: vec![container(service, class, runtime)],
         volumes: Some(volumes::volumes(spec)),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -108,7 +117,7 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) ->
     }
 }
 
-/// A constraint that says no selector means this service's revision.
+/// A constraint without a selector means this service's revision.
 fn spread(service: &ValidatedService) -> Option<Vec<TopologySpreadConstraint>> {
     let mut constraints = service.spec().pod.topology_spread_constraints.clone();
     for constraint in &mut constraints {
@@ -120,7 +129,7 @@ fn spread(service: &ValidatedService) -> Option<Vec<TopologySpreadConstraint>> {
     (!constraints.is_empty()).then_some(constraints)
 }
 
-fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brings) -> Container {
+fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRuntime) -> Container {
     let spec = service.spec();
     let port = |name: &str, number: u16| ContainerPort {
         name: Some(name.into()),
@@ -141,7 +150,7 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, brings: &Brin
                 .runtime
                 .image
                 .clone()
-                .unwrap_or_else(|| brings.runtime_image.clone()),
+                .unwrap_or_else(|| runtime.image.clone()),
         ),
         image_pull_policy: Some("IfNotPresent".into()),
         env: Some(
@@ -193,7 +202,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-/// What the user asks for and, on both sides as Kubernetes demands, the class's extended resource.
+/// What the user asks for and the class's extended resource, which Kubernetes demands as request and limit.
 fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequirements {
     let (mut requests, mut limits) = (spec.resources.requests.clone(), spec.resources.limits.clone());
     if let Some(device) = &class.spec.resource {

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::fixtures::{brings, observed};
+use crate::fixtures::{observed, runtime};
 use serde_json::{Value, json};
 
-/// The plan as one document, scales in words.
+/// The plan as one document.
 fn document(plan: &Plan) -> Value {
     let revisions: Vec<Value> = plan
         .revisions
@@ -24,7 +24,7 @@ fn document(plan: &Plan) -> Value {
     })
 }
 
-/// A line that changes here changes pods of users at their next revision.
+/// A line that changes here changes the pods of users at their next revision.
 #[test]
 fn the_whole_plan_of_a_plain_service() {
     insta::assert_yaml_snapshot!(document(&observed(json!({})).planned()));
@@ -63,9 +63,9 @@ fn the_whole_plan_of_a_rich_service_on_a_device() {
 fn a_template_that_was_made_is_never_rendered_again() {
     let first = observed(json!({})).planned();
     let observed = observed(json!({})).running(&first, 1, 1);
-    let newer = Brings {
-        runtime_image: "runtime.example/server:2".into(),
-        runtime_version: "10.0.0".into(),
+    let newer = DefaultRuntime {
+        image: "runtime.example/server:2".into(),
+        version: "10.0.0".into(),
     };
     let service = crate::validate::validate(&observed).unwrap();
     let again = plan(&service, &observed, &newer);
@@ -76,10 +76,10 @@ fn a_template_that_was_made_is_never_rendered_again() {
             .unwrap()
             .contains("set spec.adoptRuntime to \"10.0.0\"")
     );
-    assert_eq!(plan(&service, &observed, &brings()).runtime_update, None);
+    assert_eq!(plan(&service, &observed, &runtime()).runtime_update, None);
 }
 
-/// Without the group a server cannot write to its claim; without the annotation no node of ours is ever removed.
+/// Without the group a server cannot write to its claim; without the annotation its node is never removed.
 #[test]
 fn a_cache_is_writable_and_holds_no_node() {
     let pod = |spec: Value| {

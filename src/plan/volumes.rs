@@ -1,4 +1,4 @@
-//! The volumes of a server: model package and tokens, which it reads, and the cache, which it writes. Pure.
+//! The volumes of a server: the model package and the tokens, which it reads, and the cache, which it writes. Pure.
 
 use crate::crd::ModelServiceSpec;
 use k8s_openapi::api::core::v1::{
@@ -13,13 +13,13 @@ const CACHE: &str = "cache";
 const MODEL: &str = "model";
 /// Name of the tokens' volume.
 const TOKENS: &str = "tokens";
-/// Where the container has the tokens.
+/// Where the tokens are mounted.
 const TOKEN_FOLDER: &str = "/etc/modelservice/auth";
 /// The key `tokens` of the Secret.
 pub(super) const TOKEN_FILE: &str = "/etc/modelservice/auth/tokens";
-/// Group of the runtime image's user: what a claim's files belong to unless `spec.pod.fsGroup` says another.
+/// Group of the runtime image's user. A claim's files belong to it unless `spec.pod.fsGroup` names another.
 const RUNTIME_GROUP: i64 = 65532;
-/// Volumes of a pod whose loss is no reason for the cluster autoscaler to keep its node.
+/// Annotation of a pod: volumes that the cluster autoscaler may delete together with their node.
 const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 
 /// The volumes of a pod.
@@ -42,8 +42,8 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
                 }),
                 ..Volume::default()
             },
-            // Without a size limit: a pod that passes one is evicted, which for a large model would be a loop. What
-            // is in it is bounded by the model, and spec.resources.limits.ephemeral-storage counts it.
+            // Without a size limit: a pod that exceeds its limit is evicted, which for a large model would be a loop.
+            // The model bounds the content, and it counts towards spec.resources.limits.ephemeral-storage.
             None => Volume {
                 empty_dir: Some(EmptyDirVolumeSource::default()),
                 ..Volume::default()
@@ -54,7 +54,7 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
         name: TOKENS.into(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(auth.token_secret_name.clone()),
-            // Without the Secret the server says so in the status; the kubelet would wait for it in silence.
+            // If the Secret is missing, the server says so in the status; the kubelet would wait for it silently.
             optional: Some(true),
             ..SecretVolumeSource::default()
         }),
@@ -63,7 +63,7 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
     [model, cache].into_iter().chain(tokens).collect()
 }
 
-/// Where the container has them.
+/// Where the container mounts them.
 pub(super) fn mounts(spec: &ModelServiceSpec) -> Vec<VolumeMount> {
     let mount = |name: &str, path: &str, read_only| VolumeMount {
         name: name.into(),
@@ -81,13 +81,13 @@ pub(super) fn mounts(spec: &ModelServiceSpec) -> Vec<VolumeMount> {
     .collect()
 }
 
-/// The group that owns mounted volumes. Most storage makes a claim's root writable for nobody else.
+/// The group that owns mounted volumes. With most storage, nobody else can write to a claim's root.
 pub(super) fn fs_group(spec: &ModelServiceSpec) -> Option<i64> {
     let claimed = spec.server.cache.volume_claim.is_some();
     spec.pod.fs_group.or_else(|| claimed.then_some(RUNTIME_GROUP))
 }
 
-/// A pod's annotation that lets the cluster autoscaler remove its node.
+/// The annotation that lets the cluster autoscaler remove the pod's node.
 pub(super) fn safe_to_evict(spec: &ModelServiceSpec) -> Option<(String, String)> {
     let local = spec.server.cache.volume_claim.is_none();
     local.then(|| (SAFE_TO_EVICT.to_owned(), CACHE.to_owned()))

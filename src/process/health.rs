@@ -1,4 +1,4 @@
-//! Health and metrics of the operator over HTTP.
+//! Health: the operator's health and metrics over HTTP.
 
 use super::metrics::Metrics;
 use axum::{
@@ -13,16 +13,16 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// What the endpoints tell of.
+/// What the endpoints report.
 #[derive(Clone, Default)]
 pub struct Health {
-    /// Set once the API server was reached and this replica leads or stands by.
+    /// Set once the API server was reached and this replica leads or waits for the lease.
     pub ready: Arc<AtomicBool>,
     /// Counters and durations.
     pub metrics: Arc<Metrics>,
 }
 
-/// `/healthz` (the process answers), `/readyz` (it works or stands by), `/metrics` (OpenMetrics text).
+/// `/healthz` (the process answers), `/readyz` (it works or waits for the lease), `/metrics` (OpenMetrics text).
 pub fn router(health: Health) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
@@ -37,7 +37,7 @@ async fn ready(State(health): State<Health>) -> impl IntoResponse {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the API server was not reached yet, or the CRDs are missing; see the log",
+            "the API server has not been reached yet, or the CRDs are missing; see the log",
         )
     }
 }

@@ -58,7 +58,7 @@ struct RequestLabels {
     code: u16,
 }
 
-/// All of them.
+/// All metrics.
 pub struct Metrics {
     registry: Registry,
     reconciles: Family<OutcomeLabels, Counter>,
@@ -96,7 +96,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "reconciles",
-            "Reconciles by outcome: ok, or the reason why not",
+            "Reconciles by outcome: ok, or the reason of the failure",
             self.reconciles.clone(),
         );
         registry.register_with_unit(
@@ -107,7 +107,7 @@ impl Metrics {
         );
         registry.register(
             "reconciles_running",
-            "Reconciles that run now",
+            "Reconciles that are running",
             self.running.clone(),
         );
         registry.register(
@@ -123,13 +123,13 @@ impl Metrics {
         );
         registry.register(
             "api_requests",
-            "Requests to the API server by method and answer; 0 is no answer",
+            "Requests to the API server by method and status code; 0 means no answer",
             self.requests.clone(),
         );
         registry.register("leading", "1 while this replica may write", self.leading.clone());
     }
 
-    /// In OpenMetrics text.
+    /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -138,21 +138,21 @@ impl Metrics {
         text
     }
 
-    /// Something concerning a service changed.
+    /// Something that concerns a service changed.
     pub fn triggered(&self, service: &ObjectRef<ModelService>) {
         let mut since = self.since.lock();
         since.entry(service.clone()).or_insert_with(Instant::now);
         self.queued.set(i64::try_from(since.len()).unwrap_or(i64::MAX));
     }
 
-    /// A service that is gone waits for nothing.
+    /// A service is gone, and waits no longer.
     pub fn forget(&self, service: &ObjectRef<ModelService>) {
         let mut since = self.since.lock();
         since.remove(service);
         self.queued.set(i64::try_from(since.len()).unwrap_or(i64::MAX));
     }
 
-    /// A reconcile starts; it is counted when the answer is dropped.
+    /// A reconcile starts; it is counted when the returned value is dropped.
     pub fn reconcile_started(&self, service: &ObjectRef<ModelService>) -> Pass<'_> {
         let mut since = self.since.lock();
         if let Some(at) = since.remove(service) {
@@ -166,7 +166,7 @@ impl Metrics {
         }
     }
 
-    /// A request to the API server was answered; 0 is no answer.
+    /// A request to the API server was answered with this status code; 0 means no answer.
     pub fn requested(&self, method: &str, code: u16) {
         self.requests
             .get_or_create(&RequestLabels {
@@ -176,7 +176,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Whether this replica may write.
+    /// Says whether this replica may write.
     pub fn set_leading(&self, leading: bool) {
         self.leading.set(i64::from(leading));
     }
@@ -189,7 +189,7 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// It did not reach what the spec asks for.
+    /// It could not do what the spec asks for.
     pub fn failed(&mut self, reason: Reason) {
         self.outcome = reason.as_str();
     }

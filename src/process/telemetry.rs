@@ -1,8 +1,7 @@
-//! Logs, and traces where an endpoint is configured.
+//! Telemetry: logs, and traces if an endpoint is configured.
 
-use crate::cli::Settings;
 use anyhow::Context as _;
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
@@ -11,20 +10,35 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line, with the object that is reconciled in `span`
+    /// One JSON object per line, with the object that is reconciled in `span`
     Json,
-    /// For a person
+    /// For people
     Text,
 }
 
-/// Keeps traces going until it is flushed.
+/// What is logged, and where traces go.
+#[derive(Clone, Debug, Args)]
+#[group(id = "telemetry")]
+pub struct Settings {
+    /// error, warn, info, debug or trace, or a filter such as info,kube=debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Send traces to this OTLP gRPC endpoint, for example http://collector.monitoring:4317
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+}
+
+/// Traces that were not sent yet.
 pub struct Telemetry(Option<SdkTracerProvider>);
 
 impl Telemetry {
-    /// Sends what was not sent yet.
+    /// Sends them.
     pub async fn flush(self) {
         let Some(provider) = self.0 else { return };
-        // Waits for its own thread, which sends through this runtime.
+        // It blocks until its own thread has sent them, through this runtime.
         match tokio::task::spawn_blocking(move || provider.shutdown()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last traces were not sent"),
@@ -36,7 +50,7 @@ impl Telemetry {
 /// Starts logging and tracing, once per process.
 ///
 /// # Errors
-/// When the log level cannot be read or the endpoint is no URL.
+/// When the log level cannot be parsed or the endpoint is no URL.
 pub fn start(settings: &Settings) -> anyhow::Result<Telemetry> {
     let level = || {
         EnvFilter::try_new(&settings.log_level).with_context(|| {

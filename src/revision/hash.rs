@@ -5,7 +5,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 /// The fields whose change makes a new revision. A field that is added later is left out while it is unset, so
-/// that the hashes of existing services stay.
+/// that the hashes of existing services stay the same.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -36,15 +36,19 @@ pub fn name(spec: &ModelServiceSpec) -> String {
 #[must_use]
 pub fn hash<T: Serialize>(value: &T) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    // Through `Value`, whose maps are sorted. Our types serialise infallibly.
-    let canonical = serde_json::to_value(value)
-        .map(|value| value.to_string())
-        .unwrap_or_default();
-    Sha256::digest(canonical.as_bytes())
+    Sha256::digest(canonical_json(value).as_bytes())
         .iter()
         .take(10)
         .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
         .collect()
+}
+
+/// JSON with sorted keys.
+pub(super) fn canonical_json<T: Serialize>(value: &T) -> String {
+    // Through `Value`, whose maps are sorted. Our types serialise infallibly.
+    serde_json::to_value(value)
+        .map(|value| value.to_string())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -57,7 +61,7 @@ mod tests {
         name(&serde_json::from_value(spec).unwrap())
     }
 
-    /// A changed hash restarts every pod of every user at the next operator upgrade.
+    /// A changed hash restarts all pods of all users at the next operator upgrade.
     #[test]
     fn the_hash_of_a_known_spec_never_changes() {
         assert_eq!(

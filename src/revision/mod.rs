@@ -9,4 +9,4 @@ mod template;
 pub use child::{is_ours, revision_of};
 pub use deployment::{is_available, number, wanted_replicas};
 pub use hash::{hash, name};
-pub use template::{Images, frozen_template};
+pub use template::{Images, freeze, frozen_template};

@@ -1,5 +1,6 @@
 //! The pod template that a revision was made with, frozen in an annotation of its Deployment. Pure.
 
+use super::hash::canonical_json;
 use crate::crd::TEMPLATE_ANNOTATION;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -8,7 +9,13 @@ use k8s_openapi::api::{
 use kube::ResourceExt as _;
 use serde::Deserialize;
 
-/// The template as it was made; the live one where somebody removed or broke the annotation.
+/// A template as its annotation holds it.
+#[must_use]
+pub fn freeze(template: &PodTemplateSpec) -> String {
+    canonical_json(template)
+}
+
+/// The template as it was made; the live one if somebody removed or broke the annotation.
 #[must_use]
 pub fn frozen_template(live: &Deployment) -> PodTemplateSpec {
     live.annotations()
@@ -17,7 +24,7 @@ pub fn frozen_template(live: &Deployment) -> PodTemplateSpec {
         .unwrap_or_else(|| live.spec.template.clone())
 }
 
-/// Images of a revision, read from its frozen template: the live one is not kept in memory.
+/// Images of a revision, read from its frozen template: the live one may have been dropped, see [`crate::cache`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Images {
     /// Of the inference server.

@@ -1,0 +1,121 @@
+//! Applied: what the cluster is like after apply. Data only.
+
+use crate::{observe::Observed, plan::rollout::Rollout, reason::Problem};
+use k8s_openapi::api::apps::v1::Deployment;
+use std::sync::Arc;
+
+/// What the cluster is like after apply: all that a status may be computed from.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    outcome: Outcome,
+    deployments: Vec<Arc<Deployment>>,
+    pub(super) has_endpoint: bool,
+}
+
+/// How far apply came.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The spec cannot be met: there was no plan, and everything stays as it is.
+    Refused(Problem),
+    /// The plan is carried out in part.
+    Stopped(Problem, Decision),
+    /// The plan is carried out.
+    Done(Decision),
+}
+
+/// What a plan decided and a status tells.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Which revision has the traffic, and how large each one is.
+    pub rollout: Rollout,
+    /// What a new revision would run with, if that differs from the present one.
+    pub runtime_update: Option<String>,
+}
+
+impl Applied {
+    /// Nothing was applied because the spec cannot be met.
+    #[must_use]
+    pub fn refused(problem: Problem, observed: &Observed) -> Self {
+        Self::new(Outcome::Refused(problem), observed)
+    }
+
+    /// Everything is as planned already.
+    #[must_use]
+    pub fn as_observed(rollout: Rollout, runtime_update: Option<String>, observed: &Observed) -> Self {
+        let decision = Decision {
+            rollout,
+            runtime_update,
+        };
+        Self::new(Outcome::Done(decision), observed)
+    }
+
+    fn new(outcome: Outcome, observed: &Observed) -> Self {
+        Self {
+            outcome,
+            deployments: observed.deployments.clone(),
+            has_endpoint: observed.endpoint.is_some(),
+        }
+    }
+
+    /// The same, but the rest of the plan could not be carried out.
+    #[must_use]
+    pub fn stopped_by(mut self, problem: Problem) -> Self {
+        self.outcome = match self.outcome {
+            Outcome::Stopped(_, decision) | Outcome::Done(decision) => Outcome::Stopped(problem, decision),
+            Outcome::Refused(_) => Outcome::Refused(problem),
+        };
+        self
+    }
+
+    /// How far apply came.
+    #[must_use]
+    pub const fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// What could not be done.
+    #[must_use]
+    pub const fn problem(&self) -> Option<&Problem> {
+        match &self.outcome {
+            Outcome::Refused(problem) | Outcome::Stopped(problem, _) => Some(problem),
+            Outcome::Done(_) => None,
+        }
+    }
+
+    /// What the plan decided, if there was one.
+    #[must_use]
+    pub const fn decision(&self) -> Option<&Decision> {
+        match &self.outcome {
+            Outcome::Refused(_) => None,
+            Outcome::Stopped(_, decision) | Outcome::Done(decision) => Some(decision),
+        }
+    }
+
+    /// Deployments as they are now, newest revision first.
+    #[must_use]
+    pub fn deployments(&self) -> &[Arc<Deployment>] {
+        &self.deployments
+    }
+
+    /// Whether the Service exists.
+    #[must_use]
+    pub const fn has_endpoint(&self) -> bool {
+        self.has_endpoint
+    }
+
+    pub(super) fn replace(&mut self, deployment: Arc<Deployment>) {
+        match self
+            .deployments
+            .iter_mut()
+            .find(|known| known.metadata.name == deployment.metadata.name)
+        {
+            Some(known) => *known = deployment,
+            None => self.deployments.insert(0, deployment),
+        }
+    }
+
+    pub(super) fn remove(&mut self, deployment: &Deployment) {
+        self.deployments
+            .retain(|known| known.metadata.uid != deployment.metadata.uid);
+    }
+}

@@ -1,0 +1,91 @@
+//! Request: one call to the API server about a service's child. What is refused becomes a [`Problem`].
+
+use crate::{cache::retention::Retention, crd::FIELD_MANAGER, reason::Problem, validate::ValidatedService};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::fmt::Debug;
+
+/// A kind of child.
+pub(super) trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Retention
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+impl Child for Deployment {}
+impl Child for Service {}
+impl Child for HorizontalPodAutoscaler {}
+impl Child for PodDisruptionBudget {}
+
+/// Requests about the children of one service.
+pub(super) struct Requests<'a> {
+    pub(super) client: &'a Client,
+    pub(super) service: &'a ValidatedService,
+}
+
+impl Requests<'_> {
+    pub(super) fn api<K: Child>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.service.namespace)
+    }
+
+    /// Changes the object that has this UID: one that was deleted and made anew by somebody else in the meantime
+    /// is not touched.
+    pub(super) async fn change<K: Child>(
+        &self,
+        wanted: &mut Value,
+        uid: Option<String>,
+    ) -> Result<K, Problem> {
+        if let Some(uid) = uid {
+            wanted["metadata"]["uid"] = uid.into();
+        }
+        self.patch(FIELD_MANAGER, wanted).await
+    }
+
+    pub(super) async fn patch<K: Child>(&self, manager: &str, body: &Value) -> Result<K, Problem> {
+        let answer = self.try_patch(manager, body).await;
+        answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error))
+    }
+
+    pub(super) async fn try_patch<K: Child>(&self, manager: &str, body: &Value) -> kube::Result<K> {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let parameters = PatchParams::apply(manager).force();
+        self.api::<K>()
+            .patch(name, &parameters, &Patch::Apply(body))
+            .await
+    }
+
+    /// Deletes a child, if it is still the one that was observed.
+    pub(super) async fn delete<K: Child>(&self, live: &K) -> Result<(), Problem> {
+        let only = Preconditions {
+            uid: live.uid(),
+            resource_version: None,
+        };
+        let parameters = DeleteParams {
+            preconditions: Some(only),
+            ..DeleteParams::background()
+        };
+        match self.api::<K>().delete(&live.name_any(), &parameters).await {
+            Ok(_) => Ok(()),
+            // It is gone already, or was replaced by an object that is not ours.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(Problem::of_request("delete", &K::kind(&()), &error)),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! One HTTP request to an inference server.
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{HOST, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Why a server gave no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The connection broke, or the server does not speak HTTP.
+    #[error("the server cannot be asked: {0}")]
+    Http(#[from] hyper::Error),
+    /// The answer broke off or was too long.
+    #[error("the server's answer cannot be read: {0}")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The server refused.
+    #[error("the server answered {0}: {1}")]
+    Refused(StatusCode, String),
+}
+
+/// Sends a request over a connection of its own; returns the body of a successful answer of at most `max_bytes`.
+///
+/// # Errors
+/// When no such answer arrives.
+pub async fn send(
+    stream: TcpStream,
+    mut request: Request<Full<Bytes>>,
+    max_bytes: usize,
+) -> Result<Bytes, RequestError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Its error is the request's too.
+    tokio::spawn(connection);
+    request
+        .headers_mut()
+        .entry(HOST)
+        .or_insert(HeaderValue::from_static("server"));
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), max_bytes).collect().await;
+    let body = body.map_err(RequestError::Body)?.to_bytes();
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(RequestError::Refused(
+            status,
+            String::from_utf8_lossy(&body).into_owned(),
+        ))
+    }
+}

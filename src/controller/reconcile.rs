@@ -1,0 +1,135 @@
+//! Reconcile: one pass over one service. observe → validate → plan → apply → assess → status → events.
+
+use super::{
+    context::ControllerContext,
+    status::{self, ReconcileError},
+};
+use crate::{
+    apply::{self, Applied, Applier, Begun},
+    assess::assess,
+    crd::{ModelService, PAUSED_ANNOTATION},
+    observe::{Observed, observe},
+    plan::{Plan, plan},
+    process::metrics::Step,
+    reason::Reason,
+    validate::{ValidatedService, validate},
+};
+use kube::{
+    ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Services, each parsed on its own: a malformed object must not stop the others.
+pub(super) type GuardedService = DeserializeGuard<ModelService>;
+
+/// One pass over one service.
+///
+/// # Errors
+/// When the status could not be written. Every other failure is told in the status.
+pub(super) async fn reconcile(
+    object: Arc<GuardedService>,
+    context: Arc<ControllerContext>,
+) -> Result<Action, ReconcileError> {
+    context.caches.wait_filled().await;
+    context.classes.wait_filled().await;
+    let reference = ObjectRef::from_obj(object.as_ref()).into_kind_unchecked::<ModelService>(());
+    let mut pass = context.metrics.reconcile_started(&reference);
+    let service = match &object.0 {
+        Ok(service) => context.written.newest(Arc::new(service.clone())),
+        Err(invalid) => {
+            pass.failed(Reason::InvalidSpec);
+            return status::write_unreadable(&context, invalid).await;
+        }
+    };
+    if is_left_alone(&service) {
+        context.backoff.reset(&reference);
+        return Ok(Action::await_change());
+    }
+    let mut observed = pass.step(Step::Observe, || {
+        let (reports, unsupported) = (context.reports.of(&service), context.support.problem());
+        observe(&context.caches, &context.classes, service, reports, unsupported)
+    });
+    let planned = pass.step(Step::Plan, || {
+        let service = validate(&observed)?;
+        Ok((plan(&service, &observed, &context.runtime), service))
+    });
+    let applied = match planned {
+        Ok((plan, service)) => {
+            let apply = apply(&context, &service, &mut observed, plan);
+            pass.step_async(Step::Apply, apply).await
+        }
+        Err(problem) => Some(Applied::refused(problem, &observed)),
+    };
+    let Some(applied) = applied else {
+        context.bursts.follow(reference);
+        return Ok(Action::await_change());
+    };
+    let status = pass.step(Step::Assess, || assess(&observed, &applied));
+    context.reports.ask(&observed, &status);
+    pass.step_async(Step::Status, status::write(&context, &observed.service, &status))
+        .await?;
+    if let Some(problem) = applied.problem() {
+        pass.failed(problem.reason());
+        tracing::warn!(reason = problem.reason().as_str(), %problem, "the service cannot be as its spec says");
+    }
+    Ok(next(&context, &reference, &applied))
+}
+
+/// Carries out a plan. `None`: of a new service only the Service was made, and a second pass is to follow.
+async fn apply(
+    context: &ControllerContext,
+    service: &ValidatedService,
+    observed: &mut Observed,
+    plan: Plan,
+) -> Option<Applied> {
+    let applier = Applier::new(&context.client, &context.caches, &context.mismatches, service);
+    if observed.is_new() {
+        let _making = context.bursts.making();
+        match apply::begin(&applier, &plan).await {
+            Ok(Begun::Service) => return None,
+            Ok(Begun::Unrecognised(endpoint)) => observed.endpoint = Some(endpoint),
+            Err(problem) => {
+                let unchanged = Applied::as_observed(plan.rollout, plan.runtime_update, observed);
+                return Some(unchanged.stopped_by(problem));
+            }
+        }
+    }
+    Some(apply::finish(&applier, observed, plan).await)
+}
+
+/// When to look again although nothing happens.
+fn next(context: &ControllerContext, service: &ObjectRef<ModelService>, applied: &Applied) -> Action {
+    match applied.problem() {
+        Some(problem) if problem.waits_for_a_change() => Action::await_change(),
+        Some(_) => Action::requeue(context.backoff.next(service)),
+        None => {
+            context.backoff.reset(service);
+            applied
+                .decision()
+                .and_then(|decision| Duration::try_from(decision.rollout.look_again?).ok())
+                .map_or_else(Action::await_change, Action::requeue)
+        }
+    }
+}
+
+/// Whether the service is being deleted (the garbage collector takes the children) or was paused by its owner.
+fn is_left_alone(service: &ModelService) -> bool {
+    service.metadata.deletion_timestamp.is_some()
+        || service
+            .annotations()
+            .get(PAUSED_ANNOTATION)
+            .is_some_and(|value| value == "true")
+}
+
+/// A status that could not be written is tried again after a while.
+pub(super) fn error_policy(
+    object: Arc<GuardedService>,
+    error: &ReconcileError,
+    context: Arc<ControllerContext>,
+) -> Action {
+    let reference = ObjectRef::from_obj(object.as_ref()).into_kind_unchecked::<ModelService>(());
+    tracing::warn!(%error, "trying again");
+    Action::requeue(context.backoff.next(&reference))
+}

@@ -1,0 +1,45 @@
+//! Whether a new revision would run with something else than the present one, which nothing moves by itself. Pure.
+
+use super::template::{self, DefaultRuntime};
+use crate::{
+    crd::RUNTIME_VERSION_ANNOTATION,
+    observe::Observed,
+    revision::frozen_template,
+    validate::{Target, ValidatedService},
+};
+use kube::ResourceExt as _;
+
+/// What a new revision would run with, if that differs from the frozen template.
+pub(super) fn runtime_update(
+    service: &ValidatedService,
+    observed: &Observed,
+    runtime: &DefaultRuntime,
+) -> Option<String> {
+    let Target::Existing(live) = &service.target else {
+        return None;
+    };
+    let class = observed.classes.get(service.spec().accelerators.first()?)?;
+    let frozen = frozen_template(live);
+    let mut fresh = template::template(service, class, runtime);
+    template::keep_startup_deadline(&mut fresh, &frozen);
+    if fresh == frozen {
+        return None;
+    }
+    let (was, is) = (template::runtime_image(&frozen), template::runtime_image(&fresh));
+    let made_by = live
+        .annotations()
+        .get(RUNTIME_VERSION_ANNOTATION)
+        .map_or("an unknown version", |v| v);
+    let what = if was == is {
+        format!(
+            "the pod template made by {made_by} differs from that of {}",
+            runtime.version
+        )
+    } else {
+        format!("this revision runs {was}, a new one would run {is}")
+    };
+    Some(format!(
+        "{what}; set spec.adoptRuntime to \"{}\" to move to it",
+        runtime.version
+    ))
+}
