@@ -5,7 +5,12 @@ mod api_reference;
 
 use crate::{helm::Helm, read, repository};
 use kube::runtime::reflector::ObjectRef;
-use modelservice_operator::{crd::ModelServiceSpec, process::metrics::{Metrics, Step}, reason::Reason, revision};
+use modelservice_operator::{
+    crd::ModelServiceSpec,
+    process::metrics::{Metrics, Step},
+    reason::Reason,
+    revision,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
