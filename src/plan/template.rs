@@ -1,6 +1,6 @@
 //! The pod template of a revision: one restricted container with its model and its cache. Pure.
 
-use super::{meta, server_config::server_config, volumes};
+use super::{meta, server_config::server_config, volumes, volumes::RUNTIME_ID};
 use crate::{
     crd::{AcceleratorClass, ModelServiceSpec},
     validate::ValidatedService,
@@ -24,6 +24,13 @@ use std::collections::BTreeMap;
 const CONTAINER: &str = "server";
 /// Seconds before SIGTERM, in which every node learns that the pod is leaving.
 const PRE_STOP_SECONDS: u32 = 5;
+/// Name of the resource that logs and emptyDirs count against.
+const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
+/// What the scheduler reserves: a server's log as the kubelet keeps it by default.
+const EPHEMERAL_REQUEST: &str = "64Mi";
+/// Room for the log and for a cache in an emptyDir, whose graph must also fit the server's memory. A pod that
+/// exceeds it is evicted.
+const EPHEMERAL_LIMIT: &str = "10Gi";
 /// Seconds by which the grace period exceeds everything that a leaving server does.
 const GRACE_SLACK_SECONDS: u32 = 5;
 
@@ -96,6 +103,8 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRu
         )),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
+            run_as_user: Some(RUNTIME_ID),
+            run_as_group: Some(RUNTIME_ID),
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".into(),
                 localhost_profile: None,
@@ -202,9 +211,15 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-/// What the user asks for and the class's extended resource, which Kubernetes demands as request and limit.
+/// What the user asks for, ephemeral storage where they do not mention it, and the class's extended resource, which
+/// Kubernetes demands as request and limit.
 fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequirements {
     let (mut requests, mut limits) = (spec.resources.requests.clone(), spec.resources.limits.clone());
+    // Half of it could contradict the user's other half.
+    if !requests.contains_key(EPHEMERAL_STORAGE) && !limits.contains_key(EPHEMERAL_STORAGE) {
+        requests.insert(EPHEMERAL_STORAGE.into(), Quantity(EPHEMERAL_REQUEST.into()));
+        limits.insert(EPHEMERAL_STORAGE.into(), Quantity(EPHEMERAL_LIMIT.into()));
+    }
     if let Some(device) = &class.spec.resource {
         let count = Quantity(device.count.to_string());
         requests.insert(device.name.clone(), count.clone());

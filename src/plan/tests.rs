@@ -79,6 +79,42 @@ fn a_template_that_was_made_is_never_rendered_again() {
     assert_eq!(plan(&service, &observed, &runtime()).runtime_update, None);
 }
 
+/// A default that is newer than the revision takes effect with the next revision, and restarts nothing before.
+#[test]
+fn a_template_of_an_operator_without_todays_defaults_stays_as_it_is() {
+    let mut first = observed(json!({})).planned();
+    let deployment = &mut first.revisions[0].deployment;
+    let pod = deployment.spec.template.spec.as_mut().unwrap();
+    pod.security_context.as_mut().unwrap().run_as_user = None;
+    pod.containers[0].resources.as_mut().unwrap().limits = None;
+    let frozen = serde_json::to_string(&deployment.spec.template).unwrap();
+    let annotations = deployment.metadata.annotations.as_mut().unwrap();
+    annotations.insert(crate::crd::TEMPLATE_ANNOTATION.into(), frozen);
+    let again = observed(json!({})).running(&first, 1, 1).planned();
+    assert_eq!(again.revisions[0].deployment, first.revisions[0].deployment);
+    assert!(again.runtime_update.unwrap().contains("the pod template made by"));
+}
+
+/// Half of a user's wish with half of ours can contradict itself: a request above a limit is refused.
+#[test]
+fn ephemeral_storage_is_the_users_as_soon_as_they_name_it() {
+    let named = |resources: Value| {
+        let template = observed(json!({"resources": resources})).planned().revisions[0]
+            .deployment
+            .spec
+            .template
+            .clone();
+        let resources = template.spec.unwrap().containers[0].resources.clone().unwrap();
+        [resources.requests, resources.limits].map(|side| Some(side?.get("ephemeral-storage")?.0.clone()))
+    };
+    let some = |quantity: &str| Some(quantity.to_owned());
+    assert_eq!(named(json!({})), [some("64Mi"), some("10Gi")]);
+    let requested = json!({"requests": {"ephemeral-storage": "20Gi"}});
+    assert_eq!(named(requested), [some("20Gi"), None]);
+    let limited = json!({"limits": {"ephemeral-storage": "1Mi"}});
+    assert_eq!(named(limited), [None, some("1Mi")]);
+}
+
 /// Without the group a server cannot write to its claim; without the annotation its node is never removed.
 #[test]
 fn a_cache_is_writable_and_holds_no_node() {

@@ -17,8 +17,8 @@ const TOKENS: &str = "tokens";
 const TOKEN_FOLDER: &str = "/etc/modelservice/auth";
 /// The key `tokens` of the Secret.
 pub(super) const TOKEN_FILE: &str = "/etc/modelservice/auth/tokens";
-/// Group of the runtime image's user. A claim's files belong to it unless `spec.pod.fsGroup` names another.
-const RUNTIME_GROUP: i64 = 65532;
+/// User and group of the runtime image. A claim's files belong to the group unless `spec.pod.fsGroup` names another.
+pub(super) const RUNTIME_ID: i64 = 65532;
 /// Annotation of a pod: volumes that the cluster autoscaler may delete together with their node.
 const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 
@@ -43,7 +43,7 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
                 ..Volume::default()
             },
             // Without a size limit: a pod that exceeds its limit is evicted, which for a large model would be a loop.
-            // The model bounds the content, and it counts towards spec.resources.limits.ephemeral-storage.
+            // The model bounds the content, and it counts towards the server's limit of ephemeral storage.
             None => Volume {
                 empty_dir: Some(EmptyDirVolumeSource::default()),
                 ..Volume::default()
@@ -84,7 +84,7 @@ pub(super) fn mounts(spec: &ModelServiceSpec) -> Vec<VolumeMount> {
 /// The group that owns mounted volumes. With most storage, nobody else can write to a claim's root.
 pub(super) fn fs_group(spec: &ModelServiceSpec) -> Option<i64> {
     let claimed = spec.server.cache.volume_claim.is_some();
-    spec.pod.fs_group.or_else(|| claimed.then_some(RUNTIME_GROUP))
+    spec.pod.fs_group.or_else(|| claimed.then_some(RUNTIME_ID))
 }
 
 /// The annotation that lets the cluster autoscaler remove the pod's node.
