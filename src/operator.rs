@@ -4,7 +4,7 @@ use crate::{
     cache::{Caches, classes::Classes},
     cluster::{
         client, default_classes,
-        leadership::{Candidate, Permission},
+        leadership::{self, Candidate, Permission},
         preflight::{self, CHECK_INTERVAL, ClusterSupport},
     },
     controller::{
@@ -82,9 +82,17 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let config = Config::infer()
         .await
         .context("no cluster: run in a pod, or set KUBECONFIG")?;
-    tokio::select! {
-        outcome = work(settings, config, &health, stop) => outcome,
+    let outcome = tokio::select! {
+        outcome = work(settings, config, &health, stop.clone()) => outcome,
         outcome = server => outcome.context("serving health and metrics"),
+    };
+    match outcome {
+        // An uninstallation takes the rights before it ends the pod: that is no failure of the operator.
+        Err(error) if *stop.borrow() => {
+            tracing::warn!(error = format!("{error:#}"), "stopped, not all of it in order");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
@@ -124,10 +132,16 @@ async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) 
     }
     let permission = Permission::none_yet();
     let client = client::build(config, permission.clone(), health.metrics.clone())?;
+    let account = leadership::account(&plain, &settings.lease_namespace).await;
+    let owner = account.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot ask who I am: the lease stays when the operator is uninstalled");
+        None
+    });
     let mut candidate = Candidate::new(
         plain.clone(),
         &settings.lease_namespace,
         &settings.lease_name,
+        owner,
         settings.lease_duration,
         permission,
     );

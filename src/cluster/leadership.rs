@@ -8,8 +8,11 @@
 
 use anyhow::Context as _;
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    api::{
+        authentication::v1::SelfSubjectReview,
+        coordination::v1::{Lease, LeaseSpec},
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
     jiff::Timestamp,
 };
 use kube::{
@@ -76,10 +79,39 @@ fn now() -> Duration {
     )
 }
 
+/// The service account that this process runs as, if it is one of the namespace. As the owner of the lease it takes
+/// the lease along when it is deleted: an uninstallation knows nothing of what the operator made.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn account(client: &Client, namespace: &str) -> kube::Result<Option<OwnerReference>> {
+    let review = Api::<SelfSubjectReview>::all(client.clone())
+        .create(&PostParams::default(), &SelfSubjectReview::default())
+        .await?;
+    let user = review
+        .status
+        .and_then(|status| status.user_info)
+        .unwrap_or_default();
+    let prefix = format!("system:serviceaccount:{namespace}:");
+    let name = user
+        .username
+        .as_deref()
+        .and_then(|name| name.strip_prefix(&prefix));
+    Ok(name.zip(user.uid).map(|(name, uid)| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ServiceAccount".to_owned(),
+        name: name.to_owned(),
+        uid,
+        ..OwnerReference::default()
+    }))
+}
+
 /// A candidate for the lease.
 pub struct Candidate {
     leases: Api<Lease>,
     name: String,
+    /// Of a lease that is made.
+    owner: Option<OwnerReference>,
     identity: String,
     duration: Duration,
     permission: Permission,
@@ -94,6 +126,7 @@ impl Candidate {
         client: Client,
         namespace: &str,
         name: &str,
+        owner: Option<OwnerReference>,
         duration: Duration,
         permission: Permission,
     ) -> Self {
@@ -101,6 +134,7 @@ impl Candidate {
         Self {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
+            owner,
             // A restarted container has the host name of its predecessor, but must not take over its lease unnoticed.
             identity: format!("{host}_{:016x}", fastrand::u64(..)),
             duration,
@@ -144,9 +178,15 @@ impl Candidate {
     /// Gives up the lease, so that another replica need not wait until it expires.
     ///
     /// # Errors
-    /// When the API server refuses.
+    /// When the API server refuses, or does not answer in time.
     pub async fn release(&mut self) -> anyhow::Result<()> {
         self.permission.extend_to(Duration::ZERO);
+        tokio::time::timeout(self.duration / 3, self.clear())
+            .await
+            .context("no answer in time")?
+    }
+
+    async fn clear(&self) -> anyhow::Result<()> {
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
             return Ok(());
         };
@@ -177,9 +217,13 @@ impl Candidate {
 
     async fn take(&mut self) -> anyhow::Result<bool> {
         let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
+            if !self.may_make() {
+                return Ok(false);
+            }
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(self.name.clone()),
+                    owner_references: self.owner.clone().map(|owner| vec![owner]),
                     ..ObjectMeta::default()
                 },
                 spec: Some(self.renewed(&LeaseSpec::default())),
@@ -197,6 +241,12 @@ impl Candidate {
             .leases
             .replace(&self.name, &PostParams::default(), &lease)
             .await)
+    }
+
+    /// A lease that another held and that somebody deleted is still believed in by its holder, who makes it again.
+    fn may_make(&self) -> bool {
+        let waits = |(_, since): &(String, Duration)| now() < *since + self.duration;
+        self.permission.holds() || !self.seen.as_ref().is_some_and(waits)
     }
 
     /// Whether nobody holds it, or its holder has not renewed it for its whole duration while we watched.

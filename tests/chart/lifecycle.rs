@@ -50,7 +50,7 @@ impl Helm {
         self.run(plane, &[&arguments, set].concat())
     }
 
-    fn uninstall(self, plane: &ControlPlane) -> String {
+    pub(crate) fn uninstall(self, plane: &ControlPlane) -> String {
         self.run(plane, &["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"])
     }
 }

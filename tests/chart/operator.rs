@@ -256,6 +256,7 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
     assert!(!log.contains("forbidden"), "the operator lacks a right: {log}");
 
     single_namespaces_need_no_cluster_role(&plane);
+    an_uninstalled_operator_ends_well_and_leaves_no_lease(&plane);
 }
 
 fn every_status_is_judged_as_documented(plane: &ControlPlane) {
@@ -303,4 +304,23 @@ fn single_namespaces_need_no_cluster_role(plane: &ControlPlane) {
     assert_eq!(selector, "");
     assert_eq!(read_service(plane, "lilies", "team-b").get("status"), None);
     operator.stop();
+}
+
+/// Helm takes the operator's rights, then the kubelet ends it. A pod in `Error` looks like a fault of it; a Lease
+/// without an owner stays for ever.
+fn an_uninstalled_operator_ends_well_and_leaves_no_lease(plane: &ControlPlane) {
+    let lease = ["lease", ACCOUNT, "--namespace", NAMESPACE];
+    let operator = Operator::start(plane, "uninstalled");
+    wait_until("the operator leads", PATIENCE, || {
+        Ok(operator.log().contains("\"leading\""))
+    })
+    .unwrap();
+    assert!(!get(plane, &lease, ".spec.holderIdentity").is_empty());
+    Helm::Four.uninstall(plane);
+    operator.stop();
+    wait_until("the Lease is gone", PATIENCE, || {
+        let found = [&["get"], &lease[..], &["--ignore-not-found", "--output=name"]].concat();
+        Ok(plane.kubectl(&found)?.trim().is_empty())
+    })
+    .unwrap();
 }
