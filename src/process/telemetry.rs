@@ -5,7 +5,9 @@ use clap::{Args, ValueEnum};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,7 +23,7 @@ pub enum LogFormat {
 #[group(id = "telemetry")]
 pub struct Settings {
     /// error, warn, info, debug or trace, or a filter such as info,kube=debug
-    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: String,
     /// How log lines are written
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
@@ -94,4 +96,39 @@ fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
         .with_batch_exporter(exporter)
         .with_resource(resource)
         .build())
+}
+
+/// A word that is no level would be taken for the name of a module, and everything else be silent.
+fn log_level(text: &str) -> Result<String, String> {
+    let names_a_level = |directive: &str| {
+        directive.contains(['=', '[', ']', '}'])
+            || (!directive.is_empty() && directive.parse::<LevelFilter>().is_ok())
+    };
+    if text.split(',').all(names_a_level) && EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("write error, warn, info, debug or trace, or a filter such as info,kube=debug".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator that is asked for `loud` and says nothing hides what goes wrong.
+    #[test]
+    fn a_log_level_is_a_level_or_names_one() {
+        for right in [
+            "info",
+            "WARN",
+            "off",
+            "info,modelservice_operator=debug",
+            "warn,kube[request{verb=GET}]=trace",
+        ] {
+            assert_eq!(log_level(right), Ok(right.to_owned()));
+        }
+        for wrong in ["loud", "", "info,", "info,kube", "kube=loud", "in fo"] {
+            assert!(log_level(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }
