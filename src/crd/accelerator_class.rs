@@ -1,6 +1,6 @@
 //! `AcceleratorClass`: how a kind of device is requested on this cluster and which runtime drives it.
 
-use super::schemas;
+use super::{constraints, schemas};
 pub use k8s_openapi::api::core::v1::Toleration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -27,7 +27,8 @@ use std::collections::BTreeMap;
         json_path = ".spec.runtime.executionProvider"
     ),
     printcolumn(name = "Sharing", type_ = "string", json_path = ".spec.sharing"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must be at most 63 characters: spec.accelerators of a ModelService takes no more")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AcceleratorClassSpec {
@@ -36,7 +37,7 @@ pub struct AcceleratorClassSpec {
     pub resource: Option<DeviceResource>,
     /// Labels of the nodes that carry the device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schemas::strings")]
+    #[schemars(schema_with = "schemas::labels")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints of those nodes that the servers tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,7 +45,8 @@ pub struct AcceleratorClassSpec {
     pub tolerations: Vec<Toleration>,
     /// RuntimeClass of the servers' pods, for example `nvidia`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = constraints::object_name("a RuntimeClass"))]
     pub runtime_class_name: Option<String>,
     /// What drives the device.
     #[serde(default)]
@@ -57,10 +59,10 @@ pub struct AcceleratorClassSpec {
 /// A device plug-in's extended resource.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.name.contains('/')").message("must be an extended resource such as nvidia.com/gpu; leave resource out for the CPU"))]
 pub struct DeviceResource {
     /// Name of the extended resource, for example `nvidia.com/gpu`.
-    #[schemars(length(min = 3, max = 253))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = constraints::extended_resource())]
     pub name: String,
     /// How many each server asks for.
     #[serde(default = "one")]
@@ -69,12 +71,13 @@ pub struct DeviceResource {
 }
 
 /// The runtime image and execution provider that drive a device.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Runtime {
     /// Image of the inference server for this device; the operator's own CPU runtime when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = constraints::image())]
     pub image: Option<String>,
     /// ONNX Runtime execution provider that must hold the whole graph; a server without it never becomes ready.
     #[serde(default = "cpu_provider")]

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod accelerator_class;
+mod constraints;
 mod model_service;
 mod names;
 mod schemas;

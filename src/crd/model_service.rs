@@ -1,7 +1,7 @@
 //! `ModelService`: the spec that users write.
 
 use super::{
-    schemas,
+    constraints, schemas,
     server_settings::{ServerSettings, is_default},
     status::ModelServiceStatus,
 };
@@ -61,9 +61,11 @@ pub struct ModelServiceSpec {
     /// Name of the AcceleratorClass to run on. A change makes a new revision.
     #[serde(default = "default_accelerators")]
     #[schemars(length(min = 1, max = 1), inner(length(min = 1, max = 63)))]
+    #[x_kube(validation = Rule::new("self.all(name, !format.dns1123Subdomain().validate(name).hasValue())").message("must be the name of an AcceleratorClass: a-z, 0-9, '-' and '.'"))]
     pub accelerators: Vec<String>,
     /// CPU and memory of each server. The server sizes its threads by its CPU limit. A change makes a new
-    /// revision. The accelerator's resource is added by its AcceleratorClass.
+    /// revision. The accelerator's resource is added by its AcceleratorClass. Where `ephemeral-storage` is not
+    /// named, 64Mi are requested and 10Gi allowed.
     #[serde(default)]
     pub resources: Resources,
     /// Settings of the inference server. A change makes a new revision.
@@ -110,7 +112,7 @@ pub struct Model {
     /// OCI image whose root holds `model.onnx` and, optionally, `model.yaml`, pinned by digest
     /// (`registry/repository@sha256:…`). It is mounted, never run.
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[^@ ]+@sha256:[a-f0-9]{64}$')").message("must be pinned by digest: registry/repository@sha256:<64 hexadecimal digits>; a tag can change under a running service"))]
+    #[x_kube(validation = constraints::pinned_image())]
     pub image: String,
     /// `sha256:<64 hex>` of `model.onnx`. The server refuses a file that differs. Published in
     /// `status.model.digest` when absent.
@@ -232,12 +234,12 @@ pub enum RolloutStrategy {
 pub struct PodSettings {
     /// Further labels. `app.kubernetes.io/…` and `serving.modelservice.dev/…` are the operator's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schemas::strings")]
+    #[schemars(schema_with = "schemas::labels")]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('serving.modelservice.dev/'))").message("labels under app.kubernetes.io/ and serving.modelservice.dev/ are set by the operator"))]
     pub labels: BTreeMap<String, String>,
     /// Further annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schemas::strings")]
+    #[schemars(schema_with = "schemas::annotations")]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('serving.modelservice.dev/'))").message("annotations under serving.modelservice.dev/ are set by the operator"))]
     pub annotations: BTreeMap<String, String>,
     /// Further environment variables of the server.
@@ -247,7 +249,7 @@ pub struct PodSettings {
     pub env: Vec<EnvVar>,
     /// Labels that a node must have, beside those of the AcceleratorClass.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schemas::strings")]
+    #[schemars(schema_with = "schemas::labels")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that are tolerated, beside those of the AcceleratorClass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -263,15 +265,18 @@ pub struct PodSettings {
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
     /// PriorityClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = constraints::object_name("a PriorityClass"))]
     pub priority_class_name: Option<String>,
     /// Scheduler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = constraints::object_name("a scheduler"))]
     pub scheduler_name: Option<String>,
     /// Service account. Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = constraints::object_name("a service account of this namespace"))]
     pub service_account_name: Option<String>,
     /// Secrets of this namespace with which the kubelet pulls the runtime and model images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

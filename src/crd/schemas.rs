@@ -1,9 +1,11 @@
 //! Schemas of Kubernetes' own types inside ours: as the API server has them, without their nested
 //! descriptions (a CRD stays below 100 KB), and bounded where a CEL rule looks inside.
 
+use super::constraints;
 use k8s_openapi::api::{autoscaling::v2, core::v1};
+use kube::core::Rule;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// `resources.requests` and `.limits`: resource name to quantity.
 pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
@@ -14,48 +16,107 @@ pub(super) fn quantities(_: &mut SchemaGenerator) -> Schema {
             "x-kubernetes-int-or-string": true,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "maxLength": 32,
-            "x-kubernetes-validations": [{
-                "rule": "type(self) == int ? self >= 0 : (isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0)",
-                "message": "must be a quantity of at least zero, for example 500m, 2 or 1Gi"
-            }]
-        }
+            "x-kubernetes-validations": [constraints::quantity()],
+        },
+        "x-kubernetes-validations": [constraints::resource_names()],
     })
 }
 
 pub(super) fn behavior(generator: &mut SchemaGenerator) -> Schema {
-    stripped::<v2::HorizontalPodAutoscalerBehavior>(generator)
+    let mut schema = stripped::<v2::HorizontalPodAutoscalerBehavior>(generator);
+    constrain(
+        &mut schema,
+        json!({
+            "policies": {"maxItems": 16},
+            "type": {"enum": ["Pods", "Percent"]},
+            "value": {"minimum": 1},
+            "periodSeconds": {"minimum": 1, "maximum": 1800},
+            "selectPolicy": {"enum": ["Max", "Min", "Disabled"]},
+            "stabilizationWindowSeconds": {"minimum": 0, "maximum": 3600},
+            "tolerance": {"maxLength": 32, "x-kubernetes-validations": [constraints::quantity()]},
+        }),
+    );
+    schema
 }
 
 pub(super) fn env(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = list::<v1::EnvVar>(generator, 64);
     schema.insert("x-kubernetes-list-type".into(), "map".into());
-    schema.insert("x-kubernetes-list-map-keys".into(), serde_json::json!(["name"]));
-    if let Some(name) = schema
-        .pointer_mut("/items/properties/name")
-        .and_then(Value::as_object_mut)
-    {
-        name.insert("maxLength".into(), 256.into());
+    schema.insert("x-kubernetes-list-map-keys".into(), json!(["name"]));
+    constrain(
+        &mut schema,
+        json!({
+            // Also of the ConfigMaps and Secrets that are referred to.
+            "name": {"minLength": 1, "maxLength": 256, "pattern": "^[-._A-Za-z0-9]+$"},
+            "key": {"minLength": 1, "maxLength": 253, "pattern": "^[-._A-Za-z0-9]+$"},
+            "fieldPath": {"pattern": r"^(metadata\.(name|namespace|uid|(labels|annotations)\['.+'\])|spec\.(nodeName|serviceAccountName)|status\.(hostIPs?|podIPs?))$"},
+            "resource": {"pattern": r"^(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-.+)$"},
+            "divisor": {"maxLength": 32, "x-kubernetes-validations": [constraints::quantity()]},
+        }),
+    );
+    if let Some(items) = schema.get_mut("items").and_then(Value::as_object_mut) {
+        let both = Rule::new("!has(self.value) || self.value == '' || !has(self.valueFrom)")
+            .message("set either value or valueFrom, not both");
+        items.insert("x-kubernetes-validations".into(), json!([both]));
     }
     schema
 }
 
 pub(super) fn tolerations(generator: &mut SchemaGenerator) -> Schema {
-    list::<v1::Toleration>(generator, 32)
+    let mut schema = list::<v1::Toleration>(generator, 32);
+    constrain(
+        &mut schema,
+        json!({
+            "key": key(),
+            "value": value(),
+            "operator": {"enum": ["", "Exists", "Equal", "Lt", "Gt"]},
+            "effect": {"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
+        }),
+    );
+    if let Some(items) = schema.get_mut("items").and_then(Value::as_object_mut) {
+        let rules = [
+            (
+                "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+                "without a key, operator must be Exists: every taint is tolerated then",
+            ),
+            (
+                "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                "operator Exists takes no value",
+            ),
+            (
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "tolerationSeconds needs effect NoExecute",
+            ),
+        ];
+        items.insert("x-kubernetes-validations".into(), json!(rules.map(Rule::from)));
+    }
+    schema
 }
 
 pub(super) fn affinity(generator: &mut SchemaGenerator) -> Schema {
-    stripped::<v1::Affinity>(generator)
+    let mut schema = stripped::<v1::Affinity>(generator);
+    constrain(&mut schema, scheduling());
+    selectors(&mut schema);
+    schema
 }
 
 pub(super) fn topology_spread(generator: &mut SchemaGenerator) -> Schema {
-    list::<v1::TopologySpreadConstraint>(generator, 8)
+    let mut schema = list::<v1::TopologySpreadConstraint>(generator, 8);
+    constrain(&mut schema, scheduling());
+    selectors(&mut schema);
+    schema
 }
 
 pub(super) fn image_pull_secrets(generator: &mut SchemaGenerator) -> Schema {
-    list::<v1::LocalObjectReference>(generator, 8)
+    let mut schema = list::<v1::LocalObjectReference>(generator, 8);
+    constrain(&mut schema, json!({"name": name()}));
+    if let Some(items) = schema.get_mut("items").and_then(Value::as_object_mut) {
+        items.insert("required".into(), json!(["name"]));
+    }
+    schema
 }
 
-/// Labels, annotations, node selectors and provider options.
+/// Options of an execution provider.
 pub(super) fn strings(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -64,10 +125,106 @@ pub(super) fn strings(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Labels and node selectors.
+pub(super) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {
+            "type": "string",
+            "maxLength": constraints::MAX_VALUE_LENGTH,
+            "x-kubernetes-validations": [constraints::label_value()],
+        },
+        "x-kubernetes-validations": [constraints::label_keys()],
+    })
+}
+
+pub(super) fn annotations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+        "x-kubernetes-validations": [constraints::annotation_keys()],
+    })
+}
+
+/// What affinities and spread constraints have in common.
+fn scheduling() -> Value {
+    json!({
+        "key": key(),
+        "topologyKey": key(),
+        "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]},
+        // Of labels, and names of nodes, which may be longer.
+        "values": {"items": {"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": "^[-._A-Za-z0-9]*$"}},
+        "weight": {"minimum": 1, "maximum": 100},
+        "namespaces": {"items": name()},
+        "matchLabelKeys": {"items": key()},
+        "mismatchLabelKeys": {"items": key()},
+        "maxSkew": {"minimum": 1},
+        "minDomains": {"minimum": 1},
+        "whenUnsatisfiable": {"enum": ["DoNotSchedule", "ScheduleAnyway"]},
+        "nodeAffinityPolicy": {"enum": ["Honor", "Ignore"]},
+        "nodeTaintsPolicy": {"enum": ["Honor", "Ignore"]},
+    })
+}
+
+/// Label selectors compare no numbers.
+fn selectors(schema: &mut Schema) {
+    let narrower = json!({
+        "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+        "values": {"items": value()},
+        "matchLabels": {"additionalProperties": value()},
+    });
+    for selector in ["labelSelector", "namespaceSelector"] {
+        each(schema.as_object_mut(), selector, &mut |found| {
+            extend_each(found, &narrower);
+        });
+    }
+}
+
+fn key() -> Value {
+    json!({"type": "string", "maxLength": constraints::MAX_KEY_LENGTH, "pattern": constraints::key_pattern()})
+}
+
+fn value() -> Value {
+    json!({"type": "string", "maxLength": constraints::MAX_VALUE_LENGTH, "pattern": constraints::value_pattern()})
+}
+
+fn name() -> Value {
+    json!({"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": constraints::name_pattern()})
+}
+
+/// Adds to the properties of these names, wherever they are.
+fn constrain(schema: &mut Schema, additions: Value) {
+    if let Some(schema) = schema.as_object_mut() {
+        extend_each(schema, &additions);
+    }
+}
+
+fn extend_each(schema: &mut Map<String, Value>, additions: &Value) {
+    for (name, addition) in additions.as_object().into_iter().flatten() {
+        each(Some(&mut *schema), name, &mut |found| {
+            found.extend(addition.as_object().cloned().unwrap_or_default());
+        });
+    }
+}
+
+/// Visits the property of this name, wherever it is.
+fn each(schema: Option<&mut Map<String, Value>>, name: &str, visit: &mut dyn FnMut(&mut Map<String, Value>)) {
+    for (key, nested) in schema.into_iter().flatten() {
+        if key == "properties"
+            && let Some(found) = nested.get_mut(name).and_then(Value::as_object_mut)
+        {
+            visit(found);
+        }
+        each(nested.as_object_mut(), name, visit);
+    }
+}
+
 pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = list::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>(generator, 32);
     schema.insert("x-kubernetes-list-type".into(), "map".into());
-    schema.insert("x-kubernetes-list-map-keys".into(), serde_json::json!(["type"]));
+    schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
     schema
 }
 

@@ -1,5 +1,6 @@
 //! `ModelService`: the part of the spec that the inference server is configured by.
 
+use super::constraints;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,7 +82,7 @@ pub struct AuthSettings {
     /// Secret of the service's namespace whose key `tokens` has one bearer token a line. Requests need one of
     /// them, health excepted. A change of the Secret takes effect some minutes later, without a restart.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("must be the name of a Secret of this namespace, as kubectl get secrets shows it"))]
+    #[x_kube(validation = constraints::object_name("a Secret of this namespace"))]
     pub token_secret_name: String,
 }
 
@@ -105,7 +106,7 @@ pub struct TracingSettings {
     /// An OpenTelemetry collector that takes OTLP over gRPC without TLS, such as
     /// `http://collector.observability:4317`.
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^http://[^/ ]+$')").message("must be http://HOST:PORT of a collector that takes OTLP over gRPC without TLS, for example http://collector.observability:4317"))]
+    #[x_kube(validation = constraints::collector())]
     pub endpoint: String,
     /// Share of requests that are traced, from 0 to 1, of those that do not say it themselves by `traceparent`
     /// (default 0.01).
@@ -131,7 +132,7 @@ pub struct VolumeClaim {
     /// Its name. All servers of a service write to it, those of several services may; servers on several nodes
     /// need the access mode ReadWriteMany.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$')").message("must be the name of a PersistentVolumeClaim of this namespace, as kubectl get pvc shows it"))]
+    #[x_kube(validation = constraints::object_name("a PersistentVolumeClaim of this namespace"))]
     pub name: String,
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 crate::tests!(
     bad_services_are_refused_with_a_message_that_helps,
+    nonsense_about_pods_and_scaling_is_refused,
+    what_kubernetes_takes_is_taken,
     bad_classes_are_refused,
     defaults_are_visible,
     scaling_an_autoscaled_service_says_what_to_do
@@ -116,7 +118,7 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
         (
             "tokens in what is no Secret",
             base().with("server.auth", json!({"tokenSecretName": "To kens"})),
-            "as kubectl get secrets shows it",
+            "must be the name of a Secret",
         ),
         (
             "a cache without its claim's name",
@@ -126,7 +128,32 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
         (
             "a cache on what is no claim",
             base().with("server.cache", json!({"volumeClaim": {"name": "/graphs"}})),
-            "as kubectl get pvc shows it",
+            "must be the name of a PersistentVolumeClaim",
+        ),
+        (
+            "a repository in capitals",
+            base().with("model.image", model('a').replace("net", "Net").into()),
+            "the repository in lower case",
+        ),
+        (
+            "a class that can be none",
+            base().with("accelerators", json!(["Bad Name"])),
+            "must be the name of an AcceleratorClass",
+        ),
+        (
+            "a resource that can be none",
+            base().with("resources", json!({"requests": {"cpu": "1", "a/b/c d": "1"}})),
+            "keys must be cpu, memory",
+        ),
+        (
+            "a misspelt resource",
+            base().with("resources", json!({"requests": {"cpu": "1", "memroy": "1Gi"}})),
+            "keys must be cpu, memory",
+        ),
+        (
+            "a collector without its port",
+            base().with("server.tracing", json!({"endpoint": "http://collector"})),
+            "must be http://HOST:PORT of a collector",
         ),
         (
             "a negative size",
@@ -180,6 +207,198 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
     ]
 }
 
+/// What may be said of pods, in Kubernetes' own words: refused when it is written, not when a pod is made of it.
+fn pod_table() -> Vec<(Value, &'static str)> {
+    let affinity = |value: Value| json!({"affinity": value});
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let spread = |key: &str, value: Value| {
+        let mut constraint =
+            json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+        constraint[key] = value;
+        json!({"topologySpreadConstraints": [constraint]})
+    };
+    let variable = |value: Value| json!({"env": [value]});
+    vec![
+        (json!({"labels": {"a b": "c"}}), "keys must be those of labels"),
+        (json!({"labels": {"a": "b c"}}), "must be a label's value"),
+        (json!({"labels": {"a": "x".repeat(64)}}), "63"),
+        (
+            json!({"annotations": {"a/b/c": "d"}}),
+            "keys must be those of annotations",
+        ),
+        (
+            json!({"nodeSelector": {"a/b/c": "d"}}),
+            "keys must be those of labels",
+        ),
+        (json!({"nodeSelector": {"zone": "-"}}), "must be a label's value"),
+        (
+            json!({"tolerations": [{"key": "a b", "operator": "Exists"}]}),
+            "should match",
+        ),
+        (
+            json!({"tolerations": [{"key": "a", "value": "b c"}]}),
+            "should match",
+        ),
+        (
+            json!({"tolerations": [{"key": "a", "operator": "Is"}]}),
+            "Unsupported value",
+        ),
+        (
+            json!({"tolerations": [{"key": "a", "effect": "NoStart"}]}),
+            "Unsupported value",
+        ),
+        (
+            json!({"tolerations": [{"effect": "NoSchedule"}]}),
+            "without a key, operator must be Exists",
+        ),
+        (
+            json!({"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}),
+            "operator Exists takes no value",
+        ),
+        (
+            json!({"tolerations": [{"key": "a", "tolerationSeconds": 3}]}),
+            "tolerationSeconds needs effect NoExecute",
+        ),
+        (
+            affinity(json!({"nodeAffinity": {required: {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "Has"}]}]}}})),
+            "Unsupported value",
+        ),
+        (
+            affinity(json!({"nodeAffinity": {required: {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a b", "operator": "Exists"}]}]}}})),
+            "should match",
+        ),
+        (
+            affinity(json!({"podAntiAffinity": {required: [{"topologyKey": ""}]}})),
+            "should match",
+        ),
+        (
+            affinity(json!({"podAffinity": {required: [
+                {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b c"}}}]}})),
+            "should match",
+        ),
+        (
+            affinity(json!({"podAffinity": {required: [{"topologyKey": "zone",
+                "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}}]}})),
+            "Unsupported value",
+        ),
+        (
+            affinity(json!({"podAffinity": {required: [{"topologyKey": "zone", "namespaces": ["Team A"]}]}})),
+            "should match",
+        ),
+        (
+            spread("maxSkew", json!(0)),
+            "should be greater than or equal to 1",
+        ),
+        (spread("topologyKey", json!("a b")), "should match"),
+        (spread("whenUnsatisfiable", json!("Never")), "Unsupported value"),
+        (
+            json!({"priorityClassName": "Very High"}),
+            "must be the name of a PriorityClass",
+        ),
+        (
+            json!({"schedulerName": "My Scheduler"}),
+            "must be the name of a scheduler",
+        ),
+        (
+            json!({"serviceAccountName": "a..b"}),
+            "must be the name of a service account",
+        ),
+        (
+            json!({"imagePullSecrets": [{"name": "Registry Login"}]}),
+            "should match",
+        ),
+        (json!({"imagePullSecrets": [{}]}), "Required value"),
+        (variable(json!({"name": "A B", "value": "c"})), "should match"),
+        (
+            variable(
+                json!({"name": "A", "value": "b", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+            ),
+            "set either value or valueFrom",
+        ),
+        (
+            variable(json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": "b", "key": "c d"}}})),
+            "should match",
+        ),
+        (
+            variable(json!({"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.everything"}}})),
+            "should match",
+        ),
+    ]
+}
+
+async fn nonsense_about_pods_and_scaling_is_refused(world: Arc<World>) {
+    let place = world.namespace().await;
+    let scaling = |behavior: Value| {
+        let range = json!({"maxReplicas": 3, "behavior": {"scaleDown": behavior}});
+        service("photos").with("autoscaling", range)
+    };
+    let policy = |kind: &str, value: i32, seconds: i32| {
+        scaling(json!({"policies": [{"type": kind, "value": value, "periodSeconds": seconds}]}))
+    };
+    let mut all: Vec<(Spec, &str)> = pod_table()
+        .into_iter()
+        .map(|(pod, expected)| (service("photos").with("pod", pod), expected))
+        .collect();
+    all.extend([
+        (policy("Nodes", 1, 10), "Unsupported value"),
+        (policy("Pods", 0, 10), "should be greater than or equal to 1"),
+        (policy("Pods", 1, 3600), "should be less than or equal to 1800"),
+        (scaling(json!({"selectPolicy": "Best"})), "Unsupported value"),
+        (
+            scaling(json!({"stabilizationWindowSeconds": -1})),
+            "should be greater than or equal to 0",
+        ),
+        (scaling(json!({"tolerance": "much"})), "must be a quantity"),
+    ]);
+    for (spec, expected) in all {
+        let what = format!("{:?}", spec.spec);
+        let error = place.try_apply(&spec).await.expect_err(&what).to_string();
+        assert!(error.contains(expected), "{what}: {error}");
+    }
+}
+
+/// Rules that are too strict are found by users only.
+async fn what_kubernetes_takes_is_taken(world: Arc<World>) {
+    let place = world.namespace().await;
+    let spec = json!({
+        "model": {"image": format!("localhost:5000/a_b/c--d.e:v1@sha256:{}", "a".repeat(64))},
+        "accelerators": ["nvidia-l4.eu"],
+        "autoscaling": {"maxReplicas": 3, "behavior": {"scaleDown": {"tolerance": "0.05", "selectPolicy": "Disabled",
+            "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}}},
+        "resources": {
+            "requests": {"cpu": "0.5", "memory": 1_000_000_000, "ephemeral-storage": "0", "example.com/nic": 1},
+            "limits": {"memory": "1e9", "hugepages-2Mi": "4Mi", "example.com/nic": 1}},
+        "server": {"auth": {"tokenSecretName": "a.b"}, "tracing": {"endpoint": "http://[::1]:4317"},
+            "cache": {"volumeClaim": {"name": "graphs.v1"}}},
+        "pod": {
+            "labels": {"team": "", "Example_1.x": "A_b.c-1"}, "annotations": {"Example.com/Owner": "anything at all"},
+            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            "tolerations": [{"operator": "Exists"}, {"key": "a", "effect": ""},
+                {"key": "a/b", "operator": "Equal", "value": "c", "effect": "NoExecute", "tolerationSeconds": 30}],
+            "affinity": {
+                "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{
+                    "matchExpressions": [{"key": "example.com/cores", "operator": "Gt", "values": ["4"]}],
+                    "matchFields": [{"key": "metadata.name", "operator": "In", "values": [format!("{}.example", "n".repeat(63))]}]}]}},
+                "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm":
+                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"a": "b"}}, "namespaces": ["team-a"]}}]}},
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+                "minDomains": 2, "nodeTaintsPolicy": "Honor", "matchLabelKeys": ["team"]}],
+            "priorityClassName": "system-cluster-critical", "schedulerName": "default-scheduler",
+            "serviceAccountName": "a.b", "imagePullSecrets": [{"name": "registry.login"}], "fsGroup": 1,
+            "env": [{"name": "A.b-C_1", "value": ""}, {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a/b']"}}},
+                {"name": "CPUS", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tokens", "key": "a.b_c-d", "optional": true}}}]},
+    });
+    place
+        .apply(&Spec {
+            name: "photos".into(),
+            spec,
+        })
+        .await;
+}
+
 /// Otherwise a user's mistake comes back hours later, or not at all.
 async fn bad_services_are_refused_with_a_message_that_helps(world: Arc<World>) {
     let place = world.namespace().await;
@@ -196,6 +415,7 @@ async fn bad_services_are_refused_with_a_message_that_helps(world: Arc<World>) {
 }
 
 async fn bad_classes_are_refused(world: Arc<World>) {
+    let resource = |name: &str| json!({"resource": {"name": name}});
     let table = [
         (
             json!({"resource": {"name": "gpu", "count": 1}}),
@@ -207,6 +427,32 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         ),
         (json!({"runtime": {"executionProvider": "cuda"}}), "should match"),
         (json!({"sharing": "Sometimes"}), "Unsupported value"),
+        (resource("a/b/c d"), "extended resource such as"),
+        (resource("kubernetes.io/gpu"), "extended resource such as"),
+        (resource("requests.example.com/gpu"), "extended resource such as"),
+        (
+            json!({"runtimeClassName": "Bad Name"}),
+            "must be the name of a RuntimeClass",
+        ),
+        (json!({"runtimeClassName": ""}), "at least 1 char"),
+        (json!({"runtime": {"image": "No Image"}}), "must be an image"),
+        (
+            json!({"runtime": {"image": "r.example/Server:1"}}),
+            "the repository in lower case",
+        ),
+        (
+            json!({"nodeSelector": {"a/b/c": "d"}}),
+            "keys must be those of labels",
+        ),
+        (json!({"nodeSelector": {"a": "b c"}}), "must be a label's value"),
+        (
+            json!({"tolerations": [{"key": "a", "operator": "Is"}]}),
+            "Unsupported value",
+        ),
+        (
+            json!({"tolerations": [{"effect": "NoSchedule"}]}),
+            "without a key",
+        ),
     ];
     for (spec, expected) in table {
         let class = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
@@ -220,6 +466,30 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         assert!(error.to_string().contains(expected), "{error}");
     }
     let _: AcceleratorClass = world.classes().get("cpu").await.unwrap();
+    let long = AcceleratorClass::new(&"x".repeat(64), Default::default());
+    let error = world
+        .classes()
+        .create(&Default::default(), &long)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("at most 63 characters"), "{error}");
+    let good = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
+        "metadata": {"name": "nvidia-l4.eu"},
+        "spec": {"resource": {"name": "nvidia.com/mig-1g.5gb"}, "runtimeClassName": "nvidia.v1",
+            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"operator": "Exists"}],
+            "runtime": {"image": "r.example:5000/server@sha256:".to_owned() + &"a".repeat(64),
+                "options": {"device id": "any / thing"}}}});
+    let parameters = PatchParams::apply("kubectl").force();
+    let made = world
+        .classes()
+        .patch("nvidia-l4.eu", &parameters, &Patch::Apply(&good))
+        .await;
+    made.unwrap();
+    world
+        .classes()
+        .delete("nvidia-l4.eu", &Default::default())
+        .await
+        .unwrap();
 }
 
 /// Three lines of intent are a whole service.

@@ -1,0 +1,116 @@
+//! What names, keys, images and quantities must look like. Rules with a message for fields of ours; patterns for
+//! fields of Kubernetes' own types, where rules would cost the API server too much.
+
+use kube::core::{Message, Rule};
+
+/// A DNS subdomain.
+const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+/// The part of a label's key after its prefix, or its value.
+const LABEL: &str = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+
+/// Pattern of an object's name.
+pub(super) fn name_pattern() -> String {
+    format!("^{SUBDOMAIN}$")
+}
+
+/// Pattern of a label's key.
+pub(super) fn key_pattern() -> String {
+    format!("^({SUBDOMAIN}/)?{LABEL}$")
+}
+
+/// Pattern of a label's value.
+pub(super) fn value_pattern() -> String {
+    format!("^({LABEL})?$")
+}
+
+/// Longest key of a label: prefix, slash, name.
+pub(super) const MAX_KEY_LENGTH: u32 = 253 + 1 + 63;
+/// Longest value of a label.
+pub(super) const MAX_VALUE_LENGTH: u32 = 63;
+/// Longest name of an object.
+pub(super) const MAX_NAME_LENGTH: u32 = 253;
+
+/// The name of an object of Kubernetes.
+pub(super) fn object_name(what: &str) -> Rule {
+    Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message(Message::Message(format!(
+        "must be the name of {what}: a-z, 0-9, '-' and '.', with a letter or digit at both ends of each part"
+    )))
+}
+
+/// Every key of a map is a label's.
+pub(super) fn label_keys() -> Rule {
+    Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())").message(
+        "keys must be those of labels: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', after a DNS name and a slash where wanted, such as example.com/team",
+    )
+}
+
+/// Every key of a map is an annotation's, whose prefix may have capitals.
+pub(super) fn annotation_keys() -> Rule {
+    Rule::new("self.all(k, !format.qualifiedName().validate(k.lowerAscii()).hasValue())").message(
+        "keys must be those of annotations: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', after a DNS name and a slash where wanted, such as example.com/owner",
+    )
+}
+
+/// A label's value.
+pub(super) fn label_value() -> Rule {
+    Rule::new("!format.labelValue().validate(self).hasValue()").message(
+        "must be a label's value: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or digit at both ends, or nothing",
+    )
+}
+
+/// Every key of a map is a resource of Kubernetes' own or an extended one.
+pub(super) fn resource_names() -> Rule {
+    Rule::new(
+        "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || (k.contains('/') && !format.qualifiedName().validate(k).hasValue()))",
+    )
+    .message("keys must be cpu, memory, ephemeral-storage, hugepages-<size> or an extended resource such as nvidia.com/gpu")
+}
+
+/// The name of an extended resource. What has kubernetes.io/ in it no device plug-in may offer.
+pub(super) fn extended_resource() -> Rule {
+    Rule::new(
+        "self.contains('/') && !self.contains('kubernetes.io/') && !self.startsWith('requests.') && !format.qualifiedName().validate(self).hasValue()",
+    )
+    .message("must be an extended resource such as nvidia.com/gpu; leave resource out for the CPU")
+}
+
+/// A quantity of at least zero, as text or number.
+pub(super) fn quantity() -> Rule {
+    Rule::new(
+        "type(self) == int ? self >= 0 : (isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0)",
+    )
+    .message("must be a quantity of at least zero, for example 500m, 2 or 1Gi")
+}
+
+/// An image by tag or digest.
+pub(super) fn image() -> Rule {
+    Rule::new(matches(&format!("{}(:{TAG})?(@{DIGEST})?", repository())))
+        .message("must be an image: registry/repository:tag or registry/repository@sha256:<64 hexadecimal digits>, the repository in lower case")
+}
+
+/// An image by digest.
+pub(super) fn pinned_image() -> Rule {
+    Rule::new(matches(&format!("{}(:{TAG})?@{DIGEST}", repository())))
+        .message("must be pinned by digest: registry/repository@sha256:<64 hexadecimal digits>, the repository in lower case; a tag can change under a running service")
+}
+
+/// `http://HOST:PORT`.
+pub(super) fn collector() -> Rule {
+    Rule::new(matches(&format!("http://{HOST}:[0-9]{{1,5}}")))
+        .message("must be http://HOST:PORT of a collector that takes OTLP over gRPC without TLS, for example http://collector.observability:4317")
+}
+
+/// A host's name, or its address as URLs write it.
+const HOST: &str = "([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|[[][0-9A-Fa-f:.]+[]])";
+const TAG: &str = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}";
+const DIGEST: &str = "sha256:[a-f0-9]{64}";
+
+/// Registry and repository, as <https://github.com/distribution/reference> has them.
+fn repository() -> String {
+    const PART: &str = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*";
+    format!("({HOST}(:[0-9]{{1,5}})?/)?{PART}(/{PART})*")
+}
+
+fn matches(pattern: &str) -> String {
+    format!("self.matches('^{pattern}$')")
+}
