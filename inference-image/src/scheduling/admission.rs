@@ -1,7 +1,7 @@
 //! Whether a job is taken: by how many wait, and by when it would be answered. Pure.
 
+use super::job::{Priority, Rejected, RunOptions};
 use super::queue::{Queue, saturated};
-use super::{Priority, Rejected, RunOptions};
 use std::time::{Duration, Instant};
 
 /// This part of what is ahead of a job is added to it before it is compared with a deadline.

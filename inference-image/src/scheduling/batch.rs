@@ -1,6 +1,6 @@
 //! One run: makes the inputs of its jobs, runs jobs of the same shape together, and answers each.
 
-use super::{Completed, Job, JobError, Timing};
+use super::job::{Completed, Job, JobError, Timing};
 use crate::engine::Engine;
 use crate::metrics::{ModelMetrics, Statistics};
 use crate::tensor::Tensor;

@@ -14,7 +14,8 @@
 //! 1. Waiting or running now, or in the last 100 ms: then the next job is expected to have company, and the network
 //!    thread must go on reading.
 //! 2. Against ONNX Runtime called in-process; `docs/benchmarks.md` says how this is measured.
-//! 3. The model has not run yet, or the request may take longer than the model's mean. See `RunOptions::allow_inline`.
+//! 3. No run of the model has been timed, or the request may take longer than the model's mean: it has more
+//!    than 128 KiB and may hold several rows (`RunOptions::typical_cost`).
 //!
 //! On more than four cores there are several network threads, and `Runners` is the only assignment: one core more or
 //! less does not count, and a run would hold up the connections of its thread.

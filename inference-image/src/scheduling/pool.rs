@@ -1,9 +1,11 @@
 //! The threads that run jobs: one runner per core, and the network thread's task for inline execution. `state` and
 //! `dispatch` decide who runs what; this waits, wakes and runs.
 
+use super::batch;
 use super::dispatch::{Executor, WakeUps};
+use super::job::{Job, Rejected};
 use super::state::{State, Work};
-use super::{Job, Rejected, Tuner, batch};
+use super::tuning::Tuner;
 use crate::engine::Curve;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::panic::{AssertUnwindSafe, catch_unwind};

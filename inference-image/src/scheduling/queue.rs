@@ -1,12 +1,35 @@
 //! The jobs of one model that wait, and what its runs cost. Pure, except for the engines it holds.
 
 use super::dispatch::Profile;
-use super::{Engines, Job, JobError, LaneSettings, Priority, RunOptions, Tuner};
-use crate::engine::Engine;
+use super::job::{Job, JobError, Priority, RunOptions};
+use super::tuning::Tuner;
+use crate::engine::{Curve, Engine};
 use crate::metrics::ModelMetrics;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// What a model runs on.
+pub struct Engines {
+    /// One thread each; at least one engine.
+    pub narrow: Vec<Box<dyn Engine>>,
+    /// All cores: for a job that has them for itself, if that is faster.
+    pub wide: Option<Box<dyn Engine>>,
+}
+
+/// A model for the scheduler.
+pub struct LaneSettings {
+    /// What runs it.
+    pub engines: Engines,
+    /// How many jobs may wait.
+    pub capacity: usize,
+    /// What runs of several rows cost, as far as it is known.
+    pub curve: Curve,
+    /// Measures the rest in idle moments.
+    pub tuner: Option<Tuner>,
+    /// Where its runs are counted.
+    pub metrics: ModelMetrics,
+}
 
 /// One model: its waiting jobs, its engines, and what its runs cost.
 pub(super) struct Queue {

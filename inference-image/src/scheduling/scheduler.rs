@@ -1,7 +1,9 @@
 //! The scheduler as the rest of the server sees it: models are added, jobs are run.
 
+use super::admission::Load;
+use super::job::{Completed, Job, JobError, Prepare, Rejected, RunError, RunOptions};
 use super::pool::Runners;
-use super::{Completed, Job, JobError, LaneSettings, Load, Prepare, Rejected, RunError, RunOptions};
+use super::queue::LaneSettings;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;

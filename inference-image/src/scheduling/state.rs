@@ -2,8 +2,9 @@
 
 use super::admission::{Admission, Load};
 use super::dispatch::{Assignment, Dispatcher, Executor, WakeUps};
-use super::queue::Queue;
-use super::{Job, LaneSettings, Rejected, RunOptions, Tuner};
+use super::job::{Job, Rejected, RunOptions};
+use super::queue::{LaneSettings, Queue};
+use super::tuning::Tuner;
 use crate::engine::{Curve, Engine};
 use crate::metrics::ModelMetrics;
 use std::sync::Arc;
