@@ -10,7 +10,7 @@ pub(crate) const NAMESPACE: &str = "modelservice-system";
 pub(crate) const CHART: &str = "charts/modelservice-operator";
 
 /// Both major versions that people use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Helm {
     Three,
     Four,

@@ -26,6 +26,12 @@ impl Helm {
         output(command.args(arguments)).unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
 
+    /// What Helm says when it is refused.
+    fn fails(self, plane: &ControlPlane, arguments: &[&str]) -> String {
+        let mut command = self.command(Some(&plane.kubeconfig_path()));
+        output(command.args(arguments)).expect_err("Helm was not refused")
+    }
+
     pub(crate) fn install(self, plane: &ControlPlane, chart: &Path, set: &[&str]) -> String {
         let chart = chart.to_str().unwrap();
         let arguments = [
@@ -267,8 +273,9 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
             assert_eq!(accepted.lines().count(), objects(&rendered).len(), "{accepted}");
         }
     }
-    let plain = read("charts/install.yaml");
-    validate(&plane, &plain, &[]).unwrap_or_else(|error| panic!("charts/install.yaml: {error}"));
+    for path in ["charts/install.yaml", "charts/installer-role.yaml"] {
+        validate(&plane, &read(path), &[]).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
     let examples: Vec<_> = std::fs::read_dir(repository("examples"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -428,4 +435,178 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
             "colour=blue",
         ])
         .unwrap();
+}
+
+/// The rows of docs/install.md: what is said where another hand has been, and what helps then.
+#[test]
+fn what_another_hand_has_changed_is_taken_back_as_documented() {
+    let page = read("docs/install.md");
+    let documented = |said: &str, quoted: &str| {
+        assert!(said.contains(quoted), "{said}");
+        assert!(
+            page.contains(&format!("`{quoted}`")),
+            "docs/install.md does not quote: {quoted}"
+        );
+    };
+    helm_4_forces(&plane("chart-hands-4"), &documented);
+    helm_4_after_helm_3_forces_on_the_server(&plane("chart-hands-3"), &documented);
+    definitions_pass_from_hand_to_hand(&plane("chart-hands-crds"), &documented);
+}
+
+const UPGRADE: [&str; 5] = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE];
+
+fn set_image(plane: &ControlPlane) {
+    let image = "operator=registry.example/other:1";
+    let deployment = "deployment/serving-modelservice-operator";
+    let arguments = ["--namespace", NAMESPACE, "set", "image", deployment, image];
+    plane.kubectl(&arguments).unwrap();
+}
+
+fn has_the_charts_image(plane: &ControlPlane) -> bool {
+    let operator = [
+        "deployment",
+        "serving-modelservice-operator",
+        "--namespace",
+        NAMESPACE,
+    ];
+    get(plane, &operator, ".spec.template.spec.containers[0].image") == "modelservice-operator:0.1.0"
+}
+
+fn helm_4_forces(plane: &ControlPlane, documented: &dyn Fn(&str, &str)) {
+    Helm::Four.install(plane, &repository(CHART), &[]);
+    set_image(plane);
+    documented(
+        &Helm::Four.fails(plane, &UPGRADE),
+        "conflict with \"kubectl-set\"",
+    );
+    Helm::Four.run(plane, &[&UPGRADE[..], &["--force-conflicts"]].concat());
+    assert!(has_the_charts_image(plane));
+}
+
+fn helm_4_after_helm_3_forces_on_the_server(plane: &ControlPlane, documented: &dyn Fn(&str, &str)) {
+    Helm::Three.install(plane, &repository(CHART), &[]);
+    set_image(plane);
+    let force = [&UPGRADE[..], &["--force-conflicts"]].concat();
+    let quoted = "forceConflicts enabled when serverSideApply disabled";
+    documented(&Helm::Four.fails(plane, &force), quoted);
+    Helm::Four.run(plane, &[&force[..], &["--server-side=true"]].concat());
+    assert!(has_the_charts_image(plane));
+}
+
+fn definitions_pass_from_hand_to_hand(plane: &ControlPlane, documented: &dyn Fn(&str, &str)) {
+    let folder = repository("crds");
+    let apply = ["apply", "--server-side", "--filename", folder.to_str().unwrap()];
+    plane.kubectl(&apply).unwrap();
+    wait_for_the_definitions(plane);
+    plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
+    plane.apply(SERVICE).unwrap();
+    let service = ["modelservice", "orchids", "--namespace", "team-a"];
+    let uid = get(plane, &service, ".metadata.uid");
+
+    // From kubectl to a release of either Helm.
+    let install = [
+        "install",
+        RELEASE,
+        CHART,
+        "--namespace",
+        NAMESPACE,
+        "--create-namespace",
+    ];
+    for (helm, force) in [(Helm::Three, &[][..]), (Helm::Four, &["--force-conflicts"][..])] {
+        documented(&helm.fails(plane, &install), "invalid ownership metadata");
+        helm.run(plane, &[&install[..], &["--take-ownership"], force].concat());
+        if helm == Helm::Three {
+            helm.uninstall(plane);
+            for name in ["modelservices", "acceleratorclasses"] {
+                let definition = format!("crd/{name}.serving.modelservice.dev");
+                // As if the release had never been.
+                let label = ["label", &definition, "app.kubernetes.io/managed-by-"];
+                plane.kubectl(&label).unwrap();
+            }
+        }
+    }
+
+    // And back to kubectl, of another version.
+    let newer = plane.folder().join("newer-chart");
+    newer_chart(&newer);
+    let newer = newer.join("files/crds");
+    let apply = ["apply", "--server-side", "--filename", newer.to_str().unwrap()];
+    let refusal = plane
+        .kubectl(&apply)
+        .expect_err("two hands, no conflict")
+        .to_string();
+    documented(&refusal, "conflict with \"helm\"");
+    assert!(refusal.contains(".spec.versions"), "{refusal}");
+    let without = [&UPGRADE[..], &["--set", "crds.enabled=false"]].concat();
+    Helm::Four.run(plane, &without);
+    plane
+        .kubectl(&[&apply[..], &["--force-conflicts"]].concat())
+        .unwrap();
+    Helm::Four.run(plane, &without);
+    assert_eq!(get(plane, &service, ".metadata.uid"), uid);
+}
+
+/// RBAC lets nobody grant a right that they do not have: a team could not install what is made for teams.
+#[test]
+fn a_namespaces_admin_installs_the_chart_for_it_with_the_documented_grant() {
+    let plane = plane("chart-admin");
+    for definition in ["crds/modelservices.yaml", "crds/acceleratorclasses.yaml"] {
+        plane.apply(&read(definition)).unwrap();
+    }
+    wait_for_the_definitions(&plane);
+    plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
+    let bind = |role: &str| {
+        let arguments = ["--namespace", "team-a", "create", "rolebinding", role];
+        let to = [format!("--clusterrole={role}"), "--user=jane".to_owned()];
+        plane
+            .kubectl(&[&arguments[..], &[&to[0], &to[1]]].concat())
+            .unwrap();
+    };
+    bind("admin");
+    let values = plane.folder().join("values.yaml");
+    let (_, documented) = crate::docs::blocks("docs/install.md", "yaml")
+        .into_iter()
+        .find(|(_, text)| text.contains("watchNamespaces: [team-a]"))
+        .unwrap();
+    std::fs::write(&values, documented).unwrap();
+    let as_jane = ["--namespace", "team-a", "--kube-as-user", "jane"];
+    for (helm, release) in [(Helm::Four, "four"), (Helm::Three, "three")] {
+        let install = ["install", release, CHART, "--values", values.to_str().unwrap()];
+        let install = [&install[..], &as_jane].concat();
+        if helm == Helm::Four {
+            wait_until("admin has its rights", Duration::from_secs(30), || {
+                Ok(plane
+                    .kubectl(&[
+                        "auth",
+                        "can-i",
+                        "create",
+                        "roles",
+                        "--namespace=team-a",
+                        "--as=jane",
+                    ])
+                    .is_ok())
+            })
+            .unwrap();
+            let refusal = helm.fails(&plane, &install);
+            assert!(
+                refusal.contains("attempting to grant RBAC permissions not currently held"),
+                "{refusal}"
+            );
+            helm.run(&plane, &[&["uninstall", release], &as_jane[..]].concat());
+            plane.apply(&read("charts/installer-role.yaml")).unwrap();
+            bind("modelservice-operator-installer");
+        }
+        helm.run(&plane, &install);
+        // No node runs the test's pod, but it is made, with the roles that it needs.
+        let said = helm.fails(
+            &plane,
+            &[&["test", release, "--timeout=3s"], &as_jane[..]].concat(),
+        );
+        assert!(!said.contains("forbidden"), "{said}");
+        let pod = format!("{release}-modelservice-operator-self-test");
+        plane
+            .kubectl(&["--namespace", "team-a", "get", "pod", &pod])
+            .unwrap();
+        helm.run(&plane, &[&["uninstall", release], &as_jane[..]].concat());
+    }
 }

@@ -94,13 +94,23 @@ fn every_pod_is_restricted() {
         for pod in pods {
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
             assert_eq!(pod["securityContext"]["runAsUser"], 65532);
+            assert_eq!(pod["securityContext"]["runAsGroup"], 65532);
+            // Thousands of Services are more variables than a process can start with.
+            assert_eq!(pod["enableServiceLinks"], false);
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
             for container in pod["containers"].as_array().unwrap() {
                 let context = &container["securityContext"];
                 assert_eq!(context["allowPrivilegeEscalation"], false);
                 assert_eq!(context["readOnlyRootFilesystem"], true);
                 assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}));
-                assert!(container["resources"]["limits"]["memory"].is_string());
+                let resources = &container["resources"];
+                assert!(resources["limits"]["memory"].is_string());
+                for side in ["requests", "limits"] {
+                    assert!(
+                        resources[side]["ephemeral-storage"].is_string(),
+                        "{side}: {resources}"
+                    );
+                }
             }
         }
     }
@@ -291,6 +301,52 @@ fn everything_that_selects_the_operator_selects_it() {
         egress.contains("4317"),
         "the port of the OTLP endpoint is closed: {egress}"
     );
+}
+
+/// `helm test --logs` looks for the pod in the release's namespace, and only there are its pull secrets.
+#[test]
+fn the_self_test_runs_in_the_releases_namespace_and_serves_in_a_watched_one() {
+    let set = [
+        "--set",
+        "watchNamespaces={team-a,team-b},imagePullSecrets[0].name=registry-login",
+    ];
+    let rendered = objects(&Helm::Four.template(&set).unwrap());
+    let pod = of_kind(&rendered, "Pod").next().unwrap();
+    assert_eq!(pod["metadata"]["namespace"], NAMESPACE);
+    assert_eq!(
+        pod["spec"]["imagePullSecrets"],
+        json!([{"name": "registry-login"}])
+    );
+    let arguments = pod["spec"]["containers"][0]["args"].as_array().unwrap();
+    assert!(
+        arguments.contains(&json!("--self-test-namespace=team-a")),
+        "{arguments:?}"
+    );
+    let name = &pod["spec"]["serviceAccountName"];
+    let account = of_kind(&rendered, "ServiceAccount").find(|a| a["metadata"]["name"] == *name);
+    assert_eq!(account.unwrap()["metadata"]["namespace"], NAMESPACE);
+    let binding = of_kind(&rendered, "RoleBinding").find(|b| b["metadata"]["name"] == *name);
+    assert_eq!(binding.unwrap()["metadata"]["namespace"], "team-a");
+    assert_eq!(binding.unwrap()["subjects"][0]["namespace"], NAMESPACE);
+}
+
+/// The policy must open the port on which the collector is called: its own, or that of the URL's scheme.
+#[test]
+fn the_network_policy_opens_the_collectors_port() {
+    let egress = |endpoint: &str| {
+        let set = format!("networkPolicy.enabled=true,otlpEndpoint={endpoint}");
+        let rendered = objects(&Helm::Four.template(&["--set", &set]).unwrap());
+        let policy = of_kind(&rendered, "NetworkPolicy").next().unwrap();
+        policy["spec"]["egress"].as_array().unwrap().last().unwrap()["ports"][0]["port"].clone()
+    };
+    for (endpoint, port) in [
+        ("http://collector.observability:4317", 4317),
+        ("http://10.0.0.1", 80),
+        ("https://otlp.example.com/", 443),
+        ("http://[fd00::1]:4317", 4317),
+    ] {
+        assert_eq!(egress(endpoint), port, "{endpoint}");
+    }
 }
 
 /// A cluster-wide object in an installation by a team with rights in its own namespaces fails as a whole.

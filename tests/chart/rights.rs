@@ -1,6 +1,7 @@
 //! The operator's rights are exactly the least set. A new right is a decision: it has to be written here too.
 
 use crate::helm::{CHART, Helm, NAMESPACE, RELEASE, arguments, objects, of_kind, reference, value_sets};
+use crate::read;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -181,6 +182,27 @@ fn no_role_names_secrets_or_a_wildcard() {
             }
         }
     }
+}
+
+/// What is missing in it is refused by RBAC when a namespace's admin installs the chart; what is too much is a gift.
+#[test]
+fn the_installers_role_is_what_the_charts_roles_have_beyond_kubernetes_own() {
+    let namespaced = rendered(&["--values", &format!("{CHART}/ci/namespaced-values.yaml")]);
+    let beyond = |right: &&Right| {
+        right.0 == "team-a" && ["serving.modelservice.dev", "events.k8s.io"].contains(&&*right.1)
+    };
+    let self_test = rights_of(&namespaced, &format!("{ACCOUNT}-self-test"));
+    let wanted: BTreeSet<Right> = rights_of(&namespaced, ACCOUNT)
+        .union(&self_test)
+        .filter(beyond)
+        .cloned()
+        .collect();
+    let role = &objects(&read("charts/installer-role.yaml"))[0];
+    let binding = serde_json::json!({
+        "kind": "RoleBinding", "metadata": {"namespace": "team-a"},
+        "roleRef": {"kind": "ClusterRole", "name": role["metadata"]["name"]}, "subjects": [{"name": "installer"}],
+    });
+    assert_eq!(rights_of(&[role.clone(), binding], "installer"), wanted);
 }
 
 /// Nobody else's account gets rights, and the test's account gets none that outlive the test.

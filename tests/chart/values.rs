@@ -1,7 +1,7 @@
 //! values.schema.json: what can be said, and what is refused before anything is installed.
 
 use crate::{
-    helm::{CHART, Helm},
+    helm::{CHART, Helm, output},
     read,
 };
 use serde_json::Value;
@@ -86,6 +86,272 @@ fn nonsense_is_refused_and_the_message_names_the_key() {
                     "{arguments:?}: {message}"
                 ),
             }
+        }
+    }
+}
+
+/// As YAML: what `--set` cannot say, each with what the message must name.
+const NONSENSE: &[(&str, &str)] = &[
+    ("fullnameOverride: Bad_Name", "fullnameOverride"),
+    ("fullnameOverride: 1st", "fullnameOverride"),
+    ("nameOverride: a.b", "nameOverride"),
+    ("nameOverride: ends-", "nameOverride"),
+    ("image: {repository: r.example/Upper}", "repository"),
+    ("image: {repository: r.example//o}", "repository"),
+    ("image: {tag: -begins}", "tag"),
+    ("runtimeImage: {repository: 'r.example/s:1'}", "repository"),
+    ("imagePullSecrets: [{name: Registry Login}]", "imagePullSecrets"),
+    ("watchNamespaces: [a.b]", "watchNamespaces"),
+    ("logLevel: loud", "logLevel"),
+    ("logLevel: info,kube", "logLevel"),
+    ("logLevel: kube=loud", "logLevel"),
+    ("otlpEndpoint: 'http://col lector:4317'", "otlpEndpoint"),
+    ("otlpEndpoint: 'http://:4317'", "otlpEndpoint"),
+    ("resources: {requests: {cpu: lots}}", "resources/requests/cpu"),
+    ("resources: {limits: {memory: -1}}", "resources/limits/memory"),
+    ("resources: {limits: {memory: 1GiB}}", "resources/limits/memory"),
+    ("resources: {requests: {procesors: 1}}", "'procesors'"),
+    ("resources: {claims: [{}]}", "resources/claims"),
+    ("nodeSelector: {'a/b/c': d}", "nodeSelector"),
+    ("nodeSelector: {disk: ssd drive}", "nodeSelector/disk"),
+    ("nodeSelector: {gpu: true}", "nodeSelector/gpu"),
+    ("tolerations: [{key: a b, operator: Exists}]", "tolerations/0/key"),
+    ("tolerations: [{key: a, operator: Is}]", "tolerations/0/operator"),
+    (
+        "tolerations: [{key: a, operator: Exists, value: b}]",
+        "tolerations/0/value",
+    ),
+    ("tolerations: [{operator: Equal, value: b}]", "key"),
+    ("tolerations: [{key: a, effect: NoStart}]", "tolerations/0/effect"),
+    ("tolerations: [{key: a, tolerationSeconds: 3}]", "effect"),
+    ("tolerations: [{keys: a}]", "keys"),
+    ("affinity: {node: {}}", "node"),
+    (
+        "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Has}]}]}}}",
+        "operator",
+    ),
+    (
+        "affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {}}]}}",
+        "topologyKey",
+    ),
+    (
+        "affinity: {podAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 101, podAffinityTerm: {topologyKey: zone}}]}}",
+        "weight",
+    ),
+    (
+        "topologySpreadConstraints: [{maxSkew: 0, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}]",
+        "maxSkew",
+    ),
+    (
+        "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: Never}]",
+        "whenUnsatisfiable",
+    ),
+    ("priorityClassName: Very High", "priorityClassName"),
+    ("podAnnotations: {a b: c}", "podAnnotations"),
+    ("podAnnotations: {a: 1}", "podAnnotations"),
+    (
+        "podAnnotations: {checksum/accelerator-classes: x}",
+        "podAnnotations",
+    ),
+    ("podLabels: {a: b c}", "podLabels/a"),
+    ("podLabels: {app.kubernetes.io/name: other}", "podLabels"),
+    ("podLabels: {app.kubernetes.io/instance: other}", "podLabels"),
+    ("podLabels: {app.kubernetes.io/component: other}", "podLabels"),
+    ("serviceAccount: {name: My Account}", "serviceAccount/name"),
+    (
+        "serviceAccount: {annotations: {a b: c}}",
+        "serviceAccount/annotations",
+    ),
+    ("serviceMonitor: {interval: 1s1h}", "interval"),
+    ("serviceMonitor: {interval: ''}", "interval"),
+    (
+        "serviceMonitor: {labels: {app.kubernetes.io/name: other}}",
+        "serviceMonitor/labels",
+    ),
+    ("networkPolicy: {apiServerPorts: [443, 443]}", "apiServerPorts"),
+    ("networkPolicy: {metricsFrom: [{}]}", "metricsFrom"),
+    (
+        "networkPolicy: {metricsFrom: [{ipBlock: {cidr: everywhere}}]}",
+        "cidr",
+    ),
+    (
+        "networkPolicy: {metricsFrom: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}",
+        "metricsFrom",
+    ),
+    (
+        "networkPolicy: {metricsFrom: [{podSelector: {matchLabels: {a: b c}}}]}",
+        "matchLabels",
+    ),
+    // It would allow registry.example.elsewhere.net too.
+    (
+        "admissionPolicy: {allowedModelImages: [registry.example]}",
+        "allowedModelImages",
+    ),
+    (
+        "admissionPolicy: {allowedModelImages: [\"r.example/' + 'x\"]}",
+        "allowedModelImages",
+    ),
+    (
+        "admissionPolicy: {namespaceSelector: {matchLabel: {a: b}}}",
+        "namespaceSelector",
+    ),
+    (
+        "admissionPolicy: {validationActions: [Deny, Warn]}",
+        "validationActions",
+    ),
+    (
+        "accelerators: {extra: [{name: Bad Name, spec: {}}]}",
+        "extra/0/name",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {resource: {name: a/b/c d}}}]}",
+        "resource/name",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {resource: {name: kubernetes.io/a}}}]}",
+        "resource/name",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtimeClassName: Bad Name}}]}",
+        "runtimeClassName",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {image: 'No Image'}}}]}",
+        "runtime/image",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {nodeSelector: {a: b c}}}]}",
+        "nodeSelector",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {tolerations: [{operator: Is}]}}]}",
+        "tolerations",
+    ),
+    (
+        "test: {modelImage: 'no image@sha256:2222222222222222222222222222222222222222222222222222222222222222'}",
+        "modelImage",
+    ),
+];
+
+/// What is refused here would otherwise be refused object by object while it is installed, or by nobody.
+#[test]
+fn names_quantities_labels_and_peers_are_checked_before_anything_is_installed() {
+    for (number, (values, key)) in NONSENSE.iter().enumerate() {
+        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("nonsense-{number}.yaml"));
+        std::fs::write(&file, values).unwrap();
+        // Helm 4 has the same validator.
+        match Helm::Three.template(&["--values", file.to_str().unwrap()]) {
+            Ok(_) => panic!("accepted: {values}"),
+            Err(message) => assert!(message.contains(key), "{values}: {message}"),
+        }
+    }
+}
+
+/// What people do write.
+#[test]
+fn sensible_values_are_accepted() {
+    let values = r#"
+fullnameOverride: models
+image: {repository: "localhost:5000/a_b/c--d.e", tag: v1.2_x}
+runtimeImage: {repository: "[::1]:5000/serving"}
+logLevel: "warn,modelservice_operator::apply=trace,kube[request{verb=GET}]=debug"
+otlpEndpoint: https://otlp.example.com
+resources: {requests: {cpu: 0.5, memory: 1e8, example.com/nic: 1}, limits: {memory: null, hugepages-2Mi: 4Mi}}
+nodeSelector: {kubernetes.io/os: linux, empty: ""}
+tolerations: [{operator: Exists}, {key: a, value: b, effect: NoExecute, tolerationSeconds: 30}]
+affinity:
+  nodeAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      nodeSelectorTerms:
+      - matchExpressions: [{key: example.com/cores, operator: Gt, values: ["4"]}]
+        matchFields: [{key: metadata.name, operator: In, values: [node.example]}]
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {a: b}}, namespaces: [team-a]}
+topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, nodeTaintsPolicy: Honor}]
+podAnnotations: {sidecar.istio.io/inject: "false", Example.com/Owner: anything at all}
+podLabels: {team: platform}
+serviceMonitor: {interval: 1m30s}
+networkPolicy:
+  enabled: true
+  metricsFrom: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {ipBlock: {cidr: "fd00::/8"}}, {podSelector: {}}]
+admissionPolicy: {enabled: true, allowedModelImages: ["registry.example:5000/", registry.example/models/a]}
+"#;
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("sensible.yaml");
+    std::fs::write(&file, values).unwrap();
+    for helm in Helm::BOTH {
+        let rendered = helm.template(&["--values", file.to_str().unwrap()]).unwrap();
+        assert!(
+            rendered.contains("port: 443\n      protocol: TCP"),
+            "the collector's port: {rendered}"
+        );
+        assert!(!rendered.contains("memory: null"));
+    }
+}
+
+/// A release may be called what no Service may.
+#[test]
+fn a_release_whose_name_no_service_can_have_is_told_so() {
+    for (release, set, accepted) in [
+        ("a.b", "replicas=1", false),
+        ("1st", "replicas=1", false),
+        ("1st", "fullnameOverride=first", true),
+        ("first", "replicas=1", true),
+    ] {
+        let mut command = Helm::Four.command(None);
+        command.args([
+            "template",
+            release,
+            CHART,
+            "--kube-version",
+            "1.37.0",
+            "--set",
+            set,
+        ]);
+        match output(&mut command) {
+            Ok(_) => assert!(accepted, "{release}"),
+            Err(message) => assert!(!accepted && message.contains("set fullnameOverride"), "{message}"),
+        }
+    }
+}
+
+/// A value of which the schema says nothing but its type takes any nonsense.
+#[test]
+fn the_schema_leaves_no_value_open() {
+    let schema: Value = serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).unwrap();
+    let mut open = Vec::new();
+    find_open("", &schema, &mut open);
+    let meant = [
+        r"/definitions/annotations/patternProperties/^([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+        "/definitions/toleration/properties/tolerationSeconds",
+        "/properties/accelerators/properties/extra/items/properties/spec/properties/runtime/properties/options/additionalProperties",
+        "/properties/global",
+        "/properties/resources/properties/claims/items/properties/request",
+    ];
+    open.sort();
+    assert_eq!(open, meant);
+}
+
+fn find_open(path: &str, schema: &Value, open: &mut Vec<String>) {
+    let Some(map) = schema.as_object() else { return };
+    let says = |keys: &[&str]| keys.iter().any(|key| map.contains_key(*key));
+    let closed = match map.get("type").and_then(Value::as_str) {
+        Some("string") => says(&["pattern", "enum", "const"]),
+        Some("integer" | "number") => says(&["minimum"]),
+        Some("array") => says(&["items"]),
+        Some("object") => says(&["properties", "additionalProperties"]),
+        _ => true,
+    };
+    if !closed {
+        open.push(path.to_owned());
+    }
+    for (key, nested) in map {
+        let path = format!("{path}/{key}");
+        match nested {
+            Value::Object(_) => find_open(&path, nested, open),
+            Value::Array(items) => items.iter().for_each(|item| find_open(&path, item, open)),
+            _ => {}
         }
     }
 }

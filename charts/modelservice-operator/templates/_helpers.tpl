@@ -3,16 +3,16 @@
 {{- end -}}
 
 {{- define "operator.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
 {{- $name := include "operator.name" . -}}
-{{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- $full = contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- end -}}
+{{- $full = $full | trunc 50 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $full) -}}
+{{- fail (printf "%q cannot be the name of a Service: set fullnameOverride to one of a-z, 0-9 and '-' that begins with a letter" $full) -}}
 {{- end -}}
+{{- $full -}}
 {{- end -}}
 
 {{- define "operator.selectorLabels" -}}
@@ -52,6 +52,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- else -}}
 {{ $image.repository }}:{{ default $root.Chart.AppVersion $image.tag }}
 {{- end -}}
+{{- end -}}
+
+{{- /* Port of the OTLP endpoint: the URL's own, or its scheme's. */ -}}
+{{- define "operator.otlpPort" -}}
+{{- $url := urlParse .Values.otlpEndpoint -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- $port | default (eq $url.scheme "https" | ternary "443" "80") -}}
 {{- end -}}
 
 {{- /* The default AcceleratorClasses, as the list that --accelerator-classes reads; empty without any. */ -}}
