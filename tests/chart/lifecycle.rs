@@ -21,7 +21,7 @@ fn plane(name: &str) -> ControlPlane {
 
 impl Helm {
     /// Runs Helm against a cluster.
-    fn run(self, plane: &ControlPlane, arguments: &[&str]) -> String {
+    pub(crate) fn run(self, plane: &ControlPlane, arguments: &[&str]) -> String {
         let mut command = self.command(Some(&plane.kubeconfig_path()));
         output(command.args(arguments)).unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
@@ -56,7 +56,7 @@ impl Helm {
         self.run(plane, &[&arguments, set].concat())
     }
 
-    pub(crate) fn uninstall(self, plane: &ControlPlane) -> String {
+    fn uninstall(self, plane: &ControlPlane) -> String {
         self.run(plane, &["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"])
     }
 }

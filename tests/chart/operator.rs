@@ -316,7 +316,8 @@ fn an_uninstalled_operator_ends_well_and_leaves_no_lease(plane: &ControlPlane) {
     })
     .unwrap();
     assert!(!get(plane, &lease, ".spec.holderIdentity").is_empty());
-    Helm::Four.uninstall(plane);
+    // Without waiting: the kubelet does not wait either, and a lease that cannot be renewed is lost after some seconds.
+    Helm::Four.run(plane, &["uninstall", "serving", "--namespace", NAMESPACE]);
     operator.stop();
     wait_until("the Lease is gone", PATIENCE, || {
         let found = [&["get"], &lease[..], &["--ignore-not-found", "--output=name"]].concat();
