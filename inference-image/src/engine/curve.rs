@@ -17,18 +17,32 @@ pub struct Curve {
     runs: BTreeMap<usize, Vec<f64>>,
     /// Whether using all cores for one run is faster than using one, if it has been measured.
     pub wide: Option<bool>,
+    /// Whether rows have the same outputs in a batch as alone, if it has been tried.
+    pub apart: Option<bool>,
 }
 
 impl Curve {
+    /// Of a model whose rows have been tried.
+    #[cfg(test)]
+    pub(crate) fn tried(apart: bool) -> Self {
+        Self {
+            apart: Some(apart),
+            ..Self::default()
+        }
+    }
+
     /// Adds a measured run.
     pub fn add(&mut self, rows: usize, took: Duration) {
         self.runs.entry(rows).or_default().push(took.as_secs_f64());
     }
 
     /// The number of rows in a run whose time per row is close to the lowest; 1 unless batching saves a noticeable
-    /// part.
+    /// part, and rows are known to stay apart.
     #[must_use]
     pub fn best(&self) -> usize {
+        if self.apart != Some(true) {
+            return 1;
+        }
         let per_row = |rows: usize| Some((self.median(rows)? + OVERHEAD) / rows as f64);
         let Some(single) = per_row(1) else { return 1 };
         let mut sizes = self.runs.keys().filter_map(|&rows| Some((rows, per_row(rows)?)));
@@ -55,6 +69,11 @@ impl Curve {
     pub fn up_to(mut self, largest: usize) -> Self {
         self.runs.retain(|&rows, _| rows <= largest.max(1));
         self
+    }
+
+    /// Whether runs of several rows have been measured.
+    pub(crate) fn has_batches(&self) -> bool {
+        self.runs.keys().any(|&rows| rows > 1)
     }
 
     /// The time of a run of one row; zero if it is not known.

@@ -8,6 +8,7 @@
 //! - `job`: one request; `queue`: the waiting jobs of one model, and what its runs cost.
 //! - `batch`: one run: inputs are made, batched, run, and split into answers.
 //! - `tuning`: measures the latency curve, from which the batch size follows, in idle moments.
+//! - `probe`: tries whether rows have the same outputs in a batch as alone.
 //!
 //! The thread that runs a job makes its inputs (decodes its image). So no more images are in memory at once than there
 //! are cores, and decoding counts as the model's time.
@@ -20,6 +21,7 @@ mod batch;
 mod dispatch;
 mod job;
 mod pool;
+mod probe;
 mod queue;
 mod scheduler;
 mod state;

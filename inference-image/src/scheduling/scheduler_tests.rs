@@ -82,7 +82,7 @@ impl Bench {
                 threads: Arc::clone(&self.threads),
             }) as Box<dyn Engine>
         };
-        let mut curve = Curve::default();
+        let mut curve = Curve::tried(true);
         curve.add(1, takes);
         curve.add(batch, takes);
         let metrics = self.metrics.model(&format!("echo-{}", takes.as_millis()));

@@ -46,7 +46,7 @@ impl Bench {
     fn new(cores: usize, models: &[&str], batch: usize) -> Self {
         let mut state = State::new(cores);
         for name in models {
-            let mut curve = Curve::default();
+            let mut curve = Curve::tried(true);
             curve.add(1, COST);
             if batch > 1 {
                 curve.add(batch, COST);

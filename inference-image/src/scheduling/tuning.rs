@@ -3,8 +3,9 @@
 //! A few runs are measured before the server is ready, the others in idle moments after that, on a separate session, so
 //! that the memory of large batches is freed.
 
+use super::probe::Probe;
 use crate::engine::{Curve, Engine, Signature};
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::Tensor;
 use std::time::{Duration, Instant};
 
 /// Measurements per batch size.
@@ -14,8 +15,6 @@ const ROWS: usize = 8;
 /// No batch is tried whose rows would take longer than this one by one: a measurement, about twice as long, takes a core
 /// from requests that come meanwhile.
 const LONGEST: Duration = Duration::from_millis(125);
-/// How far outputs of a batch may differ from those of single rows, relative to the largest.
-const TOLERANCE: f32 = 1e-2;
 
 /// Makes a session to measure with.
 pub type MakeEngine = Box<dyn FnMut() -> Option<Box<dyn Engine>> + Send>;
@@ -27,17 +26,17 @@ pub struct Tuner {
     make: MakeEngine,
     store: Option<Store>,
     engine: Option<Box<dyn Engine>>,
-    /// Type and shape of each input, for one row.
-    row: Vec<(DataType, Vec<i64>)>,
+    /// One row that the model takes.
+    row: Vec<Tensor>,
+    probe: Option<Probe>,
     outputs: Vec<usize>,
     largest: usize,
-    verified: bool,
     curve: Curve,
 }
 
 impl Tuner {
     /// Measures batches of up to `largest` rows like `row` on the engine that `make` makes; `None` if the
-    /// model takes no batches.
+    /// model takes no batches. It must be known from the model's graph that they keep rows apart.
     #[must_use]
     pub fn new(
         signature: &Signature,
@@ -56,13 +55,10 @@ impl Tuner {
             make,
             store: Some(store),
             engine: None,
-            row: row
-                .iter()
-                .map(|input| (input.datatype(), input.shape().to_vec()))
-                .collect(),
+            row: row.to_vec(),
+            probe: None,
             outputs: (0..signature.outputs.len()).collect(),
             largest,
-            verified: false,
             curve,
         })
     }
@@ -76,8 +72,8 @@ impl Tuner {
     /// Measures whether batches pay, if that takes no longer than `budget`; otherwise idle moments are used for it.
     pub fn quick(&mut self, budget: Duration) {
         let tried = 4.min(self.largest);
-        // Two measurements of each size, and what it takes to verify.
-        let rows = u32::try_from(4 * ROWS + 2 + 2 * tried + 4).unwrap_or(u32::MAX);
+        // Two measurements of each size, and what it takes to try them.
+        let rows = u32::try_from(4 * ROWS + 2 + 2 * tried + Probe::COST).unwrap_or(u32::MAX);
         if self.curve.single().is_zero() && !self.measure(1) {
             return;
         }
@@ -90,6 +86,9 @@ impl Tuner {
 
     /// Takes one measurement; `false` when nothing is left to measure.
     pub fn step(&mut self) -> bool {
+        if self.curve.has_batches() && self.curve.apart.is_none() {
+            self.are_apart();
+        }
         if let Some(rows) = self.next()
             && self.measure(rows)
         {
@@ -123,15 +122,11 @@ impl Tuner {
 
     /// `false` if the model cannot run a batch of that size, or gives wrong outputs: then it is never batched.
     fn measure(&mut self, rows: usize) -> bool {
-        if rows > 1 && !self.verified {
-            self.verified = self.verify();
-            if !self.verified {
-                tracing::info!("this model is not run in batches: a row's outputs depend on the others");
-                self.curve = std::mem::take(&mut self.curve).up_to(1);
-                return false;
-            }
+        if rows > 1 && !self.are_apart() {
+            return false;
         }
-        let inputs = self.inputs(0, rows);
+        let inputs = self.with_probe(|probe, _| probe.batch(rows));
+        let Some(inputs) = inputs else { return false };
         // The first run of a shape plans its memory. After a pause the next runs are slow, too. That weighs less in a
         // batch: with one run of each size, batches would look better than they are.
         if self.run(&inputs).is_none() {
@@ -159,79 +154,31 @@ impl Tuner {
             .ok()
     }
 
-    /// Whether the rows of a batch come out as they do alone. Where the first dimension is no batch (a
-    /// sequence, say), or a scale is taken from the whole batch (dynamic quantisation), they do not: the second
-    /// row is a hundred times as large as the first.
-    fn verify(&mut self) -> bool {
-        if !self.row.iter().any(|(datatype, _)| varies(*datatype)) {
-            return false;
+    /// Whether rows have the outputs in a batch that they have alone; tried once.
+    fn are_apart(&mut self) -> bool {
+        if let Some(known) = self.curve.apart {
+            return known;
         }
-        let (first, second) = (self.inputs(0, 1), self.inputs(1, 1));
-        let both = self.inputs(0, 2);
-        let (Some(first), Some(second), Some(both)) = (self.run(&first), self.run(&second), self.run(&both))
-        else {
-            return false;
+        let largest = self.largest;
+        let holds =
+            self.with_probe(|probe, tuner| Some(probe.holds(largest, &mut |inputs| tuner.run(inputs))));
+        self.curve.apart = holds;
+        if holds != Some(true) {
+            self.curve = std::mem::take(&mut self.curve).up_to(1);
+        }
+        holds.unwrap_or(false)
+    }
+
+    /// Does something with rows that the model takes; `None` if there are none.
+    fn with_probe<T>(&mut self, work: impl FnOnce(&Probe, &mut Self) -> Option<T>) -> Option<T> {
+        let probe = match self.probe.take() {
+            Some(probe) => probe,
+            None => Probe::new(&self.row.clone(), &mut |inputs| self.run(inputs))?,
         };
-        let alone = first.iter().zip(&second);
-        alone.zip(&both).all(|((first, second), both)| {
-            let parts = both.split(&[1, 1]);
-            parts.is_some_and(|parts| close(first, &parts[0]) && close(second, &parts[1]))
-        })
+        let result = work(&probe, self);
+        self.probe = Some(probe);
+        result
     }
-
-    /// `count` rows from the `first` on, each different from the others.
-    fn inputs(&self, first: usize, count: usize) -> Vec<Tensor> {
-        let rows = self.row.iter().filter_map(|(datatype, shape)| {
-            let rows: Option<Vec<Tensor>> = (first..first + count)
-                .map(|row| noise(*datatype, shape.clone(), row as u64))
-                .collect();
-            Tensor::concatenate(&rows?.iter().collect::<Vec<_>>())
-        });
-        rows.collect()
-    }
-}
-
-/// Whether [`noise`] of that type is more than zeros.
-const fn varies(datatype: DataType) -> bool {
-    matches!(datatype, DataType::Fp32 | DataType::Fp16 | DataType::Uint8)
-}
-
-/// Numbers from 0 to 1, in every second row from 0 to 100; bytes; or zeros where the elements may be indices.
-fn noise(datatype: DataType, shape: Vec<i64>, row: u64) -> Option<Tensor> {
-    let count = crate::tensor::element_count(&shape)?;
-    // Knuth's MMIX generator: any will do.
-    let mut state = row.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        state >> 40
-    };
-    let values = std::iter::repeat_with(next).take(count);
-    let scale = if row % 2 == 1 { 100.0 } else { 1.0 };
-    let floats = |value: u64| value as f32 / (1 << 24) as f32 * scale;
-    match datatype {
-        DataType::Fp32 => Tensor::from_vec(shape, values.map(floats).collect()),
-        DataType::Fp16 => {
-            let halves = values.map(|value| half::f16::from_f32(floats(value)));
-            Tensor::from_vec(shape, halves.collect())
-        }
-        DataType::Uint8 => Tensor::from_vec(shape, values.map(|value| value.to_le_bytes()[0]).collect()),
-        other => Tensor::zeros(other, shape),
-    }
-}
-
-fn close(a: &Tensor, b: &Tensor) -> bool {
-    let (Some(x), Some(y)) = (a.elements::<f32>(), b.elements::<f32>()) else {
-        return a == b;
-    };
-    let largest = x
-        .iter()
-        .fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
-    x.len() == y.len()
-        && x.iter()
-            .zip(y)
-            .all(|(a, b)| (a - b).abs() <= largest * TOLERANCE || a == b)
 }
 
 /// The time of one run; `None` if it fails.

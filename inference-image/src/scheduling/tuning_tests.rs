@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::{EngineError, Port};
+use crate::tensor::DataType;
 use std::sync::{Arc, Mutex};
 
 /// Doubles its inputs; a run takes `fixed`, and `each` for each pair of rows. `mixes` lets rows depend on each other.
@@ -85,7 +86,25 @@ fn a_model_whose_rows_see_each_other_is_never_batched() {
     let mut tuner = tuner.unwrap();
     tuner.quick(Duration::from_secs(1));
     while tuner.step() {}
-    assert_eq!(stored.lock().unwrap().take().unwrap().best(), 1);
+    let curve = stored.lock().unwrap().take().unwrap();
+    assert_eq!((curve.best(), curve.apart), (1, Some(false)));
+}
+
+// It may be of a server that did not look so closely.
+#[test]
+fn a_curve_that_was_kept_is_not_believed_before_rows_were_tried() {
+    for (mixes, best) in [(false, 8), (true, 1)] {
+        let (tuner, stored) = tuner(0, 0, mixes);
+        let mut tuner = tuner.unwrap();
+        for (rows, milliseconds) in [(1, 80), (2, 40), (4, 40), (8, 40)] {
+            for _ in 0..SAMPLES {
+                tuner.curve.add(rows, Duration::from_millis(milliseconds));
+            }
+        }
+        assert_eq!(tuner.curve().best(), 1);
+        while tuner.step() {}
+        assert_eq!(stored.lock().unwrap().take().unwrap().best(), best);
+    }
 }
 
 #[test]
@@ -99,7 +118,7 @@ fn a_model_without_a_dynamic_first_dimension_takes_no_batches() {
 
 #[test]
 fn a_curve_that_was_kept_says_the_same_again() {
-    let mut curve = Curve::default();
+    let mut curve = Curve::tried(true);
     for (rows, milliseconds) in [(1, 10), (2, 15), (4, 24), (8, 60)] {
         curve.add(rows, Duration::from_millis(milliseconds));
     }
@@ -114,7 +133,7 @@ fn a_curve_that_was_kept_says_the_same_again() {
 #[test]
 fn a_batch_must_save_a_noticeable_part_and_is_no_larger_than_that_needs() {
     let best = |runs: [(usize, u64); 4]| {
-        let mut curve = Curve::default();
+        let mut curve = Curve::tried(true);
         for (rows, milliseconds) in runs {
             curve.add(rows, Duration::from_millis(milliseconds));
         }
