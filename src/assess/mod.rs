@@ -206,6 +206,7 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         metadata: _,
         graph: _,
         load_seconds: _,
+        batching: _,
     } = report.clone();
     let tensors = |specs: Vec<TensorSpec>| {
         specs

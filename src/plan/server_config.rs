@@ -36,6 +36,7 @@ fn config(service: &ValidatedService, class: &AcceleratorClass, default: &Server
             name: name.clone(),
             path: MODEL_PATH.into(),
             digest: model.digest.clone(),
+            ..ModelConfig::default()
         }],
         execution_provider: ExecutionProvider {
             name: class.spec.runtime.execution_provider.clone(),

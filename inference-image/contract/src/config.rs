@@ -44,7 +44,7 @@ pub struct ServerConfig {
 }
 
 /// One model to serve.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModelConfig {
     /// Name in request paths (`/v2/models/{name}`).
@@ -54,6 +54,28 @@ pub struct ModelConfig {
     /// `sha256:<64 hex>` of `model.onnx`; a file that differs is rejected before it is parsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// How requests for this model are put together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scheduling: ModelScheduling,
+}
+
+/// How requests for one model are put together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ModelScheduling {
+    /// Whether requests of different clients may be one run of the model.
+    pub batching: Batching,
+}
+
+/// Whether requests of different clients may be one run of a model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Batching {
+    /// If the model's graph keeps the rows of a batch apart, and that is measured to be faster.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// An ONNX Runtime execution provider and its options.

@@ -7,11 +7,15 @@ mod exit;
 mod observability;
 mod report;
 
-pub use config::{Cache, Drain, ExecutionProvider, Limits, ModelConfig, Scheduling, ServerConfig};
+pub use config::{
+    Batching, Cache, Drain, ExecutionProvider, Limits, ModelConfig, ModelScheduling, Scheduling, ServerConfig,
+};
 pub use connections::{Auth, Connections, Tls};
 pub use exit::{ExitReason, TerminationMessage};
 pub use observability::{AccessLog, Tracing};
-pub use report::{DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report, TensorSpec};
+pub use report::{
+    BatchingReport, DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report, TensorSpec,
+};
 
 /// Environment variable that carries [`ServerConfig`] as a YAML (or JSON) document.
 pub const CONFIG_ENV: &str = "MODELSERVICE_CONFIG";

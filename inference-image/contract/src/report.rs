@@ -46,6 +46,19 @@ pub struct ModelReport {
     /// Seconds from opening the package until its sessions were created.
     #[serde(default)]
     pub load_seconds: f64,
+    /// Whether requests are put together, where that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingReport>,
+}
+
+/// Whether requests of different clients are one run of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchingReport {
+    /// Rows of several requests that go into one run when enough wait; with 1 each request is run by itself.
+    pub rows: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// Where the graph in use came from.

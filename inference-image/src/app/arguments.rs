@@ -117,7 +117,7 @@ fn model(text: &str) -> Result<ModelConfig, String> {
     Ok(ModelConfig {
         name,
         path: path.to_owned(),
-        digest: None,
+        ..ModelConfig::default()
     })
 }
 

@@ -18,7 +18,7 @@ pub(super) fn optimize(packages: &[PathBuf], library: &Path) -> Result<Vec<PathB
         let config = ModelConfig {
             path: name.clone(),
             name,
-            digest: None,
+            ..ModelConfig::default()
         };
         runtime.bake(&package::open(&config)?, &folder.join(BAKED_FOLDER))
     };

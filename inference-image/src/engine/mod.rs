@@ -2,6 +2,7 @@
 
 mod cache;
 mod curve;
+mod independence;
 mod interface;
 mod onnx;
 mod prefetch;
@@ -12,6 +13,7 @@ mod value;
 
 pub use cache::BAKED_FOLDER;
 pub use curve::Curve;
+pub(crate) use independence::rows_stay_apart;
 pub use interface::{Description, Engine, EngineError, Port, Signature};
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Prefetched, Runtime};
 pub use session::OnnxEngine;

@@ -95,6 +95,15 @@ impl ImageClassifier {
         self.takes_batches
     }
 
+    /// Lets each image be a run of its own.
+    #[must_use]
+    pub fn one_by_one(self) -> Self {
+        Self {
+            takes_batches: false,
+            ..self
+        }
+    }
+
     /// The model's inputs for some images: one image, unless the model accepts batches.
     ///
     /// # Errors

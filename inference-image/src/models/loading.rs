@@ -1,5 +1,6 @@
 //! From a model's configuration to engines that have run once: all that must hold before the model is served.
 
+use super::batching::Batching;
 use super::warm_up;
 use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::image::classifier::ImageClassifier;
@@ -44,6 +45,7 @@ pub(super) struct Candidate {
     description: Description,
     graph: GraphSource,
     load_time: Duration,
+    batching: Arc<Batching>,
     tuning: Option<Tuning>,
 }
 
@@ -51,7 +53,6 @@ pub(super) struct Candidate {
 struct Tuning {
     model: Arc<OnnxModel>,
     cores: usize,
-    max_batch: usize,
     /// Measurements of an earlier start.
     curve: Curve,
     /// Computes on all cores.
@@ -65,6 +66,7 @@ pub(super) struct Ready {
     pub(super) classifier: Option<ImageClassifier>,
     pub(super) curve: Curve,
     pub(super) tuner: Option<Tuner>,
+    pub(super) batching: Arc<Batching>,
     pub(super) report: ModelReport,
 }
 
@@ -87,8 +89,9 @@ impl Candidate {
         } else {
             settings.cores.min(DEVICE_SESSIONS)
         };
+        let batching = Batching::of(config, settings.max_batch, &package.model);
         let mut curve = model.curve(settings.cores).unwrap_or_default();
-        curve = curve.up_to(settings.max_batch);
+        curve = curve.up_to(batching.largest());
         let is_wide = runtime.is_cpu() && settings.cores > 1 && curve.wide != Some(false);
         let Engines { narrow, wide } = engines(&model, sessions, is_wide.then_some(settings.cores))?;
         Ok(Self {
@@ -98,12 +101,12 @@ impl Candidate {
             description: model.description().clone(),
             graph: model.graph(),
             load_time: started.elapsed(),
+            batching: Arc::new(batching),
             tuning: Some(Tuning {
                 model,
                 curve,
                 wide,
                 cores: settings.cores,
-                max_batch: settings.max_batch,
             }),
         })
     }
@@ -117,6 +120,7 @@ impl Candidate {
             description: Description::default(),
             graph: GraphSource::Original,
             load_time: Duration::ZERO,
+            batching: Arc::new(Batching::single()),
             tuning: None,
         }
     }
@@ -140,6 +144,11 @@ impl Candidate {
                     package::MANIFEST_FILE
                 ))
             })?;
+        // Images of one form have nothing to do with each other either.
+        let classifier = match classifier {
+            Some(classifier) if !self.batching.keeps_apart() => Some(classifier.one_by_one()),
+            classifier => classifier,
+        };
         let rows = match &classifier {
             Some(classifier) => classifier.blank().map(|row| vec![row]),
             None => warm_up::rows(&signature),
@@ -151,7 +160,9 @@ impl Candidate {
         let row = row.transpose().map_err(invalid)?;
         let report = self.report(config, &signature);
         let (wide, tuner, curve) = match (self.tuning, row) {
-            (Some(tuning), Some(row)) => tuning.measure(&signature, &row, self.narrow.first_mut()),
+            (Some(tuning), Some(row)) => {
+                tuning.measure(config, &signature, &row, &self.batching, self.narrow.first_mut())
+            }
             _ => (None, None, Curve::default()),
         };
         Ok(Ready {
@@ -163,6 +174,7 @@ impl Candidate {
             tuner,
             signature,
             classifier,
+            batching: self.batching,
             report,
         })
     }
@@ -185,6 +197,7 @@ impl Candidate {
             metadata: description.metadata.clone(),
             graph: self.graph,
             load_seconds: self.load_time.as_secs_f64(),
+            batching: None,
         }
     }
 }
@@ -193,14 +206,15 @@ impl Tuning {
     /// The session that uses all cores, if it is faster, and the measured cost of batches.
     fn measure(
         self,
+        config: &ModelConfig,
         signature: &Signature,
         row: &[Tensor],
+        batching: &Arc<Batching>,
         narrow: Option<&mut Box<dyn Engine>>,
     ) -> (Option<Box<dyn Engine>>, Option<Tuner>, Curve) {
         let Self {
             model,
             cores,
-            max_batch,
             mut curve,
             wide,
         } = self;
@@ -217,8 +231,12 @@ impl Tuning {
             maker.tidy();
             Some(Box::new(engine.ok()?) as Box<dyn Engine>)
         });
-        let store: Store = Box::new(move |curve| keeper.store_curve(cores, curve));
-        let mut tuner = Tuner::new(signature, row, max_batch, curve.clone(), make, store);
+        let (name, told) = (config.name.clone(), Arc::clone(batching));
+        let store: Store = Box::new(move |curve| {
+            keeper.store_curve(cores, curve);
+            told.measured(&name, curve);
+        });
+        let mut tuner = Tuner::new(signature, row, batching.largest(), curve.clone(), make, store);
         match tuner.as_mut() {
             None => {
                 model.store_curve(cores, &curve);

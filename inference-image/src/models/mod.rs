@@ -1,5 +1,6 @@
 //! The models that are served: loaded, verified, warmed up, and behind the scheduler. Knows nothing of HTTP.
 
+mod batching;
 pub mod duty_cycle;
 mod loading;
 mod warm_up;
@@ -11,6 +12,7 @@ use crate::package::manifest::Manifest;
 use crate::process::exit::Fatal;
 use crate::request_log::record;
 use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
+use batching::Batching;
 use duty_cycle::Window;
 use loading::{Candidate, Settings};
 use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, Report, ServerConfig};
@@ -95,8 +97,8 @@ impl Service {
     ) -> Result<(), Fatal> {
         let config = ModelConfig {
             name: name.to_owned(),
-            path: String::new(),
             digest: Some(digest),
+            ..ModelConfig::default()
         };
         self.insert(&config, Candidate::of(engines, manifest.cloned()))
     }
@@ -111,12 +113,20 @@ impl Service {
             tuner: ready.tuner,
             metrics: metrics.clone(),
         });
+        let batching = ready.batching.report(lane.load().batch);
+        tracing::info!(
+            model = config.name,
+            rows = batching.rows,
+            reason = batching.reason,
+            "batches"
+        );
         self.report.models.push(ready.report);
         self.models.insert(
             config.name.clone(),
             Model {
                 signature: ready.signature,
                 classifier: ready.classifier.map(Arc::new),
+                batching: ready.batching,
                 lane,
                 metrics,
                 window: Mutex::new(Window::from(Instant::now())),
@@ -151,6 +161,17 @@ impl Service {
     #[must_use]
     pub const fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// The same with what changes while it serves.
+    #[must_use]
+    pub fn current_report(&self) -> Report {
+        let mut report = self.report.clone();
+        for entry in &mut report.models {
+            let model = self.models.get(&entry.name);
+            entry.batching = model.map(|model| model.batching.report(model.lane.load().batch));
+        }
+        report
     }
 
     /// The metrics' text.
@@ -200,6 +221,7 @@ impl Service {
 pub struct Model {
     signature: Signature,
     classifier: Option<Arc<ImageClassifier>>,
+    batching: Arc<Batching>,
     lane: Lane,
     metrics: ModelMetrics,
     window: Mutex<Window>,

@@ -87,5 +87,5 @@ pub async fn record_load(management: Management) {
 }
 
 async fn report(State(management): State<Management>) -> Result<Response, ApiError> {
-    Ok(Json(management.service()?.report()).into_response())
+    Ok(Json(management.service()?.current_report()).into_response())
 }

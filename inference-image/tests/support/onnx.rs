@@ -5,6 +5,7 @@ use prost::Message;
 
 /// Element types, as ONNX numbers them.
 pub(crate) const FLOAT: i32 = 1;
+pub(crate) const INT8: i32 = 3;
 pub(crate) const INT64: i32 = 7;
 pub(crate) const STRING: i32 = 8;
 pub(crate) const BOOL: i32 = 9;
@@ -48,17 +49,31 @@ struct Graph {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Node {
+pub(crate) struct Node {
     #[prost(string, repeated, tag = "1")]
     inputs: Vec<String>,
     #[prost(string, repeated, tag = "2")]
     outputs: Vec<String>,
     #[prost(string, tag = "4")]
     operator: String,
+    #[prost(message, repeated, tag = "5")]
+    attributes: Vec<Attribute>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Tensor {
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    int: i64,
+    #[prost(int64, repeated, tag = "8")]
+    ints: Vec<i64>,
+    #[prost(int32, tag = "20")]
+    kind: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Tensor {
     #[prost(int64, repeated, tag = "1")]
     dims: Vec<i64>,
     #[prost(int32, tag = "2")]
@@ -168,6 +183,7 @@ pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
             inputs: vec!["x".into(), "w".into()],
             outputs: vec!["y".into()],
             operator: "MatMul".into(),
+            attributes: Vec::new(),
         }],
         name: "matmul".into(),
         initializers: vec![weight],
@@ -184,6 +200,7 @@ pub(crate) fn identity(ports: &[(&str, i32, &[i64])]) -> Model {
         inputs: vec![name.to_owned()],
         outputs: vec![out(name)],
         operator: "Identity".into(),
+        attributes: Vec::new(),
     };
     let inputs = ports.iter().map(|&(name, kind, shape)| port(name, kind, shape));
     let outputs = ports
@@ -196,4 +213,88 @@ pub(crate) fn identity(ports: &[(&str, i32, &[i64])]) -> Model {
         inputs: inputs.collect(),
         outputs: outputs.collect(),
     })
+}
+
+/// A node.
+pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Node {
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    Node {
+        inputs: owned(inputs),
+        outputs: owned(outputs),
+        operator: operator.to_owned(),
+        attributes: Vec::new(),
+    }
+}
+
+impl Node {
+    /// The same with an integer.
+    pub(crate) fn int(self, name: &str, int: i64) -> Self {
+        self.attribute(name, int, &[], 2)
+    }
+
+    /// The same with several integers.
+    pub(crate) fn ints(self, name: &str, ints: &[i64]) -> Self {
+        self.attribute(name, 0, ints, 7)
+    }
+
+    fn attribute(mut self, name: &str, int: i64, ints: &[i64], kind: i32) -> Self {
+        self.attributes.push(Attribute {
+            name: name.to_owned(),
+            int,
+            ints: ints.to_vec(),
+            kind,
+        });
+        self
+    }
+}
+
+/// One integer.
+pub(crate) fn number(name: &str, number: i64) -> Tensor {
+    Tensor {
+        dims: Vec::new(),
+        ..list(name, &[number])
+    }
+}
+
+/// A list of integers.
+pub(crate) fn list(name: &str, numbers: &[i64]) -> Tensor {
+    Tensor {
+        dims: vec![i64::try_from(numbers.len()).unwrap()],
+        data_type: INT64,
+        name: name.to_owned(),
+        raw: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        external: Vec::new(),
+        location: 0,
+    }
+}
+
+/// Seeded numbers from -1 to 1, as FLOAT or INT8.
+pub(crate) fn weights(name: &str, data_type: i32, dims: &[i64]) -> Tensor {
+    let count: i64 = dims.iter().product();
+    let values = (0..count).map(|index| ((index * 7919 + 3) % 1009) as f32 / 504.5 - 1.0);
+    let raw = if data_type == FLOAT {
+        values.flat_map(f32::to_le_bytes).collect()
+    } else {
+        values
+            .flat_map(|value| ((value * 127.0) as i8).to_le_bytes())
+            .collect()
+    };
+    Tensor {
+        dims: dims.to_vec(),
+        data_type,
+        raw,
+        ..list(name, &[])
+    }
+}
+
+/// A model from `x` to `y`, of the same type, with rows of so many numbers.
+pub(crate) fn rows(data_type: i32, widths: [i64; 2], nodes: Vec<Node>, initializers: Vec<Tensor>) -> Vec<u8> {
+    let graph = Graph {
+        nodes,
+        name: "rows".into(),
+        initializers,
+        inputs: vec![port("x", data_type, &[-1, widths[0]])],
+        outputs: vec![port("y", data_type, &[-1, widths[1]])],
+    };
+    model(graph).encode_to_vec()
 }

@@ -1,0 +1,161 @@
+//! The way through a graph, from its inputs to its outputs.
+
+use super::fact::Fact;
+use super::graph::{Graph, Model, Node, Port};
+use super::operators::{Operator, outputs};
+use super::problem::Problem;
+use super::size::{Names, Size};
+use prost::Message;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Operator sets whose operators the table knows.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
+
+/// Version of the format since which an input that is an initialiser too has a default.
+const DEFAULTS: i64 = 4;
+
+/// Whether rows stay apart; if not, a sentence's end that says why: "the model is not run in batches: …".
+pub(crate) type Verdict = Result<(), String>;
+
+/// What is known of a tensor, or why nothing is.
+type Known = Result<Fact, Rc<str>>;
+
+/// Follows the rows through a model.
+pub(crate) fn rows_stay_apart(model: &Arc<Vec<u8>>) -> Verdict {
+    let file = bytes::Bytes::from_owner(File(Arc::clone(model)));
+    let model = Model::decode(file).map_err(|error| format!("its graph cannot be read: {error}"))?;
+    let opset = model.opset();
+    if !OPSETS.contains(&opset) {
+        return Err(format!(
+            "operator set {opset} is not one of those whose operators are known ({} to {})",
+            OPSETS.start(),
+            OPSETS.end()
+        ));
+    }
+    let graph = model.graph.as_ref().ok_or("it has no graph")?;
+    let functions = model.functions.iter();
+    let mut walk = Walk {
+        opset,
+        functions: functions
+            .map(|function| (function.domain.as_str(), function.name.as_str()))
+            .collect(),
+        names: Names::default(),
+        known: HashMap::new(),
+    };
+    walk.begin(graph, model.ir_version)?;
+    graph.nodes.iter().for_each(|node| walk.pass(node));
+    graph.outputs.iter().try_for_each(|output| walk.check(output))
+}
+
+/// The model's file, without a copy.
+struct File(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for File {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The way through a graph, from its inputs on.
+struct Walk<'a> {
+    opset: i64,
+    /// Operators that the file itself defines, whatever else has their name.
+    functions: HashSet<(&'a str, &'a str)>,
+    names: Names,
+    known: HashMap<&'a str, Known>,
+}
+
+impl<'a> Walk<'a> {
+    /// What is known of initialisers and inputs.
+    fn begin(&mut self, graph: &'a Graph, ir_version: i64) -> Verdict {
+        for tensor in &graph.initializers {
+            self.known.insert(&tensor.name, Ok(Fact::constant(tensor)));
+        }
+        for input in &graph.inputs {
+            match self.known.get_mut(input.name.as_str()) {
+                // Old files list all initialisers as inputs.
+                Some(_) if ir_version < DEFAULTS => {}
+                // A default, in place of which a client might give something else of its shape.
+                Some(Ok(default)) => *default = Fact::shaped(default.shape.clone().unwrap_or_default()),
+                _ => _ = self.known.insert(&input.name, Ok(self.input(input)?)),
+            }
+        }
+        Ok(())
+    }
+
+    fn input(&self, port: &Port) -> Result<Fact, String> {
+        let name = &port.name;
+        let dims = port
+            .dims()
+            .ok_or_else(|| format!("the shape of its input {name:?} is not known"))?;
+        let Some((None, others)) = dims.split_first() else {
+            return Err(format!("its input {name:?} has no first dimension of any size"));
+        };
+        let others = others
+            .iter()
+            .map(|size| size.map_or_else(|| self.names.fresh(), Size::Fixed));
+        Ok(Fact::shaped(std::iter::once(Size::Rows).chain(others).collect()))
+    }
+
+    /// From what is known of a node's inputs to what is known of its outputs.
+    fn pass(&mut self, node: &'a Node) {
+        let results = self.outputs(node);
+        let mut facts = match results {
+            Ok(facts) => facts.into_iter().map(Ok).collect(),
+            Err(reason) => vec![Err(reason); node.outputs.len()],
+        };
+        let unknown = || Err(Rc::from(told(node, Problem::Unknown)));
+        facts.resize_with(node.outputs.len().max(facts.len()), unknown);
+        let outputs = node.outputs.iter().filter(|name| !name.is_empty());
+        self.known.extend(outputs.map(String::as_str).zip(facts));
+    }
+
+    fn outputs(&self, node: &Node) -> Result<Vec<Fact>, Rc<str>> {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for name in &node.inputs {
+            inputs.push(match self.known.get(name.as_str()) {
+                Some(known) => Some(known.as_ref().map_err(Rc::clone)?),
+                None if name.is_empty() => None,
+                None => return Err(format!("nothing is known of its tensor {name:?}").into()),
+            });
+        }
+        let operator = Operator::new(node, inputs, self.opset, &self.names);
+        let result = if self
+            .functions
+            .contains(&(node.domain.as_str(), node.operator.as_str()))
+        {
+            Err(Problem::Nested)
+        } else {
+            outputs(&operator)
+        };
+        result.map_err(|problem| told(node, problem).into())
+    }
+
+    /// An output must have the rows first.
+    fn check(&self, output: &Port) -> Verdict {
+        let name = &output.name;
+        let fact = match self.known.get(name.as_str()) {
+            Some(Ok(fact)) => fact,
+            Some(Err(reason)) => return Err(reason.to_string()),
+            None => return Err(format!("nothing makes its output {name:?}")),
+        };
+        match fact.shape.as_deref().and_then(<[Size]>::first) {
+            Some(Size::Rows) => Ok(()),
+            _ => Err(format!(
+                "the first dimension of its output {name:?} is not the batch"
+            )),
+        }
+    }
+}
+
+/// Names a node and what is the matter with it.
+fn told(node: &Node, problem: Problem) -> String {
+    let (operator, domain) = (&node.operator, &node.domain);
+    let dot = if domain.is_empty() { "" } else { "." };
+    match (node.name.as_str(), node.outputs.first()) {
+        ("", Some(output)) => format!("{domain}{dot}{operator}, which makes {output:?}, {problem}"),
+        (name, _) => format!("{domain}{dot}{operator} {name:?} {problem}"),
+    }
+}

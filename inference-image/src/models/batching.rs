@@ -1,0 +1,131 @@
+//! Whether requests of different clients may be one run of a model, and why: for the log and the report.
+
+use crate::engine::{Curve, rows_stay_apart};
+use modelservice_contract::{Batching as Setting, BatchingReport, ModelConfig};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is known of a model's batches.
+#[derive(Debug)]
+pub(super) struct Batching {
+    /// Why its rows are not known to stay apart, if they are not.
+    problem: Option<String>,
+    /// Rows that may go into one run, as far as the configuration says.
+    largest: usize,
+    /// In a trial, rows did not stay apart.
+    refuted: AtomicBool,
+}
+
+impl Batching {
+    /// Looks into the model's file, unless batches are off.
+    pub(super) fn of(config: &ModelConfig, largest: usize, model: &Arc<Vec<u8>>) -> Self {
+        let problem = match config.scheduling.batching {
+            Setting::Off => Some("scheduling.batching is off for this model".to_owned()),
+            Setting::Auto => rows_stay_apart(model).err(),
+        };
+        Self {
+            problem,
+            largest,
+            refuted: AtomicBool::new(false),
+        }
+    }
+
+    /// Of a model that nobody puts together.
+    pub(super) const fn single() -> Self {
+        Self {
+            problem: None,
+            largest: 1,
+            refuted: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether rows are computed by themselves, as far as the graph tells.
+    pub(super) const fn keeps_apart(&self) -> bool {
+        self.problem.is_none()
+    }
+
+    /// Rows of different requests that may go into one run.
+    pub(super) fn largest(&self) -> usize {
+        if self.keeps_apart() { self.largest } else { 1 }
+    }
+
+    /// Tells what came of it, when all is measured.
+    pub(super) fn measured(&self, model: &str, curve: &Curve) {
+        if curve.apart == Some(false) {
+            self.refuted.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                model,
+                "rows have other outputs in a batch than alone, although the graph keeps them apart"
+            );
+        }
+        let report = self.report(curve.best());
+        tracing::info!(
+            model,
+            rows = report.rows,
+            reason = report.reason,
+            "batches measured"
+        );
+    }
+
+    /// For so many rows in a run, as was measured.
+    pub(super) fn report(&self, rows: usize) -> BatchingReport {
+        let reason = match &self.problem {
+            Some(problem) => problem.clone(),
+            None if self.refuted.load(Ordering::Relaxed) => {
+                "in a trial, rows had other outputs in a batch than alone".to_owned()
+            }
+            None if self.largest < 2 => "scheduling.maxBatchSize is 1".to_owned(),
+            None if rows > 1 => {
+                format!("the graph keeps rows apart, and {rows} together were measured to be faster")
+            }
+            None => "the graph keeps rows apart, but no larger run was measured to be faster".to_owned(),
+        };
+        BatchingReport {
+            rows: rows as u64,
+            reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use modelservice_contract::ModelScheduling;
+
+    fn batching(setting: Setting, largest: usize) -> Batching {
+        let config = ModelConfig {
+            scheduling: ModelScheduling { batching: setting },
+            ..ModelConfig::default()
+        };
+        Batching::of(&config, largest, &Arc::new(Vec::new()))
+    }
+
+    #[test]
+    fn the_report_says_why_requests_are_put_together_or_not() {
+        let apart = |largest| Batching {
+            problem: None,
+            ..batching(Setting::Auto, largest)
+        };
+        let refuted = apart(8);
+        refuted.measured("m", &Curve::tried(false));
+        for (batching, rows, part) in [
+            (batching(Setting::Off, 8), 1, "scheduling.batching is off"),
+            (batching(Setting::Auto, 8), 1, "operator set 0"),
+            (apart(1), 1, "maxBatchSize is 1"),
+            (apart(8), 1, "no larger run"),
+            (apart(8), 4, "4 together"),
+            (refuted, 1, "in a trial"),
+        ] {
+            let report = batching.report(rows);
+            assert!(report.reason.contains(part), "{report:?}");
+            assert_eq!(report.rows, rows as u64);
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_not_known_to_keep_rows_apart_has_one_row_in_a_run() {
+        assert_eq!(batching(Setting::Off, 8).largest(), 1);
+        assert_eq!(batching(Setting::Auto, 8).largest(), 1, "the file is empty");
+        assert!(Batching::single().keeps_apart());
+    }
+}
