@@ -12,9 +12,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use modelservice_server::engine::weight;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use support::onnx::matmul;
+use support::onnx::{conditional, matmul};
 use support::{Server, example, library};
 use tokio::net::TcpStream;
 
@@ -216,6 +217,46 @@ async fn a_package_can_carry_its_optimised_graph() {
     assert_eq!(server.classify().await, plain.classify().await);
 }
 
+/// A graph holds weights of its own: under a digest that does not cover it, other weights could be served.
+#[tokio::test]
+async fn a_graph_in_a_package_is_used_if_the_digest_covers_it() {
+    let package = tempfile::tempdir().unwrap();
+    copy("tiny", package.path());
+    let command = |name: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_modelservice-server"))
+            .arg(name)
+            .arg(package.path())
+            .arg("--onnx-runtime")
+            .arg(library())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    command("optimize");
+    let of_package = command("digest").trim_end().to_owned();
+    let model = std::fs::read(package.path().join("model.onnx")).unwrap();
+    let of_model = format!("sha256:{:x}", Sha256::digest(&model));
+    for (wanted, graph, covers) in [
+        (None, "Cached", "ModelFile"),
+        (Some(&of_package), "Cached", "Package"),
+        (Some(&of_model), "Optimised", "ModelFile"),
+    ] {
+        let mut config = json!({"models": [{"name": "m", "path": package.path()}]});
+        if let Some(wanted) = wanted {
+            config["models"][0]["digest"] = json!(wanted);
+        }
+        let mut server = Server::start(&config.to_string(), &[]);
+        let (_, management) = server.addresses();
+        let request = Request::get("/report").header("host", "m").body(Full::default());
+        let report = exchange(management, request.unwrap()).await["models"][0].clone();
+        assert_eq!(report["graph"], graph, "{wanted:?}");
+        assert_eq!(report["digest"], json!(wanted.unwrap_or(&of_model)));
+        assert_eq!(report["digestCovers"], covers, "{wanted:?}");
+        assert_eq!(report["digestChecked"], json!(wanted.is_some()));
+    }
+}
+
 /// A server that cannot write anywhere still serves.
 #[tokio::test]
 async fn a_cache_that_cannot_be_written_costs_time_and_memory_and_nothing_else() {
@@ -240,6 +281,51 @@ async fn weights_may_be_in_a_file_beside_the_model() {
         .sum();
     let answer = start(folder.path(), None).multiply(width).await;
     assert!((answer - f64::from(expected)).abs() < 1e-3, "{answer} {expected}");
+}
+
+/// ONNX Runtime takes those of a branch from a folder, and without one from the working directory: they must be the
+/// package's, and no file of that name elsewhere.
+#[tokio::test]
+async fn weights_of_a_branch_may_be_in_a_file_beside_the_model_and_are_taken_from_nowhere_else() {
+    let (width, package, cache) = (64, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let name = "below/weights.data";
+    let (_, weights) = matmul(width, None);
+    std::fs::write(package.path().join("model.onnx"), conditional(width, name)).unwrap();
+    std::fs::create_dir(package.path().join("below")).unwrap();
+    std::fs::write(package.path().join(name), &weights).unwrap();
+    let column = weights.chunks_exact(4).step_by(64);
+    let expected: f32 = column
+        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+        .sum();
+    for graph in ["Optimised", "Cached"] {
+        let server = start(package.path(), Some(cache.path()));
+        assert_eq!(server.graph().await, graph);
+        let answer = server.multiply(width).await;
+        assert!((answer - f64::from(expected)).abs() < 1e-3, "{answer} {expected}");
+    }
+    std::fs::remove_file(package.path().join(name)).unwrap();
+    let config = json!({"models": [{"name": "m", "path": package.path()}]});
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir(elsewhere.path().join("below")).unwrap();
+    std::fs::write(elsewhere.path().join(name), &weights).unwrap();
+    let directory = format!("--chdir={}", elsewhere.path().display());
+    let mut server = Server::start_with(&["env", &directory], &config.to_string(), &[]);
+    assert_eq!(server.wait().code(), Some(13));
+}
+
+/// A text that is no UTF-8 hides a file's name from some readers of ONNX, but not from ONNX Runtime.
+#[tokio::test]
+async fn a_model_that_is_only_half_understood_gets_no_file_that_was_not_checked() {
+    let (package, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut model, weights) = matmul(64, Some("weights.data"));
+    // The producer's name.
+    model.extend([0x12, 2, 0xff, 0xfe]);
+    std::fs::write(package.path().join("model.onnx"), model).unwrap();
+    std::fs::write(elsewhere.path().join("weights.data"), weights).unwrap();
+    let directory = format!("--chdir={}", elsewhere.path().display());
+    let config = json!({"models": [{"name": "m", "path": package.path()}]});
+    let mut server = Server::start_with(&["env", &directory], &config.to_string(), &[]);
+    assert_eq!(server.wait().code(), Some(13));
 }
 
 /// If each session had its own weights, they would take several times the memory of the model.

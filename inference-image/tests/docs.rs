@@ -4,7 +4,7 @@
 
 mod support;
 
-use modelservice_contract::ServerConfig;
+use modelservice_contract::{ModelConfig, ServerConfig};
 use modelservice_server::metrics::{Metrics, Reloaded};
 use modelservice_server::package::manifest::{Labels, Manifest, parse};
 use modelservice_server::{config, package};
@@ -27,9 +27,12 @@ fn block(marker: &str) -> String {
 fn the_model_yaml_shown_is_that_of_the_example() {
     let shown = parse(&block("model.yaml")).unwrap();
     assert_eq!(shown.labels, Labels::File("labels.txt".into()));
-    let real = package::manifest::read(&example("efficientnet-lite0"))
-        .unwrap()
-        .unwrap();
+    let config = ModelConfig {
+        name: "m".into(),
+        path: example("efficientnet-lite0").display().to_string(),
+        digest: None,
+    };
+    let real = package::open(&config).unwrap().manifest.unwrap();
     assert_eq!(
         shown,
         Manifest {

@@ -579,6 +579,7 @@ fn echo() -> Arc<Service> {
         name: "images".to_owned(),
         datatype: DataType::Fp32,
         shape: vec![-1, 3, 16, 16],
+        any_rank: false,
     };
     let signature = Signature {
         inputs: vec![port.clone()],

@@ -63,6 +63,7 @@ fn decode(bytes: &[u8]) -> (Result<Tensor, InputError>, usize) {
         name: "images".into(),
         datatype: DataType::Uint8,
         shape: vec![-1, -1, -1, 3],
+        any_rank: false,
     };
     let steps = manifest::parse(text).unwrap().preprocessing;
     let pipeline = Pipeline::new(&steps, &port, 64 << 20).unwrap();

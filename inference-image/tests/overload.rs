@@ -54,6 +54,7 @@ fn bench() -> Bench {
         name: "x".into(),
         datatype: DataType::Fp32,
         shape: vec![-1, 1],
+        any_rank: false,
     };
     let signature = Signature {
         inputs: vec![port.clone()],

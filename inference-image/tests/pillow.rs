@@ -20,6 +20,7 @@ fn differences(package: &str, image: &str, size: i64, step: f32, name: &str) -> 
         name: "images".into(),
         datatype: DataType::Fp32,
         shape: vec![-1, 3, size, size],
+        any_rank: false,
     };
     let pipeline = Pipeline::new(&manifest.preprocessing, &port, 1 << 24).unwrap();
     let tensor = pipeline.tensor(&std::fs::read(example(image)).unwrap()).unwrap();
@@ -85,6 +86,7 @@ fn pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> (Vec<i64>, Vec<u8
         name: "images".into(),
         datatype: DataType::Uint8,
         shape: vec![-1, -1, -1, channels],
+        any_rank: false,
     };
     let steps = manifest::parse(&text).unwrap().preprocessing;
     let tensor = Pipeline::new(&steps, &port, 1 << 24)

@@ -6,6 +6,7 @@
 mod support;
 
 use modelservice_contract::{ExitReason, TerminationMessage};
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use support::onnx::matmul;
 use support::{Server, check_docs_table, example};
@@ -134,6 +135,17 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
+        "the digest of model.onnx alone, which keeps weights in another file",
+        ExitReason::ModelDigestMismatch,
+        "keeps weights in weights.data: give that of the whole package",
+        |folder| {
+            let (model, weights) = matmul(8, Some("weights.data"));
+            std::fs::write(folder.join("weights.data"), weights).unwrap();
+            let digest = format!(", digest: 'sha256:{:x}'}}]", Sha256::digest(&model));
+            with_model(folder, &model).replace("}]", &digest)
+        },
+    ),
+    Case::new(
         "an empty model.onnx",
         ExitReason::ModelInvalid,
         "is empty",
@@ -167,6 +179,47 @@ const CASES: &[Case] = &[
         |folder| with_model(folder, &matmul(8, Some("../weights.data")).0),
     ),
     Case::new(
+        "a link that leads out of the package in place of a file",
+        ExitReason::ModelInvalid,
+        "outside its package",
+        |folder| {
+            std::os::unix::fs::symlink("/etc/passwd", folder.join("weights.data")).unwrap();
+            with_model(folder, &matmul(8, Some("weights.data")).0)
+        },
+    ),
+    Case::new(
+        "links that lead round in a circle",
+        ExitReason::ModelInvalid,
+        "in a circle",
+        |folder| {
+            let config = colors(folder);
+            std::fs::remove_file(folder.join("model.yaml")).unwrap();
+            std::os::unix::fs::symlink("model.yaml", folder.join("model.yaml")).unwrap();
+            config
+        },
+    ),
+    Case::new(
+        "a named pipe, a device or a folder in place of a file",
+        ExitReason::ModelInvalid,
+        "is a named pipe, not a file",
+        |folder| {
+            let (pipe, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+            let path = folder.join("model.onnx");
+            rustix::fs::mknodat(rustix::fs::CWD, path, pipe, mode, 0).unwrap();
+            serve(folder)
+        },
+    ),
+    Case::new(
+        "a file that is larger than it can be",
+        ExitReason::ModelInvalid,
+        "has 1099511627776 bytes, at most 2147483647 are read",
+        |folder| {
+            let file = std::fs::File::create(folder.join("model.onnx")).unwrap();
+            file.set_len(1 << 40).unwrap();
+            serve(folder)
+        },
+    ),
+    Case::new(
         "an opset that this ONNX Runtime does not know",
         ExitReason::ModelInvalid,
         "older opset",
@@ -197,7 +250,7 @@ const CASES: &[Case] = &[
     Case::new(
         "a label file that the package does not contain",
         ExitReason::ModelInvalid,
-        "no such file",
+        "\"names.txt\", which is not there",
         |folder| {
             let config = colors(folder);
             let path = folder.join("model.yaml");

@@ -84,6 +84,7 @@ fn bench(queue_length: u32) -> Bench {
         name: "x".into(),
         datatype: DataType::Uint8,
         shape: vec![1],
+        any_rank: false,
     };
     let signature = Signature {
         inputs: vec![port.clone()],

@@ -41,6 +41,7 @@ fn signature(ports: &[(&str, DataType, &[i64])]) -> Signature {
         name: name.to_owned(),
         datatype,
         shape: shape.to_vec(),
+        any_rank: false,
     });
     let ports: Vec<Port> = ports.collect();
     Signature {

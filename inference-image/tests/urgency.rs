@@ -63,6 +63,7 @@ fn bench() -> Bench {
         name: "x".into(),
         datatype: DataType::Uint8,
         shape: vec![1],
+        any_rank: false,
     };
     let engine = Gated {
         signature: Signature {

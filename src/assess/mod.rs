@@ -201,6 +201,8 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         inputs,
         outputs,
         // The server's own endpoints tell these.
+        digest_covers: _,
+        digest_checked: _,
         producer: _,
         description: _,
         metadata: _,

@@ -114,11 +114,12 @@ pub struct Model {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = constraints::pinned_image())]
     pub image: String,
-    /// `sha256:<64 hex>` of `model.onnx`. The server refuses a file that differs. Published in
-    /// `status.model.digest` when absent.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it;
+    /// that of the package is required if `model.onnx` keeps weights in other files. The server refuses what differs.
+    /// Published in `status.model.digest` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
-    #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx prints them"))]
+    #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx or modelservice-server digest prints them"))]
     pub digest: Option<String>,
 }
 

@@ -52,7 +52,8 @@ pub struct ModelServiceStatus {
 pub struct ModelStatus {
     /// Revision whose server reported this.
     pub revision: String,
-    /// `sha256:<64 hex>` of `model.onnx`.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package if that was asked for or `model.onnx` keeps weights in
+    /// other files.
     pub digest: String,
     /// Inputs, outputs and operator set, read from the file.
     pub signature: Signature,

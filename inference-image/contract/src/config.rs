@@ -51,7 +51,8 @@ pub struct ModelConfig {
     pub name: String,
     /// Folder of the model package: `model.onnx` and, optionally, `model.yaml`.
     pub path: String,
-    /// `sha256:<64 hex>` of `model.onnx`; a file that differs is rejected before it is parsed.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it, which
+    /// is required if `model.onnx` keeps weights in other files. A package that differs is rejected before it is parsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// How requests for this model are put together.

@@ -9,7 +9,7 @@ pub enum ExitReason {
     ConfigInvalid,
     /// The model package has no `model.onnx` (a mounted OCI artifact looks like an empty folder).
     ModelMissing,
-    /// The SHA-256 of `model.onnx` differs from the configured one.
+    /// The configured digest is neither that of `model.onnx` nor of the package, or does not cover all weights.
     ModelDigestMismatch,
     /// `model.onnx` is not a model that this ONNX Runtime can load, or `model.yaml` does not fit it.
     ModelInvalid,

@@ -23,8 +23,15 @@ pub struct Report {
 pub struct ModelReport {
     /// Name in request paths.
     pub name: String,
-    /// `sha256:<64 hex>` of `model.onnx`.
+    /// `sha256:<64 hex>`: the digest that was asked for; otherwise that of `model.onnx`, or, if it keeps weights in
+    /// other files, of the whole package.
     pub digest: String,
+    /// What `digest` covers.
+    #[serde(default)]
+    pub digest_covers: DigestCovers,
+    /// Whether `digest` was asked for, and found to be right.
+    #[serde(default)]
+    pub digest_checked: bool,
     /// Version of the default ONNX operator set.
     pub opset: i64,
     /// Inputs, in the model's order.
@@ -59,6 +66,16 @@ pub struct BatchingReport {
     pub rows: u64,
     /// Why.
     pub reason: String,
+}
+
+/// What a digest covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DigestCovers {
+    /// `model.onnx`: it is the SHA-256 of its bytes.
+    #[default]
+    ModelFile,
+    /// All files of the package: it is what `modelservice-server digest` prints.
+    Package,
 }
 
 /// Where the graph in use came from.

@@ -88,6 +88,12 @@ pub enum Command {
         #[arg(required = true, value_name = "FOLDER")]
         packages: Vec<PathBuf>,
     },
+    /// Print the digest of a whole model package, which a configuration or a `ModelService` can ask for
+    Digest {
+        /// Folder with a model package
+        #[arg(value_name = "FOLDER")]
+        package: PathBuf,
+    },
 }
 
 /// How log lines look.

@@ -9,6 +9,7 @@ pub use arguments::{Arguments, Command, LogFormat};
 use crate::config;
 use crate::connections::{Server, Settings};
 use crate::models::Service;
+use crate::package;
 use crate::process::cgroup;
 use crate::process::exit::{self, Fatal};
 use crate::process::lifecycle::{Lifecycle, Phase};
@@ -32,17 +33,23 @@ const ONE_NETWORK_THREAD: usize = 4;
 /// # Errors
 /// Why it cannot serve.
 pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
-    if let Some(Command::Optimize { packages }) = &arguments.command {
-        for graph in optimize(packages, &arguments.onnx_runtime)? {
-            tracing::info!(folder = %graph.display(), "optimised");
+    match &arguments.command {
+        Some(Command::Optimize { packages }) => {
+            for graph in optimize(packages, &arguments.onnx_runtime)? {
+                tracing::info!(folder = %graph.display(), "optimised");
+            }
+            return Ok(());
         }
-        return Ok(());
+        Some(Command::Digest { package }) => return print(&format!("{}\n", package::digest(package)?)),
+        None => {}
     }
     let environment = std::env::var(CONFIG_ENV).ok();
     let overrides = arguments.overrides();
     let config = config::load(arguments.config.as_deref(), environment.as_deref(), overrides)?;
     if arguments.check_config {
-        return print(&config);
+        // Whoever asks to check a configuration wants to see what was understood.
+        let text = config::effective(&config);
+        return print(&text.map_err(|error| Fatal::system("cannot print the configuration", &error))?);
     }
     let cores = cgroup::cores();
     let runtime = runtime(cores);
@@ -67,13 +74,10 @@ fn runtime(cores: usize) -> std::io::Result<Runtime> {
     }
 }
 
-/// Prints the configuration as it was understood.
-fn print(config: &ServerConfig) -> Result<(), Fatal> {
+fn print(text: &str) -> Result<(), Fatal> {
     use std::io::Write as _;
-    let text =
-        config::effective(config).map_err(|error| Fatal::system("cannot print the configuration", &error))?;
     let written = std::io::stdout().write_all(text.as_bytes());
-    written.map_err(|error| Fatal::system("cannot print the configuration", &error))
+    written.map_err(|error| Fatal::system("cannot write to standard output", &error))
 }
 
 async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Result<(), Fatal> {

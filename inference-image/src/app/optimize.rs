@@ -1,7 +1,7 @@
 //! `modelservice-server optimize`: stores the optimised graph in a package, so that no start has to make it.
 
-use crate::engine::{BAKED_FOLDER, Runtime};
-use crate::package;
+use crate::engine::Runtime;
+use crate::package::{self, BAKED_FOLDER};
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ModelConfig};
 use std::path::{Path, PathBuf};

@@ -3,16 +3,14 @@
 //! list of their checksums and, once measured, the cost of batches.
 
 use super::curve::Curve;
+use crate::package::files::{Files, Most, Opened};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use twox_hash::XxHash3_128;
 
-/// Folder of a package for graphs that `modelservice-server optimize` has made.
-pub const BAKED_FOLDER: &str = ".optimized";
 /// The graph, without its weights.
 pub(super) const GRAPH_FILE: &str = "graph.onnx";
 /// The weights.
@@ -111,13 +109,23 @@ pub(super) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(O
     Some((origin, entry))
 }
 
+/// A file of an entry: no link is followed to it, since servers make none.
+fn open(entry: &Path, name: &str) -> io::Result<Opened> {
+    let (folder, key) = entry
+        .parent()
+        .zip(entry.file_name())
+        .ok_or(io::ErrorKind::NotFound)?;
+    Ok(Files::without_links(folder)?.open(Path::new(key).join(name))?)
+}
+
 fn manifest(folder: &Path) -> io::Result<Manifest> {
-    Ok(serde_json::from_slice(&std::fs::read(folder.join(ENTRY_FILE))?)?)
+    let text = open(folder, ENTRY_FILE)?.read_all(Most::text())?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// When an entry was created or last read: the time of its manifest.
 fn last_used(folder: &Path) -> io::Result<SystemTime> {
-    std::fs::metadata(folder.join(ENTRY_FILE))?.modified()
+    open(folder, ENTRY_FILE)?.file().metadata()?.modified()
 }
 
 fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
@@ -128,7 +136,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     }
     // Read into private memory: with a memory map, a file that shrinks kills the process.
     let part = |name: &str, expected: &str| {
-        let bytes = std::fs::read(folder.join(name))?;
+        let bytes = open(folder, name)?.read_all(Most::memory())?;
         if checksum(&bytes) == expected {
             Ok(bytes)
         } else {
@@ -141,7 +149,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
         folder: folder.to_owned(),
     };
     // Where nothing can be written, nothing is removed either.
-    let _ = File::open(folder.join(ENTRY_FILE)).and_then(|file| file.set_modified(SystemTime::now()));
+    let _ = open(folder, ENTRY_FILE).and_then(|opened| opened.file().set_modified(SystemTime::now()));
     Ok(entry)
 }
 
@@ -222,7 +230,8 @@ pub(super) fn remove_unused(folder: &Path) -> io::Result<()> {
 
 /// The cost of batches of the entry's model, if it has been measured.
 pub(super) fn curve(folder: &Path, cores: usize) -> Option<Curve> {
-    let text = std::fs::read(folder.join(format!("{cores}-{CURVE_FILE}"))).ok()?;
+    let mut file = open(folder, &format!("{cores}-{CURVE_FILE}")).ok()?;
+    let text = file.read_all(Most::text()).ok()?;
     serde_json::from_slice(&text).ok().filter(Curve::is_plausible)
 }
 
@@ -330,8 +339,43 @@ mod tests {
     }
 
     fn age(entry: &Path, by: Duration) {
-        let manifest = File::open(entry.join(ENTRY_FILE)).unwrap();
+        let manifest = std::fs::File::open(entry.join(ENTRY_FILE)).unwrap();
         manifest.set_modified(SystemTime::now() - by).unwrap();
+    }
+
+    /// Whoever can write a package could make a server read what it must not, or wait for ever.
+    #[test]
+    fn an_entry_with_a_link_or_a_pipe_in_it_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = [folder.path().join("graphs")];
+        let origin = Origin::new("sha256:1", 7, "1.31");
+        let made = entry(&folders[0], &origin).folder;
+        let elsewhere = folder.path().join("elsewhere");
+        for file in [GRAPH_FILE, WEIGHTS_FILE, ENTRY_FILE] {
+            std::fs::rename(made.join(file), &elsewhere).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, made.join(file)).unwrap();
+            assert!(find(&folders, &origin).is_none(), "{file} is a link");
+            std::fs::remove_file(made.join(file)).unwrap();
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            let pipe = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, made.join(file), pipe, mode, 0).unwrap();
+            assert!(find(&folders, &origin).is_none(), "{file} is a pipe");
+            assert!(guess(&folders, 7, "1.31").is_none(), "{file} is a pipe");
+            std::fs::rename(&elsewhere, made.join(file)).unwrap();
+            assert!(find(&folders, &origin).is_some());
+        }
+        for place in [&made, &folders[0]] {
+            std::fs::rename(place, &elsewhere).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, place).unwrap();
+            assert!(find(&folders, &origin).is_none(), "{} is a link", place.display());
+            assert!(
+                guess(&folders, 7, "1.31").is_none(),
+                "{} is a link",
+                place.display()
+            );
+            std::fs::remove_file(place).unwrap();
+            std::fs::rename(&elsewhere, place).unwrap();
+        }
     }
 
     /// Half a graph might load and give wrong results.

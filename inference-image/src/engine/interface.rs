@@ -63,6 +63,8 @@ pub struct Port {
     pub datatype: DataType,
     /// Dimensions; −1 is any size.
     pub shape: Vec<i64>,
+    /// The model says nothing about the shape, not even how many dimensions it has; then `shape` is empty.
+    pub any_rank: bool,
 }
 
 impl Port {
@@ -79,18 +81,37 @@ impl Port {
                 datatype.name()
             ));
         }
-        let fits = shape.len() == self.shape.len()
-            && shape
-                .iter()
-                .zip(&self.shape)
-                .all(|(&given, &wanted)| given > 0 && (wanted < 0 || given == wanted));
+        // Some kernels of ONNX Runtime end the process at a size of 0 that the model does not know of (LSTM, GRU,
+        // Einsum in 1.31).
+        let fits = |(&given, &wanted): (&i64, &i64)| given == wanted || (given > 0 && wanted < 0);
+        let fits = if self.any_rank {
+            shape.iter().all(|&given| given > 0)
+        } else {
+            shape.len() == self.shape.len() && shape.iter().zip(&self.shape).all(fits)
+        };
         if fits && element_count(shape).is_some() {
             return Ok(());
         }
+        let wanted = if self.any_rank {
+            "any shape with sizes from 1".to_owned()
+        } else {
+            format!("shape {:?} (-1 is any size from 1)", self.shape)
+        };
         Err(format!(
-            "input {:?} has shape {:?} (-1 is any size from 1), the request says {shape:?}",
-            self.name, self.shape
+            "input {:?} has {wanted}, the request says {shape:?}",
+            self.name
         ))
+    }
+
+    /// The shape as clients are told. The protocol cannot express any number of dimensions: it is told as one of any size,
+    /// since `[]` would be a scalar.
+    #[must_use]
+    pub fn told_shape(&self) -> Vec<i64> {
+        if self.any_rank {
+            vec![-1]
+        } else {
+            self.shape.clone()
+        }
     }
 
     /// The contract's form.
@@ -99,7 +120,7 @@ impl Port {
         TensorSpec {
             name: self.name.clone(),
             datatype: self.datatype.name().to_owned(),
-            shape: self.shape.clone(),
+            shape: self.told_shape(),
         }
     }
 }
@@ -115,6 +136,7 @@ mod tests {
             name: "x".into(),
             datatype: DataType::Fp32,
             shape: vec![-1, 3],
+            any_rank: false,
         };
         assert!(port.check(DataType::Fp32, &[7, 3]).is_ok());
         for shape in [&[7, 4][..], &[7], &[7, 3, 1], &[0, 3], &[-1, 3], &[i64::MAX, 3]] {
@@ -124,5 +146,25 @@ mod tests {
             );
         }
         assert!(port.check(DataType::Fp64, &[7, 3]).unwrap_err().contains("FP32"));
+    }
+
+    #[test]
+    fn a_size_of_0_is_only_taken_where_the_model_says_so() {
+        let port = |shape: &[i64], any_rank| Port {
+            name: "x".into(),
+            datatype: DataType::Fp32,
+            shape: shape.into(),
+            any_rank,
+        };
+        let takes = |port: &Port, shape: &[i64]| port.check(DataType::Fp32, shape).is_ok();
+        assert!(takes(&port(&[-1, 0], false), &[3, 0]));
+        assert!(!takes(&port(&[-1, 0], false), &[0, 0]) && !takes(&port(&[-1, 0], false), &[3, 1]));
+        let any = port(&[], true);
+        assert!(takes(&any, &[]) && takes(&any, &[1]) && takes(&any, &[2, 3, 4]));
+        assert!(!takes(&any, &[0]) && !takes(&any, &[-1]) && !takes(&any, &[i64::MAX, 3]));
+        assert_eq!(
+            (any.told_shape(), port(&[], false).told_shape()),
+            (vec![-1], vec![])
+        );
     }
 }

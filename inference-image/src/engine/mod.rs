@@ -11,7 +11,6 @@ mod session;
 mod source;
 mod value;
 
-pub use cache::BAKED_FOLDER;
 pub use curve::Curve;
 pub(crate) use independence::rows_stay_apart;
 pub use interface::{Description, Engine, EngineError, Port, Signature};

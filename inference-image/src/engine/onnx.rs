@@ -6,7 +6,7 @@ use super::interface::Description;
 use super::provider;
 use super::session::OnnxEngine;
 use super::source::Source;
-use crate::package::{Package, proto};
+use crate::package::{BAKED_FOLDER, Package, proto};
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason, GraphSource};
 use ort::environment::Environment;
@@ -16,6 +16,7 @@ use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use parking_lot::Mutex;
 use prost::Message;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -104,9 +105,10 @@ impl Runtime {
     ) -> Result<OnnxModel, Fatal> {
         let mut model = OnnxModel {
             runtime: Arc::clone(self),
-            source: Source::original(package),
+            source: original(package)?,
             graph: GraphSource::Original,
             description: Description::read(&package.model),
+            unshaped: unshaped(&package.model),
             private: Mutex::default(),
             first: Mutex::default(),
         };
@@ -115,8 +117,13 @@ impl Runtime {
             return Ok(model);
         }
         let origin = self.origin(package);
-        let prefetched = prefetched.filter(|prefetched| prefetched.origin == origin);
-        let found = || cache::find(&cache.folders(&package.folder), &origin);
+        let folders = cache.trusted_folders(package);
+        let is_trusted = |source: &Source| {
+            let folder = source.folder().and_then(|entry| entry.parent());
+            folders.iter().any(|trusted| Some(trusted.as_path()) == folder)
+        };
+        let prefetched = prefetched.filter(|one| one.origin == origin && is_trusted(&one.source));
+        let found = || cache::find(&folders, &origin);
         let cached = prefetched.map(|prefetched| (prefetched.source, prefetched.session));
         if let Some((source, session)) = cached.or_else(|| self.shared(found()?)) {
             return Ok(model.with(source, session, GraphSource::Cached));
@@ -153,7 +160,7 @@ impl Runtime {
         if let Some(entry) = cache::find(&[folder.to_owned()], &origin) {
             return Ok(entry.folder);
         }
-        let source = self.optimise(&Source::original(package), &origin, folder)?;
+        let source = self.optimise(&original(package)?, &origin, folder)?;
         let made = source.and_then(|(source, _)| source.folder().cloned());
         made.ok_or_else(|| {
             let message = format!(
@@ -306,6 +313,17 @@ pub struct Prefetched {
     pub(super) session: Session,
 }
 
+fn original(package: &Package) -> Result<Source, Fatal> {
+    Source::original(package).map_err(|error| {
+        let message = format!(
+            "cannot copy weights that conditions and loops of the model have in a file to {}: {error}; \
+             keep them in model.onnx, or make room there",
+            std::env::temp_dir().display()
+        );
+        Fatal::new(ExitReason::SystemError, message)
+    })
+}
+
 fn not_kept(folder: &Path, error: &std::io::Error) {
     tracing::warn!(
         "the optimised graph cannot be kept in {}: {error}; each session loads its own weights",
@@ -332,8 +350,26 @@ pub struct Cache {
 impl Cache {
     /// Where to look: first for what was baked into the package in this folder.
     pub(super) fn folders(&self, package: &Path) -> Vec<PathBuf> {
-        let baked = package.join(cache::BAKED_FOLDER);
-        std::iter::once(baked).chain(self.path.clone()).collect()
+        let baked = package.join(BAKED_FOLDER);
+        // Its name is trusted, and may be a link; what is in it may be none.
+        let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        std::iter::once(baked)
+            .chain(self.path.as_ref().map(whole))
+            .collect()
+    }
+
+    /// The same, without what is in the package where its digest does not cover that.
+    fn trusted_folders(&self, package: &Package) -> Vec<PathBuf> {
+        let mut folders = self.folders(&package.folder);
+        if !package.vouches_for_graphs() && folders.first().is_some_and(|baked| baked.exists()) {
+            let baked = folders.remove(0);
+            tracing::warn!(
+                "the optimised graph in {} is not used: the digest that was asked for covers model.onnx alone; \
+                 ask for that of the whole package (modelservice-server digest FOLDER)",
+                baked.display()
+            );
+        }
+        folders
     }
 }
 
@@ -343,6 +379,8 @@ pub struct OnnxModel {
     source: Source,
     graph: GraphSource,
     description: Description,
+    /// Inputs and outputs that the file says no shape of.
+    unshaped: BTreeSet<String>,
     /// The folder of the graph when none is configured.
     private: Mutex<Option<TempDir>>,
     /// A session that has been created already.
@@ -366,7 +404,7 @@ impl OnnxModel {
     pub fn engine(&self, threads: usize) -> Result<OnnxEngine, Fatal> {
         let first = self.first.lock().take().filter(|_| threads == 1);
         let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
-        OnnxEngine::new(session, self.description.opset)
+        OnnxEngine::new(session, self.description.opset, &self.unshaped)
     }
 
     /// Removes the files of the graph unless they are in a configured folder. No engine can be created after that.
@@ -421,4 +459,9 @@ impl Description {
             description: text(model.description),
         }
     }
+}
+
+fn unshaped(model: &[u8]) -> BTreeSet<String> {
+    let graph = proto::ModelProto::decode(model).unwrap_or_default().graph;
+    graph.iter().flat_map(proto::GraphProto::unshaped).collect()
 }

@@ -7,6 +7,7 @@ use crate::tensor::Tensor;
 use modelservice_contract::ExitReason;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{Outlet, ValueType};
+use std::collections::BTreeSet;
 
 /// One ONNX Runtime session; `run` needs it exclusively, since the allocators of some execution providers
 /// are not thread-safe.
@@ -16,11 +17,13 @@ pub struct OnnxEngine {
 }
 
 impl OnnxEngine {
-    /// Reads the signature.
+    /// Reads the signature; `unshaped` are the inputs and outputs that the model's file says no shape of, for which
+    /// ONNX Runtime tells the same as for single numbers.
     ///
     /// # Errors
     /// `ModelInvalid` for types that the protocol does not have.
-    pub(super) fn new(session: Session, opset: i64) -> Result<Self, Fatal> {
+    pub(super) fn new(session: Session, opset: i64, unshaped: &BTreeSet<String>) -> Result<Self, Fatal> {
+        let port = |outlet: &Outlet| port(outlet, unshaped);
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Result<Vec<Port>, Fatal>>();
         let signature = Signature {
             inputs: ports(session.inputs())?,
@@ -73,7 +76,7 @@ fn lost(name: &str) -> EngineError {
     EngineError::Failed(format!("ONNX Runtime returned no output {name:?}"))
 }
 
-fn port(outlet: &Outlet) -> Result<Port, Fatal> {
+fn port(outlet: &Outlet, unshaped: &BTreeSet<String>) -> Result<Port, Fatal> {
     let refused = || {
         let message = format!(
             "{:?} of the model is {}, which this server does not serve: use tensors of BOOL, (U)INT8–64, FP16–64, BF16 or strings",
@@ -89,5 +92,6 @@ fn port(outlet: &Outlet) -> Result<Port, Fatal> {
         name: outlet.name().to_owned(),
         datatype: value::datatype(*ty).ok_or_else(refused)?,
         shape: shape.to_vec(),
+        any_rank: shape.is_empty() && unshaped.contains(outlet.name()),
     })
 }

@@ -13,12 +13,17 @@ use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
 use prost::Message;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::TempDir;
 
 /// Initialisers smaller than this stay in the graph, in bytes.
 const SMALLEST_SHARED: usize = 1024;
+/// A folder that is not there.
+const NOWHERE: &str = "/nonexistent";
 
 /// What sessions are created from.
 pub(super) enum Source {
@@ -26,10 +31,13 @@ pub(super) enum Source {
     Original {
         model: Arc<Vec<u8>>,
         external: Vec<ExternalFile>,
+        /// Copies of those that ONNX Runtime takes from a folder only.
+        copies: Option<Arc<TempDir>>,
     },
-    /// An optimised graph. Sessions read it from its file. ONNX Runtime requires the weights file next to it,
-    /// although it takes no weights from there.
+    /// An optimised graph. ONNX Runtime requires the weights file in the folder, although it takes no weights from there
+    /// but those in the bodies of conditions and loops.
     Optimised {
+        graph: Arc<Vec<u8>>,
         weights: Vec<(String, Arc<DynValue>)>,
         /// What kernels pack, if all kernels of the graph can share it.
         prepacked: Option<PrepackedWeights>,
@@ -39,16 +47,28 @@ pub(super) enum Source {
 
 impl Source {
     /// The package's files.
-    pub(super) fn original(package: &Package) -> Self {
-        Self::Original {
+    ///
+    /// # Errors
+    /// When files that ONNX Runtime takes from a folder cannot be copied to one.
+    pub(super) fn original(package: &Package) -> io::Result<Self> {
+        let model = proto::ModelProto::decode(package.model.as_slice()).unwrap_or_default();
+        Ok(Self::Original {
             model: Arc::clone(&package.model),
             external: package.external.clone(),
-        }
+            copies: copies(&model.inner_files(), &package.external)?.map(Arc::new),
+        })
     }
 
-    /// A graph from the cache; `None` if its weights cannot be shared.
+    /// A graph from the cache; `None` if its weights cannot be shared, or are in another file than the entry's.
     pub(super) fn optimised(entry: Entry) -> Option<Self> {
         let model = proto::ModelProto::decode(entry.graph.as_slice()).ok()?;
+        if model
+            .external_files()
+            .iter()
+            .any(|&name| name != cache::WEIGHTS_FILE)
+        {
+            return None;
+        }
         let shared = model
             .graph?
             .initializers
@@ -62,6 +82,7 @@ impl Source {
             })
             .collect();
         Some(Self::Optimised {
+            graph: Arc::new(entry.graph),
             weights: weights?,
             prepacked: Some(PrepackedWeights::new()),
             folder: entry.folder,
@@ -71,13 +92,19 @@ impl Source {
     /// Creates a session.
     pub(super) fn session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
         match self {
-            Self::Original { model, external } => {
-                for (name, bytes) in external {
+            Self::Original {
+                model,
+                external,
+                copies,
+            } => {
+                for ExternalFile { name, bytes, .. } in external {
                     builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
                 }
-                builder.commit_from_memory(model)
+                let folder = copies.as_ref().map_or(Path::new(NOWHERE), |copies| copies.path());
+                with_folder(builder, folder)?.commit_from_memory(model)
             }
             Self::Optimised {
+                graph,
                 weights,
                 prepacked,
                 folder,
@@ -89,7 +116,7 @@ impl Source {
                 for (name, weight) in weights {
                     builder = builder.with_initializer(name, Arc::clone(weight))?;
                 }
-                builder.commit_from_file(folder.join(cache::GRAPH_FILE))
+                with_folder(builder, folder)?.commit_from_memory(graph)
             }
         }
     }
@@ -97,7 +124,13 @@ impl Source {
     /// The same, without sharing what kernels pack: those for quantised convolutions cannot share it.
     pub(super) fn without_packed(self) -> Self {
         match self {
-            Self::Optimised { weights, folder, .. } => Self::Optimised {
+            Self::Optimised {
+                graph,
+                weights,
+                folder,
+                ..
+            } => Self::Optimised {
+                graph,
                 weights,
                 prepacked: None,
                 folder,
@@ -129,6 +162,33 @@ impl Source {
             Self::Original { .. } => None,
         }
     }
+}
+
+/// Where ONNX Runtime looks for files that a model names and that it was not given; without a folder it would look in
+/// the working directory, which in a container is `/`.
+fn with_folder(builder: SessionBuilder, folder: &Path) -> ort::Result<SessionBuilder> {
+    let builder = builder.with_config_entry(
+        "session.model_external_initializers_file_folder_path",
+        folder.to_string_lossy(),
+    )?;
+    Ok(builder)
+}
+
+/// A folder with those of the files that are named; `None` if none is.
+fn copies(names: &BTreeSet<&str>, files: &[ExternalFile]) -> io::Result<Option<TempDir>> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let folder = tempfile::tempdir()?;
+    let wanted = |file: &&ExternalFile| names.contains(file.name.as_str());
+    for ExternalFile { name, bytes, .. } in files.iter().filter(wanted) {
+        let place = folder.path().join(name);
+        if let Some(parent) = place.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(place, bytes)?;
+    }
+    Ok(Some(folder))
 }
 
 /// A tensor with a copy of these elements; `None` for a type that is not shared. It is aligned to cache lines: ONNX

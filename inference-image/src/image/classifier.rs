@@ -45,15 +45,19 @@ impl ImageClassifier {
             ));
         }
         let output = find("output", manifest.output.as_deref(), &signature.outputs)?;
-        check_batch(&signature.inputs[input])?;
+        let image = &image(&signature.inputs[input]);
+        check_batch(image)?;
         check_output(&signature.outputs[output], manifest.labels.names().len())?;
+        if manifest.labels.names().is_empty() {
+            return Err("labels must name at least one class".to_owned());
+        }
         if manifest.postprocessing.top_k == 0 {
             return Err("postprocessing.topK must be at least 1".to_owned());
         }
-        let pipeline = Pipeline::new(&manifest.preprocessing, &signature.inputs[input], max_pixels)?;
+        let pipeline = Pipeline::new(&manifest.preprocessing, image, max_pixels)?;
         let any_batch = |port: &Port| port.shape.len() > 1 && port.shape[0] < 0;
         Ok(Self {
-            takes_batches: any_batch(&signature.inputs[input])
+            takes_batches: any_batch(image)
                 && any_batch(&signature.outputs[output])
                 && pipeline.fixed_size().is_some(),
             pipeline,
@@ -118,29 +122,43 @@ impl ImageClassifier {
         Some(vec![self.pipeline.blank()?])
     }
 
-    /// For each of `images` images, the `top_k` most probable classes, best first.
+    /// The scores of `images` images.
     ///
     /// # Errors
-    /// When the model's output is not what its package says.
+    /// When the model's output is not what its package promises.
+    pub fn scores(&self, output: &Tensor, images: usize) -> Result<Vec<f32>, String> {
+        let scores = floats(output).ok_or("the output holds no floating-point numbers")?;
+        if scores.len() == self.classes() * images {
+            return Ok(scores);
+        }
+        Err(format!(
+            "the output holds {} values for {images} images, model.yaml has {} labels",
+            scores.len(),
+            self.classes()
+        ))
+    }
+
+    /// For each of `images` images, the `top_k` most probable classes of its scores, best first. A class whose score
+    /// is −∞ is one that the model rules out: its probability is 0.
+    ///
+    /// # Errors
+    /// When the model's output is not what its package promises, or says nothing: NaN, +∞, or −∞ for all classes.
     pub fn answers(
         &self,
         scores: &Tensor,
         images: usize,
         top_k: usize,
     ) -> Result<Vec<Vec<Prediction>>, String> {
-        let scores = floats(scores).ok_or("the output holds no floating-point numbers")?;
-        if scores.len() != self.classes() * images {
-            return Err(format!(
-                "the output holds {} values for {images} images, model.yaml has {} labels",
-                scores.len(),
-                self.classes()
-            ));
+        let scores = self.scores(scores, images)?;
+        let rows = || scores.chunks_exact(self.classes());
+        match rows().position(|scores| !is_answer(scores)) {
+            None => Ok(rows().map(|scores| self.best(scores, top_k)).collect()),
+            Some(index) => Err(format!(
+                "the model's output for image {} of {images} is no answer: it holds NaN or infinity, or rules out \
+                 every class",
+                index + 1
+            )),
         }
-        if scores.iter().any(|score| !score.is_finite()) {
-            return Err("the output holds values that are not finite".to_owned());
-        }
-        let rows = scores.chunks_exact(self.classes());
-        Ok(rows.map(|scores| self.best(scores, top_k)).collect())
     }
 
     fn best(&self, scores: &[f32], top_k: usize) -> Vec<Prediction> {
@@ -148,8 +166,8 @@ impl ImageClassifier {
             Activation::None => Cow::Borrowed(scores),
             Activation::Softmax => Cow::Owned(softmax(scores)),
         };
-        let descending =
-            |&a: &usize, &b: &usize| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b));
+        // Softmax keeps the order of the scores, but rounds small ones to the same.
+        let descending = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
         let mut ranking: Vec<usize> = (0..probabilities.len()).collect();
         // The best are separated from the others before they are sorted: there may be thousands of classes.
         if top_k < ranking.len() {
@@ -160,7 +178,11 @@ impl ImageClassifier {
         let prediction = |class: usize| Prediction {
             class,
             label: self.labels[class].clone(),
-            probability: probabilities[class],
+            probability: if probabilities[class] == f32::NEG_INFINITY {
+                0.0
+            } else {
+                probabilities[class]
+            },
         };
         ranking.into_iter().map(prediction).collect()
     }
@@ -184,6 +206,20 @@ fn find(kind: &str, name: Option<&str>, ports: &[Port]) -> Result<usize, String>
             "the model has several {kind}s, name one with `{kind}`: {}",
             names()
         )),
+    }
+}
+
+/// The input; an image has four dimensions, also where the model does not say so.
+fn image(input: &Port) -> Port {
+    let shape = if input.any_rank {
+        vec![-1; 4]
+    } else {
+        input.shape.clone()
+    };
+    Port {
+        shape,
+        any_rank: false,
+        ..input.clone()
     }
 }
 
@@ -214,7 +250,7 @@ fn check_output(output: &Port, labels: usize) -> Result<(), String> {
         [_, rest @ ..] if !rest.is_empty() => rest,
         all => all,
     };
-    let known = dimensions.iter().all(|&dimension| dimension >= 0);
+    let known = !output.any_rank && dimensions.iter().all(|&dimension| dimension >= 0);
     if known && dimensions.iter().product::<i64>() != labels as i64 {
         return Err(format!(
             "there are {labels} labels, output {:?} has shape {:?}",
@@ -249,6 +285,11 @@ fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
     })
 }
 
+/// Whether the scores tell classes from one another.
+fn is_answer(scores: &[f32]) -> bool {
+    scores.iter().all(|score| *score < f32::INFINITY) && scores.iter().any(|score| score.is_finite())
+}
+
 /// exp(x − max) / Σ exp(x − max); without subtracting the maximum, large logits would overflow.
 fn softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -268,6 +309,7 @@ mod tests {
             name: name.into(),
             datatype: DataType::Fp32,
             shape: shape.into(),
+            any_rank: false,
         };
         Signature {
             inputs: vec![port("x", &[-1, 3, 4, 4])],
@@ -339,19 +381,46 @@ mod tests {
     /// Broken numbers must not look like a result.
     #[test]
     fn an_output_that_is_no_answer_is_an_error() {
-        let classifier = classifier("", &signature(&[-1, -1])).unwrap();
-        assert!(
-            classifier
-                .answers(&scores(&[f32::NAN, 0.0, 0.0]), 1, 1)
-                .unwrap_err()
-                .contains("finite")
-        );
-        assert!(
-            classifier
-                .answers(&scores(&[0.0; 4]), 1, 1)
-                .unwrap_err()
-                .contains("3 labels")
-        );
+        let softmax = "postprocessing: {activation: softmax}";
+        for manifest in ["", softmax] {
+            let classifier = classifier(manifest, &signature(&[-1, -1])).unwrap();
+            let problem =
+                |values: &[f32], images| classifier.answers(&scores(values), images, 1).unwrap_err();
+            for values in [
+                [f32::NAN, 0.0, 0.0],
+                [0.0, 0.0, f32::INFINITY],
+                [f32::NAN, f32::NEG_INFINITY, 0.0],
+                [f32::NEG_INFINITY; 3],
+            ] {
+                assert!(problem(&values, 1).contains("is no answer"), "{values:?}");
+                let second = [&[0.0; 3], &values[..]].concat();
+                assert!(problem(&second, 2).contains("image 2 of 2"), "{values:?}");
+            }
+            assert!(problem(&[0.0; 4], 1).contains("3 labels"));
+        }
+    }
+
+    // A model that masks classes was answered with 500.
+    #[test]
+    fn a_class_that_the_model_rules_out_has_a_probability_of_0_and_comes_last() {
+        for (manifest, values, best) in [
+            (
+                "postprocessing: {activation: softmax}",
+                [f32::NEG_INFINITY, 2.0, 2.0],
+                0.5,
+            ),
+            (
+                "postprocessing: {activation: softmax}",
+                [f32::NEG_INFINITY, f32::MIN, 2.0],
+                1.0,
+            ),
+            ("", [f32::NEG_INFINITY, 0.25, -0.75], 0.25),
+        ] {
+            let classifier = classifier(manifest, &signature(&[-1, 3])).unwrap();
+            let answer = &classifier.answers(&scores(&values), 1, 3).unwrap()[0];
+            assert_eq!((answer[2].class, answer[2].probability), (0, 0.0), "{answer:?}");
+            assert_eq!(answer[0].probability, best, "{answer:?}");
+        }
     }
 
     #[test]

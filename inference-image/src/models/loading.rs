@@ -4,7 +4,7 @@ use super::batching::Batching;
 use super::warm_up;
 use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::image::classifier::ImageClassifier;
-use crate::package::{self, manifest::Manifest};
+use crate::package::{self, Digest, manifest::Manifest};
 use crate::process::exit::Fatal;
 use crate::scheduling::{Engines, MakeEngine, Store, Tuner, timed, wide_pays};
 use crate::tensor::Tensor;
@@ -41,7 +41,7 @@ impl Settings {
 pub(super) struct Candidate {
     narrow: Vec<Box<dyn Engine>>,
     manifest: Option<Manifest>,
-    digest: Option<String>,
+    digest: Digest,
     description: Description,
     graph: GraphSource,
     load_time: Duration,
@@ -97,7 +97,7 @@ impl Candidate {
         Ok(Self {
             narrow,
             manifest: package.manifest,
-            digest: Some(package.digest),
+            digest: package.digest,
             description: model.description().clone(),
             graph: model.graph(),
             load_time: started.elapsed(),
@@ -112,11 +112,14 @@ impl Candidate {
     }
 
     /// A candidate of engines that were created elsewhere.
-    pub(super) fn of(narrow: Vec<Box<dyn Engine>>, manifest: Option<Manifest>) -> Self {
+    pub(super) fn of(digest: String, narrow: Vec<Box<dyn Engine>>, manifest: Option<Manifest>) -> Self {
         Self {
             narrow,
             manifest,
-            digest: None,
+            digest: Digest {
+                text: digest,
+                ..Digest::default()
+            },
             description: Description::default(),
             graph: GraphSource::Original,
             load_time: Duration::ZERO,
@@ -128,22 +131,16 @@ impl Candidate {
     /// Runs each session once, measures, and checks `model.yaml` against the model.
     ///
     /// # Errors
-    /// `ModelInvalid` if the manifest does not fit the model or a run fails.
+    /// `ModelInvalid` if the manifest does not fit the model.
     pub(super) fn make_ready(mut self, config: &ModelConfig, max_pixels: u64) -> Result<Ready, Fatal> {
-        let invalid = |problem: String| Fatal::new(ExitReason::ModelInvalid, problem);
         let signature = self.narrow.first().map(|engine| engine.signature().clone());
-        let signature = signature.ok_or_else(|| invalid("no engine".into()))?;
+        let signature = signature.ok_or_else(|| Fatal::new(ExitReason::ModelInvalid, "no engine"))?;
         let classifier = self
             .manifest
             .as_ref()
             .map(|manifest| ImageClassifier::new(manifest, &signature, max_pixels))
             .transpose()
-            .map_err(|problem| {
-                invalid(format!(
-                    "{} does not fit the model: {problem}",
-                    package::MANIFEST_FILE
-                ))
-            })?;
+            .map_err(does_not_fit)?;
         // Images of one form have nothing to do with each other either.
         let classifier = match classifier {
             Some(classifier) if !self.batching.keeps_apart() => Some(classifier.one_by_one()),
@@ -156,8 +153,19 @@ impl Candidate {
         if rows.is_none() {
             tracing::info!("the model takes inputs of any size, it is not warmed up");
         }
-        let row = rows.map(|rows| warm_up_all(&mut self.narrow, rows, classifier.as_ref()));
-        let row = row.transpose().map_err(invalid)?;
+        let row = match rows.map(|rows| warm_up_all(&mut self.narrow, rows, classifier.as_ref())) {
+            Some(Ok(row)) => Some(row),
+            Some(Err(Trial::Unfit(problem))) => return Err(does_not_fit(problem)),
+            // What is made up need not be what the model is for: of real requests each is answered for itself.
+            Some(Err(Trial::Failed(problem))) => {
+                tracing::warn!(
+                    model = config.name,
+                    "the model is not warmed up and not batched: its first run, with made-up inputs, failed: {problem}"
+                );
+                None
+            }
+            None => None,
+        };
         let report = self.report(config, &signature);
         let (wide, tuner, curve) = match (self.tuning, row) {
             (Some(tuning), Some(row)) => {
@@ -184,11 +192,9 @@ impl Candidate {
         let description = &self.description;
         ModelReport {
             name: config.name.clone(),
-            digest: self
-                .digest
-                .clone()
-                .or_else(|| config.digest.clone())
-                .unwrap_or_default(),
+            digest: self.digest.text.clone(),
+            digest_covers: self.digest.covers,
+            digest_checked: self.digest.is_checked,
             opset: signature.opset,
             inputs: specs(&signature.inputs),
             outputs: specs(&signature.outputs),
@@ -292,13 +298,26 @@ fn paying(wide: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> O
     pays.then_some(engine)
 }
 
+fn does_not_fit(problem: String) -> Fatal {
+    let message = format!("{} does not fit the model: {problem}", package::MANIFEST_FILE);
+    Fatal::new(ExitReason::ModelInvalid, message)
+}
+
+/// Why a trial run did not succeed.
+enum Trial {
+    /// The model does not accept the inputs that were made up for it.
+    Failed(String),
+    /// The output is not what `model.yaml` says, whatever the input.
+    Unfit(String),
+}
+
 /// Warms up each engine with the first of the rows that the model accepts. Returns that row, or else what was wrong
 /// with the first one.
 fn warm_up_all(
     engines: &mut [Box<dyn Engine>],
     rows: Vec<Vec<Tensor>>,
     classifier: Option<&ImageClassifier>,
-) -> Result<Vec<Tensor>, String> {
+) -> Result<Vec<Tensor>, Trial> {
     let mut problem = None;
     for row in rows {
         let warm = |engine: &mut Box<dyn Engine>| warm_up(engine.as_mut(), &row, classifier);
@@ -307,35 +326,34 @@ fn warm_up_all(
                 .iter_mut()
                 .map(|engine| scope.spawn(|| warm(engine)))
                 .collect();
-            let lost = |_| Err("the first run panicked".to_owned());
+            let lost = |_| Err(Trial::Failed("it panicked".to_owned()));
             threads
                 .into_iter()
                 .try_for_each(|thread| thread.join().unwrap_or_else(lost))
         });
         match warmed {
             Ok(()) => return Ok(row),
-            Err(other) => _ = problem.get_or_insert(other),
+            Err(unfit @ Trial::Unfit(_)) => return Err(unfit),
+            Err(Trial::Failed(other)) => _ = problem.get_or_insert(other),
         }
     }
-    Err(problem.unwrap_or_default())
+    Err(Trial::Failed(problem.unwrap_or_default()))
 }
 
 /// The first run of a session plans its memory and takes several times as long as the others. It also shows whether
-/// the model runs at all.
+/// the output has a value for each label, if that is not known before.
 fn warm_up(
     engine: &mut dyn Engine,
     row: &[Tensor],
     classifier: Option<&ImageClassifier>,
-) -> Result<(), String> {
+) -> Result<(), Trial> {
     let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
     let results = engine
         .run(row, &outputs)
-        .map_err(|error| format!("the first run failed: {error}"))?;
-    match (
-        classifier,
-        classifier.and_then(|classifier| results.get(classifier.output())),
-    ) {
-        (Some(classifier), Some(scores)) => classifier.answers(scores, 1, 1).map(drop),
-        _ => Ok(()),
+        .map_err(|error| Trial::Failed(error.to_string()))?;
+    match classifier.and_then(|classifier| Some((classifier, results.get(classifier.output())?))) {
+        // Its values may be no numbers: the image was none.
+        Some((classifier, scores)) => classifier.scores(scores, 1).map(drop).map_err(Trial::Unfit),
+        None => Ok(()),
     }
 }

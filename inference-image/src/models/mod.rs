@@ -97,10 +97,9 @@ impl Service {
     ) -> Result<(), Fatal> {
         let config = ModelConfig {
             name: name.to_owned(),
-            digest: Some(digest),
             ..ModelConfig::default()
         };
-        self.insert(&config, Candidate::of(engines, manifest.cloned()))
+        self.insert(&config, Candidate::of(digest, engines, manifest.cloned()))
     }
 
     fn insert(&mut self, config: &ModelConfig, candidate: Candidate) -> Result<(), Fatal> {

@@ -1,26 +1,281 @@
-//! The files of a package: their names, and what is wrong with one that cannot be read.
+//! The files of a package: their names, and their content, which is read from nowhere else and is no larger than is
+//! said.
 
+use super::walk::{Found, Root, Walk};
+use crate::process::cgroup;
 use crate::process::exit::Fatal;
 use modelservice_contract::ExitReason;
-use std::path::{Component, Path};
+use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+pub(crate) use super::walk::FileError;
 
 /// Name of the model file in a package.
 pub const MODEL_FILE: &str = "model.onnx";
 /// Name of the manifest in a package.
 pub const MANIFEST_FILE: &str = "model.yaml";
+/// Folder of a package for graphs that `modelservice-server optimize` has optimised.
+pub const BAKED_FOLDER: &str = ".optimized";
+/// Where Hugging Face's cache keeps files, and links to them beside that, in a folder for each revision.
+const BLOBS: &str = "blobs";
+const SNAPSHOTS: &str = "snapshots";
 
-/// Whether a name that a file of the package gives stays in the package.
-pub(super) fn is_inside(name: &str) -> bool {
-    !name.is_empty()
-        && Path::new(name)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
+/// A SHA-256.
+pub(crate) type Hash = [u8; 32];
+
+/// The error of a file of the package, which `shown` names so that the error continues the sentence.
+pub(super) fn refused(shown: &str, error: FileError) -> Fatal {
+    match error {
+        FileError::Io(_) => Fatal::new(
+            ExitReason::SystemError,
+            format!("{shown} {error}: check its permissions (the server runs without root)"),
+        ),
+        error => Fatal::new(ExitReason::ModelInvalid, format!("{shown} {error}")),
+    }
 }
 
-pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Fatal {
-    let message = format!(
-        "cannot read {}: {error}: check the file's permissions (the server runs without root)",
-        path.display()
-    );
-    Fatal::new(ExitReason::SystemError, message)
+/// How much of a file may be read, and what to do where it is larger.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// In bytes.
+    pub bytes: u64,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+impl Most {
+    /// As much as there is memory for this process.
+    #[must_use]
+    pub(crate) fn memory() -> Self {
+        Self {
+            bytes: memory(),
+            advice: "give the server more memory, or look for what has made it so large",
+        }
+    }
+
+    /// Of a text.
+    #[must_use]
+    pub(crate) const fn text() -> Self {
+        Self {
+            bytes: 16 << 20,
+            advice: "look for what has made it so large",
+        }
+    }
+}
+
+/// A regular file that is open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    file: File,
+    /// Where it really is, below what the package may reach.
+    pub place: PathBuf,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// A file's bytes.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// All of them.
+    pub bytes: Vec<u8>,
+    /// Their SHA-256.
+    pub hash: Hash,
+    /// Where it really is, below what the package may reach.
+    pub place: PathBuf,
+}
+
+/// What a folder holds under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A folder.
+    Folder,
+    /// A link, and where it leads.
+    Link(PathBuf),
+    /// Anything else.
+    Other,
+}
+
+/// The files of one package.
+#[derive(Debug)]
+pub(crate) struct Files {
+    root: Root,
+    /// What all files must be, if that is known: places and hashes.
+    pinned: Option<BTreeSet<(PathBuf, Hash)>>,
+}
+
+impl Files {
+    /// The files of the package in this folder. The folder's own name is trusted, and may be a link. Links in it may lead
+    /// to files in it, and in Hugging Face's cache (`…/snapshots/REVISION`) to `…/blobs` too.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened.
+    pub(crate) fn of(folder: &Path) -> io::Result<Self> {
+        let whole = folder.canonicalize()?;
+        let (path, start) = reach(&whole);
+        let root = Root {
+            folder: open_folder(path, OFlags::empty())?,
+            path: path.to_owned(),
+            start: start.to_owned(),
+            follows_links: true,
+        };
+        Ok(Self { root, pinned: None })
+    }
+
+    /// The files in a folder that only servers write, which make no links: none is followed, and the folder must be none.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened.
+    pub(crate) fn without_links(folder: &Path) -> io::Result<Self> {
+        let root = Root {
+            folder: open_folder(folder, OFlags::NOFOLLOW)?,
+            path: folder.to_owned(),
+            start: PathBuf::new(),
+            follows_links: false,
+        };
+        Ok(Self { root, pinned: None })
+    }
+
+    /// Reads a file, by its name relative to the package.
+    ///
+    /// # Errors
+    /// When there is no such file in the package, or it is too large.
+    pub(crate) fn read(&self, name: impl AsRef<Path>, most: Most) -> Result<Vec<u8>, FileError> {
+        Ok(self.load(name, most)?.bytes)
+    }
+
+    /// The same, and what it is.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn load(&self, name: impl AsRef<Path>, most: Most) -> Result<Loaded, FileError> {
+        let mut opened = self.open(name)?;
+        let bytes = opened.read_all(most)?;
+        let hash = Sha256::digest(&bytes).into();
+        let place = opened.place;
+        match &self.pinned {
+            Some(pinned) if !pinned.contains(&(place.clone(), hash)) => Err(FileError::Changed),
+            _ => Ok(Loaded { bytes, hash, place }),
+        }
+    }
+
+    /// From now on, only files with these places and hashes can be read.
+    pub(crate) fn pin(&mut self, files: BTreeSet<(PathBuf, Hash)>) {
+        self.pinned = Some(files);
+    }
+
+    /// What a folder of the package holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn list(&self, folder: &Path) -> Result<Vec<(OsString, Content)>, FileError> {
+        let walk = Walk::new(&self.root, &Path::new(".").join(folder))?.to_folder()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let readable = openat(walk.here(), ".", flags, Mode::empty())?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&readable)? {
+            let name = OsString::from_vec(entry?.file_name().to_bytes().to_vec());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let content = match walk.kind(&name)? {
+                FileType::Directory => Content::Folder,
+                FileType::Symlink => Content::Link(walk.target_of(&name)?),
+                _ => Content::Other,
+            };
+            entries.push((name, content));
+        }
+        Ok(entries)
+    }
+
+    /// Whether there is a folder of that name, or behind a link of that name.
+    #[must_use]
+    pub(crate) fn is_folder(&self, name: &Path) -> bool {
+        Walk::new(&self.root, name).is_ok_and(|walk| walk.to_folder().is_ok())
+    }
+
+    /// Opens a file, by its name relative to the package.
+    ///
+    /// # Errors
+    /// When there is no such file in the package.
+    pub(crate) fn open(&self, name: impl AsRef<Path>) -> Result<Opened, FileError> {
+        let Found { file, place, size } = Walk::new(&self.root, name.as_ref())?.to_file()?;
+        if place.starts_with(&self.root.start) || place.starts_with(BLOBS) {
+            Ok(Opened { file, place, size })
+        } else {
+            Err(FileError::Outside)
+        }
+    }
+}
+
+impl Opened {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// When it is larger than is said, or reading fails.
+    pub(crate) fn read_all(&mut self, most: Most) -> Result<Vec<u8>, FileError> {
+        let Most { bytes: most, advice } = most;
+        let too_large = |size| FileError::TooLarge { size, most, advice };
+        if self.size > most {
+            return Err(too_large(self.size));
+        }
+        let mut bytes = Vec::new();
+        let room = usize::try_from(self.size).unwrap_or(usize::MAX);
+        bytes.try_reserve_exact(room).map_err(|_| too_large(self.size))?;
+        // It may grow while it is read.
+        let read = (&self.file)
+            .take(most.saturating_add(1))
+            .read_to_end(&mut bytes)?;
+        if read as u64 > most {
+            return Err(too_large(read as u64));
+        }
+        Ok(bytes)
+    }
+
+    /// The file, to be read in another way.
+    #[must_use]
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Read for Opened {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+/// What a package may reach, and where it is in that: itself, or a repository in Hugging Face's cache.
+fn reach(folder: &Path) -> (&Path, &Path) {
+    let repository = |snapshots: &'_ Path| {
+        let repository = snapshots.parent()?;
+        let is_one = snapshots.file_name()? == SNAPSHOTS && repository.join(BLOBS).is_dir();
+        is_one.then_some(())
+    };
+    let below = folder.ancestors().skip(1);
+    let snapshots = below.into_iter().find(|ancestor| repository(ancestor).is_some());
+    let root = snapshots.and_then(Path::parent).unwrap_or(folder);
+    (root, folder.strip_prefix(root).unwrap_or(Path::new("")))
+}
+
+fn open_folder(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Bytes of memory that this process may use.
+fn memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let machine = kilobytes.map_or(u64::MAX, |kilobytes| kilobytes.saturating_mul(1024));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let limit = cgroup::memory_limit(Path::new("/")).map_or(u64::MAX, |limit| limit as u64);
+    machine.min(limit)
 }

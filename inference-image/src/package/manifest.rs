@@ -1,13 +1,11 @@
 //! `model.yaml`: what a package says about its model's task, labels and pre-processing. Parsing only: whether it fits
 //! the model is decided in `image::classifier`.
 
-use super::files::{MANIFEST_FILE, is_inside, unreadable};
+use super::files::{FileError, Files, MANIFEST_FILE, Most, refused};
 use crate::config::yaml;
 use crate::process::exit::Fatal;
 use modelservice_contract::ExitReason;
 use serde::Deserialize;
-use std::io::ErrorKind;
-use std::path::Path;
 
 /// `model.yaml`. Unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -228,18 +226,21 @@ pub enum Activation {
 ///
 /// # Errors
 /// `ModelInvalid`, with the line, or `SystemError`.
-pub fn read(folder: &Path) -> Result<Option<Manifest>, Fatal> {
-    let path = folder.join(MANIFEST_FILE);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(&path, &error)),
+pub(super) fn read(files: &Files) -> Result<Option<Manifest>, Fatal> {
+    let text = match files.read(MANIFEST_FILE, Most::text()) {
+        Ok(bytes) => text(MANIFEST_FILE, bytes)?,
+        Err(FileError::Missing) => return Ok(None),
+        Err(error) => return Err(refused(MANIFEST_FILE, error)),
     };
-    let mut manifest = parse(&text).map_err(|problem| invalid(format!("{}: {problem}", path.display())))?;
+    let mut manifest = parse(&text).map_err(|problem| invalid(format!("{MANIFEST_FILE}: {problem}")))?;
     if let Labels::File(name) = &manifest.labels {
-        manifest.labels = Labels::Inline(read_labels(folder, name)?);
+        manifest.labels = Labels::Inline(read_labels(files, name)?);
     }
     Ok(Some(manifest))
+}
+
+fn text(name: &str, bytes: Vec<u8>) -> Result<String, Fatal> {
+    String::from_utf8(bytes).map_err(|_| invalid(format!("{name} is no text in UTF-8")))
 }
 
 /// Parses the text of `model.yaml`; a labels file is not read.
@@ -250,19 +251,10 @@ pub fn parse(text: &str) -> Result<Manifest, String> {
     yaml::read(text)
 }
 
-fn read_labels(folder: &Path, name: &str) -> Result<Vec<String>, Fatal> {
-    if !is_inside(name) {
-        return Err(invalid(format!(
-            "{MANIFEST_FILE}: labels must name a file in the package, not {name:?}"
-        )));
-    }
-    let path = folder.join(name);
-    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => invalid(format!(
-            "{MANIFEST_FILE} names labels {name:?}, but the package has no such file"
-        )),
-        _ => unreadable(&path, &error),
-    })?;
+fn read_labels(files: &Files, name: &str) -> Result<Vec<String>, Fatal> {
+    let shown = format!("{MANIFEST_FILE} names labels {name:?}, which");
+    let bytes = files.read(name, Most::text());
+    let text = text(name, bytes.map_err(|error| refused(&shown, error))?)?;
     Ok(text.lines().map(|line| line.trim_end().to_owned()).collect())
 }
 
@@ -347,7 +339,8 @@ mod tests {
     fn labels_may_not_leave_the_package() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["../labels.txt", "/etc/passwd", ""] {
-            let fatal = read_labels(folder.path(), name).unwrap_err();
+            let files = Files::of(folder.path()).unwrap();
+            let fatal = read_labels(&files, name).unwrap_err();
             assert_eq!(fatal.reason, ExitReason::ModelInvalid);
         }
     }

@@ -3,24 +3,67 @@
 //! The model is read into a private copy and never mapped: a file that is truncated under a memory map
 //! kills the process with SIGBUS.
 
-mod files;
+mod digest;
+#[cfg(test)]
+mod digest_tests;
+pub(crate) mod files;
 pub mod manifest;
 pub(crate) mod proto;
+#[cfg(test)]
+mod tests;
+mod walk;
 
-pub use files::{MANIFEST_FILE, MODEL_FILE};
+pub use files::{BAKED_FOLDER, MANIFEST_FILE, MODEL_FILE};
 
 use crate::process::exit::Fatal;
-use files::{is_inside, unreadable};
+use digest::{Known, Listing};
+use files::{FileError, Files, Hash, Loaded, Most, refused};
 use manifest::Manifest;
-use modelservice_contract::{ExitReason, ModelConfig};
+use modelservice_contract::{DigestCovers, ExitReason, ModelConfig};
 use prost::Message;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Name and bytes of a file with weights.
-pub type ExternalFile = (String, Arc<[u8]>);
+/// No file of protocol buffers can be larger.
+const LARGEST_MODEL: Most = Most {
+    bytes: i32::MAX as u64,
+    advice: "keep its weights in a file beside it (external data)",
+};
+
+/// What is hashed of other files for a digest that somebody asks for: it ends some day.
+const MOST_HASHED: Most = Most {
+    bytes: 1 << 40,
+    advice: "remove what does not belong into the package",
+};
+/// What is hashed of them for a digest that nobody asks for: a start must not take longer for it.
+const MOST_HASHED_UNASKED: Most = Most {
+    bytes: 1 << 30,
+    advice: "modelservice-server digest FOLDER prints the digest all the same",
+};
+
+/// A file with weights.
+#[derive(Clone, Debug)]
+pub struct ExternalFile {
+    /// As the model names it.
+    pub name: String,
+    /// All of it.
+    pub bytes: Arc<[u8]>,
+    hash: Hash,
+    place: PathBuf,
+}
+
+/// The digest of a package.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Digest {
+    /// `sha256:<64 hex>`.
+    pub text: String,
+    /// What it is the digest of.
+    pub covers: DigestCovers,
+    /// Whether it is what the configuration asks for.
+    pub is_checked: bool,
+}
 
 /// What a package holds.
 #[derive(Debug)]
@@ -31,27 +74,36 @@ pub struct Package {
     pub model: Arc<Vec<u8>>,
     /// Each file beside it in which it keeps weights (ONNX external data).
     pub external: Vec<ExternalFile>,
-    /// `sha256:<64 hex>` of `model.onnx`.
-    pub digest: String,
+    /// Of `model.onnx`, or of the whole package.
+    pub digest: Digest,
     /// `model.yaml`, where there is one.
     pub manifest: Option<Manifest>,
+    model_hash: Hash,
 }
 
 impl Package {
     /// Hash of everything that is run: `model.onnx` and the files in which it keeps weights. The same as the digest
-    /// where there are none.
+    /// of `model.onnx` where there are none.
     #[must_use]
     pub fn identity(&self) -> String {
+        let model = digest::text(&self.model_hash);
         if self.external.is_empty() {
-            return self.digest.clone();
+            return model;
         }
         let mut hash = Sha256::new();
-        hash.update(&self.digest);
-        for (name, bytes) in &self.external {
+        hash.update(model);
+        for ExternalFile { name, hash: file, .. } in &self.external {
             hash.update(name);
-            hash.update(Sha256::digest(bytes));
+            hash.update(file);
         }
-        format!("sha256:{:x}", hash.finalize())
+        digest::text(&hash.finalize().into())
+    }
+
+    /// Whether an optimised graph that the package carries is what was asked for as much as the package itself: not
+    /// if the digest that was asked for covers `model.onnx` alone.
+    #[must_use]
+    pub fn vouches_for_graphs(&self) -> bool {
+        !self.digest.is_checked || self.digest.covers == DigestCovers::Package
     }
 }
 
@@ -61,62 +113,165 @@ impl Package {
 /// `ModelMissing`, `ModelDigestMismatch`, `ModelInvalid` (of `model.yaml`) or `SystemError`.
 pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
     let folder = Path::new(&config.path);
-    let model = read_model(folder)?;
-    let digest = format!("sha256:{:x}", Sha256::digest(&model));
-    if let Some(wanted) = config.digest.as_ref().filter(|&wanted| *wanted != digest) {
-        let message = format!(
-            "{MODEL_FILE} in {} has digest {digest}, but {wanted} was asked for: \
-             set the digest to that of the model that you mean, or use the package that holds it",
-            folder.display()
-        );
-        return Err(Fatal::new(ExitReason::ModelDigestMismatch, message));
+    let mut files = open_folder(folder)?;
+    let model = read_model(&files, folder)?;
+    let of_model = digest::text(&model.hash);
+    if let Some(wanted) = config.digest.as_ref().filter(|&wanted| *wanted != of_model) {
+        let listing = list(&files, &model, &[], MOST_HASHED);
+        let listing = listing.and_then(|listing| checked(listing, folder, &of_model, wanted))?;
+        files.pin(listing.places());
     }
+    let named = external_files(&model.bytes);
+    if config.digest.as_ref() == Some(&of_model) && !named.is_empty() {
+        return Err(covers_no_weights(&files, &model, &named));
+    }
+    let external = read_external(&files, named)?;
+    let manifest = manifest::read(&files)?;
     Ok(Package {
         folder: folder.to_owned(),
-        external: read_external(folder, &model)?,
-        model: Arc::new(model),
-        digest,
-        manifest: manifest::read(folder)?,
+        digest: match &config.digest {
+            Some(wanted) => Digest {
+                text: wanted.clone(),
+                covers: if *wanted == of_model {
+                    DigestCovers::ModelFile
+                } else {
+                    DigestCovers::Package
+                },
+                is_checked: true,
+            },
+            None => unasked(&files, &model, &external),
+        },
+        manifest,
+        external,
+        model_hash: model.hash,
+        model: Arc::new(model.bytes),
     })
 }
 
-fn read_external(folder: &Path, model: &[u8]) -> Result<Vec<ExternalFile>, Fatal> {
-    let read = |name: String| {
-        let invalid = |problem: String| Fatal::new(ExitReason::ModelInvalid, problem);
-        if !is_inside(&name) {
-            return Err(invalid(format!(
-                "{MODEL_FILE} keeps weights in {name:?}, which is outside its package: export it with the file beside it"
-            )));
-        }
-        let path = folder.join(&name);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok((name, bytes.into())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(invalid(format!(
-                "{MODEL_FILE} keeps weights in {name:?}, which the package {} does not have: \
-                 put it beside {MODEL_FILE} (external data)",
-                folder.display()
-            ))),
-            Err(error) => Err(unreadable(&path, &error)),
-        }
-    };
-    let model = proto::ModelProto::decode(model).unwrap_or_default();
-    let names = model.external_files().into_iter().map(str::to_owned);
-    names.map(read).collect()
+/// The digest of the whole package in a folder, as a configuration may ask for it.
+///
+/// # Errors
+/// `ModelMissing`, `ModelInvalid` or `SystemError`.
+pub fn digest(folder: &Path) -> Result<String, Fatal> {
+    let files = open_folder(folder)?;
+    let model = read_model(&files, folder)?;
+    Ok(list(&files, &model, &[], MOST_HASHED)?.digest())
 }
 
-fn read_model(folder: &Path) -> Result<Vec<u8>, Fatal> {
-    let path = folder.join(MODEL_FILE);
-    match std::fs::read(&path) {
-        Ok(model) if model.is_empty() => Err(Fatal::new(
+/// All files, those that were read already as they were then.
+fn list(files: &Files, model: &Loaded, external: &[ExternalFile], most: Most) -> Result<Listing, Fatal> {
+    let known = |place, size: usize, hash| Known {
+        place,
+        size: size as u64,
+        hash,
+    };
+    let model = known(&model.place, model.bytes.len(), model.hash);
+    let external = external
+        .iter()
+        .map(|file| known(&file.place, file.bytes.len(), file.hash));
+    let known: Vec<Known<'_>> = external.chain([model]).collect();
+    Listing::read(files, &known, most).map_err(|problem| {
+        let shown = format!("the package has no digest: {:?}", problem.name);
+        refused(&shown, problem.error)
+    })
+}
+
+fn checked(listing: Listing, folder: &Path, of_model: &str, wanted: &str) -> Result<Listing, Fatal> {
+    let of_package = listing.digest();
+    if of_package == wanted {
+        return Ok(listing);
+    }
+    let message = format!(
+        "{MODEL_FILE} in {} has digest {of_model}, and the whole package {of_package}, but {wanted} was asked for: \
+         set the digest to that of the model that you mean, or use the package that holds it",
+        folder.display()
+    );
+    Err(Fatal::new(ExitReason::ModelDigestMismatch, message))
+}
+
+/// Other weights could be served under the digest of `model.onnx`.
+fn covers_no_weights(files: &Files, model: &Loaded, named: &[String]) -> Fatal {
+    let give = match list(files, model, &[], MOST_HASHED) {
+        Ok(listing) => format!("give that of the whole package, which is {}", listing.digest()),
+        Err(fatal) => fatal.message,
+    };
+    let message = format!(
+        "the digest that was asked for covers {MODEL_FILE} alone, which keeps weights in {}: {give} \
+         (modelservice-server digest FOLDER prints it)",
+        named.join(", ")
+    );
+    Fatal::new(ExitReason::ModelDigestMismatch, message)
+}
+
+/// The digest that would pin the package as it is.
+fn unasked(files: &Files, model: &Loaded, external: &[ExternalFile]) -> Digest {
+    let of_model = Digest {
+        text: digest::text(&model.hash),
+        ..Digest::default()
+    };
+    if external.is_empty() {
+        return of_model;
+    }
+    match list(files, model, external, MOST_HASHED_UNASKED) {
+        Ok(listing) => Digest {
+            text: listing.digest(),
+            covers: DigestCovers::Package,
+            is_checked: false,
+        },
+        Err(fatal) => {
+            tracing::warn!("{}; the report has that of {MODEL_FILE}", fatal.message);
+            of_model
+        }
+    }
+}
+
+fn open_folder(folder: &Path) -> Result<Files, Fatal> {
+    Files::of(folder).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => missing(folder),
+        _ => refused(&folder.display().to_string(), error.into()),
+    })
+}
+
+fn read_model(files: &Files, folder: &Path) -> Result<Loaded, Fatal> {
+    let shown = folder.join(MODEL_FILE).display().to_string();
+    match files.load(MODEL_FILE, LARGEST_MODEL) {
+        Ok(model) if model.bytes.is_empty() => Err(Fatal::new(
             ExitReason::ModelInvalid,
-            format!("{} is empty: export the model again", path.display()),
+            format!("{shown} is empty: export the model again"),
         )),
         Ok(model) => Ok(model),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Err(missing(folder))
-        }
-        Err(error) => Err(unreadable(&path, &error)),
+        Err(FileError::Missing) => Err(missing(folder)),
+        Err(error) => Err(refused(&shown, error)),
     }
+}
+
+/// Names of the files in which it keeps weights.
+fn external_files(model: &[u8]) -> Vec<String> {
+    // What cannot be read here, ONNX Runtime gets no file for.
+    let model = proto::ModelProto::decode(model).unwrap_or_default();
+    model.external_files().into_iter().map(str::to_owned).collect()
+}
+
+fn read_external(files: &Files, names: Vec<String>) -> Result<Vec<ExternalFile>, Fatal> {
+    let mut most = Most::memory();
+    let read = |name: String| {
+        let shown = format!("{MODEL_FILE} keeps weights in {name:?}, which");
+        let Loaded { bytes, hash, place } = files.load(&name, most).map_err(|error| match error {
+            FileError::Missing => {
+                let advice = format!("put it beside {MODEL_FILE} (external data)");
+                Fatal::new(ExitReason::ModelInvalid, format!("{shown} {error}: {advice}"))
+            }
+            error => refused(&shown, error),
+        })?;
+        most.bytes = most.bytes.saturating_sub(bytes.len() as u64);
+        Ok(ExternalFile {
+            name,
+            bytes: bytes.into(),
+            hash,
+            place,
+        })
+    };
+    names.into_iter().map(read).collect()
 }
 
 fn missing(folder: &Path) -> Fatal {

@@ -3,6 +3,10 @@
 //! (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>); other fields are skipped without a copy.
 
 use prost::Message;
+use std::collections::BTreeSet;
+
+/// Key of the file's name in a tensor's external data.
+const LOCATION: &str = "location";
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ModelProto {
@@ -20,6 +24,16 @@ pub(crate) struct ModelProto {
     pub(crate) opsets: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
     pub(crate) metadata: Vec<StringStringEntryProto>,
+    #[prost(message, repeated, tag = "25")]
+    functions: Vec<FunctionProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FunctionProto {
+    #[prost(message, repeated, tag = "7")]
+    nodes: Vec<NodeProto>,
+    #[prost(message, repeated, tag = "11")]
+    attributes: Vec<AttributeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -36,7 +50,38 @@ pub(crate) struct GraphProto {
     nodes: Vec<NodeProto>,
     #[prost(message, repeated, tag = "5")]
     pub(crate) initializers: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    inputs: Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "12")]
+    outputs: Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "15")]
+    sparse: Vec<SparseTensorProto>,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ValueInfoProto {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    r#type: Option<TypeProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TypeProto {
+    #[prost(message, optional, tag = "1")]
+    tensor: Option<TensorTypeProto>,
+}
+
+/// `TypeProto.Tensor`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TensorTypeProto {
+    #[prost(message, optional, tag = "2")]
+    shape: Option<TensorShapeProto>,
+}
+
+/// Whether there is one; its dimensions are not needed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TensorShapeProto {}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct NodeProto {
@@ -51,6 +96,22 @@ pub(crate) struct AttributeProto {
     tensor: Option<TensorProto>,
     #[prost(message, optional, tag = "6")]
     graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "10")]
+    tensors: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    graphs: Vec<GraphProto>,
+    #[prost(message, optional, tag = "22")]
+    sparse: Option<SparseTensorProto>,
+    #[prost(message, repeated, tag = "23")]
+    sparses: Vec<SparseTensorProto>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct SparseTensorProto {
+    #[prost(message, optional, tag = "1")]
+    values: Option<TensorProto>,
+    #[prost(message, optional, tag = "2")]
+    indices: Option<TensorProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,32 +142,79 @@ impl ModelProto {
     }
 
     /// Files with weights, relative to the model's file; each once.
-    pub(crate) fn external_files(&self) -> Vec<&str> {
-        let mut files: Vec<&str> = self.graph.iter().flat_map(GraphProto::external_files).collect();
-        files.sort_unstable();
-        files.dedup();
+    pub(crate) fn external_files(&self) -> BTreeSet<&str> {
+        let mut files = self.inner_files();
+        let graph = self.graph.iter();
+        files.extend(graph.flat_map(|graph| graph.initializers.iter().flat_map(TensorProto::files)));
         files
+    }
+
+    /// Those of them that are named elsewhere than by an initialiser of the main graph: by constants, in the bodies of
+    /// conditions and loops, or in functions.
+    pub(crate) fn inner_files(&self) -> BTreeSet<&str> {
+        let mut tensors = Vec::new();
+        if let Some(graph) = &self.graph {
+            graph.inner(&mut tensors);
+        }
+        for function in &self.functions {
+            let attributes = function.nodes.iter().flat_map(|node| &node.attributes);
+            attributes
+                .chain(&function.attributes)
+                .for_each(|attribute| attribute.tensors(&mut tensors));
+        }
+        tensors.into_iter().flat_map(TensorProto::files).collect()
     }
 }
 
 impl GraphProto {
-    fn external_files(&self) -> Vec<&str> {
-        let attributes = || self.nodes.iter().flat_map(|node| &node.attributes);
-        let constants = attributes().filter_map(|attribute| attribute.tensor.as_ref());
-        let own = self
-            .initializers
-            .iter()
-            .chain(constants)
-            .filter_map(TensorProto::file);
-        let inner = attributes().filter_map(|attribute| attribute.graph.as_ref());
-        own.chain(inner.flat_map(Self::external_files)).collect()
+    /// Names of its inputs and outputs that have no shape.
+    pub(crate) fn unshaped(&self) -> impl Iterator<Item = String> {
+        let has_shape = |value: &ValueInfoProto| {
+            let tensor = value.r#type.as_ref().and_then(|kind| kind.tensor.as_ref());
+            tensor.is_some_and(|tensor| tensor.shape.is_some())
+        };
+        let values = self.inputs.iter().chain(&self.outputs);
+        values
+            .filter(move |value| !has_shape(value))
+            .map(|value| value.name.clone())
+    }
+
+    /// Its tensors, without its initialisers.
+    fn inner<'a>(&'a self, tensors: &mut Vec<&'a TensorProto>) {
+        self.sparse.iter().for_each(|sparse| sparse.tensors(tensors));
+        let attributes = self.nodes.iter().flat_map(|node| &node.attributes);
+        attributes.for_each(|attribute| attribute.tensors(tensors));
+    }
+}
+
+impl AttributeProto {
+    fn tensors<'a>(&'a self, tensors: &mut Vec<&'a TensorProto>) {
+        tensors.extend(self.tensor.iter().chain(&self.tensors));
+        let sparses = self.sparse.iter().chain(&self.sparses);
+        sparses.for_each(|sparse| sparse.tensors(tensors));
+        for graph in self.graph.iter().chain(&self.graphs) {
+            tensors.extend(&graph.initializers);
+            graph.inner(tensors);
+        }
+    }
+}
+
+impl SparseTensorProto {
+    fn tensors<'a>(&'a self, tensors: &mut Vec<&'a TensorProto>) {
+        tensors.extend(self.values.iter().chain(&self.indices));
     }
 }
 
 impl TensorProto {
     /// The file that holds its elements; `None` if the model's own file does.
     pub(crate) fn file(&self) -> Option<&str> {
-        self.external("location")
+        self.external(LOCATION)
+    }
+
+    /// All files that it names; which of several counts is up to ONNX Runtime.
+    fn files(&self) -> impl Iterator<Item = &str> {
+        let locations = self.external.iter().filter(|entry| entry.key == LOCATION);
+        locations.map(|entry| entry.value.as_str())
     }
 
     /// Where its elements are in the file.

@@ -23,6 +23,7 @@ pub fn signature(both: bool) -> Signature {
         name: name.to_owned(),
         datatype,
         shape: shape.to_vec(),
+        any_rank: false,
     };
     let mut ports = vec![port("x", DataType::Fp32, &[-1, 2])];
     if both {

@@ -68,6 +68,7 @@ impl Bench {
             name: "x".into(),
             datatype: DataType::Fp32,
             shape: vec![-1],
+            any_rank: false,
         };
         let engine = || {
             Box::new(Echo {

@@ -34,6 +34,7 @@ fn signature(batch: i64) -> Signature {
         name: "x".into(),
         datatype: DataType::Fp32,
         shape: vec![batch, 3],
+        any_rank: false,
     };
     Signature {
         inputs: vec![port.clone()],

@@ -159,6 +159,16 @@ impl Tensor {
         self.datatype
     }
 
+    /// The same elements in another shape; the same tensor if they do not fill it.
+    #[must_use]
+    pub fn reshaped(self, shape: Vec<i64>) -> Self {
+        if element_count(&shape) == Some(self.len()) {
+            Self { shape, ..self }
+        } else {
+            self
+        }
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -35,17 +35,17 @@ struct Opset {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Graph {
+pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     #[prost(string, tag = "2")]
-    name: String,
+    pub(crate) name: String,
     #[prost(message, repeated, tag = "5")]
-    initializers: Vec<Tensor>,
+    pub(crate) initializers: Vec<Tensor>,
     #[prost(message, repeated, tag = "11")]
-    inputs: Vec<Port>,
+    pub(crate) inputs: Vec<Port>,
     #[prost(message, repeated, tag = "12")]
-    outputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -61,11 +61,15 @@ pub(crate) struct Node {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Attribute {
+pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     name: String,
-    #[prost(int64, tag = "3")]
-    int: i64,
+    #[prost(int64, optional, tag = "3")]
+    int: Option<i64>,
+    #[prost(message, optional, tag = "5")]
+    tensor: Option<Tensor>,
+    #[prost(message, optional, tag = "6")]
+    graph: Option<Graph>,
     #[prost(int64, repeated, tag = "8")]
     ints: Vec<i64>,
     #[prost(int32, tag = "20")]
@@ -80,6 +84,8 @@ pub(crate) struct Tensor {
     data_type: i32,
     #[prost(string, tag = "8")]
     name: String,
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    strings: Vec<Vec<u8>>,
     #[prost(bytes = "vec", tag = "9")]
     raw: Vec<u8>,
     #[prost(message, repeated, tag = "13")]
@@ -98,7 +104,7 @@ pub(crate) struct Entry {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Port {
+pub(crate) struct Port {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, optional, tag = "2")]
@@ -134,7 +140,7 @@ struct Dimension {
 }
 
 /// An input or output; a size of −1 is dynamic.
-fn port(name: impl Into<String>, element: i32, shape: &[i64]) -> Port {
+pub(crate) fn port(name: impl Into<String>, element: i32, shape: &[i64]) -> Port {
     let dimension = |&size: &i64| Dimension {
         value: (size >= 0).then_some(size),
         symbol: (size < 0).then(|| "any".to_owned()),
@@ -152,7 +158,99 @@ fn port(name: impl Into<String>, element: i32, shape: &[i64]) -> Port {
     }
 }
 
-fn model(graph: Graph) -> Model {
+/// An input or output that says nothing of its shape.
+pub(crate) fn unshaped(name: &str, element: i32) -> Port {
+    let tensor = TensorType { element, shape: None };
+    Port {
+        name: name.into(),
+        r#type: Some(Type { tensor: Some(tensor) }),
+    }
+}
+
+pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Node {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    Node {
+        inputs: names(inputs),
+        outputs: names(outputs),
+        operator: operator.into(),
+        attributes: Vec::new(),
+    }
+}
+
+impl Node {
+    pub(crate) fn int(mut self, name: &str, value: i64) -> Self {
+        self.attributes.push(Attribute {
+            name: name.into(),
+            int: Some(value),
+            kind: 2,
+            ..Attribute::default()
+        });
+        self
+    }
+
+    pub(crate) fn ints(mut self, name: &str, values: &[i64]) -> Self {
+        self.attributes.push(Attribute {
+            name: name.into(),
+            ints: values.to_vec(),
+            kind: 7,
+            ..Attribute::default()
+        });
+        self
+    }
+
+    pub(crate) fn with_tensor(mut self, name: &str, value: Tensor) -> Self {
+        self.attributes.push(Attribute {
+            name: name.into(),
+            tensor: Some(value),
+            kind: 4,
+            ..Attribute::default()
+        });
+        self
+    }
+
+    pub(crate) fn with_graph(mut self, name: &str, value: Graph) -> Self {
+        self.attributes.push(Attribute {
+            name: name.into(),
+            graph: Some(value),
+            kind: 5,
+            ..Attribute::default()
+        });
+        self
+    }
+}
+
+/// A constant; the elements little-endian.
+pub(crate) fn tensor(name: &str, data_type: i32, dims: &[i64], raw: &[u8]) -> Tensor {
+    Tensor {
+        dims: dims.to_vec(),
+        data_type,
+        name: name.into(),
+        raw: raw.to_vec(),
+        ..Tensor::default()
+    }
+}
+
+/// A constant of texts, which ONNX does not ask to be UTF-8.
+pub(crate) fn texts(name: &str, texts: &[&[u8]]) -> Tensor {
+    Tensor {
+        strings: texts.iter().map(|text| text.to_vec()).collect(),
+        ..tensor(name, STRING, &[i64::try_from(texts.len()).unwrap()], &[])
+    }
+}
+
+/// A constant whose elements are in a file.
+pub(crate) fn external(name: &str, data_type: i32, dims: &[i64], file: &str) -> Tensor {
+    Tensor {
+        external: vec![Entry {
+            key: "location".into(),
+            value: file.into(),
+        }],
+        location: 1,
+        ..tensor(name, data_type, dims, &[])
+    }
+}
+
+pub(crate) fn model(graph: Graph) -> Model {
     Model {
         ir_version: 8,
         graph: Some(graph),
@@ -166,25 +264,13 @@ fn model(graph: Graph) -> Model {
 pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     let values = (0..width * width).map(|index| ((index * 7919) % 1009) as f32 / 1009.0 - 0.5);
     let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
-    let entry = |key: &str, value: &str| Entry {
-        key: key.into(),
-        value: value.into(),
-    };
-    let weight = Tensor {
-        dims: vec![width, width],
-        data_type: FLOAT,
-        name: "w".into(),
-        raw: if file.is_some() { Vec::new() } else { bytes.clone() },
-        external: file.map_or_else(Vec::new, |file| vec![entry("location", file)]),
-        location: i32::from(file.is_some()),
+    let dims = [width, width];
+    let weight = match file {
+        Some(file) => external("w", FLOAT, &dims, file),
+        None => tensor("w", FLOAT, &dims, &bytes),
     };
     let graph = Graph {
-        nodes: vec![Node {
-            inputs: vec!["x".into(), "w".into()],
-            outputs: vec!["y".into()],
-            operator: "MatMul".into(),
-            attributes: Vec::new(),
-        }],
+        nodes: vec![node("MatMul", &["x", "w"], &["y"])],
         name: "matmul".into(),
         initializers: vec![weight],
         inputs: vec![port("x", FLOAT, &[-1, width])],
@@ -193,15 +279,42 @@ pub(crate) fn matmul(width: i64, file: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     (model(graph).encode_to_vec(), bytes)
 }
 
+/// `y = x · w` if the sum of `x` is above 0, and otherwise `x`; for one row of `width` numbers. The matrix is in the
+/// branch, and its elements in a file.
+pub(crate) fn conditional(width: i64, file: &str) -> Vec<u8> {
+    let y = |name: &str| port(name, FLOAT, &[1, width]);
+    let matmul = Graph {
+        nodes: vec![node("MatMul", &["x", "w"], &["product"])],
+        name: "then".into(),
+        initializers: vec![external("w", FLOAT, &[width, width], file)],
+        outputs: vec![y("product")],
+        ..Graph::default()
+    };
+    let same = Graph {
+        nodes: vec![node("Identity", &["x"], &["same"])],
+        name: "else".into(),
+        outputs: vec![y("same")],
+        ..Graph::default()
+    };
+    let branch = node("If", &["positive"], &["y"]).with_graph("then_branch", matmul);
+    model(Graph {
+        nodes: vec![
+            node("ReduceSum", &["x"], &["sum"]).with("keepdims", 0),
+            node("Greater", &["sum", "zero"], &["positive"]),
+            branch.with_graph("else_branch", same),
+        ],
+        name: "conditional".into(),
+        initializers: vec![tensor("zero", FLOAT, &[], &0_f32.to_le_bytes())],
+        inputs: vec![y("x")],
+        outputs: vec![y("y")],
+    })
+    .encode_to_vec()
+}
+
 /// A model whose outputs are its inputs, with " out" appended to their names: names, element types and shapes.
 pub(crate) fn identity(ports: &[(&str, i32, &[i64])]) -> Model {
     let out = |name: &str| format!("{name} out");
-    let node = |&(name, ..): &(&str, i32, &[i64])| Node {
-        inputs: vec![name.to_owned()],
-        outputs: vec![out(name)],
-        operator: "Identity".into(),
-        attributes: Vec::new(),
-    };
+    let node = |&(name, ..): &(&str, i32, &[i64])| node("Identity", &[name], &[&out(name)]);
     let inputs = ports.iter().map(|&(name, kind, shape)| port(name, kind, shape));
     let outputs = ports
         .iter()
@@ -213,39 +326,6 @@ pub(crate) fn identity(ports: &[(&str, i32, &[i64])]) -> Model {
         inputs: inputs.collect(),
         outputs: outputs.collect(),
     })
-}
-
-/// A node.
-pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> Node {
-    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Node {
-        inputs: owned(inputs),
-        outputs: owned(outputs),
-        operator: operator.to_owned(),
-        attributes: Vec::new(),
-    }
-}
-
-impl Node {
-    /// The same with an integer.
-    pub(crate) fn int(self, name: &str, int: i64) -> Self {
-        self.attribute(name, int, &[], 2)
-    }
-
-    /// The same with several integers.
-    pub(crate) fn ints(self, name: &str, ints: &[i64]) -> Self {
-        self.attribute(name, 0, ints, 7)
-    }
-
-    fn attribute(mut self, name: &str, int: i64, ints: &[i64], kind: i32) -> Self {
-        self.attributes.push(Attribute {
-            name: name.to_owned(),
-            int,
-            ints: ints.to_vec(),
-            kind,
-        });
-        self
-    }
 }
 
 /// One integer.
@@ -263,8 +343,7 @@ pub(crate) fn list(name: &str, numbers: &[i64]) -> Tensor {
         data_type: INT64,
         name: name.to_owned(),
         raw: numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-        external: Vec::new(),
-        location: 0,
+        ..Tensor::default()
     }
 }
 

@@ -18,6 +18,7 @@ fn input(datatype: DataType, shape: &[i64]) -> Port {
         name: "images".into(),
         datatype,
         shape: shape.to_vec(),
+        any_rank: false,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn model_metadata(
     let tensor = |port: &Port| TensorMetadata {
         name: port.name.clone(),
         datatype: port.datatype.name().to_owned(),
-        shape: port.shape.clone(),
+        shape: port.told_shape(),
     };
     Ok(ModelMetadataResponse {
         name: request.name,

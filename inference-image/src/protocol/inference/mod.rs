@@ -269,6 +269,7 @@ impl Input {
             Self::Nested { port, json: list } => {
                 let tensor = json::read_nested(&list, port.datatype);
                 let fits = |tensor: Tensor| {
+                    let tensor = single(tensor, &port);
                     port.check(tensor.datatype(), tensor.shape())?;
                     Ok(tensor)
                 };
@@ -280,6 +281,17 @@ impl Input {
             message: format!("input {name:?}: {problem}"),
         })
     }
+}
+
+/// One value, alone or in a list, in the shape that one value has in the input: the lists of version 1 say nothing
+/// about shapes, and a client may send a threshold as `0.5`, or by row as `[0.5]`.
+fn single(tensor: Tensor, port: &Port) -> Tensor {
+    let is_single = tensor.shape().iter().all(|&size| size == 1) && tensor.shape().len() < 2;
+    if is_single && !port.any_rank && port.shape.len() < 2 {
+        let shape = vec![1; port.shape.len()];
+        return tensor.reshaped(shape);
+    }
+    tensor
 }
 
 /// The outputs of a request, in its order.
@@ -316,7 +328,9 @@ fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
     inputs.iter().zip(&signature.inputs).all(|(input, port)| {
         let inner = port.shape.get(1..).unwrap_or_default();
         let is_one = |tensor: &Tensor| tensor.shape().first().is_none_or(|&rows| rows == 1);
-        matches!(input, Input::Ready(tensor) if is_one(tensor)) && inner.iter().all(|&size| size >= 0)
+        matches!(input, Input::Ready(tensor) if is_one(tensor))
+            && !port.any_rank
+            && inner.iter().all(|&size| size >= 0)
     })
 }
 
@@ -378,6 +392,7 @@ pub(super) mod tests {
             name: name.to_owned(),
             datatype,
             shape: shape.to_vec(),
+            any_rank: false,
         };
         Signature {
             inputs: inputs.iter().map(port).collect(),

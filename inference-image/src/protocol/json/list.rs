@@ -179,6 +179,21 @@ pub(super) fn string_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Reads a list, as [`read`] does, or an element that is in no list: it has no dimensions.
+pub(super) fn read_any<T: Item>(json: &[u8], expected: usize) -> Result<List<T>, Problem> {
+    let text = json.trim_ascii();
+    if text.first() == Some(&b'[') || expected == 0 {
+        return read(json, expected);
+    }
+    match T::read(text) {
+        Some((element, length)) if length == text.len() => Ok(List {
+            shape: Vec::new(),
+            elements: vec![element],
+        }),
+        _ => Err(Problem::NoList),
+    }
+}
+
 /// Reads a list with at most `expected` elements; only white space may follow it.
 pub(super) fn read<T: Item>(json: &[u8], expected: usize) -> Result<List<T>, Problem> {
     let mut reader = Reader {

@@ -29,7 +29,7 @@ pub(super) fn read(json: &[u8], datatype: DataType, shape: &[i64]) -> Result<Ten
     tensor(json, datatype, Some(shape))
 }
 
-/// The tensor of the shape that the nested lists have; its texts may be `{"b64": "…"}`.
+/// The tensor of the shape that the nested lists have, or of one element in no list; its texts may be `{"b64": "…"}`.
 ///
 /// # Errors
 /// What is wrong with the list.
@@ -74,13 +74,10 @@ fn numbers<T: Item + Element>(json: &[u8], shape: Option<&[i64]>) -> Result<Tens
 /// A list that has the shape, or is flat and gets it.
 fn list<T: Item>(json: &[u8], shape: Option<&[i64]>, most: usize) -> Result<List<T>, String> {
     let expected = shape.map_or(most, |shape| element_count(shape).unwrap_or(0));
-    let list = list::read::<T>(json, expected).map_err(|problem| match shape {
-        Some(shape) => format!("{problem} ({shape:?})"),
-        None => problem.to_string(),
-    })?;
     let Some(shape) = shape else {
-        return Ok(list);
+        return list::read_any::<T>(json, expected).map_err(|problem| problem.to_string());
     };
+    let list = list::read::<T>(json, expected).map_err(|problem| format!("{problem} ({shape:?})"))?;
     let found = list.elements.len();
     if list.shape.len() == 1 && found == expected {
         return Ok(List {

@@ -399,7 +399,8 @@ mod tests {
             (one(), json!({"instances": [[1, 2, 3]]}), "has shape [-1, 2]"),
             (one(), json!({"instances": []}), "has shape [-1, 2]"),
             (one(), json!({"inputs": {"z": 1}}), "has no input \"z\""),
-            (one(), json!({"inputs": 7}), "expected a list"),
+            (one(), json!({"inputs": 7}), "the request says []"),
+            (one(), json!({"inputs": {"x": null}}), "expected a list"),
             (
                 two(),
                 json!({"instances": [[1, 2]]}),

@@ -10,7 +10,8 @@ use crate::protocol::inference::request::Target;
 use crate::protocol::names::{EXTENSIONS, MODEL_VERSION, NAME, PLATFORM};
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
-    InferBatchStatistics, ModelConfig, ModelInput, ModelOutput, ModelStatistics, StatisticDuration,
+    InferBatchStatistics, ModelConfig, ModelInput, ModelOutput, ModelStatistics, ModelTensorReshape,
+    StatisticDuration,
 };
 use axum::Json;
 use axum::body::Body;
@@ -103,15 +104,29 @@ pub(super) async fn config(State(api): State<Arc<Api>>, target: Target) -> Resul
 }
 
 fn config_json(config: &ModelConfig) -> Value {
+    let reshaped = |mut tensor: Value, reshape: &Option<ModelTensorReshape>| {
+        if let Some(ModelTensorReshape { shape }) = reshape {
+            tensor["reshape"] = json!({"shape": shape});
+        }
+        tensor
+    };
     let input = |input: &ModelInput| {
-        json!({
+        let tensor = json!({
             "name": input.name,
             "data_type": input.data_type().as_str_name(),
             "format": "FORMAT_NONE",
             "dims": input.dims,
-        })
+        });
+        reshaped(tensor, &input.reshape)
     };
-    let output = |output: &ModelOutput| json!({"name": output.name, "data_type": output.data_type().as_str_name(), "dims": output.dims});
+    let output = |output: &ModelOutput| {
+        let tensor = json!({
+            "name": output.name,
+            "data_type": output.data_type().as_str_name(),
+            "dims": output.dims,
+        });
+        reshaped(tensor, &output.reshape)
+    };
     json!({
         "name": config.name,
         "platform": config.platform,

@@ -17,6 +17,9 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<inference::Re
             "a raw binary request is for a model with one input, this one has {count}"
         ));
     };
+    if port.any_rank {
+        return Err(not_deduced(port));
+    }
     let tensor = if port.datatype == DataType::Bytes {
         // The body is the one element, without a length.
         let shape = port
@@ -38,6 +41,14 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<inference::Re
     builder.finish(true, Urgency::default())
 }
 
+fn not_deduced(port: &Port) -> String {
+    format!(
+        "the shape of input {:?}, {:?}, cannot be deduced from a raw binary request: send its shape",
+        port.name,
+        port.told_shape()
+    )
+}
+
 /// A batch of 1; the size of one more dynamic dimension follows from the length.
 fn shape(port: &Port, batched: bool, length: usize) -> Result<Vec<i64>, String> {
     let mut shape = port.shape.clone();
@@ -49,10 +60,7 @@ fn shape(port: &Port, batched: bool, length: usize) -> Result<Vec<i64>, String> 
         return if dynamic.is_empty() {
             Ok(shape)
         } else {
-            Err(format!(
-                "the shape of input {:?}, {:?}, cannot be deduced from a raw binary request: send its shape",
-                port.name, port.shape
-            ))
+            Err(not_deduced(port))
         };
     };
     let size = i64::try_from(port.datatype.size().unwrap_or(1)).unwrap_or(1);

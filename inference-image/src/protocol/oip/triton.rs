@@ -12,7 +12,7 @@ use crate::protocol::proto::model_version_policy::{Latest, PolicyChoice};
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
     DataType as Type, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelOutput,
-    ModelStatistics, ModelVersionPolicy, StatisticDuration,
+    ModelStatistics, ModelTensorReshape, ModelVersionPolicy, StatisticDuration,
 };
 use crate::tensor::{DataType, element_count};
 
@@ -24,16 +24,24 @@ const BACKEND: &str = "onnxruntime";
 pub(crate) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
     let signature = named.model.signature();
     let batches = takes_batches(signature);
-    let dims = |port: &Port| port.shape.iter().skip(usize::from(batches)).copied().collect();
-    let input = |port: &Port| ModelInput {
-        name: port.name.clone(),
-        data_type: data_type(port.datatype).into(),
-        dims: dims(port),
+    let dims = |port: &Port| dims(port.told_shape().split_off(usize::from(batches)));
+    let input = |port: &Port| {
+        let (dims, reshape) = dims(port);
+        ModelInput {
+            name: port.name.clone(),
+            data_type: data_type(port.datatype).into(),
+            dims,
+            reshape,
+        }
     };
-    let output = |port: &Port| ModelOutput {
-        name: port.name.clone(),
-        data_type: data_type(port.datatype).into(),
-        dims: dims(port),
+    let output = |port: &Port| {
+        let (dims, reshape) = dims(port);
+        ModelOutput {
+            name: port.name.clone(),
+            data_type: data_type(port.datatype).into(),
+            dims,
+            reshape,
+        }
     };
     ModelConfig {
         name: named.name.to_owned(),
@@ -50,6 +58,16 @@ pub(crate) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
         input: signature.inputs.iter().map(input).collect(),
         output: signature.outputs.iter().map(output).collect(),
         default_model_filename: MODEL_FILE.to_owned(),
+    }
+}
+
+/// The dimensions. Triton wants at least one; a scalar has one of size 1, which `reshape` takes away before the model
+/// (<https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md#reshape>).
+fn dims(shape: Vec<i64>) -> (Vec<i64>, Option<ModelTensorReshape>) {
+    if shape.is_empty() {
+        (vec![1], Some(ModelTensorReshape { shape }))
+    } else {
+        (shape, None)
     }
 }
 

@@ -1,0 +1,174 @@
+//! The digest of a whole package: of the names, sizes and SHA-256 of all its files, in a form that a shell makes too
+//! (docs/server.md).
+
+use super::files::{BAKED_FOLDER, Content, FileError, Files, Hash, Most, Opened};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// First line of what is hashed: no other kind of file begins so.
+const FORM: &str = "modelservice-package-v1\n";
+/// More are no package.
+const MOST_FILES: usize = 100_000;
+/// What ext4 has at its root, and nobody but root can read.
+const LOST_AND_FOUND: &str = "lost+found";
+/// How the names of files begin that Kubernetes puts into a volume for itself.
+const KUBERNETES: &str = "..";
+/// How the names of files end in which servers keep what batches cost, beside a graph.
+const CURVES: &str = "-batches.json";
+
+/// The files of a package as they were.
+#[derive(Debug)]
+pub(crate) struct Listing(Vec<Listed>);
+
+#[derive(Debug)]
+struct Listed {
+    name: String,
+    size: u64,
+    hash: Hash,
+    /// Where it really is, as in [`super::files::Opened`].
+    place: PathBuf,
+}
+
+/// A file that has been read already, by its place.
+pub(crate) struct Known<'a> {
+    pub(crate) place: &'a Path,
+    pub(crate) size: u64,
+    pub(crate) hash: Hash,
+}
+
+/// Why a package has no digest: the name of a file, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("{name:?} {error}")]
+pub(crate) struct NoDigest {
+    pub(crate) name: PathBuf,
+    #[source]
+    pub(crate) error: FileError,
+}
+
+impl Listing {
+    /// Reads all files but those that are known; of all others together at most as much as is said.
+    pub(crate) fn read(files: &Files, known: &[Known<'_>], mut most: Most) -> Result<Self, NoDigest> {
+        let mut listed = Vec::new();
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            let in_folder = |error| NoDigest {
+                name: folder.clone(),
+                error,
+            };
+            for (entry, content) in files.list(&folder).map_err(in_folder)? {
+                let name = folder.join(&entry);
+                if is_left_out(&name) {
+                    continue;
+                }
+                if content == Content::Folder {
+                    folders.push(name);
+                    continue;
+                }
+                let one = Listed::read(files, &name, content, known, &mut most);
+                listed.push(one.map_err(|error| NoDigest { name, error })?);
+                if listed.len() > MOST_FILES {
+                    return Err(in_folder(FileError::Many(MOST_FILES)));
+                }
+            }
+        }
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self(listed))
+    }
+
+    /// `sha256:<64 hex>`.
+    pub(crate) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(FORM);
+        for Listed {
+            name,
+            size,
+            hash: content,
+            ..
+        } in &self.0
+        {
+            hash.update(format!("{} {size} {name}\n", hex(content)));
+        }
+        text(&hash.finalize().into())
+    }
+
+    /// Where the files really are, and their hashes.
+    pub(crate) fn places(self) -> BTreeSet<(PathBuf, Hash)> {
+        self.0.into_iter().map(|one| (one.place, one.hash)).collect()
+    }
+}
+
+impl Listed {
+    fn read(
+        files: &Files,
+        name: &Path,
+        content: Content,
+        known: &[Known<'_>],
+        most: &mut Most,
+    ) -> Result<Self, FileError> {
+        let text = name.to_str().filter(|name| !name.contains(char::is_control));
+        let text = text.ok_or(FileError::Name)?.to_owned();
+        let mut opened = match (files.open(name), content) {
+            // What is in the folder is listed there: what counts here is which one it is.
+            (Err(FileError::Kind(_)), Content::Link(target)) if files.is_folder(name) => {
+                let target = target.as_os_str().as_encoded_bytes();
+                return Ok(Self {
+                    name: text,
+                    size: target.len() as u64,
+                    hash: Sha256::digest(target).into(),
+                    place: PathBuf::new(),
+                });
+            }
+            (opened, _) => opened?,
+        };
+        let place = opened.place.clone();
+        let (size, hash) = match known.iter().find(|known| known.place == place) {
+            Some(known) => (known.size, known.hash),
+            None => hash(&mut opened, most)?,
+        };
+        Ok(Self {
+            name: text,
+            size,
+            hash,
+            place,
+        })
+    }
+}
+
+fn hash(opened: &mut Opened, left: &mut Most) -> Result<(u64, Hash), FileError> {
+    let Most { bytes: most, advice } = *left;
+    let size = opened.size;
+    if size > most {
+        return Err(FileError::TooLarge { size, most, advice });
+    }
+    left.bytes -= size;
+    let mut hash = Sha256::new();
+    let read = io::copy(&mut opened.take(size.saturating_add(1)), &mut hash)?;
+    if read != size {
+        return Err(FileError::Changed);
+    }
+    Ok((size, hash.finalize().into()))
+}
+
+fn is_left_out(name: &Path) -> bool {
+    let is_at_root = name.components().count() == 1;
+    let ends = |end: &str| name.as_os_str().as_encoded_bytes().ends_with(end.as_bytes());
+    let begins = |start: &str| name.as_os_str().as_encoded_bytes().starts_with(start.as_bytes());
+    (is_at_root && (begins(KUBERNETES) || name == Path::new(LOST_AND_FOUND)))
+        || (name.starts_with(BAKED_FOLDER) && ends(CURVES))
+}
+
+/// `sha256:<64 hex>`.
+pub(crate) fn text(hash: &Hash) -> String {
+    format!("sha256:{}", hex(hash))
+}
+
+fn hex(hash: &Hash) -> String {
+    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

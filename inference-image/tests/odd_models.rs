@@ -1,0 +1,330 @@
+//! Valid models of unusual kinds: all of them start, and what can be answered is answered. One real process that serves
+//! them all.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use http_body_util::BodyExt;
+use prost::Message;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use support::http::{connect, get, post};
+use support::onnx::{
+    FLOAT, Graph, INT64, Model, Node, Port, STRING, Tensor, identity, model, node, port, tensor, texts,
+    unshaped,
+};
+use support::{Server, example};
+
+const CLASSES: &str = "task: image-classification\nlabels: [cat, dog, cow]\n\
+                       preprocessing: {resize: {mode: stretch, width: 2, height: 2}}\n";
+
+fn graph(nodes: Vec<Node>, initializers: Vec<Tensor>, inputs: Vec<Port>, outputs: Vec<Port>) -> Model {
+    model(Graph {
+        nodes,
+        name: "g".into(),
+        initializers,
+        inputs,
+        outputs,
+    })
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Per image, `(x − min) / (max − min)` of three means: 0/0 for an image of one colour.
+fn min_max() -> Model {
+    graph(
+        vec![
+            node("GlobalAveragePool", &["x"], &["pooled"]),
+            node("Flatten", &["pooled"], &["means"]),
+            node("ReduceMin", &["means"], &["min"]),
+            node("ReduceMax", &["means"], &["max"]),
+            node("Sub", &["means", "min"], &["above"]),
+            node("Sub", &["max", "min"], &["range"]),
+            node("Div", &["above", "range"], &["y"]),
+        ],
+        vec![],
+        vec![port("x", FLOAT, &[1, 3, 2, 2])],
+        vec![port("y", FLOAT, &[1, 3])],
+    )
+}
+
+/// The means of red, green and blue, of which the last is never the answer.
+fn masked() -> Model {
+    graph(
+        vec![
+            node("GlobalAveragePool", &["x"], &["pooled"]),
+            node("Flatten", &["pooled"], &["means"]),
+            node("Add", &["means", "mask"], &["y"]),
+        ],
+        vec![tensor(
+            "mask",
+            FLOAT,
+            &[1, 3],
+            &floats(&[0.0, 0.0, f32::NEG_INFINITY]),
+        )],
+        vec![port("x", FLOAT, &[1, 3, 2, 2])],
+        vec![port("y", FLOAT, &[1, 3])],
+    )
+}
+
+/// `x` in the shape that `size` says, which neither zeros nor ones do.
+fn sizes() -> Model {
+    graph(
+        vec![node("Reshape", &["x", "size"], &["y"])],
+        vec![],
+        vec![port("x", FLOAT, &[6]), port("size", INT64, &[2])],
+        vec![port("y", FLOAT, &[-1, -1])],
+    )
+}
+
+/// A constant text that is no UTF-8, beside a number.
+fn bytes() -> Model {
+    graph(
+        vec![
+            node("Identity", &["x"], &["y"]),
+            node("Identity", &["t"], &["text"]),
+        ],
+        vec![texts("t", &[b"\xff\xfe"])],
+        vec![port("x", FLOAT, &[1])],
+        vec![port("y", FLOAT, &[1]), port("text", STRING, &[1])],
+    )
+}
+
+/// `x` of any number of dimensions, doubled.
+fn any_rank() -> Model {
+    graph(
+        vec![node("Add", &["x", "x"], &["y"])],
+        vec![],
+        vec![unshaped("x", FLOAT)],
+        vec![unshaped("y", FLOAT)],
+    )
+}
+
+/// `x · t`, and `t`.
+fn scalar() -> Model {
+    graph(
+        vec![node("Mul", &["x", "t"], &["y"]), node("Identity", &["t"], &["u"])],
+        vec![],
+        vec![port("x", FLOAT, &[-1, 2]), port("t", FLOAT, &[])],
+        vec![port("y", FLOAT, &[-1, 2]), port("u", FLOAT, &[])],
+    )
+}
+
+fn models() -> Vec<(&'static str, Model, Option<String>)> {
+    let softmax = format!("{CLASSES}postprocessing: {{activation: softmax}}\n");
+    vec![
+        ("min-max", min_max(), Some(CLASSES.to_owned())),
+        ("masked", masked(), Some(softmax)),
+        ("sizes", sizes(), None),
+        ("bytes", bytes(), None),
+        ("any-rank", any_rank(), None),
+        ("scalar", scalar(), None),
+        ("one", identity(&[("x", FLOAT, &[])]), None),
+        ("rows", identity(&[("x", FLOAT, &[-1])]), None),
+        ("empty", identity(&[("x", FLOAT, &[0, 2])]), None),
+        ("any", identity(&[("x", FLOAT, &[-1, 2])]), None),
+    ]
+}
+
+struct Running {
+    server: Server,
+    http: SocketAddr,
+}
+
+fn start(folder: &Path) -> Running {
+    let package = |(name, model, manifest): (&'static str, Model, Option<String>)| {
+        let path = folder.join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("model.onnx"), model.encode_to_vec()).unwrap();
+        if let Some(manifest) = manifest {
+            std::fs::write(path.join("model.yaml"), manifest).unwrap();
+        }
+        json!({"name": name, "path": path})
+    };
+    let models: Vec<Value> = models().into_iter().map(package).collect();
+    let mut server = Server::start(&json!({ "models": models }).to_string(), &[]);
+    let (http, _) = server.addresses();
+    Running { server, http }
+}
+
+impl Running {
+    async fn send(&self, path: &str, body: Option<Vec<u8>>) -> (u16, Value) {
+        let request = body.map_or_else(|| get(path), |body| post(path, body));
+        let response = connect(self.http).await.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn infer(&self, model: &str, inputs: Value) -> (u16, Value) {
+        let body = json!({ "inputs": inputs }).to_string().into_bytes();
+        self.send(&format!("/v2/models/{model}/infer"), Some(body)).await
+    }
+
+    async fn predict(&self, model: &str, request: Value) -> (u16, Value) {
+        let body = request.to_string().into_bytes();
+        let (status, answer) = self
+            .send(&format!("/v1/models/{model}:predict"), Some(body))
+            .await;
+        (status, answer.get("predictions").cloned().unwrap_or(answer))
+    }
+
+    /// The whole table is of one server: each start takes a second.
+    async fn check(&self) {
+        self.images().await;
+        self.sizes_and_texts().await;
+        self.any_rank().await;
+        self.scalars().await;
+        self.empty().await;
+    }
+
+    async fn images(&self) {
+        let photo = std::fs::read(example("photos/cat.jpg")).unwrap();
+        let (status, answer) = self
+            .send("/v1/models/min-max:classify", Some(photo.clone()))
+            .await;
+        assert_eq!(
+            (status, &answer["predictions"][0]["probability"]),
+            (200, &json!(1.0)),
+            "{answer}"
+        );
+        let (status, answer) = self.send("/v1/models/masked:classify?top_k=3", Some(photo)).await;
+        assert_eq!(status, 200, "{answer}");
+        let last = &answer["predictions"][2];
+        assert_eq!(
+            (&last["label"], &last["probability"]),
+            (&json!("cow"), &json!(0.0)),
+            "{answer}"
+        );
+    }
+
+    async fn sizes_and_texts(&self) {
+        let x = json!({"name": "x", "datatype": "FP32", "shape": [6], "data": [1, 2, 3, 4, 5, 6]});
+        let size = |size: [i64; 2]| json!({"name": "size", "datatype": "INT64", "shape": [2], "data": size});
+        let (status, answer) = self.infer("sizes", json!([x, size([2, 3])])).await;
+        assert_eq!(
+            (status, &answer["outputs"][0]["shape"]),
+            (200, &json!([2, 3])),
+            "{answer}"
+        );
+        let (status, _) = self.send("/v2/models/bytes", None).await;
+        assert_eq!(status, 200);
+    }
+
+    async fn any_rank(&self) {
+        let (_, metadata) = self.send("/v2/models/any-rank", None).await;
+        assert_eq!(metadata["inputs"][0]["shape"], json!([-1]), "{metadata}");
+        assert_eq!(metadata["outputs"][0]["shape"], json!([-1]), "{metadata}");
+        for (shape, data) in [
+            (json!([]), json!([3])),
+            (json!([2]), json!([3, 4])),
+            (json!([1, 2, 1]), json!([3, 4])),
+        ] {
+            let x = json!({"name": "x", "datatype": "FP32", "shape": shape, "data": data});
+            let (status, answer) = self.infer("any-rank", json!([x])).await;
+            assert_eq!(
+                (status, &answer["outputs"][0]["shape"]),
+                (200, &shape),
+                "{answer}"
+            );
+            assert_eq!(answer["outputs"][0]["data"][0], json!(6.0), "{answer}");
+        }
+        let answer = self.predict("any-rank", json!({"inputs": [[1], [2]]})).await;
+        assert_eq!(answer, (200, json!([[2.0], [4.0]])));
+        let answer = self.predict("any-rank", json!({"inputs": 2})).await;
+        assert_eq!(answer, (200, json!(4.0)));
+    }
+
+    async fn scalars(&self) {
+        for t in [json!(0.5), json!([0.5])] {
+            let columns = json!({"inputs": {"x": [[2, 4], [6, 8]], "t": t}});
+            let answer = self.predict("scalar", columns).await;
+            assert_eq!(answer, (200, json!({"y": [[1.0, 2.0], [3.0, 4.0]], "u": 0.5})));
+        }
+        for request in [
+            json!({"inputs": 2}),
+            json!({"inputs": {"x": 2}}),
+            json!({"instances": [2]}),
+            json!({"instances": [{"x": 2}]}),
+        ] {
+            assert_eq!(
+                self.predict("one", request.clone()).await,
+                (200, json!(2.0)),
+                "{request}"
+            );
+            assert_eq!(
+                self.predict("rows", request.clone()).await,
+                (200, json!([2.0])),
+                "{request}"
+            );
+        }
+        for request in [
+            json!({"inputs": [1, 2]}),
+            json!({"instances": [1, 2]}),
+            json!({"inputs": [[1]]}),
+            json!({"inputs": "a"}),
+            json!({"inputs": null}),
+        ] {
+            let (status, answer) = self.predict("one", request.clone()).await;
+            assert_eq!(status, 400, "{request}: {answer}");
+        }
+        let (_, config) = self.send("/v2/models/scalar/config", None).await;
+        let (x, t) = (&config["input"][0], &config["input"][1]);
+        assert_eq!(
+            (&x["dims"], x.get("reshape")),
+            (&json!([-1, 2]), None),
+            "{config}"
+        );
+        assert_eq!(
+            (&t["dims"], &t["reshape"]),
+            (&json!([1]), &json!({"shape": []})),
+            "{config}"
+        );
+        assert_eq!(config["output"][1]["reshape"], json!({"shape": []}), "{config}");
+        let (_, config) = self.send("/v2/models/rows/config", None).await;
+        let x = &config["input"][0];
+        assert!(config["max_batch_size"].as_i64().unwrap() > 0, "{config}");
+        assert_eq!(
+            (&x["dims"], &x["reshape"]),
+            (&json!([1]), &json!({"shape": []})),
+            "{config}"
+        );
+    }
+
+    async fn empty(&self) {
+        let empty = json!([{"name": "x", "datatype": "FP32", "shape": [0, 2], "data": []}]);
+        let (status, answer) = self.infer("empty", empty.clone()).await;
+        assert_eq!(
+            (status, &answer["outputs"][0]["shape"]),
+            (200, &json!([0, 2])),
+            "{answer}"
+        );
+        let (status, answer) = self.infer("any", empty).await;
+        assert_eq!(status, 400);
+        assert!(
+            answer["error"].as_str().unwrap().contains("any size from 1"),
+            "{answer}"
+        );
+    }
+}
+
+/// Each of them ended the server at its start, or refused whatever it was sent.
+#[tokio::test]
+async fn valid_models_of_unusual_kinds_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(folder.path());
+    running.check().await;
+    let failed = |model: &str| {
+        let lines = running.server.log().iter();
+        lines
+            .filter(|line| line["model"] == model)
+            .filter_map(|line| line["message"].as_str())
+            .any(|message| message.contains("not warmed up and not batched"))
+    };
+    assert!(failed("sizes") && failed("bytes"), "{:#?}", running.server.log());
+    assert!(!failed("min-max") && !failed("masked") && !failed("scalar"));
+}
