@@ -8,8 +8,8 @@ use crate::{
     plan::{DefaultRuntime, Plan, plan},
     validate::validate,
 };
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -75,19 +75,20 @@ impl Observed {
         self
     }
 
-    /// With a pod of this plan's revision.
-    pub(crate) fn pod(mut self, plan: &Plan, status: Value) -> Self {
-        let labels = plan.revisions[0]
-            .deployment
-            .spec
-            .template
-            .metadata
-            .clone()
-            .unwrap()
-            .labels;
+    /// With a pod of this plan's revision, made by its Deployment's ReplicaSet an hour ago.
+    pub(crate) fn pod(self, plan: &Plan, status: Value) -> Self {
+        self.pod_made(plan, 3600, status)
+    }
+
+    /// With a pod of this plan's revision, made this many seconds ago.
+    pub(crate) fn pod_made(mut self, plan: &Plan, seconds_ago: i64, status: Value) -> Self {
+        let deployment = &plan.revisions[0].deployment;
+        let labels = deployment.spec.template.metadata.clone().unwrap().labels;
         let name = format!("photos-{}", self.pods.len());
-        let pod =
-            json!({"metadata": {"name": name, "namespace": "team-a", "labels": labels}, "status": status});
+        let pod = json!({"status": status, "metadata": {"name": name, "namespace": "team-a", "labels": labels,
+            "creationTimestamp": self.now - SignedDuration::from_secs(seconds_ago),
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "controller": true, "uid": "set",
+                "name": format!("{}-5d9c", deployment.metadata.name.as_deref().unwrap())}]}});
         self.pods
             .push(Arc::new(serde_json::from_value::<Pod>(pod).unwrap()));
         self

@@ -29,7 +29,7 @@ pub struct Observed {
     pub autoscaler: Option<Arc<HorizontalPodAutoscaler>>,
     /// The disruption budget.
     pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
-    /// Pods of every revision.
+    /// Pods that carry the service's label, whoever made them; see [`Self::pods_of`].
     pub pods: Vec<Arc<Pod>>,
     /// What the servers of a revision reported about themselves, by revision.
     pub reports: BTreeMap<String, Arc<Report>>,
@@ -48,12 +48,30 @@ impl Observed {
             .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
     }
 
-    /// Pods of a revision that are not being deleted.
+    /// Pods of a revision that are to stay.
     pub fn pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
-        self.pods
-            .iter()
-            .filter(move |pod| revision_of(pod.as_ref()) == Some(revision))
+        self.remaining_pods_of(revision)
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+    }
+
+    /// Pods of a revision that start, run or end. What has ended for good holds nothing any more, and what only
+    /// carries the labels is not ours to wait for.
+    pub fn remaining_pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        self.made_for(revision).filter(|pod| !pod.is_terminal())
+    }
+
+    /// Pods of a revision that ended as a whole and are still there to be read.
+    pub fn failed_pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        self.made_for(revision).filter(|pod| pod.has_failed())
+    }
+
+    /// Pods that a ReplicaSet of the revision's Deployment made.
+    fn made_for<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let deployment = self.deployment(revision).map(|deployment| deployment.name_any());
+        self.pods.iter().filter(move |pod| {
+            revision_of(pod.as_ref()) == Some(revision)
+                && deployment.as_deref().is_some_and(|name| is_made_by(pod, name))
+        })
     }
 
     /// The revision that the Service sends traffic to now.
@@ -102,6 +120,19 @@ pub fn observe(
         deployments,
         service,
     }
+}
+
+/// Whether a pod belongs to a ReplicaSet of this Deployment, whose name is the Deployment's and a hash.
+fn is_made_by(pod: &Pod, deployment: &str) -> bool {
+    pod.metadata.owner_references.iter().flatten().any(|owner| {
+        let hash = owner
+            .name
+            .strip_prefix(deployment)
+            .and_then(|rest| rest.strip_prefix('-'));
+        owner.controller == Some(true)
+            && owner.kind == "ReplicaSet"
+            && hash.is_some_and(|hash| !hash.contains('-'))
+    })
 }
 
 /// The child that has the service's name, if it belongs to this very service.

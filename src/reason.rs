@@ -55,6 +55,10 @@ reasons! {
     OutOfMemory,
     /// The server ends again and again.
     CrashLooping,
+    /// A container that somebody injected beside the server fails.
+    InjectedContainerFailed,
+    /// A node ended or refused a server's pod: evicted, preempted, shut down.
+    PodFailed,
     /// A quota does not allow the pods.
     QuotaExceeded,
     /// A policy does not allow the pods.

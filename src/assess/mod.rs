@@ -4,8 +4,10 @@
 //! says. `Reconciling` and `Stalled` are present only while True (kstatus). A message contains nothing that changes
 //! from pass to pass, so that a rollout costs few status writes.
 
-pub mod cause;
+mod cause;
 mod conditions;
+mod container;
+mod diagnosis;
 
 use crate::{
     apply::{Applied, Outcome},
@@ -19,6 +21,7 @@ use crate::{
     revision::{Images, is_available, number, revision_of, wanted_replicas},
 };
 use conditions::{Verdict, conditions};
+use diagnosis::diagnose;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use modelservice_contract::{ModelReport, TensorSpec};
@@ -126,12 +129,18 @@ fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
 }
 
 fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdict {
+    if let Some(pod) = &rollout.waits_for {
+        return Verdict::Progressing(format!(
+            "revision {} starts when the servers of revision {} have ended (spec.rollout.strategy is Recreate): waiting for pod {pod}",
+            rollout.target, rollout.traffic
+        ));
+    }
     let beside = if rollout.is_settled() {
         String::new()
     } else {
         format!("; revision {} keeps serving", rollout.traffic)
     };
-    match cause::find(observed, &rollout.target, target, is_exclusive(observed, target)) {
+    match diagnose(observed, &rollout.target, target, is_exclusive(observed, target)) {
         Some(cause) => Verdict::Failed {
             reason: cause.reason,
             message: format!("revision {}: {}{beside}", rollout.target, cause.message),

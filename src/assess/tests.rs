@@ -159,6 +159,313 @@ fn every_way_in_which_a_pod_fails_has_its_reason() {
     }
 }
 
+/// A container's status as the kubelet reports it: running if `fails` is null.
+fn container(name: &str, fails: &Value) -> Value {
+    let (state, last) = match (fails.get("exitCode"), fails.get("reason")) {
+        (Some(_), _) => (
+            json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+            json!({"terminated": fails}),
+        ),
+        (None, Some(_)) => (json!({"waiting": fails}), Value::Null),
+        (None, None) => (json!({"running": {}}), Value::Null),
+    };
+    json!({"name": name, "ready": false, "state": state, "lastState": last})
+}
+
+fn ready(name: &str) -> Value {
+    json!({"name": name, "ready": true, "state": {"running": {}}})
+}
+
+/// Meshes and agents are injected beside the server, before and after it by name: none may hide it or speak for it.
+#[test]
+fn every_container_that_keeps_a_pod_from_being_ready_has_words_the_server_first() {
+    let invalid = container(
+        "server",
+        &json!({"exitCode": 13, "reason": "Error", "message": words("ModelInvalid", "not a model")}),
+    );
+    let oom = json!({"exitCode": 137, "reason": "OOMKilled"});
+    let crash = json!({"exitCode": 2, "reason": "Error", "message": "no certificate"});
+    let no_image = json!({"reason": "ErrImagePull", "message": "proxy.example/p:1: not found"});
+    let initializing = container("server", &json!({"reason": "PodInitializing"}));
+    let done = json!({"name": "done", "ready": true, "state": {"terminated": {"exitCode": 0}}});
+    let beside = |containers: Value| json!({"containerStatuses": containers});
+    let table = [
+        (
+            beside(json!([ready("aaa-proxy"), invalid])),
+            ("ModelInvalid", "not a model (exit code 13)"),
+        ),
+        (
+            beside(json!([container("aaa-proxy", &oom), invalid])),
+            (
+                "ModelInvalid",
+                "not a model (exit code 13); the injected container aaa-proxy was killed because it needed more memory than its own limit",
+            ),
+        ),
+        (
+            beside(json!([container("aaa-proxy", &oom), ready("server")])),
+            (
+                "InjectedContainerFailed",
+                "the injected container aaa-proxy was killed",
+            ),
+        ),
+        (
+            beside(json!([
+                ready("server"),
+                container("zzz", &crash),
+                container("yyy", &no_image)
+            ])),
+            (
+                "InjectedContainerFailed",
+                "the injected container yyy has no image: it cannot be pulled (proxy.example/p:1: not found); correct it where it is injected; the injected container zzz ends with exit code 2: no certificate",
+            ),
+        ),
+        (
+            beside(json!([
+                ready("server"),
+                container("agent", &json!({"exitCode": 0, "reason": "Completed"}))
+            ])),
+            (
+                "InjectedContainerFailed",
+                "the injected container agent ends with exit code 0",
+            ),
+        ),
+        (
+            beside(json!([
+                ready("server"),
+                container(
+                    "agent",
+                    &json!({"reason": "CreateContainerConfigError", "message": "no secret"})
+                )
+            ])),
+            (
+                "InjectedContainerFailed",
+                "the injected container agent cannot be started: no secret",
+            ),
+        ),
+        (
+            json!({"containerStatuses": [initializing], "initContainerStatuses": [done, container("istio-init", &crash)]}),
+            (
+                "InjectedContainerFailed",
+                "the injected init container istio-init ends with exit code 2: no certificate",
+            ),
+        ),
+        (
+            json!({"containerStatuses": [initializing], "initContainerStatuses": [container("istio-init", &no_image)]}),
+            (
+                "InjectedContainerFailed",
+                "the injected init container istio-init has no image",
+            ),
+        ),
+        (
+            json!({"containerStatuses": [initializing], "initContainerStatuses": [done, container("hangs", &json!({}))]}),
+            (
+                "Progressing",
+                "the injected init container hangs is not ready yet",
+            ),
+        ),
+        (
+            beside(json!([
+                ready("server"),
+                container("b", &json!({})),
+                container("a", &json!({}))
+            ])),
+            (
+                "Progressing",
+                "the injected container a and the injected container b are not ready yet",
+            ),
+        ),
+    ];
+    for (pod, (reason, message)) in table {
+        let status = with_pod(pod.clone());
+        let ready = condition(&status, "Ready").unwrap();
+        assert_eq!(ready.reason, reason, "{pod}");
+        assert!(ready.message.contains(message), "{message} in {}", ready.message);
+        assert!(!ready.message.contains("spec.resources"), "{}", ready.message);
+    }
+}
+
+/// Otherwise a crash of last week is told when a container beside the server fails today.
+#[test]
+fn a_server_that_is_ready_has_nothing_to_say() {
+    let mut server = ready("server");
+    server["lastState"] = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+    let status = with_pod(json!({"containerStatuses": [server, container("agent", &json!({}))]}));
+    assert_eq!(condition(&status, "Ready").unwrap().reason, "Progressing");
+}
+
+/// A failing sidecar of one pod must not hide the server of another.
+#[test]
+fn a_server_speaks_before_an_injected_container_of_another_pod() {
+    let plan = observed(json!({"replicas": 2})).planned();
+    let agent = json!({"containerStatuses": [ready("server"), container("agent", &json!({"exitCode": 1}))]});
+    let observed = observed(json!({"replicas": 2}))
+        .running(&plan, 2, 0)
+        .routed(&plan)
+        .pod(&plan, agent)
+        .pod(&plan, ended(137, "OOMKilled", ""));
+    let status = assess(&observed, &applied(&observed));
+    assert_eq!(condition(&status, "Ready").unwrap().reason, "OutOfMemory");
+}
+
+/// Pods that their nodes ended stay for hours. They explain why a server is missing until another has its place.
+#[test]
+fn a_failed_pod_speaks_until_something_newer_explains_more() {
+    let evicted = || {
+        json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory.",
+            "containerStatuses": [{"name": "server", "ready": false,
+                "state": {"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": "2026-01-02T02:30:00Z"}}}]})
+    };
+    let rejected =
+        |reason: &str, message: &str| json!({"phase": "Failed", "reason": reason, "message": message});
+    let serving = || json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let unschedulable = || json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "message": "Insufficient cpu"}]});
+    let starting = || json!({"phase": "Pending"});
+    /// A case; pods with their ages in seconds; reason and message.
+    type Row = (&'static str, Vec<(i64, Value)>, &'static str, &'static str);
+    let table: [Row; 9] = [
+        (
+            "alone",
+            vec![(7200, evicted())],
+            "PodFailed",
+            "Evicted: The node was low on resource: memory.",
+        ),
+        (
+            "its successor starts",
+            vec![(7200, evicted()), (9, starting())],
+            "PodFailed",
+            "Evicted: ",
+        ),
+        (
+            "others that are older serve",
+            vec![(7200, evicted()), (7100, serving()), (9, starting())],
+            "PodFailed",
+            "Evicted: ",
+        ),
+        (
+            "its successor says more",
+            vec![(7200, evicted()), (9, unschedulable())],
+            "Unschedulable",
+            "Insufficient cpu",
+        ),
+        (
+            "replaced, and scaled up",
+            vec![(7200, evicted()), (1800, serving()), (9, starting())],
+            "Progressing",
+            "are starting",
+        ),
+        (
+            "the node shuts down",
+            vec![(9, rejected("NodeShutdown", "Pod was rejected"))],
+            "PodFailed",
+            "NodeShutdown: Pod was rejected",
+        ),
+        (
+            "preempted",
+            vec![(
+                9,
+                rejected("Preempting", "Preempted in order to admit critical pod"),
+            )],
+            "PodFailed",
+            "Preempted in order",
+        ),
+        (
+            "the newest of two",
+            vec![
+                (900, rejected("OutOfcpu", "")),
+                (60, rejected("NodeShutdown", "")),
+            ],
+            "PodFailed",
+            "NodeShutdown",
+        ),
+        (
+            "done",
+            vec![(9, json!({"phase": "Succeeded", "reason": "Completed"}))],
+            "Progressing",
+            "are starting",
+        ),
+    ];
+    for (case, pods, reason, message) in table {
+        let plan = observed(json!({"replicas": 3})).planned();
+        let base = observed(json!({"replicas": 3}))
+            .running(&plan, 3, 0)
+            .routed(&plan);
+        let observed = pods
+            .into_iter()
+            .fold(base, |observed, (age, pod)| observed.pod_made(&plan, age, pod));
+        let status = assess(&observed, &applied(&observed));
+        let ready = condition(&status, "Ready").unwrap();
+        assert_eq!(ready.reason, reason, "{case}");
+        assert!(ready.message.contains(message), "{case}: {}", ready.message);
+        assert!(condition(&status, "Stalled").is_none(), "{case}");
+    }
+}
+
+/// Otherwise a pod that never goes is an outage without a word.
+#[test]
+fn a_rollout_that_waits_says_for_which_pod() {
+    let spec = json!({"rollout": {"strategy": "Recreate"}});
+    let old = observed(spec.clone()).planned();
+    let mut new = spec;
+    new["model"] = json!({"image": "models.example/net@sha256:bb"});
+    let observed = observed(new)
+        .running(&old, 0, 0)
+        .routed(&old)
+        .pod(&old, json!({}));
+    let observed = observed.clone().running(&observed.planned(), 0, 0);
+    let status = assess(&observed, &applied(&observed));
+    let message = &condition(&status, "Reconciling").unwrap().message;
+    assert!(message.ends_with("waiting for pod photos-0"), "{message}");
+    assert!(!message.contains("keeps serving"), "{message}");
+}
+
+/// Flux and Argo CD give up on Stalled: a registry that restarts must not end their wait.
+#[test]
+fn an_image_that_cannot_be_pulled_is_stalled_after_a_minute() {
+    let stalled = |reason: &str, seconds_ago: i64| {
+        let plan = observed(json!({})).planned();
+        let observed = observed(json!({})).running(&plan, 1, 0).routed(&plan).pod_made(
+            &plan,
+            seconds_ago,
+            waiting(reason, "models.example/net@sha256:aa: no such host"),
+        );
+        let status = assess(&observed, &applied(&observed));
+        assert_eq!(condition(&status, "Ready").unwrap().reason, "ModelFetchFailed");
+        condition(&status, "Stalled").is_some()
+    };
+    assert!(!stalled("ErrImagePull", 2) && !stalled("ImagePullBackOff", 59));
+    assert!(stalled("ErrImagePull", 60) && stalled("ImagePullBackOff", 60));
+    assert!(stalled("InvalidImageName", 2), "no attempt can help");
+}
+
+/// An older containerd says something of a folder, others blame an image that is there.
+#[test]
+fn a_node_without_image_volumes_is_told_what_it_needs() {
+    let containerd = r#"failed to generate container "ab" spec: failed to generate spec: failed to mkdir "": mkdir : no such file or directory"#;
+    for (reason, message) in [
+        ("CreateContainerError", containerd),
+        (
+            "CreateContainerError",
+            r#"failed to apply OCI options: failed to mkdir "": mkdir : no such file or directory"#,
+        ),
+        ("ErrImagePull", "image volume not supported"),
+        (
+            "CreateContainerError",
+            "Image volumes are not supported by this runtime",
+        ),
+    ] {
+        let status = with_pod(waiting(reason, message));
+        let ready = condition(&status, "Ready").unwrap();
+        assert_eq!(ready.reason, "UnsupportedCluster", "{message}");
+        assert!(ready.message.contains("containerd 2.1") && ready.message.contains("CRI-O 1.31"));
+        assert!(!ready.message.contains("runtime image"), "{}", ready.message);
+    }
+    let full = with_pod(waiting(
+        "CreateContainerError",
+        "failed to mkdir \"/x\": no space left on device",
+    ));
+    assert_eq!(condition(&full, "Ready").unwrap().reason, "CrashLooping");
+}
+
 /// Otherwise a status is written each time the kubelet tries again.
 #[test]
 fn an_attempt_to_pull_and_its_back_off_say_the_same() {

@@ -1,5 +1,6 @@
 //! Pods, as far as a service's status depends on them.
 
+use crate::crd::SERVER_CONTAINER;
 use k8s_openapi::{
     Metadata, NamespaceResourceScope, Resource, api::core::v1::ContainerState,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -21,13 +22,21 @@ pub struct Pod {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
+    /// Pending, Running, Succeeded, Failed or Unknown.
+    pub phase: Option<String>,
+    /// Why the pod failed as a whole, such as Evicted.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
     /// Address inside the cluster.
     #[serde(rename = "podIP")]
     pub pod_ip: Option<String>,
     /// PodScheduled and Ready.
     pub conditions: Vec<PodCondition>,
-    /// The server's container.
+    /// The server's container, and others that are not ready.
     pub container_statuses: Vec<ContainerStatus>,
+    /// Init containers that are not done, or not ready if they stay. We have none: all are injected.
+    pub init_container_statuses: Vec<ContainerStatus>,
 }
 
 /// A condition of a pod.
@@ -47,6 +56,10 @@ pub struct PodCondition {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
+    /// Its name in the pod.
+    pub name: String,
+    /// Whether it keeps the pod from being ready no more; of an init container also whether it is done.
+    pub ready: bool,
     /// Waiting, running or terminated.
     pub state: Option<Box<ContainerState>>,
     /// How it ended last time.
@@ -61,6 +74,18 @@ impl Pod {
             .is_some_and(|condition| condition.status == "True")
     }
 
+    /// Whether it has ended for good, and only stays to be read.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
+
+    /// Whether it failed as a whole: evicted, preempted, refused by its node.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.status.phase.as_deref() == Some("Failed")
+    }
+
     /// A condition by its type.
     #[must_use]
     pub fn condition(&self, type_: &str) -> Option<&PodCondition> {
@@ -68,6 +93,14 @@ impl Pod {
             .conditions
             .iter()
             .find(|condition| condition.type_ == type_)
+    }
+}
+
+impl ContainerStatus {
+    /// Whether it is the inference server.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.name == SERVER_CONTAINER
     }
 }
 

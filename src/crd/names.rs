@@ -29,5 +29,8 @@ pub const CLASS_ANNOTATION: &str = "serving.modelservice.dev/accelerator-class";
 /// On a Deployment: version of the operator that made its template.
 pub const RUNTIME_VERSION_ANNOTATION: &str = "serving.modelservice.dev/runtime-version";
 
+/// Name of the server's container in its pod. Every other container was put there by somebody else.
+pub const SERVER_CONTAINER: &str = "server";
+
 /// Longest name of a `ModelService`: a child's name is `<name>-<10 characters>` and must stay a DNS label.
 pub const MAX_NAME_LENGTH: usize = 52;

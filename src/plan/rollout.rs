@@ -7,7 +7,7 @@
 //!    Then it goes to 0.
 //! 3. BlueGreen, `active != target`: `target` starts at the present size of `active`; once all of it is available,
 //!    the traffic moves. Until then the spec sizes `active`, and any third revision goes to 0.
-//! 4. Recreate, `active != target`: `active` goes to 0; once its pods are gone, the traffic moves (see 2).
+//! 4. Recreate, `active != target`: `active` goes to 0; once its pods have ended, the traffic moves (see 2).
 //! 5. Suspended: every revision goes to 0, and the traffic stays where it is.
 
 use crate::{
@@ -50,6 +50,8 @@ pub struct Rollout {
     pub switched_at: Option<Timestamp>,
     /// Size of every revision that exists or is to be created.
     pub scales: BTreeMap<String, Scale>,
+    /// The pod that has to end before the traffic can move: the first by name.
+    pub waits_for: Option<String>,
     /// When to look again although nothing happens.
     pub look_again: Option<SignedDuration>,
 }
@@ -72,12 +74,16 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
         traffic: active.to_owned(),
         switched_at: switched_at(observed),
         scales: all_at_zero(observed, target),
+        waits_for: None,
         look_again: None,
     };
     if service.spec().suspend {
         return rollout;
     }
-    if active != target && can_switch(service, observed, active) {
+    if active != target && strategy == RolloutStrategy::Recreate {
+        rollout.waits_for = observed.remaining_pods_of(active).map(|pod| pod.name_any()).min();
+    }
+    if active != target && can_switch(service, observed, &rollout) {
         target.clone_into(&mut rollout.traffic);
         rollout.switched_at = Some(observed.now);
     }
@@ -110,8 +116,8 @@ fn all_at_zero(observed: &Observed, target: &str) -> BTreeMap<String, Scale> {
         .collect()
 }
 
-/// Whether the traffic can move from `active` to the target.
-fn can_switch(service: &ValidatedService, observed: &Observed, active: &str) -> bool {
+/// Whether the traffic can move from the active revision to the target.
+fn can_switch(service: &ValidatedService, observed: &Observed, rollout: &Rollout) -> bool {
     match service.spec().rollout.strategy {
         RolloutStrategy::BlueGreen => {
             service.size.is_zero()
@@ -119,10 +125,7 @@ fn can_switch(service: &ValidatedService, observed: &Observed, active: &str) -> 
                     .deployment(&service.revision)
                     .is_some_and(|d| wanted_replicas(d) > 0 && is_available(d))
         }
-        RolloutStrategy::Recreate => !observed
-            .pods
-            .iter()
-            .any(|pod| revision_of(pod.as_ref()) == Some(active)),
+        RolloutStrategy::Recreate => rollout.waits_for.is_none(),
     }
 }
 
@@ -184,8 +187,9 @@ fn switched_at(observed: &Observed) -> Option<Timestamp> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{fixtures::observed, plan::Plan};
+    use crate::{cache::pod::Pod, fixtures::observed, plan::Plan};
     use serde_json::json;
+    use std::sync::Arc;
 
     fn scale(plan: &Plan, revision: &str) -> Scale {
         plan.rollout.scales[revision]
@@ -263,6 +267,7 @@ mod tests {
         let observed = two.observed.pod(&two.old, json!({}));
         let ending = observed.planned();
         assert_eq!(ending.rollout.traffic, two.old_name);
+        assert_eq!(ending.rollout.waits_for.as_deref(), Some("photos-0"));
         assert_eq!(
             (scale(&ending, &two.old_name), scale(&ending, &two.new_name)),
             (Scale::Fixed(0), Scale::Fixed(0))
@@ -274,6 +279,42 @@ mod tests {
         .planned();
         assert_eq!(gone.rollout.traffic, two.new_name);
         assert_eq!(scale(&gone, &two.new_name), Scale::Fixed(2));
+    }
+
+    /// An evicted pod stays for hours, and nobody can be made to delete a pod of somebody else: waiting for either is
+    /// an outage without end.
+    #[test]
+    fn recreate_waits_for_no_pod_that_has_ended_or_is_not_ours() {
+        let waits = |change: fn(&mut Pod)| {
+            let two = changed(json!({"replicas": 2, "rollout": {"strategy": "Recreate"}}), 2);
+            let mut observed = two.observed.pod(&two.old, json!({"phase": "Running"}));
+            change(Arc::make_mut(&mut observed.pods[0]));
+            let rollout = observed.planned().rollout;
+            assert_eq!(rollout.waits_for.is_none(), rollout.traffic == two.new_name);
+            rollout.waits_for.is_some()
+        };
+        type Row = (&'static str, bool, fn(&mut Pod));
+        let table: [Row; 8] = [
+            ("runs", true, |_| {}),
+            ("is ending", true, |pod| {
+                pod.metadata.deletion_timestamp = pod.metadata.creation_timestamp.clone()
+            }),
+            ("phase unknown: its node is gone", true, |pod| {
+                pod.status.phase = Some("Unknown".into())
+            }),
+            ("evicted", false, |pod| pod.status.phase = Some("Failed".into())),
+            ("done", false, |pod| pod.status.phase = Some("Succeeded".into())),
+            ("made by hand", false, |pod| pod.metadata.owner_references = None),
+            ("of a Job", false, |pod| {
+                pod.metadata.owner_references.as_mut().unwrap()[0].kind = "Job".into()
+            }),
+            ("of a stranger's ReplicaSet", false, |pod| {
+                pod.metadata.owner_references.as_mut().unwrap()[0].name = "orders-5d9c".into();
+            }),
+        ];
+        for (pod, expected, change) in table {
+            assert_eq!(waits(change), expected, "{pod}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{meta, server_config::server_config, volumes, volumes::RUNTIME_ID};
 use crate::{
-    crd::{AcceleratorClass, ModelServiceSpec},
+    crd::{AcceleratorClass, ModelServiceSpec, SERVER_CONTAINER},
     validate::ValidatedService,
 };
 use k8s_openapi::{
@@ -20,8 +20,6 @@ use k8s_openapi::{
 use modelservice_contract::{CONFIG_ENV, Drain, HTTP_PORT, LIVE_PATH, MANAGEMENT_PORT, READY_PATH};
 use std::collections::BTreeMap;
 
-/// Name of the server's container.
-const CONTAINER: &str = "server";
 /// Seconds before SIGTERM, in which every node learns that the pod is leaving.
 const PRE_STOP_SECONDS: u32 = 5;
 /// Name of the resource that logs and emptyDirs count against.
@@ -152,7 +150,7 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &Def
         value_from: None,
     };
     Container {
-        name: CONTAINER.into(),
+        name: SERVER_CONTAINER.into(),
         image: Some(
             class
                 .spec

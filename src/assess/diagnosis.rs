@@ -1,0 +1,159 @@
+//! Diagnosis: why the servers of a revision are not ready, from what its pods and its Deployment say. Pure.
+
+use super::{
+    cause::{Cause, brief},
+    container::{failing, held_by},
+};
+use crate::{cache::pod::Pod, observe::Observed, reason::Reason, revision::Images};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt as _;
+
+/// What keeps a revision's servers from being ready; `None` while nothing looks wrong. What runs speaks before what
+/// has ended: an evicted pod stays for hours.
+pub(super) fn diagnose(
+    observed: &Observed,
+    revision: &str,
+    deployment: &Deployment,
+    is_exclusive: bool,
+) -> Option<Cause> {
+    let mut pods: Vec<&Pod> = observed
+        .pods_of(revision)
+        .map(AsRef::as_ref)
+        .filter(|pod| !pod.is_ready())
+        .collect();
+    // The cache has no order, and the message must not flap between pods.
+    pods.sort_by_key(|pod| pod.name_any());
+    let overdue = progress_deadline_exceeded(deployment);
+    let cause = containers(&pods, &Images::of(deployment), observed.now)
+        .or_else(|| pods.iter().find_map(|pod| unschedulable(pod, is_exclusive)))
+        .or_else(|| refused_pods(deployment))
+        .or_else(|| failed_pod(observed, revision));
+    let held = || pods.iter().find_map(|pod| held_by(pod));
+    match (cause, overdue) {
+        (Some(cause), overdue) => Some(Cause {
+            stalled: cause.stalled || overdue.is_some(),
+            ..cause
+        }),
+        (None, Some(message)) => Some(Cause::stalled(
+            Reason::ProgressDeadlineExceeded,
+            held().map_or_else(
+                || format!(
+                    "{message} The servers start but do not become ready: `kubectl logs` of a pod may say more; spec.rollout.progressDeadlineSeconds gives them longer"
+                ),
+                |held| format!("{message} In a pod {held}"),
+            ),
+        )),
+        (None, None) => held().map(|held| Cause::waiting(Reason::Progressing, held)),
+    }
+}
+
+/// The first pod in which the server fails, or else the first in which anything does.
+fn containers(pods: &[&Pod], images: &Images, now: Timestamp) -> Option<Cause> {
+    let mut failing: Vec<_> = pods.iter().filter_map(|pod| failing(pod, images, now)).collect();
+    failing.sort_by_key(|failing| !failing.is_server);
+    failing.into_iter().next().map(|failing| failing.cause)
+}
+
+/// A pod that its node ended or refused, in the kubelet's words, until another has taken its place.
+fn failed_pod(observed: &Observed, revision: &str) -> Option<Cause> {
+    let pod = observed
+        .failed_pods_of(revision)
+        .max_by_key(|pod| (ended_at(pod), pod.name_any()))?;
+    let is_replaced = observed
+        .pods_of(revision)
+        .any(|other| other.is_ready() && created_at(other) >= ended_at(pod));
+    let words: Vec<&str> = [&pod.status.reason, &pod.status.message]
+        .into_iter()
+        .filter_map(|words| words.as_deref())
+        .collect();
+    (!is_replaced && !words.is_empty()).then(|| {
+        let message = format!(
+            "a node ended or refused a server's pod: {}",
+            brief(&words.join(": "))
+        );
+        Cause::waiting(Reason::PodFailed, message)
+    })
+}
+
+/// When the last container of a pod ended; a pod that its node refused has none.
+fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let ends = pod.status.container_statuses.iter().filter_map(|container| {
+        let ended = container.state.as_ref()?.terminated.as_ref()?;
+        ended.finished_at.as_ref().map(|at| at.0)
+    });
+    ends.max().or_else(|| created_at(pod))
+}
+
+fn created_at(pod: &Pod) -> Option<Timestamp> {
+    pod.metadata.creation_timestamp.as_ref().map(|at| at.0)
+}
+
+fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
+    let scheduled = pod
+        .condition("PodScheduled")
+        .filter(|condition| condition.status == "False")?;
+    let message = scheduled.message.as_deref().unwrap_or("no node fits");
+    let advice = if is_exclusive && message.contains("Insufficient") {
+        "; the device is given to one server alone and none is spare: free one, add a node, or set spec.rollout.strategy to Recreate, which ends the old servers first"
+    } else {
+        "; add a node that fits or change spec.resources, spec.accelerators, spec.pod or spec.server.cache"
+    };
+    Some(Cause::waiting(
+        Reason::Unschedulable,
+        format!("no node takes the servers: {}{advice}", brief(message)),
+    ))
+}
+
+/// The ReplicaSet could not create pods: quota, LimitRange, Pod Security or another policy.
+fn refused_pods(deployment: &Deployment) -> Option<Cause> {
+    let failure = condition(deployment, "ReplicaFailure")
+        .filter(|failure| failure.status.as_deref() == Some("True"))?;
+    let message = failure.message.as_deref().unwrap_or_default();
+    Some(
+        if message.contains("exceeded quota") || message.contains("must specify") {
+            Cause::waiting(
+                Reason::QuotaExceeded,
+                format!(
+                    "{}; raise the quota or lower spec.resources or the number of servers",
+                    brief(message)
+                ),
+            )
+        } else {
+            Cause::stalled(
+                Reason::PodsForbidden,
+                format!(
+                    "the namespace's policies forbid the servers' pods: {}",
+                    brief(message)
+                ),
+            )
+        },
+    )
+}
+
+fn progress_deadline_exceeded(deployment: &Deployment) -> Option<String> {
+    let progressing = condition(deployment, "Progressing")?;
+    (progressing.reason.as_deref() == Some("ProgressDeadlineExceeded")).then(|| {
+        format!(
+            "{}.",
+            progressing
+                .message
+                .as_deref()
+                .unwrap_or("no progress")
+                .trim_end_matches('.')
+        )
+    })
+}
+
+fn condition<'a>(
+    deployment: &'a Deployment,
+    type_: &str,
+) -> Option<&'a k8s_openapi::api::apps::v1::DeploymentCondition> {
+    deployment
+        .status
+        .as_ref()?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|condition| condition.type_.as_deref() == Some(type_))
+}
