@@ -2,7 +2,8 @@
 """Makes small images in every form that the server decodes, and says which pixels Pillow and OpenCV make of them.
 
 Each image is written beside NAME.rgb, the raw pixels of Pillow's `exif_transpose(image).convert("RGB")`;
-`images.json` lists them with their sizes. NAME.WIDTHxHEIGHT.FILTER holds the raw pixels after Pillow's `resize`
+`images.json` lists them with their sizes, `jpegs.json` and `refused.json` the JPEGs of jpegs.py that Pillow reads and those
+that it does not. NAME.WIDTHxHEIGHT.FILTER holds the raw pixels after Pillow's `resize`
 with that filter, or OpenCV's with INTER_LINEAR, listed in `resized.json`. Everything is drawn from formulas: the same on every machine.
 """
 
@@ -16,6 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+
+from jpeg import segment
+from jpegs import jpegs
 
 # Odd, not square, and no multiple of a JPEG block.
 WIDTH, HEIGHT = 67, 45
@@ -73,6 +77,94 @@ def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags
+
+
+def exif_block(kind: int, value: bytes, count: int = 1, tag: int = 0x0112) -> bytes:
+    """EXIF data with one entry, whose value is of any type."""
+    inline, after = (value.ljust(4, b"\0"), b"") if len(value) <= 4 else (struct.pack("<I", 26), value)
+    return b"II*\0\x08\0\0\0" + struct.pack("<HHHI", 1, tag, kind, count) + inline + b"\0\0\0\0" + after
+
+
+# Six, as a number of each type that TIFF knows; two of them are not numbers.
+SIXES = {
+    "byte": (1, b"\6"), "ascii": (2, b"6\0"), "short": (3, b"\6\0"), "long": (4, b"\6\0\0\0"),
+    "rational": (5, struct.pack("<II", 12, 2)), "sbyte": (6, b"\6"), "undefined": (7, b"\6"), "sshort": (8, b"\6\0"),
+    "slong": (9, b"\6\0\0\0"), "srational": (10, struct.pack("<ii", 6, 1)), "float": (11, struct.pack("<f", 6)),
+    "double": (12, struct.pack("<d", 6)), "ifd": (13, b"\6\0\0\0"), "half": (5, struct.pack("<II", 13, 2)),
+}  # fmt: skip
+XMP_ATTRIBUTE = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+XMP_ELEMENT = b"<x:xmpmeta><tiff:Orientation>8</tiff:Orientation></x:xmpmeta>"
+
+
+def oriented() -> dict[str, bytes]:
+    """Every place where the orientation may stand."""
+    plain, png_file = jpeg(rgb(), subsampling="4:4:4"), encoded(rgb(), "PNG")
+    webp = encoded(rgb(), "WEBP", lossless=True, exif=exif_block(4, b"\6\0\0\0"), xmp=XMP_ELEMENT)
+    short = exif_block(3, b"\3\0")
+
+    def in_jpeg(*blocks: bytes) -> bytes:
+        return plain[:2] + b"".join(segment(0xE1, block) for block in blocks) + plain[2:]
+
+    def exif_part(data: bytes) -> bytes:
+        return b"Exif\0\0" + data
+
+    def xmp_part(data: bytes) -> bytes:
+        return b"http://ns.adobe.com/xap/1.0/\0" + data
+
+    def in_png(*chunks: bytes, after: bool = False) -> bytes:
+        place = png_file.index(b"IEND" if after else b"IDAT") - 4
+        return png_file[:place] + b"".join(chunks) + png_file[place:]
+
+    profile = b"\nexif\n" + f"{len(short):8}\n{short.hex()}\n".encode()
+    xmp = b"XML:com.adobe.xmp\0"
+    made = {f"exif-{name}.jpg": in_jpeg(exif_part(exif_block(kind, value))) for name, (kind, value) in SIXES.items()}
+    return made | {
+        "exif-two-shorts.jpg": in_jpeg(exif_part(exif_block(3, b"\6\0\3\0", 2))),
+        "exif-no-value.jpg": in_jpeg(exif_part(exif_block(3, b"", 0)), xmp_part(XMP_ATTRIBUTE)),
+        "exif-twice.jpg": in_jpeg(exif_part(exif_block(3, b"\6\0")), exif_part(short)),
+        "exif-in-two-parts.jpg": in_jpeg(exif_part(short[:12]), exif_part(short[12:])),
+        "exif-named-twice.jpg": in_jpeg(exif_part(exif_part(short))),
+        "xmp-attribute.jpg": in_jpeg(xmp_part(XMP_ATTRIBUTE)),
+        "xmp-element.jpg": in_jpeg(xmp_part(XMP_ELEMENT)),
+        "xmp-twice.jpg": in_jpeg(xmp_part(XMP_ATTRIBUTE), xmp_part(XMP_ELEMENT)),
+        "xmp-and-exif.jpg": in_jpeg(xmp_part(XMP_ATTRIBUTE), exif_part(short)),
+        "xmp-and-exif-byte.jpg": in_jpeg(exif_part(exif_block(1, b"\3")), xmp_part(XMP_ATTRIBUTE)),
+        "xmp-and-other-exif.jpg": in_jpeg(exif_part(exif_block(3, b"\3\0", tag=0x0113)), xmp_part(XMP_ATTRIBUTE)),
+        "xmp-in-single-quotes.jpg": in_jpeg(xmp_part(XMP_ATTRIBUTE.replace(b'"', b"'"))),
+        "exif-long.png": in_png(chunk(b"eXIf", exif_block(4, b"\6\0\0\0"))),
+        "exif-twice.png": in_png(chunk(b"eXIf", exif_block(3, b"\6\0")), chunk(b"eXIf", short)),
+        "exif-after-the-pixels.png": in_png(chunk(b"eXIf", short), after=True),
+        "profile.png": in_png(chunk(b"tEXt", b"Raw profile type exif\0" + profile)),
+        "profile-compressed.png": in_png(chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)), after=True),
+        "profile-and-exif.png": in_png(chunk(b"tEXt", b"Raw profile type exif\0" + profile), chunk(b"eXIf", exif_block(3, b"\6\0"))),
+        "xmp.png": in_png(chunk(b"iTXt", xmp + b"\0\0\0\0" + XMP_ATTRIBUTE)),
+        "xmp-compressed.png": in_png(chunk(b"iTXt", xmp + b"\1\0en\0\0" + zlib.compress(XMP_ELEMENT))),
+        "xmp-after-the-pixels.png": in_png(chunk(b"iTXt", xmp + b"\0\0\0\0" + XMP_ELEMENT), after=True),
+        "xmp-as-text.png": in_png(chunk(b"tEXt", xmp + XMP_ATTRIBUTE)),
+        "exif-and-xmp.webp": webp,
+        "xmp.webp": encoded(rgb(), "WEBP", lossless=True, xmp=XMP_ATTRIBUTE),
+        # The header's flags say that there is none.
+        "exif-without-flag.webp": patched(webp, 20, bytes([webp[20] & ~0x08])),
+        "metadata-without-flags.webp": patched(webp, 20, bytes([webp[20] & ~0x0C])),
+    }
+
+
+def riff(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+
+def animation(frame: bytes, blend: bool, size: tuple[int, int], place: tuple[int, int] = (0, 0)) -> bytes:
+    """A WebP of one frame, somewhere on a canvas; `frame` is a WebP of its own."""
+
+    def three(number: int) -> bytes:
+        return struct.pack("<I", number)[:3]
+
+    chunks = frame[30:] if frame[12:16] == b"VP8X" else frame[12:]
+    head = three(place[0] // 2) + three(place[1] // 2) + three(WIDTH - 1) + three(HEIGHT - 1) + three(100)
+    canvas = bytes([0x12, 0, 0, 0]) + three(size[0] - 1) + three(size[1] - 1)
+    parts = [riff(b"VP8X", canvas), riff(b"ANIM", b"\x20\x40\x60\xff\0\0")]
+    parts += [riff(b"ANMF", head + bytes([0 if blend else 2]) + chunks)] * 2
+    return riff(b"RIFF", b"WEBP" + b"".join(parts))
 
 
 def patched(data: bytes, place: int, new: bytes) -> bytes:
@@ -147,6 +239,22 @@ def bmp_rle() -> bytes:
     return patched(patched(plain[:start], 30, struct.pack("<I", 1)), 34, struct.pack("<I", len(rows))) + rows
 
 
+def bmp_codes(codes: bytes, bits: int, width: int, height: int, colors: int) -> bytes:
+    """A run-length encoded BMP of any codes. The first colour is no black."""
+    colors_given = b"".join(bytes([40 + 3 * index, 90 + index, 200 - 5 * index, 0]) for index in range(colors))
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, {8: 1, 4: 2}[bits], len(codes), 0, 0, colors, 0)
+    start = 54 + len(colors_given)
+    return b"BM" + struct.pack("<IHHI", start + len(codes), 0, 0, start) + info + colors_given + codes
+
+
+def skipping(bits: int) -> bytes:
+    """Rows that end early, jumps within a row and over rows, literal pixels of odd number."""
+    literal = bytes([1, 2, 3, 4, 5, 0]) if bits == 8 else bytes([0x12, 0x34, 0x50, 0])
+    run = bytes([3, 7]) if bits == 8 else bytes([3, 0x78])
+    rows = [run + b"\0\0", b"\0\2\4\0" + run + b"\0\0", b"\0\5" + literal + b"\0\0", run + b"\0\2\2\2" + run + b"\0\0"]
+    return bmp_codes(b"".join(rows) + b"\x0b\1\0\0" * 2 + b"\0\1", bits, 11, 8, 16)
+
+
 def images() -> dict[str, bytes]:
     """Every image by its name."""
     still, next_frame = palette(), ImageOps.mirror(palette())
@@ -219,7 +327,18 @@ def images() -> dict[str, bytes]:
         "one-bit.bmp": encoded(grey().convert("1"), "BMP"),
         "sixteen-bit.bmp": bmp16(),
         "run-lengths.bmp": bmp_rle(),
+        "run-lengths-skipping.bmp": skipping(8),
+        "run-lengths-of-four-bits.bmp": skipping(4),
     }
+    lossless, lossy = (encoded(rgba(), "WEBP", quality=90, exact=True, lossless=lossless) for lossless in (True, False))
+    opaque = encoded(rgb(), "WEBP", lossless=True)
+    for blend in [True, False]:
+        kind = "blended" if blend else "not-blended"
+        made[f"animated-{kind}.webp"] = animation(lossless, blend, (WIDTH, HEIGHT))
+        made[f"animated-{kind}-lossy.webp"] = animation(lossy, blend, (WIDTH, HEIGHT))
+        made[f"animated-{kind}-opaque.webp"] = animation(opaque, blend, (WIDTH, HEIGHT))
+        made[f"animated-{kind}-part.webp"] = animation(lossless, blend, (WIDTH + 9, HEIGHT + 7), (4, 2))
+    made |= oriented()
     for orientation in range(1, 9):
         made[f"orientation-{orientation}.jpg"] = jpeg(rgb(), subsampling="4:4:4", exif=exif(orientation))
     return made
@@ -240,23 +359,40 @@ def main() -> None:
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
 
-    index = []
-    for name, data in images().items():
-        (folder / name).write_bytes(data)
-        image = reference(data)
-        (folder / f"{name}.rgb").write_bytes(image.tobytes())
-        index.append({"name": name, "width": image.width, "height": image.height})
-    (folder / "images.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    def write(list_name: str, made: dict[str, bytes], may_be_refused: bool = False) -> None:
+        index, refused = [], []
+        for name, data in made.items():
+            (folder / name).write_bytes(data)
+            try:
+                image = reference(data)
+            except (OSError, SyntaxError):
+                if not may_be_refused:
+                    raise
+                refused.append(name)
+                continue
+            (folder / f"{name}.rgb").write_bytes(image.tobytes())
+            index.append({"name": name, "width": image.width, "height": image.height})
+        (folder / list_name).write_text(json.dumps(index, indent=1), encoding="utf-8")
+        if may_be_refused:
+            (folder / "refused.json").write_text(json.dumps(refused, indent=1), encoding="utf-8")
+
+    write("images.json", images())
+    write("jpegs.json", jpegs(picture), may_be_refused=True)
     (folder / "colour.png.grey").write_bytes(rgb().convert("L").tobytes())
 
-    sizes = [(32, 32), (20, 11), (67, 20), (30, 45), (134, 90), (150, 31), (1, 1)]
-    for width, height in sizes:
-        resized = cv2.resize(picture(), (width, height), interpolation=cv2.INTER_LINEAR)
-        (folder / f"colour.png.{width}x{height}.linear").write_bytes(resized.tobytes())
-        for name in ["nearest", "bilinear", "bicubic", "lanczos"]:
-            resized = rgb().resize((width, height), Image.Resampling[name.upper()])
-            (folder / f"colour.png.{width}x{height}.{name}").write_bytes(resized.tobytes())
-    resized = [{"name": "colour.png", "width": width, "height": height} for width, height in sizes]
+    # Of the second some places lie on the border of two pixels.
+    sources = {"colour.png": (rgb(), [(32, 32), (20, 11), (67, 20), (30, 45), (134, 90), (150, 31), (1, 1)])}
+    sources["even.png"] = (rgb(60, 40), [(7, 15), (33, 21), (9, 45), (40, 26), (23, 25), (106, 71)])
+    resized = []
+    for source, (image, sizes) in sources.items():
+        (folder / source).write_bytes(encoded(image, "PNG"))
+        for width, height in sizes:
+            resized.append({"name": source, "width": width, "height": height})
+            linear = cv2.resize(np.asarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
+            (folder / f"{source}.{width}x{height}.linear").write_bytes(linear.tobytes())
+            for name in ["nearest", "bilinear", "bicubic", "lanczos"]:
+                made = image.resize((width, height), Image.Resampling[name.upper()])
+                (folder / f"{source}.{width}x{height}.{name}").write_bytes(made.tobytes())
     (folder / "resized.json").write_text(json.dumps(resized, indent=1), encoding="utf-8")
 
 

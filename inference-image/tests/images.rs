@@ -76,8 +76,8 @@ fn stored(name: &str) -> Vec<u8> {
     std::fs::read(image(name)).unwrap()
 }
 
-fn names() -> Vec<String> {
-    let list: Vec<Value> = serde_json::from_slice(&stored("images.json")).unwrap();
+fn names(list: &str) -> Vec<String> {
+    let list: Vec<Value> = serde_json::from_slice(&stored(list)).unwrap();
     list.iter()
         .map(|entry| entry["name"].as_str().unwrap().to_owned())
         .collect()
@@ -183,7 +183,7 @@ fn a_size_that_is_only_claimed_takes_no_memory() {
 /// pixels may be missing: the other frames of an animation, padding.
 #[test]
 fn an_image_that_is_cut_off_anywhere_is_refused_unless_no_pixel_is_lost() {
-    for name in names() {
+    for name in names("images.json") {
         let bytes = stored(&name);
         let whole = decode(&bytes).0.unwrap();
         let mut refused = 0;
@@ -212,6 +212,29 @@ fn an_image_that_is_cut_off_anywhere_is_refused_unless_no_pixel_is_lost() {
     }
 }
 
+/// What a camera or an editor appends does not make an image a broken one, and does not hide that one is cut off.
+#[test]
+fn what_follows_a_jpeg_does_not_count() {
+    let whole = stored("colour-420.jpg");
+    let pixels = decode(&whole).0.unwrap();
+    for tail in [
+        &[0xFF, 0xDA, 0, 0][..],
+        &[0xFF, 0xFE, 0, 2],
+        &[0xFF, 0xD9],
+        &whole,
+    ] {
+        assert!(
+            decode(&[&whole, tail].concat()).0.unwrap() == pixels,
+            "{:?}",
+            &tail[..2]
+        );
+        // The same after half of the image.
+        let cut = [&whole[..whole.len() / 2], tail].concat();
+        let problem = decode(&cut).0.map(drop).unwrap_err().problem;
+        assert_eq!(problem, InputProblem::Malformed, "{:?}", &tail[..2]);
+    }
+}
+
 /// Damage to every image, the same in every run: flipped bits, replaced bytes, lost pieces.
 #[test]
 fn damage_ends_with_an_answer() {
@@ -223,7 +246,7 @@ fn damage_ends_with_an_answer() {
         usize::try_from(random >> 33).unwrap() % below
     };
     let mut images = 0;
-    for name in names() {
+    for name in [names("images.json"), names("jpegs.json")].concat() {
         let whole = stored(&name);
         assert!(fuzz(&whole), "{name}");
         for _ in 0..40 {

@@ -7,7 +7,7 @@ mod support;
 use modelservice_server::engine::Port;
 use modelservice_server::image::Pipeline;
 use modelservice_server::package::manifest;
-use modelservice_server::tensor::DataType;
+use modelservice_server::tensor::{DataType, InputError, InputProblem};
 use serde_json::Value;
 use support::{example, floats, image};
 
@@ -46,40 +46,29 @@ fn mean(differences: &[f32]) -> f32 {
 #[test]
 fn resizing_cropping_and_normalising_are_pillows() {
     for name in PHOTOS {
-        let image = format!("reference/{name}.png");
         for (package, size, step) in [
             ("efficientnet-lite0", 224, 1.0 / 128.0),
             ("tiny", 32, 1.0 / 127.5),
             ("colors", 16, 1.0 / 255.0),
         ] {
-            let differences = differences(package, &image, size, step, name);
-            let (mean, largest) = (mean(&differences), largest(&differences));
-            assert!(
-                largest < 1.01 && mean < 0.02,
-                "{package}: {name}: mean {mean}, largest {largest}"
-            );
+            for image in [format!("reference/{name}.png"), format!("photos/{name}.jpg")] {
+                let differences = differences(package, &image, size, step, name);
+                let (mean, largest) = (mean(&differences), largest(&differences));
+                assert!(
+                    largest < 1.01 && mean < 0.02,
+                    "{package}: {image}: mean {mean}, largest {largest}"
+                );
+            }
         }
-    }
-}
-
-/// JPEG decoders may differ in how they round and how they enlarge the colour planes.
-#[test]
-fn jpeg_decoding_is_close_to_pillows() {
-    for name in PHOTOS {
-        let differences = differences(
-            "efficientnet-lite0",
-            &format!("photos/{name}.jpg"),
-            224,
-            1.0 / 128.0,
-            name,
-        );
-        let (mean, largest) = (mean(&differences), largest(&differences));
-        assert!(mean < 0.5, "{name}: mean {mean}, largest {largest}");
     }
 }
 
 /// The pixels of an image as seen by a model that takes them unchanged.
 fn pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> (Vec<i64>, Vec<u8>) {
+    try_pixels(preprocessing, channels, bytes).unwrap()
+}
+
+fn try_pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> Result<(Vec<i64>, Vec<u8>), InputError> {
     let text =
         format!("task: image-classification\nlabels: [a]\npreprocessing: {{layout: NHWC, {preprocessing}}}");
     let port = Port {
@@ -89,11 +78,8 @@ fn pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> (Vec<i64>, Vec<u8
         any_rank: false,
     };
     let steps = manifest::parse(&text).unwrap().preprocessing;
-    let tensor = Pipeline::new(&steps, &port, 1 << 24)
-        .unwrap()
-        .tensor(bytes)
-        .unwrap();
-    (tensor.shape().to_vec(), tensor.elements::<u8>().unwrap().to_vec())
+    let tensor = Pipeline::new(&steps, &port, 1 << 24).unwrap().tensor(bytes)?;
+    Ok((tensor.shape().to_vec(), tensor.elements::<u8>().unwrap().to_vec()))
 }
 
 /// Mean and largest difference.
@@ -104,15 +90,13 @@ fn compare(ours: &[u8], theirs: &[u8]) -> (f64, u8) {
     (sum / ours.len() as f64, differences.max().unwrap_or(0))
 }
 
-/// How far the mean and the largest difference from Pillow's pixels may go. JPEG decoders may differ in their cosine
-/// transform and in how they enlarge the colour planes, most of all at the right edge; Pillow does not round when it
-/// converts five bits to eight. Everything else is exact.
+/// How far the mean and the largest difference from Pillow's pixels may go. Pillow does not round when it converts five
+/// bits to eight; everything else is exact.
 fn tolerance(name: &str) -> (f64, u8) {
-    match name {
-        "one-column.jpg" => (2.0, 8),
-        "sixteen-bit.bmp" => (0.6, 1),
-        _ if name.ends_with(".jpg") => (0.5, 8),
-        _ => (0.0, 0),
+    if name == "sixteen-bit.bmp" {
+        (0.6, 1)
+    } else {
+        (0.0, 0)
     }
 }
 
@@ -120,28 +104,48 @@ fn list(name: &str) -> Vec<Value> {
     serde_json::from_str(&std::fs::read_to_string(image(name)).unwrap()).unwrap()
 }
 
+/// What is wrong with an image of a list, if anything is.
+fn difference(entry: &Value) -> Option<String> {
+    let name = entry["name"].as_str().unwrap();
+    let (shape, ours) = match try_pixels("", 3, &std::fs::read(image(name)).unwrap()) {
+        Ok(pixels) => pixels,
+        Err(error) => return Some(format!("{name}: {error}")),
+    };
+    let (width, height) = (
+        entry["width"].as_i64().unwrap(),
+        entry["height"].as_i64().unwrap(),
+    );
+    if shape != [1, height, width, 3] {
+        return Some(format!("{name}: {shape:?}"));
+    }
+    let (mean, largest) = compare(&ours, &std::fs::read(image(&format!("{name}.rgb"))).unwrap());
+    let (mean_allowed, largest_allowed) = tolerance(name);
+    let wrong = mean > mean_allowed || largest > largest_allowed;
+    wrong.then(|| format!("{name}: mean {mean:.3}, largest {largest}"))
+}
+
 /// A decoder that sees other pixels than those a model was trained with gives wrong results without an error.
 #[test]
 fn every_kind_of_image_has_pillows_pixels() {
     let images = list("images.json");
-    assert!(images.len() >= 20);
-    let mut wrong = Vec::new();
-    for entry in images {
-        let name = entry["name"].as_str().unwrap();
-        let (shape, ours) = pixels("", 3, &std::fs::read(image(name)).unwrap());
-        let (width, height) = (
-            entry["width"].as_i64().unwrap(),
-            entry["height"].as_i64().unwrap(),
-        );
-        assert_eq!(shape, [1, height, width, 3], "{name}");
-        let (mean, largest) = compare(&ours, &std::fs::read(image(&format!("{name}.rgb"))).unwrap());
-        println!("{name}: mean {mean:.3}, largest {largest}");
-        let (mean_allowed, largest_allowed) = tolerance(name);
-        if mean > mean_allowed || largest > largest_allowed {
-            wrong.push(format!("{name}: mean {mean:.3}, largest {largest}"));
-        }
-    }
+    assert!(images.len() >= 120);
+    let wrong: Vec<String> = images.iter().filter_map(difference).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Samplings, orders of scans, markers, ids, restart intervals and tails: a file that Pillow reads may be refused,
+/// if it has to be, but not be seen differently.
+#[test]
+fn every_jpeg_that_a_header_can_describe_has_pillows_pixels_or_none() {
+    let (images, refused) = (list("jpegs.json"), list("refused.json"));
+    assert!(images.len() >= 250 && refused.len() >= 10);
+    let wrong: Vec<String> = images.iter().filter_map(difference).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for name in refused {
+        let name = name.as_str().unwrap();
+        let error = try_pixels("", 3, &std::fs::read(image(name)).unwrap()).unwrap_err();
+        assert_eq!(error.problem, InputProblem::Unsupported, "{name}: {error}");
+    }
 }
 
 #[test]
@@ -169,8 +173,9 @@ fn every_filter_is_pillows() {
             let (mean, largest) = compare(&ours, &theirs);
             println!("{filter} {width}x{height}: mean {mean:.3}, largest {largest}");
             let flatter = width.as_u64() > Some(67) && height.as_u64() < Some(45);
+            let exact = filter != "nearest" || largest == 0;
             assert!(
-                largest <= 1 && (mean < 0.02 || flatter),
+                exact && largest <= 1 && (mean < 0.02 || flatter),
                 "{filter} {entry}: mean {mean}, largest {largest}"
             );
         }
@@ -195,7 +200,7 @@ fn resizing_without_antialiasing_is_opencvs() {
             "{entry}: mean {mean}, largest {largest}"
         );
         let (_, smooth) = pixels(&resize(""), 3, &bytes);
-        let half = width.as_u64() < Some(34);
+        let half = width.as_u64() < Some(30);
         assert!(
             !half || compare(&smooth, &theirs).1 > 1,
             "{entry}: antialiasing makes no difference"

@@ -1,6 +1,7 @@
 //! BMP: all kinds that hold pixels themselves (some hold a JPEG or PNG).
 
-use super::{Format, Limit, Problem, Stored};
+use super::run_lengths;
+use super::stored::{Format, Limit, Problem, Stored};
 use image::codecs::bmp::BmpDecoder;
 use image::metadata::Orientation;
 use image::{ImageDecoder, ImageError};
@@ -10,9 +11,19 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
     let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(explain)?;
     let (width, height) = decoder.dimensions();
     let size = limit.check(Format::Bmp, width, height)?;
-    let channels = usize::from(decoder.color_type().channel_count());
-    let mut samples = vec![0; size.width as usize * size.height as usize * channels];
-    decoder.read_image(&mut samples).map_err(explain)?;
+    let (channels, samples) = match run_lengths::Coding::of(bytes) {
+        // The library takes what a run-length code leaves out to be black.
+        Some(coding) => (
+            3,
+            run_lengths::decode(bytes, coding, size, decoder.get_palette())?,
+        ),
+        None => {
+            let channels = usize::from(decoder.color_type().channel_count());
+            let mut samples = vec![0; size.width as usize * size.height as usize * channels];
+            decoder.read_image(&mut samples).map_err(explain)?;
+            (channels, samples)
+        }
+    };
     Ok(Stored {
         size,
         channels,

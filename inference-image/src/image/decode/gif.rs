@@ -2,7 +2,7 @@
 //! that the palette gives them, and so do those that the frame does not cover (or colour 0, where no colour is
 //! transparent); a frame that is larger than its screen enlarges it.
 
-use super::{Format, Limit, Problem, Stored};
+use super::stored::{Format, Limit, Problem, Stored};
 use crate::package::manifest::Size;
 use gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 use image::metadata::Orientation;

@@ -1,7 +1,9 @@
 //! PNG of every kind; of an animated one the still image. Of 16 bits the higher eight are kept: so does Pillow
 //! for colours, whereas it cuts 16-bit grey off at 255, which leaves a white image.
 
-use super::{Format, Limit, Problem, Stored, orientation};
+use super::orientation::orientation;
+use super::png_metadata;
+use super::stored::{Format, Limit, Problem, Stored};
 use png::{DecodingError, Transformations};
 use std::io::{Cursor, ErrorKind};
 
@@ -25,9 +27,10 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
         .ok_or(Problem::TooMuchMemory(Format::Png))?;
     let mut samples = vec![0; length];
     reader.next_frame(&mut samples).map_err(explain)?;
-    // What follows the pixels may hold the orientation, and shows whether the file is whole.
+    // What follows the pixels shows whether the file is whole, and may hold the orientation.
     reader.finish().map_err(explain)?;
-    let orientation = orientation(reader.info().exif_metadata.as_deref());
+    let metadata = png_metadata::read(bytes);
+    let orientation = orientation(metadata.exif.as_deref(), metadata.xmp.as_deref());
     Ok(Stored {
         size,
         channels,

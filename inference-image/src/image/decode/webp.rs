@@ -1,99 +1,162 @@
-//! WebP, lossy and lossless; of an animated one the first frame. Chunks are walked through first: the decoder
-//! takes memory for what a chunk's header promises, without asking whether it is there or fits the canvas.
+//! WebP, lossy and lossless; of an animated one the first frame. The library is given nothing but the one chunk that
+//! holds the pixels: it would take memory for what other chunks' headers promise, and mix a frame with what is
+//! below it, which Pillow does not do with the first. Pixels without a frame are black, and alpha is not looked at.
 
-use super::{Format, Limit, Problem, Stored, orientation};
+use super::orientation::orientation;
+use super::stored::{Format, Limit, Problem, Stored};
+use super::webp_chunks::{Chunk, FRAME_HEAD, HEAD, next, number, whole};
+use crate::package::manifest::Size;
 use image_webp::{DecodingError, WebPDecoder};
 use std::io::{Cursor, ErrorKind};
 
 pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
     let file = whole(bytes)?;
-    check_sizes(&file[HEAD..], limit)?;
+    let parts = Parts::of(&file[HEAD..], limit)?;
+    let orientation = orientation(parts.exif, parts.xmp);
+    let (size, channels, samples) = pixels(parts.bitstream, limit)?;
+    if let Some(said) = parts.frame.or(parts.canvas).filter(|&said| said != size) {
+        let (width, height) = (said.width, said.height);
+        return Err(broken(&format!(
+            "its pixels are not {width}×{height}, as its header says"
+        )));
+    }
+    let stored = Stored {
+        size,
+        channels,
+        samples,
+        orientation,
+    };
+    match parts.canvas {
+        Some(canvas) if canvas != size => on_canvas(stored, canvas, parts.place),
+        _ => Ok(stored),
+    }
+}
+
+/// What is known before the pixels are.
+#[derive(Default)]
+struct Parts<'a> {
+    canvas: Option<Size>,
+    /// Size of an animation's first frame, and where it begins: column and row.
+    frame: Option<Size>,
+    place: (usize, usize),
+    exif: Option<&'a [u8]>,
+    xmp: Option<&'a [u8]>,
+    bitstream: Option<Chunk<'a>>,
+}
+
+const ANIMATED: u8 = 0x02;
+const WITH_XMP: u8 = 0x04;
+const WITH_EXIF: u8 = 0x08;
+
+impl<'a> Parts<'a> {
+    fn of(mut chunks: &'a [u8], limit: Limit) -> Result<Self, Problem> {
+        let mut parts = Self::default();
+        // A file without the extended header has neither metadata nor frames.
+        let mut flags = 0;
+        while !chunks.is_empty() {
+            let (chunk, rest) = next(chunks)?;
+            let Chunk { name, content } = chunk;
+            match name {
+                b"VP8X" if parts.canvas.is_none() => {
+                    flags = content.first().copied().unwrap_or(0);
+                    parts.canvas = Some(size(content, 4, limit)?);
+                }
+                b"EXIF" if flags & WITH_EXIF != 0 => parts.exif = parts.exif.or(Some(content)),
+                b"XMP " if flags & WITH_XMP != 0 => parts.xmp = parts.xmp.or(Some(content)),
+                b"ANMF" if flags & ANIMATED != 0 && parts.frame.is_none() => {
+                    parts.read_frame(content, limit)?
+                }
+                b"VP8 " | b"VP8L" if flags & ANIMATED == 0 => {
+                    parts.bitstream = parts.bitstream.or(Some(chunk))
+                }
+                _ => {}
+            }
+            chunks = rest;
+        }
+        Ok(parts)
+    }
+
+    fn read_frame(&mut self, content: &'a [u8], limit: Limit) -> Result<(), Problem> {
+        self.frame = Some(size(content, 6, limit)?);
+        // In units of two.
+        let place = |start| number(content, start, 3).map(|half| half as usize * 2);
+        self.place = (place(0)?, place(3)?);
+        let mut chunks = content.get(FRAME_HEAD..).unwrap_or_default();
+        while self.bitstream.is_none() && !chunks.is_empty() {
+            let (chunk, rest) = next(chunks)?;
+            self.bitstream = matches!(chunk.name, b"VP8 " | b"VP8L").then_some(chunk);
+            chunks = rest;
+        }
+        Ok(())
+    }
+}
+
+/// Width and height, each in three bytes and one less.
+fn size(content: &[u8], start: usize, limit: Limit) -> Result<Size, Problem> {
+    let (width, height) = (number(content, start, 3)? + 1, number(content, start + 3, 3)? + 1);
+    limit.check(Format::WebP, width, height)
+}
+
+/// Decodes the chunk as a file of its own; its size is checked first.
+fn pixels(bitstream: Option<Chunk<'_>>, limit: Limit) -> Result<(Size, usize, Vec<u8>), Problem> {
+    let Chunk { name, content } = bitstream.ok_or_else(|| broken("it has no pixels"))?;
+    match name {
+        b"VP8L" => {
+            let sizes = number(content, 1, 4)?;
+            check(limit, (sizes & 0x3FFF) + 1, ((sizes >> 14) & 0x3FFF) + 1)?;
+        }
+        _ => check(
+            limit,
+            number(content, 6, 2)? & 0x3FFF,
+            number(content, 8, 2)? & 0x3FFF,
+        )?,
+    }
+    // The chunk was in a file whose length has four bytes.
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
+    let padding = content.len() % 2;
+    let head = [
+        b"RIFF",
+        &length(12 + content.len() + padding)[..],
+        b"WEBP",
+        name,
+        &length(content.len()),
+    ]
+    .concat();
+    let file = [&head, content, &[0][..padding]].concat();
     let mut decoder = WebPDecoder::new(Cursor::new(file)).map_err(explain)?;
     let (width, height) = decoder.dimensions();
     let size = limit.check(Format::WebP, width, height)?;
     let channels = if decoder.has_alpha() { 4 } else { 3 };
     let mut samples = vec![0; size.width as usize * size.height as usize * channels];
     decoder.read_image(&mut samples).map_err(explain)?;
-    let exif = decoder.exif_metadata().map_err(explain)?;
+    Ok((size, channels, samples))
+}
+
+/// Puts a frame where it belongs.
+fn on_canvas(frame: Stored, canvas: Size, (left, top): (usize, usize)) -> Result<Stored, Problem> {
+    let (width, height) = (canvas.width as usize, canvas.height as usize);
+    let (columns, rows) = (frame.size.width as usize, frame.size.height as usize);
+    if left + columns > width || top + rows > height {
+        return Err(broken("a frame reaches beyond the canvas"));
+    }
+    let mut samples = vec![0; width * height * frame.channels];
+    let lines = samples.chunks_exact_mut(width * frame.channels).skip(top);
+    for (line, row) in lines.zip(frame.samples.chunks_exact(columns * frame.channels)) {
+        line[left * frame.channels..][..row.len()].copy_from_slice(row);
+    }
     Ok(Stored {
-        size,
-        channels,
+        size: canvas,
         samples,
-        orientation: orientation(exif.as_deref()),
+        ..frame
     })
 }
 
-/// `RIFF`, the size of what follows, `WEBP`.
-const HEAD: usize = 12;
-/// What stands before the chunks of an animation's frame.
-const FRAME_HEAD: usize = 16;
-
-/// The file without what may follow it.
-fn whole(bytes: &[u8]) -> Result<&[u8], Problem> {
-    let size = number(bytes, 4, 4)?;
-    let file = usize::try_from(size + 8).ok().and_then(|end| bytes.get(..end));
-    file.filter(|file| file.len() >= HEAD)
-        .ok_or(Problem::Truncated(Format::WebP))
-}
-
-/// The sizes in the headers of the canvas, the image, and the first frame of an animation.
-fn check_sizes(mut chunks: &[u8], limit: Limit) -> Result<(), Problem> {
-    let mut frame_seen = false;
-    while !chunks.is_empty() {
-        let (Chunk { name, content }, rest) = next(chunks)?;
-        match name {
-            b"VP8X" => check(limit, number(content, 4, 3)? + 1, number(content, 7, 3)? + 1)?,
-            b"VP8 " => check(
-                limit,
-                number(content, 6, 2)? & 0x3FFF,
-                number(content, 8, 2)? & 0x3FFF,
-            )?,
-            b"VP8L" => {
-                let sizes = number(content, 1, 4)?;
-                check(limit, (sizes & 0x3FFF) + 1, ((sizes >> 14) & 0x3FFF) + 1)?;
-            }
-            b"ANMF" if !frame_seen => {
-                frame_seen = true;
-                check(limit, number(content, 6, 3)? + 1, number(content, 9, 3)? + 1)?;
-                check_sizes(content.get(FRAME_HEAD..).unwrap_or_default(), limit)?;
-            }
-            _ => {}
-        }
-        chunks = rest;
-    }
-    Ok(())
+fn broken(what: &str) -> Problem {
+    Problem::Broken(Format::WebP, what.to_owned())
 }
 
 fn check(limit: Limit, width: u64, height: u64) -> Result<(), Problem> {
     limit.check(Format::WebP, width, height).map(drop)
-}
-
-struct Chunk<'a> {
-    name: &'a [u8],
-    content: &'a [u8],
-}
-
-/// The first chunk, and what follows it; the byte that makes its length even may be missing at the end.
-fn next(chunks: &[u8]) -> Result<(Chunk<'_>, &[u8]), Problem> {
-    let length = usize::try_from(number(chunks, 4, 4)?).unwrap_or(usize::MAX);
-    let (head, rest) = chunks.split_at(8);
-    let content = rest.get(..length).ok_or(Problem::Truncated(Format::WebP))?;
-    let chunk = Chunk {
-        name: &head[..4],
-        content,
-    };
-    Ok((chunk, rest.get(length + length % 2..).unwrap_or_default()))
-}
-
-/// A little-endian number of so many bytes.
-fn number(bytes: &[u8], start: usize, length: usize) -> Result<u64, Problem> {
-    let bytes = bytes
-        .get(start..start + length)
-        .ok_or(Problem::Truncated(Format::WebP))?;
-    Ok(bytes
-        .iter()
-        .rev()
-        .fold(0, |number, &byte| (number << 8) | u64::from(byte)))
 }
 
 fn explain(error: DecodingError) -> Problem {

@@ -25,11 +25,6 @@ impl Axis {
         }
     }
 
-    /// Everything is wanted.
-    pub(super) fn whole(self) -> Self {
-        Self::new(self.from, self.to, None)
-    }
-
     /// Nothing changes, between two columns or rows.
     pub(super) fn kept(from: u32, start: u32, length: u32) -> Self {
         Self {

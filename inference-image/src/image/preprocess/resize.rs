@@ -1,5 +1,5 @@
-//! Resizing: with antialiasing in the same way as Pillow, without it as in `sample`. Only what is left after
-//! the crop is computed.
+//! Resizing: with antialiasing in the same way as Pillow, without it or to the nearest pixel as in `sample`. Only
+//! what is left after the crop is computed.
 
 use super::axis::Axis;
 use super::sample;
@@ -37,8 +37,7 @@ pub(super) fn resize(
     );
     let resized = match (how.filter(), how.antialias()) {
         (Filter::Bilinear, false) => return Ok(sample::bilinear(&image, columns, rows)),
-        // A place on the border of two pixels must not move by a rounding.
-        (Filter::Nearest, _) => pass(&image, ResizeAlg::Nearest, columns.whole(), rows.whole()),
+        (Filter::Nearest, _) => return Ok(sample::nearest(&image, columns, rows)),
         (Filter::Bilinear, true) => filtered(&image, FilterType::Bilinear, columns, rows, max_pixels),
         (Filter::Bicubic, _) => filtered(&image, FilterType::CatmullRom, columns, rows, max_pixels),
         (Filter::Lanczos, _) => filtered(&image, FilterType::Lanczos3, columns, rows, max_pixels),

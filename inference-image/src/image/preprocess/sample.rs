@@ -1,6 +1,6 @@
-//! Resizing without antialiasing: bilinear interpolation between the four pixels around each sampling point,
-//! at half-pixel centres, as OpenCV's INTER_LINEAR and torch's interpolate(…, align_corners=False,
-//! antialias=False) do it. When an image is made smaller, most of its pixels are not looked at.
+//! Resizing that looks at few pixels: at the nearest one, as Pillow finds it, or bilinear interpolation between the
+//! four pixels around each sampling point, at half-pixel centres, as OpenCV's INTER_LINEAR and torch's
+//! interpolate(…, align_corners=False, antialias=False) do it. When an image is made smaller, most of its pixels are not looked at.
 
 use super::axis::Axis;
 use crate::image::pixels::Pixels;
@@ -44,6 +44,39 @@ pub(super) fn bilinear(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
     Pixels::new(size, channels, bytes)
 }
 
+/// Pillow's nearest pixels.
+pub(super) fn nearest(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
+    let size = Size {
+        width: columns.length,
+        height: rows.length,
+    };
+    let (columns, rows) = (places(columns), places(rows));
+    let channels = image.channels();
+    let line = image.size().width as usize * channels;
+    let mut bytes = Vec::with_capacity(rows.len() * columns.len() * channels);
+    for row in rows {
+        let line = &image.bytes()[row * line..][..line];
+        for &column in &columns {
+            bytes.extend_from_slice(&line[column * channels..][..channels]);
+        }
+    }
+    Pixels::new(size, channels, bytes)
+}
+
+/// The places of the wanted part in the source. Pillow adds the step up, so that a place on the border of two pixels
+/// may be the one or the other: the sum's rounding decides, and must be the same here.
+fn places(axis: Axis) -> Vec<usize> {
+    let step = f64::from(axis.from) / f64::from(axis.to);
+    let last = axis.from as usize - 1;
+    let sums = std::iter::successors(Some(step * 0.5), |place| Some(place + step));
+    // Not negative, and at most 2^32.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    sums.skip(axis.start as usize)
+        .take(axis.length as usize)
+        .map(|place| (place as usize).min(last))
+        .collect()
+}
+
 fn between(first: f32, second: f32, weight: f32) -> f32 {
     first + (second - first) * weight
 }
@@ -77,6 +110,28 @@ fn taps(axis: Axis) -> Vec<Tap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Pillow makes 30 columns of 500 so; a product instead of a sum takes the right one of two in some places.
+    #[test]
+    fn a_place_on_the_border_of_two_pixels_is_pillows() {
+        let axis = Axis {
+            from: 500,
+            to: 30,
+            start: 0,
+            length: 30,
+        };
+        const NEAREST: [usize; 30] = [
+            8, 25, 41, 58, 75, 91, 108, 125, 141, 158, 175, 191, 208, 224, 241, 258, 275, 291, 308, 325, 341,
+            358, 375, 391, 408, 425, 441, 458, 475, 491,
+        ];
+        assert_eq!(places(axis), NEAREST);
+        let part = Axis {
+            start: 7,
+            length: 3,
+            ..axis
+        };
+        assert_eq!(places(part), NEAREST[7..10]);
+    }
 
     #[test]
     fn points_lie_at_the_centres_of_pixels_and_the_edge_is_repeated() {
