@@ -31,6 +31,7 @@ fn the_model_yaml_shown_is_that_of_the_example() {
         name: "m".into(),
         path: example("efficientnet-lite0").display().to_string(),
         digest: None,
+        ..ModelConfig::default()
     };
     let real = package::open(&config).unwrap().manifest.unwrap();
     assert_eq!(

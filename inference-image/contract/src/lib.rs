@@ -14,7 +14,8 @@ pub use connections::{Auth, Connections, Tls};
 pub use exit::{ExitReason, TerminationMessage};
 pub use observability::{AccessLog, Tracing};
 pub use report::{
-    BatchingReport, DigestCovers, DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report, TensorSpec,
+    BatchingReport, DigestCovers, DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report,
+    TensorSpec,
 };
 
 /// Environment variable that carries [`ServerConfig`] as a YAML (or JSON) document.

@@ -175,7 +175,7 @@ impl Files {
     /// # Errors
     /// When it cannot be read.
     pub(crate) fn list(&self, folder: &Path) -> Result<Vec<(OsString, Content)>, FileError> {
-        let walk = Walk::new(&self.root, &Path::new(".").join(folder))?.to_folder()?;
+        let walk = Walk::new(&self.root, &Path::new(".").join(folder))?.into_folder()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let readable = openat(walk.here(), ".", flags, Mode::empty())?;
         let mut entries = Vec::new();
@@ -197,7 +197,7 @@ impl Files {
     /// Whether there is a folder of that name, or behind a link of that name.
     #[must_use]
     pub(crate) fn is_folder(&self, name: &Path) -> bool {
-        Walk::new(&self.root, name).is_ok_and(|walk| walk.to_folder().is_ok())
+        Walk::new(&self.root, name).is_ok_and(|walk| walk.into_folder().is_ok())
     }
 
     /// Opens a file, by its name relative to the package.
@@ -205,7 +205,7 @@ impl Files {
     /// # Errors
     /// When there is no such file in the package.
     pub(crate) fn open(&self, name: impl AsRef<Path>) -> Result<Opened, FileError> {
-        let Found { file, place, size } = Walk::new(&self.root, name.as_ref())?.to_file()?;
+        let Found { file, place, size } = Walk::new(&self.root, name.as_ref())?.into_file()?;
         if place.starts_with(&self.root.start) || place.starts_with(BLOBS) {
             Ok(Opened { file, place, size })
         } else {

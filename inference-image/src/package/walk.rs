@@ -135,7 +135,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The file at its end.
-    pub(super) fn to_file(mut self) -> Result<Found, FileError> {
+    pub(super) fn into_file(mut self) -> Result<Found, FileError> {
         while let Some(part) = self.parts.pop_front() {
             match self.step(&part)? {
                 FileType::Symlink | FileType::Directory => {}
@@ -148,7 +148,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Into the folder at its end.
-    pub(super) fn to_folder(mut self) -> Result<Self, FileError> {
+    pub(super) fn into_folder(mut self) -> Result<Self, FileError> {
         while let Some(part) = self.parts.pop_front() {
             match self.step(&part)? {
                 FileType::Symlink | FileType::Directory => {}

@@ -299,7 +299,7 @@ pub(crate) fn conditional(width: i64, file: &str) -> Vec<u8> {
     let branch = node("If", &["positive"], &["y"]).with_graph("then_branch", matmul);
     model(Graph {
         nodes: vec![
-            node("ReduceSum", &["x"], &["sum"]).with("keepdims", 0),
+            node("ReduceSum", &["x"], &["sum"]).int("keepdims", 0),
             node("Greater", &["sum", "zero"], &["positive"]),
             branch.with_graph("else_branch", same),
         ],
