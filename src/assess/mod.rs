@@ -9,6 +9,10 @@ mod conditions;
 mod container;
 mod diagnosis;
 
+use self::{
+    conditions::{Verdict, conditions},
+    diagnosis::diagnose,
+};
 use crate::{
     apply::{Applied, Outcome},
     crd::{
@@ -20,9 +24,7 @@ use crate::{
     reason::Reason,
     revision::{Images, is_available, number, revision_of, wanted_replicas},
 };
-use conditions::{Verdict, conditions};
-use diagnosis::diagnose;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use kube::ResourceExt as _;
 use modelservice_contract::{ModelReport, TensorSpec};
 use std::sync::Arc;
@@ -185,10 +187,7 @@ fn deployment<'a>(applied: &'a Applied, revision: &str) -> Option<&'a Arc<Deploy
         .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
 }
 
-fn count(
-    deployment: Option<&Arc<Deployment>>,
-    field: impl Fn(&k8s_openapi::api::apps::v1::DeploymentStatus) -> Option<i32>,
-) -> i32 {
+fn count(deployment: Option<&Arc<Deployment>>, field: impl Fn(&DeploymentStatus) -> Option<i32>) -> i32 {
     deployment
         .and_then(|deployment| field(deployment.status.as_ref()?))
         .unwrap_or(0)

@@ -6,7 +6,7 @@ use super::retention::Retention;
 use crate::crd::{ModelService, SERVICE_LABEL};
 use futures::{Stream, StreamExt as _, future, stream};
 use kube::{
-    Api, ResourceExt as _,
+    Api, Resource, ResourceExt as _,
     runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
 };
 use parking_lot::Mutex;
@@ -52,7 +52,7 @@ impl<K> Default for Children<K> {
     }
 }
 
-impl<K: Retention + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug> Children<K> {
+impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Children<K> {
     /// Objects of a service, in no particular order.
     #[must_use]
     pub fn of(&self, namespace: &str, service: &str) -> Vec<Arc<K>> {
@@ -164,7 +164,7 @@ impl<K: Retention + kube::Resource<DynamicType = ()> + Clone + Serialize + Debug
     }
 }
 
-impl<K: Retention + kube::Resource + Serialize> Entry<K> {
+impl<K: Retention + Resource + Serialize> Entry<K> {
     fn new(mut object: K) -> Self {
         object.trim();
         let version = object.meta_mut().resource_version.take();
@@ -181,7 +181,7 @@ impl<K: Retention + kube::Resource + Serialize> Entry<K> {
 }
 
 /// Whether both are the same version of the same object.
-fn is_same<K: kube::Resource>(entry: &Entry<K>, object: &K) -> bool {
+fn is_same<K: Resource>(entry: &Entry<K>, object: &K) -> bool {
     let (known, meta) = (entry.object.meta(), object.meta());
     known.name == meta.name && known.uid == meta.uid && known.resource_version == meta.resource_version
 }
@@ -190,7 +190,7 @@ fn is_same<K: kube::Resource>(entry: &Entry<K>, object: &K) -> bool {
 pub fn watched<K>(cache: Arc<Children<K>>, api: Api<K>) -> impl Stream<Item = ObjectRef<ModelService>> + Send
 where
     K: Retention
-        + kube::Resource<DynamicType = ()>
+        + Resource<DynamicType = ()>
         + Clone
         + Serialize
         + DeserializeOwned
@@ -208,7 +208,7 @@ where
 }
 
 /// What a watch yields; an error is logged, and the watch goes on.
-pub(crate) fn ok_or_warn<K: kube::Resource<DynamicType = ()>>(
+pub(crate) fn ok_or_warn<K: Resource<DynamicType = ()>>(
     event: watcher::Result<watcher::Event<K>>,
 ) -> Option<watcher::Event<K>> {
     event
@@ -219,16 +219,16 @@ pub(crate) fn ok_or_warn<K: kube::Resource<DynamicType = ()>>(
 }
 
 /// Drops the managed fields, which nobody reads and which are most of a small object.
-pub fn drop_managed_fields<K: kube::Resource>(object: &mut K) {
+pub fn drop_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-fn key<K: kube::Resource>(object: &K) -> Option<Key> {
+fn key<K: Resource>(object: &K) -> Option<Key> {
     Some((object.namespace()?, object.labels().get(SERVICE_LABEL)?.clone()))
 }
 
 /// Adds a version of an object; whether anything of meaning changed.
-fn insert<K: kube::Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>) -> bool {
+fn insert<K: Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>) -> bool {
     let known = group
         .iter_mut()
         .find(|known| known.object.meta().name == entry.object.meta().name);
@@ -245,7 +245,7 @@ fn insert<K: kube::Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>)
     true
 }
 
-fn remove<K: kube::Resource>(groups: &mut Groups<K>, key: &Key, gone: &K) {
+fn remove<K: Resource>(groups: &mut Groups<K>, key: &Key, gone: &K) {
     let Some(group) = groups.get_mut(key) else { return };
     group.retain(|known| {
         known.object.meta().name != gone.meta().name || version(known.object.as_ref()) > version(gone)
@@ -256,7 +256,7 @@ fn remove<K: kube::Resource>(groups: &mut Groups<K>, key: &Key, gone: &K) {
 }
 
 /// Resource versions are comparable numbers (Kubernetes KEP-5504).
-pub fn version<K: kube::Resource>(object: &K) -> u64 {
+pub fn version<K: Resource>(object: &K) -> u64 {
     object
         .meta()
         .resource_version

@@ -1,6 +1,6 @@
 //! Default classes: AcceleratorClasses that the operator creates if they do not exist. It never overwrites an edit.
 
-use crate::crd::AcceleratorClass;
+use crate::crd::{AcceleratorClass, AcceleratorClassSpec, FIELD_MANAGER};
 use anyhow::{Context as _, bail};
 use kube::{
     Api, Client, ResourceExt as _,
@@ -16,7 +16,7 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<AcceleratorClass>> {
     let Some(file) = file else {
         return Ok(vec![AcceleratorClass::new(
             "cpu",
-            crate::crd::AcceleratorClassSpec::default(),
+            AcceleratorClassSpec::default(),
         )]);
     };
     let shown = file.display();
@@ -61,7 +61,7 @@ pub async fn create_missing(
         .filter(|class| !existing.contains(&class.name_any()))
     {
         let parameters = PostParams {
-            field_manager: Some(crate::crd::FIELD_MANAGER.to_owned()),
+            field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
         match api.create(&parameters, class).await {

@@ -1,7 +1,7 @@
 //! Events: announces a service's transitions, once each, after the status that says so was written.
 
 use crate::{
-    crd::{ModelService, ModelServiceStatus},
+    crd::{FIELD_MANAGER, ModelService, ModelServiceStatus},
     reason::Reason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -22,7 +22,7 @@ impl Events {
     pub fn new(client: Client) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
         let reporter = Reporter {
-            controller: crate::crd::FIELD_MANAGER.to_owned(),
+            controller: FIELD_MANAGER.to_owned(),
             instance,
         };
         Self(Recorder::new(client, reporter))

@@ -19,7 +19,7 @@ use kube::{
     runtime::{
         Controller, WatchStreamExt as _,
         controller::{self, Error},
-        reflector::{ObjectRef, Store, store::Writer},
+        reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
 };
@@ -107,7 +107,7 @@ fn services(
     Store<GuardedService>,
     impl Stream<Item = ObjectRef<ModelService>> + Send + 'static,
 ) {
-    let (reader, writer) = kube::runtime::reflector::store();
+    let (reader, writer) = reflector::store();
     let context = context.clone();
     let events = watched_into(writer, api).inspect(move |event| {
         if let watcher::Event::Delete(gone) = event {

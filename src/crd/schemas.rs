@@ -2,7 +2,10 @@
 //! descriptions (a CRD stays below 100 KB), and bounded where a CEL rule looks inside.
 
 use super::constraints;
-use k8s_openapi::api::{autoscaling::v2, core::v1};
+use k8s_openapi::{
+    api::{autoscaling::v2, core::v1},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::core::Rule;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -222,7 +225,7 @@ fn each(schema: Option<&mut Map<String, Value>>, name: &str, visit: &mut dyn FnM
 }
 
 pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = list::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>(generator, 32);
+    let mut schema = list::<Condition>(generator, 32);
     schema.insert("x-kubernetes-list-type".into(), "map".into());
     schema.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
     schema

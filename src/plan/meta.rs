@@ -1,6 +1,9 @@
 //! Metadata: names, labels and owner of every child. Pure.
 
-use crate::{crd::SERVICE_LABEL, validate::ValidatedService};
+use crate::{
+    crd::{ModelService, REVISION_LABEL, SERVICE_LABEL},
+    validate::ValidatedService,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource as _;
 use std::collections::BTreeMap;
@@ -36,14 +39,14 @@ pub(super) fn selector(service: &ValidatedService) -> BTreeMap<String, String> {
 
 pub(super) fn revision_selector(service: &ValidatedService, revision: &str) -> BTreeMap<String, String> {
     let mut selector = selector(service);
-    selector.insert(crate::crd::REVISION_LABEL.to_owned(), revision.to_owned());
+    selector.insert(REVISION_LABEL.to_owned(), revision.to_owned());
     selector
 }
 
 fn owner(service: &ValidatedService) -> OwnerReference {
     OwnerReference {
-        api_version: crate::crd::ModelService::api_version(&()).into_owned(),
-        kind: crate::crd::ModelService::kind(&()).into_owned(),
+        api_version: ModelService::api_version(&()).into_owned(),
+        kind: ModelService::kind(&()).into_owned(),
         name: service.name.clone(),
         uid: service.uid.clone(),
         controller: Some(true),

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::fixtures::{observed, runtime};
+use crate::{
+    fixtures::{observed, runtime},
+    validate::validate,
+};
 use serde_json::{Value, json};
 
 /// The plan as one document.
@@ -67,7 +70,7 @@ fn a_template_that_was_made_is_never_rendered_again() {
         image: "runtime.example/server:2".into(),
         version: "10.0.0".into(),
     };
-    let service = crate::validate::validate(&observed).unwrap();
+    let service = validate(&observed).unwrap();
     let again = plan(&service, &observed, &newer);
     assert_eq!(again.revisions[0].deployment, first.revisions[0].deployment);
     assert!(
