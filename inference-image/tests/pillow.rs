@@ -15,7 +15,7 @@ const PHOTOS: [&str; 3] = ["cat", "coffee", "flower"];
 
 /// Differences between our input tensor and the reference, in steps of the 8-bit pixels.
 fn differences(package: &str, image: &str, size: i64, step: f32, name: &str) -> Vec<f32> {
-    let manifest = manifest::read(&example(package)).unwrap().unwrap();
+    let manifest = support::manifest(package);
     let port = Port {
         name: "images".into(),
         datatype: DataType::Fp32,

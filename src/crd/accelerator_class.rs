@@ -79,14 +79,14 @@ pub struct Runtime {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = constraints::image())]
     pub image: Option<String>,
-    /// ONNX Runtime execution provider that must hold the whole graph; a server without it never becomes ready.
+    /// ONNX Runtime execution provider that must run the whole graph; otherwise a server never becomes ready.
     #[serde(default = "cpu_provider")]
     #[schemars(
         length(min = 1, max = 128),
         regex(pattern = "^[A-Za-z0-9]+ExecutionProvider$")
     )]
     pub execution_provider: String,
-    /// Options handed to the execution provider as they are.
+    /// Options that are passed to the execution provider unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::strings")]
     pub options: BTreeMap<String, String>,

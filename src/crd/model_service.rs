@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What is to be served, how large, on which device.
+/// What to serve, with how many servers, on which device.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "serving.modelservice.dev",
@@ -51,11 +51,11 @@ use std::collections::BTreeMap;
 pub struct ModelServiceSpec {
     /// The model package. A change makes a new revision.
     pub model: Model,
-    /// Fixed number of servers; 1 when neither this nor `autoscaling` is set. Changed in place.
+    /// Fixed number of servers; 1 if neither this nor `autoscaling` is set. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
-    /// Number of servers by load, through a HorizontalPodAutoscaler. Changed in place.
+    /// Range for the number of servers, in which a HorizontalPodAutoscaler follows the load. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
     /// Name of the AcceleratorClass to run on. A change makes a new revision.
@@ -71,28 +71,28 @@ pub struct ModelServiceSpec {
     /// Settings of the inference server. A change makes a new revision.
     #[serde(default, skip_serializing_if = "is_default")]
     pub server: ServerSettings,
-    /// True takes every server away and keeps URL, Service and revisions. Changed in place.
+    /// True removes every server but keeps the URL, the Service and the revisions. Changed in place.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
     /// How a new revision takes over. Changed in place.
     #[serde(default)]
     pub rollout: Rollout,
-    /// What may be said about the servers' pods. A change makes a new revision.
+    /// Settings of the servers' pods. A change makes a new revision.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod: PodSettings,
-    /// Old revisions that are kept at size zero, to go back to without building them anew. Changed in place.
+    /// How many old revisions are kept at size zero, to go back to. Changed in place.
     #[serde(default = "default_history")]
     #[schemars(range(min = 0, max = 20))]
     pub revision_history_limit: i32,
-    /// Any new value makes a new revision with the operator's present runtime image and pod template.
-    /// When the condition RuntimeUpdateAvailable appears, set this to the version that it names.
+    /// Any new value makes a new revision with the operator's current runtime image and pod template. When the
+    /// condition RuntimeUpdateAvailable appears, set this to the version that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub adopt_runtime: Option<String>,
 }
 
 impl ModelService {
-    /// Whether `Ready` is True for the present spec.
+    /// Whether `Ready` is True for the current spec.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.status.as_ref().is_some_and(|status| {
@@ -114,25 +114,25 @@ pub struct Model {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = constraints::pinned_image())]
     pub image: String,
-    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it;
-    /// that of the package is required if `model.onnx` keeps weights in other files. The server refuses what differs.
-    /// Published in `status.model.digest` when absent.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it; if
+    /// `model.onnx` keeps weights in other files, that of the package is required. The server refuses any other package.
+    /// If absent, the digest is not checked, only published in `status.model.digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx or modelservice-server digest prints them"))]
     pub digest: Option<String>,
 }
 
-/// Number of servers by load.
+/// Range for the number of servers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not be larger than maxReplicas"))]
 pub struct Autoscaling {
-    /// Fewest servers.
+    /// Minimum number of servers.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000))]
     pub min_replicas: i32,
-    /// Most servers.
+    /// Maximum number of servers.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
     /// What the autoscaler aims at.
@@ -170,7 +170,7 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::quantities")]
     pub requests: BTreeMap<String, Quantity>,
-    /// What a server may use at most.
+    /// The most that a server may use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::quantities")]
     pub limits: BTreeMap<String, Quantity>,
@@ -195,11 +195,11 @@ impl Default for Resources {
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
     /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available.
-    /// `Recreate` ends the old one first: an interruption, for devices that have no spare.
+    /// `Recreate` stops the old one first, which interrupts the service: for devices of which none is spare.
     #[serde(default)]
     pub strategy: RolloutStrategy,
-    /// Seconds that a server may take to load and warm its model before it is restarted. Taken into a
-    /// revision when that is made.
+    /// Seconds that a server may take to load and warm up its model before it is restarted. A revision keeps the
+    /// value that it was made with.
     #[serde(default = "default_startup_deadline")]
     #[schemars(range(min = 10, max = 86400))]
     pub startup_deadline_seconds: i32,
@@ -222,37 +222,37 @@ impl Default for Rollout {
 /// How a new revision takes over.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RolloutStrategy {
-    /// New beside old, then traffic moves, then the old one drains.
+    /// The new revision starts beside the old one, then the traffic moves, then the old one drains.
     #[default]
     BlueGreen,
-    /// Old away, then new.
+    /// The old revision stops, then the new one starts.
     Recreate,
 }
 
-/// What may be said about the servers' pods. Ports, command and security context are the operator's.
+/// Settings of the servers' pods. The operator sets ports, command and security context.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSettings {
-    /// Further labels. `app.kubernetes.io/…` and `serving.modelservice.dev/…` are the operator's.
+    /// Additional labels. The operator sets those under `app.kubernetes.io/` and `serving.modelservice.dev/`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::labels")]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('serving.modelservice.dev/'))").message("labels under app.kubernetes.io/ and serving.modelservice.dev/ are set by the operator"))]
     pub labels: BTreeMap<String, String>,
-    /// Further annotations.
+    /// Additional annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotations")]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('serving.modelservice.dev/'))").message("annotations under serving.modelservice.dev/ are set by the operator"))]
     pub annotations: BTreeMap<String, String>,
-    /// Further environment variables of the server.
+    /// Additional environment variables of the server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::env")]
     #[x_kube(validation = Rule::new("self.all(e, !e.name.startsWith('MODELSERVICE_') && e.name != 'ORT_DYLIB_PATH')").message("environment variables MODELSERVICE_… and ORT_DYLIB_PATH are set by the operator and the runtime image"))]
     pub env: Vec<EnvVar>,
-    /// Labels that a node must have, beside those of the AcceleratorClass.
+    /// Labels that a node must have, in addition to those of the AcceleratorClass.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::labels")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that are tolerated, beside those of the AcceleratorClass.
+    /// Taints that are tolerated, in addition to those of the AcceleratorClass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::tolerations")]
     pub tolerations: Vec<Toleration>,
@@ -260,21 +260,21 @@ pub struct PodSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schemas::affinity")]
     pub affinity: Option<Affinity>,
-    /// How servers spread over zones and nodes. A constraint without a selector gets the service's own.
+    /// How servers spread over zones and nodes. A constraint without a selector selects the service's own servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::topology_spread")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// PriorityClass.
+    /// Name of the PriorityClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::object_name("a PriorityClass"))]
     pub priority_class_name: Option<String>,
-    /// Scheduler.
+    /// Name of the scheduler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::object_name("a scheduler"))]
     pub scheduler_name: Option<String>,
-    /// Service account. Its token is never mounted.
+    /// Name of the service account. Its token is never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::object_name("a service account of this namespace"))]

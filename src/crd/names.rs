@@ -4,7 +4,7 @@
 pub const GROUP: &str = "serving.modelservice.dev";
 /// Field manager of everything the operator applies.
 pub const FIELD_MANAGER: &str = "modelservice-operator";
-/// Second field manager: holds a Deployment's `spec.replicas` while it passes between us and the autoscaler.
+/// Second field manager: holds a Deployment's `spec.replicas` while the field passes between us and the autoscaler.
 pub const SCALE_FIELD_MANAGER: &str = "modelservice-operator-scale";
 
 /// Label of every child: the name of its `ModelService`. Immutable; part of selectors.
@@ -16,13 +16,13 @@ pub const REVISION_LABEL: &str = "serving.modelservice.dev/revision";
 pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
 /// On a Deployment: the revision's frozen pod template, as canonical JSON.
 pub const TEMPLATE_ANNOTATION: &str = "serving.modelservice.dev/pod-template";
-/// On every child: hash of what was applied last, so that a field that is no longer wanted is noticed.
+/// On every child: hash of what was applied last, by which a field is noticed that is no longer wanted.
 pub const APPLIED_ANNOTATION: &str = "serving.modelservice.dev/applied";
 /// `"fixed"` on a Deployment while we own its `spec.replicas`; absent while the autoscaler does.
 pub const REPLICAS_ANNOTATION: &str = "serving.modelservice.dev/replicas";
-/// On a Deployment: number of the revision, rising by one with each new revision.
+/// On a Deployment: number of the revision, one higher with each new revision.
 pub const REVISION_NUMBER_ANNOTATION: &str = "serving.modelservice.dev/revision-number";
-/// On the Service: when traffic moved to the present revision (RFC 3339), which dates the old one's drain.
+/// On the Service: when the traffic moved to its revision (RFC 3339), from which the old one drains.
 pub const SWITCHED_ANNOTATION: &str = "serving.modelservice.dev/switched-at";
 /// On a Deployment: the name of the AcceleratorClass that its template was made with.
 pub const CLASS_ANNOTATION: &str = "serving.modelservice.dev/accelerator-class";

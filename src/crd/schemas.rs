@@ -1,5 +1,5 @@
-//! Schemas of Kubernetes' own types inside ours: as the API server has them, without their nested
-//! descriptions (a CRD stays below 100 KB), and bounded where a CEL rule looks inside.
+//! Schemas of Kubernetes' own types inside ours: like those of the API server, but without nested descriptions (a CRD
+//! stays below 100 KB), and bounded where a CEL rule looks inside.
 
 use super::constraints;
 use k8s_openapi::{
@@ -249,7 +249,7 @@ fn stripped<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
-/// Removes descriptions, but not a property that is called `description`.
+/// Removes descriptions, but not a property named `description`.
 fn strip(schema: &mut Map<String, Value>) {
     schema.remove("description");
     for (key, value) in schema {

@@ -1,4 +1,4 @@
-//! `ModelService`: the part of the spec that the inference server is configured by.
+//! `ModelService`: the part of the spec that configures the inference server.
 
 use super::constraints;
 use kube::KubeSchema;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerSettings {
-    /// Name of the model in request paths (`/v2/models/{name}`); the ModelService's name when absent.
+    /// Name of the model in request paths (`/v2/models/{name}`); the ModelService's name if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
@@ -24,29 +24,29 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_073_741_824_i64))]
     pub max_image_pixels: Option<i64>,
-    /// Images in one form, which are one batch in memory (default 16).
+    /// Maximum number of images in one form, which are in memory together (default 16).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_images_per_request: Option<i32>,
-    /// Examples that may go into one run of the model (default 8). How many do is measured: more than 1 only
-    /// where that is faster. 1 keeps requests apart.
+    /// Maximum number of examples in one run of the model (default 8). The server measures how many to combine:
+    /// more than 1 only where that is faster. 1 keeps requests apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_batch_size: Option<i32>,
-    /// Requests that may wait in one server before the next is answered 429 (default 128).
+    /// Requests that may wait in one server before the next one is answered with 429 (default 128).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65536))]
     pub queue_length: Option<i32>,
     /// How long clients' connections live.
     #[serde(default, skip_serializing_if = "is_default")]
     pub connections: ConnectionSettings,
-    /// Who is answered; everybody when absent.
+    /// Who may send requests; everybody if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSettings>,
-    /// Which requests have a line in the servers' logs.
+    /// Which requests the servers log.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access_log: AccessLogSettings,
-    /// Where traces of requests go; nowhere when absent.
+    /// Where traces of requests go; nowhere if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingSettings>,
     /// Where each server keeps its optimised graphs.
@@ -54,43 +54,43 @@ pub struct ServerSettings {
     pub cache: CacheSettings,
 }
 
-/// How long clients' connections live. Kubernetes balances connections, not requests: a new server gets nothing
-/// from those that are kept open until they end.
+/// How long clients' connections live. Kubernetes balances connections, not requests: a new server gets no requests
+/// from connections that stay open.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionSettings {
-    /// Age in seconds at which a connection is ended without losing a request, 10 % more or less (default 300);
-    /// 0 is never. Within it, and no sooner, an added server has its share of kept-alive and gRPC clients.
+    /// Age in seconds at which a connection is closed without losing a request, give or take 10 % (default 300); 0
+    /// means never. It takes that long until a new server has its share of keep-alive and gRPC clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604_800))]
     pub max_age_seconds: Option<i32>,
-    /// Requests after which a connection is ended in the same way (default 0, which is never).
+    /// Requests after which a connection is closed in the same way (default 0, which means never).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647_i64))]
     pub max_requests: Option<i32>,
-    /// Seconds after which an idle connection is closed (default 620). Longer than a load balancer in front
-    /// keeps its own: whoever closes first while the other sends loses a request.
+    /// Seconds after which an idle connection is closed (default 620). Must be longer than a load balancer in front
+    /// keeps idle connections: if the server closes one while the load balancer sends, that request is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub idle_seconds: Option<i32>,
 }
 
-/// Who is answered.
+/// Who may send requests.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthSettings {
-    /// Secret of the service's namespace whose key `tokens` has one bearer token a line. Requests need one of
-    /// them, health excepted. A change of the Secret takes effect some minutes later, without a restart.
+    /// Secret in the service's namespace whose key `tokens` has one bearer token per line. Every request needs one
+    /// of them, except for health. A changed Secret takes effect a few minutes later, without a restart.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::object_name("a Secret of this namespace"))]
     pub token_secret_name: String,
 }
 
-/// Which requests have a line in the servers' logs.
+/// Which requests the servers log.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessLogSettings {
-    /// Share of all requests, from 0 to 1 (default 0.0, which is none).
+    /// Share of all requests, from 0 to 1 (default 0.0, which means none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: Option<f64>,
@@ -103,33 +103,33 @@ pub struct AccessLogSettings {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TracingSettings {
-    /// An OpenTelemetry collector that takes OTLP over gRPC without TLS, such as
+    /// An OpenTelemetry collector that accepts OTLP over gRPC without TLS, such as
     /// `http://collector.observability:4317`.
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = constraints::collector())]
     pub endpoint: String,
-    /// Share of requests that are traced, from 0 to 1, of those that do not say it themselves by `traceparent`
-    /// (default 0.01).
+    /// Share of requests that are traced, from 0 to 1 (default 0.01). For a request with a `traceparent` header, the
+    /// header decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: Option<f64>,
 }
 
-/// Where a server keeps its optimised graphs, with which it starts faster.
+/// Where a server keeps its optimised graphs, so that it starts faster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheSettings {
-    /// A volume that outlives the servers. Without it each pod has an empty folder of its own, which helps it
-    /// when its container restarts, and no other pod.
+    /// A volume that outlives the servers. Without it, each pod has an empty folder of its own, which only helps that
+    /// pod when its container restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim: Option<VolumeClaim>,
 }
 
-/// A PersistentVolumeClaim of the service's namespace.
+/// A PersistentVolumeClaim in the service's namespace.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeClaim {
-    /// Its name. All servers of a service write to it, those of several services may; servers on several nodes
+    /// Its name. All servers of a service write to it, and several services may share it; servers on several nodes
     /// need the access mode ReadWriteMany.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::object_name("a PersistentVolumeClaim of this namespace"))]

@@ -5,11 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is true now.
+/// The observed state.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServiceStatus {
-    /// Generation of the spec that this status speaks of.
+    /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Available, and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable.
@@ -34,10 +34,10 @@ pub struct ModelServiceStatus {
     /// Revision that the spec asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_revision: Option<String>,
-    /// The model that is served, as the server itself reports it.
+    /// The model that is served, as the server reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelStatus>,
-    /// The device that it runs on.
+    /// The device that the service runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<AcceleratorStatus>,
     /// Revisions that exist, newest first.
@@ -46,7 +46,7 @@ pub struct ModelServiceStatus {
     pub revisions: Vec<RevisionStatus>,
 }
 
-/// The model that is served, as the server itself reports it.
+/// The model that is served, as the server reports it.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelStatus {
@@ -92,7 +92,7 @@ pub struct TensorStatus {
 pub struct AcceleratorStatus {
     /// Name of the AcceleratorClass.
     pub class: String,
-    /// Execution provider that holds the graph, as the server itself reports it.
+    /// Execution provider that runs the graph, as the server reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_provider: Option<String>,
 }

@@ -15,6 +15,7 @@ impl Fixture {
             name: "m".into(),
             path: self.folder().display().to_string(),
             digest: Some(wanted.to_owned()),
+            ..ModelConfig::default()
         })
     }
 }

@@ -85,6 +85,7 @@ impl Fixture {
             name: "m".into(),
             path: folder.display().to_string(),
             digest: None,
+            ..ModelConfig::default()
         })
     }
 }

@@ -29,6 +29,17 @@ pub(crate) fn example(path: &str) -> PathBuf {
     path
 }
 
+/// What `model.yaml` of a package below .cache/examples says.
+pub(crate) fn manifest(package: &str) -> modelservice_server::package::manifest::Manifest {
+    let config = modelservice_contract::ModelConfig {
+        name: package.to_owned(),
+        path: example(package).display().to_string(),
+        digest: None,
+    };
+    let package = modelservice_server::package::open(&config).unwrap();
+    package.manifest.unwrap()
+}
+
 /// A file below .cache/examples-images.
 pub(crate) fn image(path: &str) -> PathBuf {
     let path = root().join(".cache/examples-images").join(path);
