@@ -34,7 +34,7 @@ pub(crate) fn manifest(package: &str) -> modelservice_server::package::manifest:
     let config = modelservice_contract::ModelConfig {
         name: package.to_owned(),
         path: example(package).display().to_string(),
-        digest: None,
+        ..modelservice_contract::ModelConfig::default()
     };
     let package = modelservice_server::package::open(&config).unwrap();
     package.manifest.unwrap()
