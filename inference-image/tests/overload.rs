@@ -230,7 +230,11 @@ async fn the_management_port_reports() {
     let bench = bench();
     let report: Value = serde_json::from_str(&text(bench.get("/report").await).await).unwrap();
     let tensor = json!([{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]);
-    let model = json!({"name": "echo", "digest": "sha256:00", "opset": 17, "graph": "Original", "loadSeconds": 0.0, "inputs": tensor, "outputs": tensor});
+    let model = json!({
+        "name": "echo", "digest": "sha256:00", "digestChecked": false, "digestCovers": "ModelFile", "opset": 17,
+        "graph": "Original", "batching": {"rows": 1, "reason": "scheduling.maxBatchSize is 1"}, "loadSeconds": 0.0,
+        "inputs": tensor, "outputs": tensor,
+    });
     let expected = json!({
         "serverVersion": env!("CARGO_PKG_VERSION"), "onnxRuntimeVersion": "1.31",
         "executionProvider": "CPUExecutionProvider", "models": [model],
