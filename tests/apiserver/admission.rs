@@ -35,7 +35,7 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
         (
             "a wrong digest",
             base().with("model.digest", "sha256:1".into()),
-            "as sha256sum model.onnx prints them",
+            "as sha256sum model.onnx or modelservice-server digest prints them",
         ),
         (
             "both sizes",
