@@ -79,7 +79,7 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
             "spec.accelerators must name exactly one AcceleratorClass".into(),
         ));
     };
-    let revision = revision::name(spec);
+    let revision = revision::asked_for(&observed.service);
     let target = match (observed.deployment(&revision), observed.classes.get(class_name)) {
         (Some(deployment), _) => Target::Existing(deployment.clone()),
         (None, Some(class)) => Target::New(class.clone()),

@@ -3,7 +3,7 @@
 //! Both are compared as the API server normalises them: quantities by value; an unset field equals an empty one and
 //! the zero of its type; lists whose items have names by name.
 
-use super::quantity::thousandths;
+use crate::revision::thousandths;
 use serde_json::Value;
 
 /// Path of the first field of `wanted` that differs in `live`; `None` if none does.
@@ -26,7 +26,7 @@ fn compare(wanted: &Value, live: Option<&Value>, kind: Kind) -> Option<String> {
     }
     match (wanted, live) {
         (Value::Object(wanted), Some(Value::Object(live))) => wanted.iter().find_map(|(key, value)| {
-            let kind = if matches!(key.as_str(), "requests" | "limits") {
+            let kind = if QUANTITIES.contains(&key.as_str()) {
                 Kind::Quantities
             } else {
                 kind
@@ -68,6 +68,8 @@ fn compare_lists(wanted: &[Value], live: &[Value], kind: Kind) -> Option<String>
         })
 }
 
+/// Fields that are quantities, or maps of them.
+const QUANTITIES: [&str; 4] = ["requests", "limits", "sizeLimit", "divisor"];
 /// Maps that Kubernetes treats as one value: a further key in one of them changes ours.
 const ATOMIC: [&str; 3] = ["selector", "matchLabels", "nodeSelector"];
 
@@ -120,6 +122,14 @@ mod tests {
             (
                 json!({"limits": {"memory": "1e3"}}),
                 json!({"limits": {"memory": "1k"}}),
+            ),
+            (
+                json!({"emptyDir": {"sizeLimit": "10240Mi"}}),
+                json!({"emptyDir": {"sizeLimit": "10Gi"}}),
+            ),
+            (
+                json!({"resourceFieldRef": {"divisor": "1000m"}}),
+                json!({"resourceFieldRef": {"divisor": "1"}}),
             ),
             (json!({"a": ""}), json!({})),
             (json!({"a": null}), json!({"a": "defaulted"})),

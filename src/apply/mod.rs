@@ -18,7 +18,6 @@ mod applier;
 mod create;
 mod difference;
 mod mismatches;
-mod quantity;
 mod request;
 mod scale;
 

@@ -215,6 +215,32 @@ mod tests {
         );
     }
 
+    /// Whoever writes a default out asks for what runs already. (src/revision/canonical.rs has the defaults.)
+    #[test]
+    fn a_default_that_is_written_out_makes_no_revision() {
+        let revision = |server: Value| validate(&observed(json!({"server": server}))).unwrap().revision;
+        let defaults = json!({"limits": Limits::default(), "scheduling": Scheduling::default(),
+            "connections": Connections::default(), "accessLog": AccessLog::default(),
+            "tracing": {"sampleRatio": Tracing::SAMPLE_RATIO}});
+        for (setting, place) in SETTINGS {
+            let mut without = json!({"tracing": {"endpoint": "http://collector:4317"}});
+            let expected = (revision(without.clone()), config(&without).0);
+            let (group, name) = setting.rsplit_once('/').unwrap();
+            let group = group.trim_start_matches('/');
+            let place_of = if group.is_empty() {
+                &mut without
+            } else {
+                &mut without[group]
+            };
+            place_of[name] = defaults.pointer(place).unwrap().clone();
+            assert_eq!(
+                (revision(without.clone()), config(&without).0),
+                expected,
+                "{setting}"
+            );
+        }
+    }
+
     fn settings(schema: &Value) -> usize {
         let properties = schema["properties"].as_object().into_iter().flatten();
         properties

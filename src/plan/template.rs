@@ -91,9 +91,15 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRu
     node_selector.extend(class.spec.node_selector.clone());
     let tolerations = [settings.tolerations.as_slice(), class.spec.tolerations.as_slice()].concat();
     let drain = Drain::default();
+    let container = container(service, class, runtime);
+    let limits = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.limits.as_ref());
+    let volumes = volumes::volumes(spec, limits.and_then(|limits| limits.get(EPHEMERAL_STORAGE)));
     PodSpec {
-        containers: vec![container(service, class, runtime)],
-        volumes: Some(volumes::volumes(spec)),
+        containers: vec![container],
+        volumes: Some(volumes),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(i64::from(

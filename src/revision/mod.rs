@@ -1,12 +1,18 @@
 //! Revision: one immutable combination of model, runtime and settings. What names it, what its Deployment says of
 //! it, and the pod template that was frozen when it was made. Pure.
 
+mod canonical;
 mod child;
 mod deployment;
 mod hash;
+mod quantity;
 mod template;
 
 pub use child::{is_ours, revision_of};
 pub use deployment::{is_available, number, wanted_replicas};
-pub use hash::{hash, name};
+pub use hash::{asked_for, hash, name};
+pub use quantity::thousandths;
 pub use template::{Images, freeze, frozen_template};
+
+#[cfg(test)]
+mod tests;

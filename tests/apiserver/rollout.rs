@@ -11,12 +11,13 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use modelservice_operator::crd::AcceleratorClass;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
 crate::tests!(
     a_new_revision_starts_at_the_old_ones_size_and_takes_over,
     a_broken_revision_never_replaces_a_working_one,
+    the_same_in_other_words_makes_no_revision,
     going_back_reuses_the_old_revision,
     old_revisions_beyond_the_limit_go,
     recreate_ends_the_old_revision_first,
@@ -113,6 +114,35 @@ async fn a_broken_revision_never_replaces_a_working_one(world: Arc<World>) {
     let repaired = place.serving("photos").await;
     assert_eq!(repaired.status.clone().unwrap().current_revision.unwrap(), good);
     assert!(condition(&repaired, "Stalled").is_none());
+}
+
+/// Another tool's notation must not restart a fleet. What the API server stores is what was written, not its value.
+async fn the_same_in_other_words_makes_no_revision(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    let said = |requests: Value, limits: Value, pod: Value| {
+        let resources = json!({"requests": requests, "limits": limits});
+        service("photos").with("resources", resources).with("pod", pod)
+    };
+    let first = said(
+        json!({"cpu": "500m", "memory": "1Gi"}),
+        json!({"cpu": "1", "memory": "1Gi", "ephemeral-storage": "5120Mi"}),
+        json!({"env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}],
+            "tolerations": [{"key": "a"}, {"operator": "Exists"}]}),
+    );
+    let again = said(
+        json!({"cpu": "0.5"}),
+        json!({"cpu": 1, "memory": 1_073_741_824, "ephemeral-storage": "5Gi"}),
+        json!({"env": [{"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1000m"}}}, {"name": "A", "value": "1"}],
+            "tolerations": [{"operator": "Exists"}, {"key": "a", "operator": "Equal"}], "schedulerName": "default-scheduler"}),
+    );
+    place.apply(&first).await;
+    let revision = place.serving_revision("photos").await;
+    let pods = pod_uids(&place, "photos").await;
+    place.apply(&again).await;
+    let status = place.serving("photos").await.status.unwrap();
+    assert_eq!(status.target_revision, Some(revision));
+    assert_eq!(place.deployments("photos").await.len(), 1);
+    assert_eq!(pod_uids(&place, "photos").await, pods);
 }
 
 async fn going_back_reuses_the_old_revision(world: Arc<World>) {

@@ -1,7 +1,8 @@
 //! Quantity: the value of a Kubernetes quantity, whatever its notation. Pure.
 
 /// A quantity in thousandths, rounded up: `<digits>[.<digits>][suffix]`, as Kubernetes reads it.
-pub(super) fn thousandths(text: &str) -> Option<i128> {
+#[must_use]
+pub fn thousandths(text: &str) -> Option<i128> {
     let text = text.trim();
     let end = text
         .find(|c: char| !(c.is_ascii_digit() || "+-.".contains(c)))
@@ -20,11 +21,13 @@ pub(super) fn thousandths(text: &str) -> Option<i128> {
         "G" => (1_000_000_000_000, 1),
         "T" => (1_000_000_000_000_000, 1),
         "P" => (1_000_000_000_000_000_000, 1),
+        "E" => (1_000_000_000_000_000_000_000, 1),
         "Ki" => (1_000 << 10, 1),
         "Mi" => (1_000 << 20, 1),
         "Gi" => (1_000 << 30, 1),
         "Ti" => (1_000 << 40, 1),
         "Pi" => (1_000 << 50, 1),
+        "Ei" => (1_000 << 60, 1),
         _ => {
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
             match exponent {
