@@ -73,6 +73,8 @@ reasons! {
     NameConflict,
     /// A child of a deleted service of the same name is still there.
     WaitingForDeletion,
+    /// Somebody changed a revision's pod template into one that this operator does not write.
+    TemplateChanged,
     /// The operator lacks a right.
     Forbidden,
     /// The API server did not do what it was asked.
@@ -135,6 +137,16 @@ pub enum Problem {
         /// Its name.
         name: String,
     },
+    /// Somebody changed a revision's pod template, and its frozen copy, into one that this operator does not write.
+    #[error(
+        "the pod template of Deployment \"{deployment}\" was changed by somebody else: the operator does not write {field}, so it applies nothing; delete this Deployment to have it made anew, if it is still wanted"
+    )]
+    TemplateChanged {
+        /// Name of the Deployment.
+        deployment: String,
+        /// Path in the template.
+        field: String,
+    },
     /// A quota of the namespace does not allow it.
     #[error("{0}; raise the quota or lower what the service asks for")]
     QuotaExceeded(String),
@@ -170,6 +182,7 @@ impl Problem {
             Self::AcceleratorClassNotFound(_) => Reason::AcceleratorClassNotFound,
             Self::NameConflict { .. } => Reason::NameConflict,
             Self::WaitingForDeletion { .. } => Reason::WaitingForDeletion,
+            Self::TemplateChanged { .. } => Reason::TemplateChanged,
             Self::QuotaExceeded(_) => Reason::QuotaExceeded,
             Self::Forbidden { .. } => Reason::Forbidden,
             Self::Api { .. } => Reason::ApiError,
@@ -185,7 +198,10 @@ impl Problem {
     /// Whether nothing but a change of an object that is watched can help: then nothing is tried again.
     #[must_use]
     pub const fn waits_for_a_change(&self) -> bool {
-        matches!(self, Self::InvalidSpec(_) | Self::AcceleratorClassNotFound(_))
+        matches!(
+            self,
+            Self::InvalidSpec(_) | Self::AcceleratorClassNotFound(_) | Self::TemplateChanged { .. }
+        )
     }
 
     /// Reads what the API server answered to a request.

@@ -1,7 +1,10 @@
 //! Validate: parses what a user wrote into types that cannot be wrong. Pure: no client, no clock.
 
 use crate::{
-    crd::{AcceleratorClass, Autoscaling, ModelService, ModelServiceSpec},
+    crd::{
+        AcceleratorClass, Autoscaling, ModelService, ModelServiceSpec, is_refused_annotation,
+        is_refused_variable,
+    },
     observe::Observed,
     reason::Problem,
     revision,
@@ -66,8 +69,9 @@ impl Size {
 /// Parses what was observed.
 ///
 /// # Errors
-/// [`Problem::UnsupportedCluster`], [`Problem::InvalidSpec`] or [`Problem::AcceleratorClassNotFound`]; the
-/// last only if a revision is to be made: one that exists no longer needs its class.
+/// [`Problem::UnsupportedCluster`], [`Problem::InvalidSpec`], [`Problem::TemplateChanged`] or
+/// [`Problem::AcceleratorClassNotFound`]; the last only if a revision is to be made: one that exists no longer needs its
+/// class.
 pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     if let Some(message) = &observed.unsupported {
         return Err(Problem::UnsupportedCluster(message.clone()));
@@ -79,6 +83,8 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
             "spec.accelerators must name exactly one AcceleratorClass".into(),
         ));
     };
+    refusals(spec)?;
+    templates(observed)?;
     let revision = revision::asked_for(&observed.service);
     let target = match (observed.deployment(&revision), observed.classes.get(class_name)) {
         (Some(deployment), _) => Target::Existing(deployment.clone()),
@@ -93,6 +99,34 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
         revision,
         target,
         size,
+    })
+}
+
+/// The rules of the CRD, once more: a spec may be older than they are.
+fn refusals(spec: &ModelServiceSpec) -> Result<(), Problem> {
+    let mut variables = spec.pod.env.iter().map(|variable| &variable.name);
+    let mut annotations = spec.pod.annotations.keys();
+    let refused = variables
+        .find(|name| is_refused_variable(name))
+        .map(|name| format!("spec.pod.env may not set {name}"))
+        .or_else(|| {
+            let key = annotations.find(|key| is_refused_annotation(key))?;
+            Some(format!("spec.pod.annotations may not have {key}"))
+        });
+    refused.map_or(Ok(()), |what| {
+        Err(Problem::InvalidSpec(format!("{what}: it would run other code than the runtime image's, reach devices or weaken the pods; remove it")))
+    })
+}
+
+/// Every template that the plan will read is one that this operator could have written.
+fn templates(observed: &Observed) -> Result<(), Problem> {
+    observed.deployments.iter().try_for_each(|deployment| {
+        revision::frozen_template(deployment)
+            .map(drop)
+            .map_err(|field| Problem::TemplateChanged {
+                deployment: deployment.name_any(),
+                field,
+            })
     })
 }
 

@@ -1,17 +1,16 @@
 //! `modelservice-server`: see `modelservice_server::app`.
 
 use clap::Parser;
+use modelservice_contract::is_loader_variable;
 use modelservice_server::app::{Arguments, LogFormat, run};
 use modelservice_server::engine::NO_TELEMETRY;
 use modelservice_server::process::exit;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
-#[allow(unsafe_code)]
 fn main() -> ! {
-    // SAFETY: no other thread has been started.
-    unsafe { std::env::set_var(NO_TELEMETRY, "1") };
     let arguments = Arguments::parse();
+    settle_environment();
     log(&arguments);
     let code = match run(&arguments) {
         Ok(()) => 0,
@@ -24,6 +23,19 @@ fn main() -> ! {
         }
     };
     exit::now(code.into())
+}
+
+/// ONNX Runtime is configured by the configuration, not by variables, by which it would also obey settings in a model.
+#[allow(unsafe_code)]
+fn settle_environment() {
+    for (name, _) in std::env::vars_os() {
+        if is_loader_variable(&name.to_string_lossy()) {
+            // SAFETY: no other thread has been started.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
+    // SAFETY: as above.
+    unsafe { std::env::set_var(NO_TELEMETRY, "1") };
 }
 
 fn log(arguments: &Arguments) {

@@ -6,9 +6,10 @@
 mod support;
 
 use modelservice_contract::{ExitReason, TerminationMessage};
+use prost::Message as _;
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use support::onnx::matmul;
+use support::onnx::{Entry, FLOAT, identity, matmul};
 use support::{Server, check_docs_table, example};
 
 struct Case {
@@ -458,6 +459,21 @@ fn a_configuration_can_be_checked_without_a_model() {
 }
 
 /// ONNX Runtime must not report to anyone what is run here; when it means to, it leaves files in the home folder.
+/// A model is data. With this variable ONNX Runtime takes options of the session from a model's metadata, and it has
+/// variables for its execution providers that name libraries and files.
+#[test]
+fn variables_of_onnx_runtime_do_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = identity(&[("x", FLOAT, &[1, 2])]);
+    model.metadata = vec![Entry {
+        key: "ort_config".into(),
+        value: "no JSON".into(),
+    }];
+    let config = with_model(folder.path(), &model.encode_to_vec());
+    let mut server = Server::start_with(&["env", "ORT_LOAD_CONFIG_FROM_MODEL=1"], &config, &[]);
+    server.addresses();
+}
+
 #[test]
 fn no_telemetry_is_prepared() {
     let (folder, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -9,6 +9,7 @@ mod accelerator_class;
 mod constraints;
 mod model_service;
 mod names;
+mod refusals;
 mod schemas;
 mod server_settings;
 mod status;
@@ -21,6 +22,7 @@ pub use model_service::{
     ScaleTarget,
 };
 pub use names::*;
+pub use refusals::{is_refused_annotation, is_refused_variable};
 pub use server_settings::{
     AccessLogSettings, AuthSettings, CacheSettings, ConnectionSettings, ServerSettings, TracingSettings,
     VolumeClaim,

@@ -1,7 +1,7 @@
 //! `ModelService`: the spec that users write.
 
 use super::{
-    constraints, schemas,
+    constraints, refusals, schemas,
     server_settings::{ServerSettings, is_default},
     status::ModelServiceStatus,
 };
@@ -238,15 +238,16 @@ pub struct PodSettings {
     #[schemars(schema_with = "schemas::labels")]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('serving.modelservice.dev/'))").message("labels under app.kubernetes.io/ and serving.modelservice.dev/ are set by the operator"))]
     pub labels: BTreeMap<String, String>,
-    /// Additional annotations.
+    /// Additional annotations. Those by which a container runtime confines a pod differently are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotations")]
+    #[x_kube(validation = refusals::annotations())]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('serving.modelservice.dev/'))").message("annotations under serving.modelservice.dev/ are set by the operator"))]
     pub annotations: BTreeMap<String, String>,
-    /// Additional environment variables of the server.
+    /// Additional environment variables of the server. Those by which it would load libraries or get devices are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::env")]
-    #[x_kube(validation = Rule::new("self.all(e, !e.name.startsWith('MODELSERVICE_') && e.name != 'ORT_DYLIB_PATH')").message("environment variables MODELSERVICE_… and ORT_DYLIB_PATH are set by the operator and the runtime image"))]
+    #[x_kube(validation = refusals::variables())]
     pub env: Vec<EnvVar>,
     /// Labels that a node must have, in addition to those of the AcceleratorClass.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -1,7 +1,7 @@
 //! Schemas of Kubernetes' own types inside ours: like those of the API server, but without nested descriptions (a CRD
 //! stays below 100 KB), and bounded where a CEL rule looks inside.
 
-use super::constraints;
+use super::{constraints, refusals};
 use k8s_openapi::{
     api::{autoscaling::v2, core::v1},
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -52,6 +52,8 @@ pub(super) fn env(generator: &mut SchemaGenerator) -> Schema {
             // Also of the ConfigMaps and Secrets that are referred to.
             "name": {"minLength": 1, "maxLength": 256, "pattern": "^[-._A-Za-z0-9]+$"},
             "key": {"minLength": 1, "maxLength": 253, "pattern": "^[-._A-Za-z0-9]+$"},
+            // Linux starts no program with a longer one.
+            "value": {"maxLength": 131_072},
             "fieldPath": {"pattern": r"^(metadata\.(name|namespace|uid|(labels|annotations)\['.+'\])|spec\.(nodeName|serviceAccountName)|status\.(hostIPs?|podIPs?))$"},
             "resource": {"pattern": r"^(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-.+)$"},
             "divisor": {"maxLength": 32, "x-kubernetes-validations": [constraints::quantity()]},
@@ -60,7 +62,8 @@ pub(super) fn env(generator: &mut SchemaGenerator) -> Schema {
     if let Some(items) = schema.get_mut("items").and_then(Value::as_object_mut) {
         let both = Rule::new("!has(self.value) || self.value == '' || !has(self.valueFrom)")
             .message("set either value or valueFrom, not both");
-        items.insert("x-kubernetes-validations".into(), json!([both]));
+        let rules: Vec<Rule> = [both].into_iter().chain(refusals::variable()).collect();
+        items.insert("x-kubernetes-validations".into(), json!(rules));
     }
     schema
 }

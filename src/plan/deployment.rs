@@ -46,9 +46,9 @@ pub(super) fn new(
 /// The Deployment of a revision that exists, with its frozen template.
 pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deployment {
     let revision = revision_of(live).unwrap_or_default();
-    let template = frozen_template(live);
+    // Validated: there is one.
+    let template = frozen_template(live).unwrap_or_default();
     let mut annotations: BTreeMap<String, String> = [
-        TEMPLATE_ANNOTATION,
         CLASS_ANNOTATION,
         REVISION_NUMBER_ANNOTATION,
         RUNTIME_VERSION_ANNOTATION,
@@ -56,9 +56,7 @@ pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deploym
     .into_iter()
     .filter_map(|key| Some((key.to_owned(), live.annotations().get(key)?.clone())))
     .collect();
-    annotations
-        .entry(TEMPLATE_ANNOTATION.to_owned())
-        .or_insert_with(|| freeze(&template));
+    annotations.insert(TEMPLATE_ANNOTATION.to_owned(), freeze(&template));
     deployment(service, revision, annotations, template)
 }
 

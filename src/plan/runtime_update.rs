@@ -19,7 +19,7 @@ pub(super) fn runtime_update(
         return None;
     };
     let class = observed.classes.get(service.spec().accelerators.first()?)?;
-    let frozen = frozen_template(live);
+    let frozen = frozen_template(live).ok()?;
     let mut fresh = template::template(service, class, runtime);
     template::keep_startup_deadline(&mut fresh, &frozen);
     if fresh == frozen {

@@ -58,7 +58,13 @@ fn the_whole_plan_of_a_rich_service_on_a_device() {
     observed
         .classes
         .insert("tpu".into(), Arc::new(serde_json::from_value(class).unwrap()));
-    insta::assert_yaml_snapshot!(document(&observed.planned()));
+    let plan = observed.planned();
+    let again = observed.running(&plan, 2, 2).planned();
+    assert_eq!(
+        again.revisions[0].deployment.spec.template,
+        plan.revisions[0].deployment.spec.template
+    );
+    insta::assert_yaml_snapshot!(document(&plan));
 }
 
 /// An operator upgrade or an edited class restarts no pod.
@@ -96,6 +102,116 @@ fn a_template_of_an_operator_without_todays_defaults_stays_as_it_is() {
     let again = observed(json!({})).running(&first, 1, 1).planned();
     assert_eq!(again.revisions[0].deployment, first.revisions[0].deployment);
     assert!(again.runtime_update.unwrap().contains("the pod template made by"));
+}
+
+/// Whoever may edit Deployments must not get the operator to apply what they may not run themselves.
+#[test]
+fn a_template_that_somebody_else_wrote_is_never_applied() {
+    type Change = fn(&mut Value);
+    let table: [(&str, Change); 18] = [
+        ("spec.hostNetwork", |pod| pod["spec"]["hostNetwork"] = true.into()),
+        ("spec.hostPID", |pod| pod["spec"]["hostPID"] = true.into()),
+        ("spec.initContainers", |pod| {
+            pod["spec"]["initContainers"] = json!([{"name": "first", "image": "x"}]);
+        }),
+        ("spec.containers[1].name", |pod| {
+            let second = json!({"name": "second", "image": "x"});
+            pod["spec"]["containers"].as_array_mut().unwrap().push(second);
+        }),
+        ("spec.volumes[2]", |pod| {
+            let volume = json!({"name": "model", "hostPath": {"path": "/"}});
+            pod["spec"]["volumes"].as_array_mut().unwrap().push(volume);
+        }),
+        ("spec.volumes[1]", |pod| {
+            pod["spec"]["volumes"][1] = json!({"name": "cache", "hostPath": {"path": "/"}});
+        }),
+        ("spec.securityContext.runAsNonRoot", |pod| {
+            pod["spec"]["securityContext"]["runAsNonRoot"] = false.into();
+        }),
+        ("spec.securityContext.runAsUser", |pod| {
+            pod["spec"]["securityContext"]["runAsUser"] = 0.into();
+        }),
+        ("spec.securityContext.seccompProfile.type", |pod| {
+            pod["spec"]["securityContext"]["seccompProfile"]["type"] = "Unconfined".into();
+        }),
+        ("spec.securityContext.seccompProfile.type", |pod| {
+            pod["spec"]["securityContext"]
+                .as_object_mut()
+                .unwrap()
+                .remove("seccompProfile");
+        }),
+        ("spec.automountServiceAccountToken", |pod| {
+            pod["spec"]
+                .as_object_mut()
+                .unwrap()
+                .remove("automountServiceAccountToken");
+        }),
+        ("spec.containers[0].securityContext.privileged", |pod| {
+            pod["spec"]["containers"][0]["securityContext"]["privileged"] = true.into();
+        }),
+        ("spec.containers[0].securityContext.capabilities.add", |pod| {
+            pod["spec"]["containers"][0]["securityContext"]["capabilities"]["add"] = json!(["SYS_ADMIN"]);
+        }),
+        ("spec.containers[0].command", |pod| {
+            pod["spec"]["containers"][0]["command"] = json!(["/mnt/model/program"]);
+        }),
+        ("spec.containers[0].envFrom", |pod| {
+            pod["spec"]["containers"][0]["envFrom"] = json!([{"secretRef": {"name": "x"}}]);
+        }),
+        ("spec.containers[0].env[LD_PRELOAD]", |pod| {
+            let variable = json!({"name": "LD_PRELOAD", "value": "/mnt/model/x.so"});
+            pod["spec"]["containers"][0]["env"]
+                .as_array_mut()
+                .unwrap()
+                .push(variable);
+        }),
+        ("spec.containers[0].livenessProbe.exec", |pod| {
+            pod["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["x"]}});
+        }),
+        ("metadata.annotations[cdi.k8s.io/all]", |pod| {
+            pod["metadata"]["annotations"]["cdi.k8s.io/all"] = "example.com/tpu=all".into();
+        }),
+    ];
+    let first = observed(json!({})).planned();
+    for (field, change) in table {
+        let mut template = serde_json::to_value(&first.revisions[0].deployment.spec.template).unwrap();
+        change(&mut template);
+        let mut changed = first.clone();
+        let deployment = &mut changed.revisions[0].deployment;
+        deployment
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert(crate::crd::TEMPLATE_ANNOTATION.into(), template.to_string());
+        let again = observed(json!({})).running(&changed, 1, 1).planned();
+        let expected = &first.revisions[0].deployment;
+        assert_eq!(
+            again.revisions[0].deployment, *expected,
+            "{field}: the live one is the copy"
+        );
+
+        let deployment = &mut changed.revisions[0].deployment;
+        deployment.spec.template = serde_json::from_value(template).unwrap();
+        let problem = validate(&observed(json!({})).running(&changed, 1, 1)).unwrap_err();
+        let deployment = expected.metadata.name.clone().unwrap();
+        let field = field.to_owned();
+        assert_eq!(
+            problem,
+            crate::reason::Problem::TemplateChanged { deployment, field }
+        );
+    }
+}
+
+/// A spec may be older than the rules of the CRD.
+#[test]
+fn what_the_crd_refuses_is_refused_by_the_operator_too() {
+    let refused = |pod: Value| validate(&observed(json!({"pod": pod}))).unwrap_err().to_string();
+    let message = refused(json!({"env": [{"name": "LD_PRELOAD", "value": "/mnt/model/x.so"}]}));
+    assert!(message.contains("may not set LD_PRELOAD"), "{message}");
+    let unconfined = json!({"container.apparmor.security.beta.kubernetes.io/server": "unconfined"});
+    let message = refused(json!({"annotations": unconfined}));
+    assert!(message.contains("container.apparmor"), "{message}");
 }
 
 /// Half of a user's wish with half of ours can contradict itself: a request above a limit is refused.

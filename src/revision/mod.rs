@@ -6,6 +6,7 @@ mod child;
 mod deployment;
 mod hash;
 mod quantity;
+mod shape;
 mod template;
 
 pub use child::{is_ours, revision_of};

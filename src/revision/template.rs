@@ -1,6 +1,6 @@
 //! The pod template that a revision was made with, frozen in an annotation of its Deployment. Pure.
 
-use super::hash::canonical_json;
+use super::{hash::canonical_json, shape::first_foreign_field};
 use crate::crd::TEMPLATE_ANNOTATION;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -8,6 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt as _;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// A template as its annotation holds it.
 #[must_use]
@@ -15,13 +16,25 @@ pub fn freeze(template: &PodTemplateSpec) -> String {
     canonical_json(template)
 }
 
-/// The template as it was made; the live one if somebody removed or broke the annotation.
-#[must_use]
-pub fn frozen_template(live: &Deployment) -> PodTemplateSpec {
-    live.annotations()
-        .get(TEMPLATE_ANNOTATION)
-        .and_then(|json| serde_json::from_str(json).ok())
-        .unwrap_or_else(|| live.spec.template.clone())
+/// The template as it was made. If somebody removed, broke or changed the annotation, the live one.
+///
+/// # Errors
+/// The path of a field that this operator does not write, if the live template is changed too.
+pub fn frozen_template(live: &Deployment) -> Result<PodTemplateSpec, String> {
+    let frozen = live.annotations().get(TEMPLATE_ANNOTATION);
+    let frozen = frozen.and_then(|json| serde_json::from_str(json).ok());
+    if let Some(template) = frozen.and_then(|template| checked(template).ok()) {
+        return Ok(template);
+    }
+    // Serialises infallibly.
+    checked(serde_json::to_value(&live.spec.template).unwrap_or_default())
+}
+
+fn checked(template: Value) -> Result<PodTemplateSpec, String> {
+    match first_foreign_field(&template) {
+        Some(path) => Err(path),
+        None => serde_json::from_value(template).map_err(|error| error.to_string()),
+    }
 }
 
 /// Images of a revision, read from its frozen template: the live one may have been dropped, see [`crate::cache`].

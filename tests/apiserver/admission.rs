@@ -101,6 +101,11 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "are set by the operator",
         ),
         (
+            "a library to load first",
+            base().with("pod.env", json!([{"name": "LD_PRELOAD", "value": "x"}])),
+            "this environment variable is refused",
+        ),
+        (
             "no time for connections",
             base().with("server.connections", json!({"idleSeconds": 0})),
             "should be greater than or equal to 1",

@@ -15,6 +15,7 @@ mod leadership;
 mod problems;
 mod rollout;
 mod scale;
+mod security;
 mod settled;
 
 use fixture::World;
@@ -47,6 +48,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         rollout::tests(),
         settled::tests(),
         problems::tests(),
+        security::tests(),
         leadership::tests(),
     ] {
         for (name, test) in tests {

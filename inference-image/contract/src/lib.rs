@@ -3,6 +3,7 @@
 
 mod config;
 mod connections;
+mod environment;
 mod exit;
 mod observability;
 mod report;
@@ -11,6 +12,7 @@ pub use config::{
     Batching, Cache, Drain, ExecutionProvider, Limits, ModelConfig, ModelScheduling, Scheduling, ServerConfig,
 };
 pub use connections::{Auth, Connections, Tls};
+pub use environment::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 pub use exit::{ExitReason, TerminationMessage};
 pub use observability::{AccessLog, Tracing};
 pub use report::{

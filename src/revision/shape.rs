@@ -1,0 +1,154 @@
+//! Shape: what a pod template of this operator looks like, now and in earlier versions. Whoever may edit a Deployment
+//! may edit the template that is frozen in it; the operator applies only what it could have written itself. Pure.
+
+use crate::crd::{SERVER_CONTAINER, is_refused_annotation, is_refused_variable};
+use modelservice_contract::{CACHE_PATH, CONFIG_ENV, MODEL_PATH};
+use serde_json::{Value, json};
+
+/// What a revision chooses: any value.
+const ANY: &str = "<any>";
+/// What must be there, with the value that the shape has.
+const REQUIRED: [&str; 6] = [
+    "spec.automountServiceAccountToken",
+    "spec.securityContext.runAsNonRoot",
+    "spec.securityContext.seccompProfile.type",
+    "spec.containers.0.securityContext.allowPrivilegeEscalation",
+    "spec.containers.0.securityContext.readOnlyRootFilesystem",
+    "spec.containers.0.securityContext.capabilities.drop",
+];
+
+/// Path of the first field of a template that this operator could not have written; `None` if it could have written
+/// all of it.
+pub(super) fn first_foreign_field(template: &Value) -> Option<String> {
+    let path = foreign(template, &shape())
+        .or_else(|| foreign_name(template))
+        .or_else(|| missing(template).map(str::to_owned));
+    path.map(|path| path.trim_start_matches('.').to_owned())
+}
+
+/// A template as src/plan/template.rs makes it, with the defaults that the API server adds. Of the items of a list each
+/// one that is there has one of these shapes.
+fn shape() -> Value {
+    json!({
+        "metadata": {"labels": ANY, "annotations": ANY, "creationTimestamp": null},
+        "spec": {
+            "containers": [container()],
+            "volumes": [
+                {"name": "model", "image": {"reference": ANY, "pullPolicy": "IfNotPresent"}},
+                {"name": "cache", "emptyDir": {"sizeLimit": ANY}},
+                {"name": "cache", "persistentVolumeClaim": {"claimName": ANY}},
+                {"name": "tokens", "secret": {"secretName": ANY, "items": ANY, "optional": true, "defaultMode": 420}},
+            ],
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": ANY,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "runAsGroup": 65532,
+                "fsGroup": ANY,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "nodeSelector": ANY,
+            "tolerations": ANY,
+            "affinity": ANY,
+            "topologySpreadConstraints": ANY,
+            "priorityClassName": ANY,
+            "schedulerName": ANY,
+            "serviceAccountName": ANY,
+            "serviceAccount": ANY,
+            "imagePullSecrets": ANY,
+            "runtimeClassName": ANY,
+            "restartPolicy": "Always",
+            "dnsPolicy": "ClusterFirst",
+        },
+    })
+}
+
+fn container() -> Value {
+    let probe = json!({
+        "httpGet": {"path": ANY, "port": "management", "scheme": "HTTP"},
+        "initialDelaySeconds": ANY,
+        "periodSeconds": ANY,
+        "timeoutSeconds": ANY,
+        "successThreshold": ANY,
+        "failureThreshold": ANY,
+    });
+    json!({
+        "name": SERVER_CONTAINER,
+        "image": ANY,
+        "imagePullPolicy": "IfNotPresent",
+        "env": ANY,
+        "ports": [{"name": ANY, "containerPort": ANY, "protocol": "TCP"}],
+        "resources": {"requests": ANY, "limits": ANY},
+        "startupProbe": probe,
+        "readinessProbe": probe,
+        "livenessProbe": probe,
+        "lifecycle": {"preStop": {"sleep": {"seconds": ANY}}},
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "model", "mountPath": MODEL_PATH, "readOnly": true},
+            {"name": "cache", "mountPath": CACHE_PATH},
+            {"name": "tokens", "mountPath": "/etc/modelservice/auth", "readOnly": true},
+        ],
+    })
+}
+
+/// Path of the first field that the shape does not have, or has with another value.
+fn foreign(value: &Value, shape: &Value) -> Option<String> {
+    if *shape == ANY || value == shape {
+        return None;
+    }
+    match (value, shape) {
+        (Value::Object(fields), Value::Object(shapes)) => fields.iter().find_map(|(key, field)| {
+            let path = match shapes.get(key) {
+                Some(shape) => foreign(field, shape),
+                None => Some(String::new()),
+            };
+            path.map(|path| format!(".{key}{path}"))
+        }),
+        (Value::Array(items), Value::Array(shapes)) => items.iter().enumerate().find_map(|(index, item)| {
+            let mut paths = shapes.iter().map(|shape| foreign(item, shape));
+            // Of several shapes none says best where an item is wrong.
+            let path = match shapes.as_slice() {
+                [_] => paths.next().flatten(),
+                _ => paths.all(|path| path.is_some()).then(String::new),
+            };
+            path.map(|path| format!("[{index}]{path}"))
+        }),
+        _ => Some(String::new()),
+    }
+}
+
+/// Path of the first variable or annotation that a spec may not have.
+fn foreign_name(template: &Value) -> Option<String> {
+    let annotations = template["metadata"]["annotations"].as_object();
+    let annotation = annotations
+        .into_iter()
+        .flat_map(|annotations| annotations.keys())
+        .find(|key| is_refused_annotation(key));
+    let variables = template["spec"]["containers"][0]["env"].as_array();
+    let variable = variables
+        .into_iter()
+        .flatten()
+        .filter_map(|variable| variable["name"].as_str())
+        .find(|name| *name != CONFIG_ENV && is_refused_variable(name));
+    annotation
+        .map(|key| format!("metadata.annotations[{key}]"))
+        .or_else(|| variable.map(|name| format!("spec.containers[0].env[{name}]")))
+}
+
+/// Path of the first field that must be there and is not.
+fn missing(template: &Value) -> Option<&'static str> {
+    REQUIRED.into_iter().find(|path| {
+        template
+            .pointer(&format!("/{}", path.replace('.', "/")))
+            .is_none()
+    })
+}
