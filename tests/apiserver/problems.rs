@@ -1,7 +1,10 @@
 //! What stands in a service's way without a kubelet: classes, quotas, policies, rights, clusters.
 
 use crate::fixture::{World, condition, control_plane, eventually, service};
-use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, Pod, ResourceQuota};
 use k8s_openapi::api::events::v1::Event;
 use kube::{
     Api, ResourceExt as _,
@@ -15,7 +18,7 @@ crate::tests!(
     a_quota_that_forbids_the_pods_is_named,
     a_quota_that_forbids_the_deployment_is_named,
     a_limit_range_that_forbids_the_pods_is_named,
-    pod_security_that_forbids_the_pods_is_named,
+    a_policy_that_forbids_the_pods_is_named,
     pods_comply_with_restricted_pod_security,
     a_claim_that_is_not_there_is_named,
     events_tell_transitions_once,
@@ -108,18 +111,41 @@ async fn a_limit_range_that_forbids_the_pods_is_named(world: Arc<World>) {
     );
 }
 
-async fn pod_security_that_forbids_the_pods_is_named(world: Arc<World>) {
+async fn a_policy_that_forbids_the_pods_is_named(world: Arc<World>) {
     let (place, _operator) = world.place().await;
-    restrict(&place.client, &place.name).await;
-    // An old namespace policy that wants a field that restricted pods may not even have: a host's group.
-    place
-        .apply(&service("photos").with(
-            "pod.annotations",
-            json!({"container.apparmor.security.beta.kubernetes.io/server": "unconfined"}),
-        ))
-        .await;
+    let pods =
+        json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]);
+    let here = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": place.name}}});
+    let policy = json!({"metadata": {"name": place.name}, "spec": {
+        "matchConstraints": {"resourceRules": pods},
+        "validations": [{"expression": "'cost-centre' in object.metadata.labels", "message": "pods need a cost centre"}]}});
+    let binding = json!({"metadata": {"name": place.name}, "spec": {
+        "policyName": place.name, "validationActions": ["Deny"], "matchResources": here}});
+    let policy: ValidatingAdmissionPolicy = serde_json::from_value(policy).unwrap();
+    let binding: ValidatingAdmissionPolicyBinding = serde_json::from_value(binding).unwrap();
+    let (policies, bindings) = (Api::all(place.client.clone()), Api::all(place.client.clone()));
+    policies.create(&PostParams::default(), &policy).await.unwrap();
+    bindings.create(&PostParams::default(), &binding).await.unwrap();
+    let pod = json!({"metadata": {"name": "try", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    eventually("the policy is in force", async || {
+        match place.api::<Pod>().create(&dry_run, &pod).await {
+            Err(error) if error.to_string().contains("cost centre") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    place.apply(&service("photos")).await;
     let stalled = place.wait_ready("photos", "False", "PodsForbidden").await;
-    assert!(condition(&stalled, "Stalled").unwrap().2.contains("PodSecurity"));
+    let message = condition(&stalled, "Stalled").unwrap().2;
+    assert!(message.contains("pods need a cost centre"), "{message}");
+    let labels = json!({"cost-centre": "4711"});
+    place.apply(&service("photos").with("pod.labels", labels)).await;
+    place.serving("photos").await;
 }
 
 async fn pods_comply_with_restricted_pod_security(world: Arc<World>) {

@@ -84,10 +84,6 @@ pub(crate) const TESTS: &[Test] = &[
         |fixture| Box::pin(limit_range(fixture)),
     ),
     (
-        "failures::pod_security_that_forbids_the_pods_is_PodsForbidden",
-        |fixture| Box::pin(pod_security(fixture)),
-    ),
-    (
         "failures::too_little_memory_for_the_model_is_OutOfMemory",
         |fixture| Box::pin(memory(fixture)),
     ),
@@ -256,25 +252,6 @@ async fn limit_range(fixture: &Fixture) -> Result<()> {
         true,
     )
     .await?;
-    team.delete("broken").await
-}
-
-// What the operator makes satisfies the strictest level; what an owner adds to the pods may not.
-async fn pod_security(fixture: &Fixture) -> Result<()> {
-    let team = fixture
-        .team(
-            "team-pod-security",
-            &[("pod-security.kubernetes.io/enforce", "baseline")],
-        )
-        .await?;
-    let mut wanted = service("broken", &fixture.models.plus_one);
-    let unconfined = (
-        "container.apparmor.security.beta.kubernetes.io/server".to_owned(),
-        "unconfined".to_owned(),
-    );
-    wanted.spec.pod.annotations = [unconfined].into();
-    team.apply(&wanted).await?;
-    fails(&team, "broken", "PodsForbidden", "violates PodSecurity", true).await?;
     team.delete("broken").await
 }
 

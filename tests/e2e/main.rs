@@ -13,6 +13,7 @@ mod kept_alive;
 mod load;
 mod models;
 mod onnx;
+mod security;
 mod serving;
 mod shares;
 mod team;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         cache::TESTS,
         devices::TESTS,
         helm::TESTS,
+        security::TESTS,
     ]
     .concat();
     let conclusions = [
