@@ -4,6 +4,7 @@
 use crate::crd::{SERVER_CONTAINER, is_refused_annotation, is_refused_variable};
 use modelservice_contract::{CACHE_PATH, CONFIG_ENV, MODEL_PATH};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 /// What a revision chooses: any value.
 const ANY: &str = "<any>";
@@ -20,7 +21,7 @@ const REQUIRED: [&str; 6] = [
 /// Path of the first field of a template that this operator could not have written; `None` if it could have written
 /// all of it.
 pub(super) fn first_foreign_field(template: &Value) -> Option<String> {
-    let path = foreign(template, &shape())
+    let path = foreign(template, &SHAPE)
         .or_else(|| foreign_name(template))
         .or_else(|| missing(template).map(str::to_owned));
     path.map(|path| path.trim_start_matches('.').to_owned())
@@ -28,6 +29,8 @@ pub(super) fn first_foreign_field(template: &Value) -> Option<String> {
 
 /// A template as src/plan/template.rs makes it, with the defaults that the API server adds. Of the items of a list each
 /// one that is there has one of these shapes.
+static SHAPE: LazyLock<Value> = LazyLock::new(shape);
+
 fn shape() -> Value {
     json!({
         "metadata": {"labels": ANY, "annotations": ANY, "creationTimestamp": null},

@@ -287,6 +287,36 @@ fn the_table_of_revisions_says_what_the_hash_does() {
     }
 }
 
+/// Whoever decides what to allow decides by this page.
+#[test]
+fn the_security_page_names_everything_that_is_refused_of_pods() {
+    let page = read("docs/security.md");
+    let definition: Value = serde_saphyr::from_str(&read("crds/modelservices.yaml")).unwrap();
+    let pod = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        ["pod"]["properties"];
+    let rule = |schema: &Value, about: &str| {
+        let rules = schema["x-kubernetes-validations"].as_array().unwrap();
+        let rule = rules
+            .iter()
+            .find(|rule| rule["message"].as_str().unwrap().contains(about))
+            .unwrap();
+        rule["rule"].as_str().unwrap().to_owned()
+    };
+    let variables = rule(&pod["env"]["items"], "environment variable is refused");
+    let pattern = variables.split('\'').nth(1).unwrap();
+    let names = pattern
+        .split(['^', '(', '|', ')', '$'])
+        .map(|name| name.trim_start_matches(".*"));
+    let annotations = rule(&pod["annotations"], "confines a pod");
+    let keys = annotations.split('\'').skip(1).step_by(2);
+    let all: Vec<&str> = names.chain(keys).filter(|text| !text.is_empty()).collect();
+    assert!(all.len() > 30, "{all:?}");
+    for text in all {
+        let is_named = page.contains(&format!("`{text}")) || page.contains(&format!("…{text}"));
+        assert!(is_named, "docs/security.md lacks {text}");
+    }
+}
+
 /// A dashboard is made from this list.
 #[test]
 fn every_metric_of_the_operator_is_documented() {
