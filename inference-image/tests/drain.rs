@@ -69,6 +69,20 @@ async fn a_server_that_is_told_to_leave_answers_all_who_still_come() {
     assert!(TcpStream::connect(http).await.is_err());
 }
 
+/// A person who presses Ctrl-C waits for the prompt; nobody sends other clients to this server.
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_an_idle_server_at_once() {
+    let mut server = Server::start(&config(50), &[]);
+    let (http, _) = server.addresses();
+    let mut kept = connect(http).await;
+    assert_eq!(exchange(&mut kept, classify()).await, (200, false));
+    let told = Instant::now();
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+    assert!(format!("{:?}", server.log()).contains("drained"));
+}
+
 /// Clients that keep their connections and clients that open new ones, at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_load_no_request_fails() {

@@ -16,6 +16,7 @@ use modelservice_server::metrics::Metrics;
 use modelservice_server::middleware::Middleware;
 use modelservice_server::process::lifecycle::Lifecycle;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -41,6 +42,7 @@ fn serve() -> (SocketAddr, oneshot::Sender<()>) {
         .route("/refuse", post(async || axum::http::StatusCode::IM_A_TEAPOT))
         .route("/parts", get(parts))
         .route("/", get(async || "hello"))
+        .route("/slow", post(slow))
         .layer(DefaultBodyLimit::disable());
     let listener = connections::listen(0).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
@@ -57,6 +59,12 @@ fn serve() -> (SocketAddr, oneshot::Sender<()>) {
         server.serve(listener, &lifecycle, &drain, stopped).await;
     });
     (address, stop)
+}
+
+/// Longer than it takes until a client that has closed its sending side is sent something.
+async fn slow(body: Bytes) -> Bytes {
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    body
 }
 
 /// Reads responses of known length or in chunks; returns each as `status body`.
@@ -125,7 +133,7 @@ impl Answers {
 
 fn echo(text: &str) -> String {
     format!(
-        "POST /echo HTTP/1.1\r\ncontent-length: {}\r\n\r\n{text}",
+        "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{text}",
         text.len()
     )
 }
@@ -134,10 +142,10 @@ fn echo(text: &str) -> String {
 #[tokio::test]
 async fn requests_may_follow_each_other_at_once_also_where_hyper_takes_over() {
     let mut stream = start().await;
-    let chunked = "POST /echo HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
+    let chunked = "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
     let all = [
         &echo("one"),
-        "GET /parts HTTP/1.1\r\n\r\n",
+        "GET /parts HTTP/1.1\r\nhost: a\r\n\r\n",
         &echo(""),
         chunked,
         &echo("three"),
@@ -172,9 +180,9 @@ async fn a_request_may_come_in_pieces_of_any_size() {
 #[tokio::test]
 async fn the_rest_of_a_body_that_was_refused_is_no_request() {
     let mut stream = start().await;
-    let smuggled = "GET /parts HTTP/1.1\r\n\r\n".repeat(100_000);
+    let smuggled = "GET /parts HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100_000);
     let refused = format!(
-        "POST /refuse HTTP/1.1\r\ncontent-length: {}\r\n\r\n{smuggled}",
+        "POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{smuggled}",
         smuggled.len()
     );
     stream.write_all(refused.as_bytes()).await.unwrap();
@@ -189,11 +197,11 @@ async fn what_is_not_well_formed_gets_hypers_answer_and_the_end_of_the_connectio
     for (text, status) in [
         ("GET / HTTP/1.1\r\nno header\r\n\r\n", "400"),
         (
-            "POST /echo HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+            "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
             "400",
         ),
         ("GET / HTTP/1.0\r\n\r\n", "200"),
-        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "200"),
     ] {
         let mut stream = start().await;
         let all = [&echo("one"), text].concat();
@@ -208,6 +216,70 @@ async fn what_is_not_well_formed_gets_hypers_answer_and_the_end_of_the_connectio
     }
 }
 
+/// What the server sends until it closes the connection.
+async fn all_of(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    let read = stream.read_to_string(&mut text);
+    tokio::time::timeout(Duration::from_secs(4), read)
+        .await
+        .expect("closed at once")
+        .unwrap();
+    text
+}
+
+/// Another server on the way might take a part of such a request for a request of its own.
+#[tokio::test]
+async fn a_request_without_a_clear_host_or_end_is_refused_by_whoever_reads_it() {
+    let chunked = "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    for (headers, status) in [
+        ("", "400"),
+        ("host: a\r\nhost: a\r\n", "400"),
+        ("host: a b\r\n", "400"),
+        ("host: a\r\ntransfer-encoding: gzip, chunked\r\n", "501"),
+        ("host: a\r\ntransfer-encoding: gzip\r\n", "400"),
+    ] {
+        for close in ["", "connection: close\r\n"] {
+            for before in ["", &echo(""), chunked] {
+                let mut stream = start().await;
+                let text = format!("{before}POST /echo HTTP/1.1\r\n{headers}{close}\r\n0\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.unwrap();
+                let said = all_of(stream).await;
+                let last = said.split("HTTP/1.1 ").last().unwrap();
+                assert!(last.starts_with(status), "{text:?}\n{said}");
+            }
+        }
+    }
+    // Its length is refused before its body is waited for.
+    for length in ["18446744073709551615", "99999999999999999999999"] {
+        let mut stream = start().await;
+        let text = format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nabc");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        assert!(all_of(stream).await.starts_with("HTTP/1.1 413"), "{length}");
+    }
+}
+
+/// Some clients close their sending side to say that nothing follows, such as `nc -N`.
+#[tokio::test]
+async fn a_client_that_has_closed_its_sending_side_gets_its_answer() {
+    for path in ["/echo", "/slow"] {
+        for (headers, body) in [
+            ("content-length: 5\r\n", "hello"),
+            ("content-length: 5\r\nconnection: close\r\n", "hello"),
+            ("transfer-encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+        ] {
+            let mut stream = start().await;
+            let text = format!("POST {path} HTTP/1.1\r\nhost: a\r\n{headers}\r\n{body}");
+            stream.write_all(text.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let said = all_of(stream).await;
+            assert!(
+                said.contains("HTTP/1.1 200") && said.ends_with("hello"),
+                "{path} {headers}\n{said}"
+            );
+        }
+    }
+}
+
 /// A client that has begun to send does not know that the server is shutting down.
 #[tokio::test]
 async fn a_request_that_has_begun_to_arrive_is_answered_by_a_server_that_leaves() {
@@ -216,7 +288,10 @@ async fn a_request_that_has_begun_to_arrive_is_answered_by_a_server_that_leaves(
     let mut begun = TcpStream::connect(address).await.unwrap();
     begun.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
     // Both connections have been served once this one, which came last, is.
-    idle.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    idle.stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
     assert_eq!(idle.next().await, "200 hello");
     stop.send(()).unwrap();
     let mut rest = Vec::new();

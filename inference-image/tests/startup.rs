@@ -112,6 +112,15 @@ const CASES: &[Case] = &[
         |folder| serve(&folder.join("nothing")),
     ),
     Case::new(
+        "a file at the model's path",
+        ExitReason::ModelMissing,
+        "is a file: name the folder that holds model.onnx",
+        |folder| {
+            colors(folder);
+            serve(&folder.join("model.onnx"))
+        },
+    ),
+    Case::new(
         "an empty folder (a mounted OCI artifact)",
         ExitReason::ModelMissing,
         "OCI artifact",
@@ -456,6 +465,33 @@ fn a_configuration_can_be_checked_without_a_model() {
     assert!(shown.contains(&"  maxAgeSeconds: 300"), "{shown:#?}");
     let mut server = Server::start("models: [{name: photos}]", &["--check-config"]);
     assert_eq!(server.wait().code(), Some(10));
+}
+
+/// Whoever tries a model on a laptop does not mean to serve the whole network.
+#[test]
+fn the_server_listens_where_it_is_told_and_warns_when_everyone_is_answered() {
+    const OPEN: &str = "everyone who can reach this address can use the models";
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "secret\n").unwrap();
+    let open = format!("{}drain: {{acceptSeconds: 0}}\n", colors(folder.path()));
+    let closed = format!("{open}auth: {{tokenFile: '{}'}}\n", tokens.display());
+    for (config, arguments, address, warns) in [
+        (&open, &[][..], "[::]:", true),
+        (&open, &["--address", "0.0.0.0"], "0.0.0.0:", true),
+        (&open, &["--address=127.0.0.1"], "127.0.0.1:", false),
+        (&closed, &[], "[::]:", false),
+    ] {
+        let mut server = Server::start(config, arguments);
+        for line in ["management port open", "serving"] {
+            let line = server.wait_for(line);
+            assert!(line["address"].as_str().unwrap().starts_with(address), "{line}");
+        }
+        server.signal(rustix::process::Signal::TERM);
+        assert!(server.wait().success());
+        let log = format!("{:?}", server.log());
+        assert_eq!(log.contains(OPEN), warns, "{arguments:?}: {log}");
+    }
 }
 
 /// ONNX Runtime must not report to anyone what is run here; when it means to, it leaves files in the home folder.

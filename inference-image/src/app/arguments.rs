@@ -3,6 +3,7 @@
 use crate::config::Overrides;
 use clap::{Parser, Subcommand, ValueEnum};
 use modelservice_contract::{HTTP_PORT, MANAGEMENT_PORT, ModelConfig, TERMINATION_LOG};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -13,6 +14,9 @@ Examples:
 
   Two models, on another port:
     modelservice-server --model ./photos --model letters=/models/emnist --http-port 9000
+
+  For this machine alone:
+    modelservice-server --model ./photos --address 127.0.0.1
 
   Make starts quicker, once, before a package becomes an image:
     modelservice-server optimize ./photos
@@ -49,6 +53,9 @@ pub struct Arguments {
     /// Check the configuration, print it with all defaults, and exit
     #[arg(long)]
     pub check_config: bool,
+    /// Address that both ports listen on, such as 127.0.0.1; without it, every address of this machine
+    #[arg(long, env = "MODELSERVICE_ADDRESS", value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
     /// Port of the inference protocols; 0 picks a free one
     #[arg(long, env = "MODELSERVICE_HTTP_PORT", default_value_t = HTTP_PORT, value_name = "PORT")]
     pub http_port: u16,

@@ -13,11 +13,11 @@ use crate::package;
 use crate::process::cgroup;
 use crate::process::exit::{self, Fatal};
 use crate::process::lifecycle::{Lifecycle, Phase};
-use crate::process::signals::Signals;
+use crate::process::signals::{Signals, Told};
 use crate::protocol::{self, Management};
 use modelservice_contract::{CONFIG_ENV, Drain, ServerConfig};
 use optimize::optimize;
-use ports::{Serving, address, listen, start_management};
+use ports::{Serving, address, listen, start_management, warn_if_open};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
@@ -85,14 +85,15 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     let management = Management::default();
     let settings = Settings::of_process(&config.connections, &config.limits);
     let serving = Serving::new(&config, settings)?;
+    let listen = |port| listen(arguments.address, port);
     start_management(listen(arguments.management_port)?, management.clone(), &settings)?;
     let lifecycle = management.lifecycle.clone();
     tracing::info!(cores, models = config.models.len(), "loading");
-    let (library, drain) = (arguments.onnx_runtime.clone(), config.drain.clone());
-    let loading = tokio::task::spawn_blocking(move || Service::load(&config, &library, cores));
+    let (library, loaded) = (arguments.onnx_runtime.clone(), config.clone());
+    let loading = tokio::task::spawn_blocking(move || Service::load(&loaded, &library, cores));
     let service = tokio::select! {
         service = loading => service.map_err(|error| Fatal::system("loading failed", &error))??,
-        () = signals.next() => leave_unloaded(),
+        _ = signals.next() => leave_unloaded(),
     };
     let service = Arc::new(service);
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
@@ -107,7 +108,8 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     lifecycle.enter(Phase::Ready);
     // Scripts wait for this line: everything is ready when it appears.
     announce(&service, &listener);
-    serve_until_told(server, listener, &lifecycle, &drain, signals).await;
+    warn_if_open(address(&listener), &config);
+    serve_until_told(server, listener, &lifecycle, &config.drain, signals).await;
     if let Some(traces) = traces {
         // It waits for its own thread, which sends through this runtime.
         let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
@@ -124,14 +126,22 @@ async fn serve_until_told(
 ) {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
-        signals.next().await;
-        let _ = stop.send(());
+        let _ = stop.send(signals.next().await);
         signals.next().await;
         tracing::warn!("second signal: exiting at once");
         exit::now(INSISTED);
     });
-    let stopped = async { drop(stopped.await) };
-    match server.serve(listener, lifecycle, drain, stopped).await {
+    let stopped = async {
+        match stopped.await {
+            // A person at a terminal is waiting for the end, and sends nobody else here.
+            Ok(Told::Interrupt) => Drain {
+                accept_seconds: 0,
+                ..drain.clone()
+            },
+            Ok(Told::Terminate) | Err(_) => drain.clone(),
+        }
+    };
+    match server.serve_until(listener, lifecycle, stopped).await {
         0 => tracing::info!("drained"),
         cut_off => tracing::warn!(cut_off, "requests did not finish in time"),
     }

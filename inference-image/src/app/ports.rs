@@ -8,14 +8,37 @@ use crate::process::exit::Fatal;
 use crate::process::lifecycle::Lifecycle;
 use crate::protocol::{self, Management};
 use modelservice_contract::{Drain, ExitReason, ServerConfig};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpListener;
 
 /// Limit on connections to the management port.
 const MANAGEMENT_CONNECTIONS: usize = 128;
 
-pub(super) fn listen(port: u16) -> Result<TcpListener, Fatal> {
-    connections::listen(port).map_err(|error| Fatal::system(&format!("cannot listen on port {port}"), &error))
+/// Listens on the address, or on every address if there is none.
+pub(super) fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Fatal> {
+    let listener = match address {
+        None => connections::listen(port),
+        Some(address) => connections::listen_at(address, port),
+    };
+    listener.map_err(|error| {
+        let place = address.map_or_else(String::new, |address| format!(" of {address}"));
+        Fatal::system(&format!("cannot listen on port {port}{place}"), &error)
+    })
+}
+
+/// Warns if everyone who reaches the address is answered.
+pub(super) fn warn_if_open(address: SocketAddr, config: &ServerConfig) {
+    let knows_clients = config
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca_file.is_some());
+    if config.auth.is_none() && !knows_clients && !address.ip().to_canonical().is_loopback() {
+        tracing::warn!(
+            %address,
+            "everyone who can reach this address can use the models: set auth.tokenFile, or start the server with \
+             --address 127.0.0.1 to serve this machine alone"
+        );
+    }
 }
 
 pub(super) fn address(listener: &TcpListener) -> SocketAddr {

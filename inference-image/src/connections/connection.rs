@@ -1,6 +1,7 @@
 //! One connection, from its acceptance to its end.
 
 use super::exchange;
+use super::framing::{self, Refused};
 use super::http1;
 use super::hyper_body::HyperBody;
 use super::lifetime::{Activity, Times, Verdict};
@@ -10,7 +11,7 @@ use crate::metrics::Closed;
 use crate::middleware::Middleware;
 use crate::process::lifecycle::Phase;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Version, request};
 use hyper::body::Incoming;
 use hyper::server::conn;
 use hyper::service::service_fn;
@@ -91,6 +92,9 @@ async fn by_hyper(
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = Body::new(HyperBody::new(body, &head.headers, head.version, &activity));
+            if let Some(refused) = refused(&head) {
+                return Ok(refused.into_response());
+            }
             let request = Request::from_parts(head, body);
             Ok::<_, Infallible>(exchange::answer(&shared.middleware, request, &activity).await)
         })
@@ -117,6 +121,15 @@ async fn by_hyper(
         )
         .await
     }
+}
+
+/// Why a request that hyper has read is refused. HTTP/2 has a framing of its own.
+fn refused(head: &request::Parts) -> Option<Refused> {
+    let headers = head.headers.iter();
+    let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+    (head.version <= Version::HTTP_11)
+        .then(|| framing::refuses(head.version, headers))
+        .flatten()
 }
 
 async fn secure(stream: TcpStream, shared: &Shared) -> Result<Transport, Closed> {

@@ -13,19 +13,11 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 
-/// Listens on every address of this machine, IPv6 and IPv4; port 0 picks a free one.
+/// Listens on this address; port 0 picks a free one.
 ///
 /// # Errors
-/// When the port is in use or not permitted.
-pub fn listen(port: u16) -> io::Result<TcpListener> {
-    match bind(Ipv6Addr::UNSPECIFIED.into(), port) {
-        // A machine without IPv6.
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind(Ipv4Addr::UNSPECIFIED.into(), port),
-        listener => listener,
-    }
-}
-
-fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+/// When the port is in use or not permitted, or this machine does not have the address.
+pub fn listen_at(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     let socket = match address {
         IpAddr::V6(_) => TcpSocket::new_v6()?,
         IpAddr::V4(_) => TcpSocket::new_v4()?,
@@ -40,6 +32,20 @@ fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     sockopt::set_tcp_keepcnt(&socket, PROBES)?;
     socket.bind(SocketAddr::from((address, port)))?;
     socket.listen(BACKLOG)
+}
+
+/// Listens on every address of this machine, IPv6 and IPv4; port 0 picks a free one.
+///
+/// # Errors
+/// When the port is in use or not permitted.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    match listen_at(Ipv6Addr::UNSPECIFIED.into(), port) {
+        // A machine without IPv6.
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            listen_at(Ipv4Addr::UNSPECIFIED.into(), port)
+        }
+        listener => listener,
+    }
 }
 
 #[cfg(test)]

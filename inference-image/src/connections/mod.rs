@@ -3,6 +3,7 @@
 
 mod connection;
 mod exchange;
+mod framing;
 mod http1;
 mod hyper_body;
 mod lifetime;
@@ -12,7 +13,7 @@ mod stream;
 mod tls;
 
 pub use http1::fuzz;
-pub use listen::listen;
+pub use listen::{listen, listen_at};
 pub use tls::Tls;
 
 use crate::metrics::ConnectionMetrics;
@@ -162,11 +163,25 @@ impl Server {
         drain: &Drain,
         stop: impl Future<Output = ()>,
     ) -> usize {
+        let stop = async {
+            stop.await;
+            drain.clone()
+        };
+        self.serve_until(listener, lifecycle, stop).await
+    }
+
+    /// The same; `stop` says how to shut down.
+    pub async fn serve_until(
+        self,
+        listener: TcpListener,
+        lifecycle: &Lifecycle,
+        stop: impl Future<Output = Drain>,
+    ) -> usize {
         let mut acceptor = Acceptor {
             listener,
             waiting: None,
         };
-        self.accept_until(&mut acceptor, stop).await;
+        let drain = self.accept_until(&mut acceptor, stop).await;
         lifecycle.enter(Phase::Draining);
         tracing::info!(
             in_flight = lifecycle.in_flight(),
@@ -190,7 +205,7 @@ impl Server {
         }
     }
 
-    async fn accept_until(&self, acceptor: &mut Acceptor, end: impl Future<Output = ()>) {
+    async fn accept_until<T>(&self, acceptor: &mut Acceptor, end: impl Future<Output = T>) -> T {
         let mut end = pin!(end);
         loop {
             tokio::select! {
@@ -198,7 +213,7 @@ impl Server {
                     Ok((stream, free)) => self.spawn(stream, free),
                     Err(error) => pause(&error).await,
                 },
-                () = &mut end => return,
+                ended = &mut end => return ended,
             }
         }
     }
@@ -262,6 +277,8 @@ fn hyper_1(settings: &Settings) -> conn::http1::Builder {
     // hyper's own timer cannot tell a slow head from an idle connection.
     builder
         .header_read_timeout(None)
+        // A client that has closed its sending side may be waiting for its response.
+        .half_close(true)
         .max_header_size(settings.max_header_bytes as usize);
     builder
 }

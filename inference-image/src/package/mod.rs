@@ -277,6 +277,9 @@ fn read_external(files: &Files, names: Vec<String>) -> Result<Vec<ExternalFile>,
 fn missing(folder: &Path) -> Fatal {
     let shown = folder.display();
     let message = match listing(folder) {
+        Err(_) if folder.is_file() => format!(
+            "the model package {shown} is a file: name the folder that holds {MODEL_FILE}, not a file in it"
+        ),
         Err(_) => format!("the model package {shown} is not there: check the path or the volume"),
         Ok(names) if names.is_empty() => format!(
             "the model package {shown} is empty: an OCI artifact is mounted as an empty folder, \

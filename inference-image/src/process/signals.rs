@@ -3,6 +3,15 @@
 use super::exit::Fatal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Who wants the server to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// SIGTERM: whoever runs it, such as the kubelet.
+    Terminate,
+    /// SIGINT: a person who presses Ctrl-C.
+    Interrupt,
+}
+
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -17,10 +26,10 @@ impl Signals {
         })
     }
 
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Told::Terminate,
+            _ = self.interrupt.recv() => Told::Interrupt,
         }
     }
 }

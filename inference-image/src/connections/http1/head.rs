@@ -1,7 +1,8 @@
 //! The head of a request: whether it is served here, and what it says. Pure.
 
+use crate::connections::framing::{self, Refused};
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{HeaderMap, Method, Request, Uri, request};
+use axum::http::{HeaderMap, Method, Request, Uri, Version, request};
 use bytes::{Bytes, BytesMut};
 use httparse::Status;
 use std::mem::MaybeUninit;
@@ -15,6 +16,8 @@ pub(super) enum Head {
     Partial,
     /// A request that is served here.
     Plain(Box<Plain>),
+    /// A request that is served by nobody.
+    Refused(Refused),
     /// Something else.
     Other,
 }
@@ -36,6 +39,14 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
         Ok(Status::Partial) if buffer.len() < max => return Head::Partial,
         _ => return Head::Other,
     };
+    let version = match request.version {
+        Some(1) => Version::HTTP_11,
+        _ => Version::HTTP_10,
+    };
+    let headers = request.headers.iter().map(|header| (header.name, header.value));
+    if let Some(refused) = framing::refuses(version, headers) {
+        return Head::Refused(refused);
+    }
     let method = match request.method {
         Some("POST") => Method::POST,
         Some("GET") => Method::GET,
@@ -44,7 +55,7 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     let path = request
         .path
         .filter(|path| path.starts_with('/') && !is_grpc(path));
-    let (Some(path), Some(1)) = (path, request.version) else {
+    let (Some(path), Version::HTTP_11) = (path, version) else {
         return Head::Other;
     };
     let Some(body) = body_length(request.headers) else {
@@ -162,13 +173,15 @@ mod tests {
         match take(&mut buffer, MAX) {
             Head::Plain(plain) => (*plain, buffer),
             Head::Partial => panic!("{text:?} is partial"),
+            Head::Refused(refused) => panic!("{text:?}: {refused:?}"),
             Head::Other => panic!("{text:?} is something else"),
         }
     }
 
     #[test]
     fn a_head_is_taken_out_and_its_body_left() {
-        let (plain, rest) = plain("POST /v2/x?y HTTP/1.1\r\nContent-Length: 3\r\nX: 1\r\nx: 2\r\n\r\nabc");
+        let (plain, rest) =
+            plain("POST /v2/x?y HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX: 1\r\nx: 2\r\n\r\nabc");
         assert_eq!((plain.length, &rest[..]), (3, &b"abc"[..]));
         assert_eq!(
             (plain.head.method, plain.head.uri),
@@ -192,39 +205,54 @@ mod tests {
         assert!(matches!(take(&mut buffer, whole.len() - 1), Head::Other));
     }
 
-    /// If two servers see different ends of a request, another request can be smuggled in behind it.
     #[test]
     fn whatever_is_unusual_is_left_to_hyper_as_it_came() {
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        let many = "a: b\r\n".repeat(MAX_HEADERS);
+        for (line, headers) in [
+            ("POST / HTTP/1.1", "Content-Length: 1\r\nContent-Length: 1\r\n"),
+            ("POST / HTTP/1.1", "Content-Length: 0000000000000001\r\n"),
+            ("POST / HTTP/1.1", "transfer-encoding: chunked\r\n"),
+            ("POST / HTTP/1.1", "Content-Length: 1\r\nExpect: 100-continue\r\n"),
+            ("GET / HTTP/1.1", "Connection: close\r\n"),
+            (
+                "GET / HTTP/1.1",
+                "Connection: keep-alive, upgrade\r\nUpgrade: h2c\r\n",
+            ),
+            (
+                "POST /grpc.health.v1.Health/Watch HTTP/1.1",
+                "Content-Length: 5\r\n",
+            ),
+            ("GET / HTTP/1.0", ""),
+            ("HEAD / HTTP/1.1", ""),
+            ("OPTIONS * HTTP/1.1", ""),
+            ("GET http://a/ HTTP/1.1", ""),
+            ("GET / HTTP/1.1", "Name : value\r\n"),
+            ("GET / HTTP/1.1", "Name: a\r\n b\r\n"),
+            ("GET /\u{7f} HTTP/1.1", ""),
+            ("GET /\"<> HTTP/1.1", ""),
+            ("\u{16}\u{3}\u{1}", ""),
+            ("GET / HTTP/1.1", &many),
+        ] {
+            let text = format!("{line}\r\nHost: a\r\n{headers}\r\n\0\0\0\0\0");
+            let mut buffer = BytesMut::from(&*text);
+            let head = take(&mut buffer, 1 << 20);
+            assert!(matches!(head, Head::Other), "{text:?}");
+            assert_eq!(buffer, text);
+        }
+    }
+
+    /// Also those that would be left to hyper.
+    #[test]
+    fn a_head_that_is_refused_stays_as_it_came() {
         for text in [
-            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 9999999999999999\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
-            "POST / HTTP/1.1\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n",
-            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
-            "GET / HTTP/1.1\r\nConnection: keep-alive, upgrade\r\nUpgrade: h2c\r\n\r\n",
-            "POST /grpc.health.v1.Health/Watch HTTP/1.1\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0",
-            "GET / HTTP/1.0\r\n\r\n",
-            "HEAD / HTTP/1.1\r\n\r\n",
-            "OPTIONS * HTTP/1.1\r\n\r\n",
-            "GET http://a/ HTTP/1.1\r\n\r\n",
-            "GET / HTTP/1.1\r\nName : value\r\n\r\n",
-            "GET / HTTP/1.1\r\nName: a\r\n b\r\n\r\n",
-            "GET /\u{7f} HTTP/1.1\r\n\r\n",
-            "GET /\"<> HTTP/1.1\r\n\r\n",
-            "\u{16}\u{3}\u{1}",
-            &many,
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            "HEAD / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
             let mut buffer = BytesMut::from(text);
-            let head = take(&mut buffer, 1 << 20);
-            if let Head::Plain(plain) = head {
-                panic!("{text:?} is taken as {:?}", plain.head);
-            }
-            assert!(matches!(head, Head::Other), "{text:?}");
+            assert!(matches!(take(&mut buffer, MAX), Head::Refused(_)), "{text:?}");
             assert_eq!(buffer, text);
         }
     }

@@ -2,7 +2,7 @@
 //! one after the other, and the body is read straight into the buffer that will hold its tensors, which saves a copy
 //! and the bookkeeping of a more general implementation. At the first request that is anything else (chunked,
 //! `Expect`, HTTP/1.0, gRPC, malformed, …) the connection, with all that has been read from it, is handed over to
-//! hyper.
+//! hyper. A head that leaves open where its request ends is refused in any case.
 //!
 //! - `head`: the bytes of a request's head, pure.
 //! - `wire`: the bytes of the connection, read in turns by the body of a request and by the connection.
@@ -13,6 +13,7 @@ mod response;
 mod wire;
 
 use super::exchange;
+use super::framing::Refused;
 use super::lifetime::Activity;
 use super::stream::Stream;
 use crate::middleware::Middleware;
@@ -52,7 +53,11 @@ pub(super) async fn serve(
         let plain = match next(&wire, activity, max_head).await? {
             None => break,
             Some(Head::Plain(plain)) => plain,
-            Some(_) => {
+            Some(Head::Refused(refused)) => {
+                refuse(&wire, refused, activity).await?;
+                return Ok(Next::Ended);
+            }
+            Some(Head::Partial | Head::Other) => {
                 let stream = wire.into_stream().ok_or(io::ErrorKind::ResourceBusy)?;
                 return Ok(Next::Other(Box::new(stream)));
             }
@@ -114,6 +119,17 @@ async fn answered(
         wire.poll_left(context).map(|()| None)
     })
     .await
+}
+
+/// Ends the connection with a refusal. What the client is still sending is read for a while: otherwise the connection
+/// would be reset, and the response lost.
+async fn refuse(wire: &Arc<Wire>, refused: Refused, activity: &Arc<Activity>) -> io::Result<()> {
+    let _busy = activity.begin();
+    response::write(&**wire, refused.into_response(), true).await?;
+    (&**wire).shutdown().await?;
+    let _rest = wire.body(u64::MAX);
+    discarded(wire, activity).await;
+    Ok(())
 }
 
 /// Reads the rest of a refused body, for the reason given in [`crate::protocol::discard`], and so that the next request can

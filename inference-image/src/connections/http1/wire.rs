@@ -12,12 +12,17 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::{Sleep, sleep};
 
 /// Bytes to read at once when it is unknown what comes.
 const AHEAD: usize = 16 << 10;
 /// Frame size, for code that reads a body in frames.
 const FRAME: usize = 64 << 10;
+/// How often a client that has closed its sending side is sent something, to find out whether it still receives.
+const PROBE: Duration = Duration::from_millis(500);
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The socket, and what has been read of it.
 pub(super) struct Wire(Mutex<Inner>);
@@ -30,6 +35,8 @@ struct Inner {
     request: u64,
     /// Bytes of its body that have not been consumed yet.
     left: u64,
+    /// Set once the client has closed its sending side: when to find out whether it still receives.
+    half_closed: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wire {
@@ -39,6 +46,7 @@ impl Wire {
             ahead: BytesMut::new(),
             request: 0,
             left: 0,
+            half_closed: None,
         })))
     }
 
@@ -107,16 +115,36 @@ impl Wire {
     }
 
     /// Ready when the client has disconnected while its request, whose body has been read, is served. What the client
-    /// sends in the meantime is kept, up to a limit. If it closes its sending side after that, it is still waiting
-    /// for the response.
+    /// sends in the meantime is kept, up to a limit.
+    ///
+    /// A client that closes its sending side may still be waiting for the response, or be gone: both look the same
+    /// until something is sent to it. So it gets `100 Continue` from time to time, which a client ignores (RFC 9110,
+    /// section 15.2), and which a system whose client is gone answers with a reset.
     pub(super) fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
         let inner = &mut *self.lock();
-        while inner.left == 0 && inner.ahead.len() < AHEAD {
+        while inner.half_closed.is_none() && inner.left == 0 && inner.ahead.len() < AHEAD {
             match ready!(inner.poll_ahead(context)) {
-                Ok(0) if !inner.ahead.is_empty() => break,
-                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(0) => inner.half_closed = Some(Box::pin(sleep(PROBE))),
                 Ok(_) => {}
+                Err(_) => return Poll::Ready(()),
             }
+        }
+        let Inner {
+            half_closed, stream, ..
+        } = inner;
+        let Some(timer) = half_closed else {
+            return Poll::Pending;
+        };
+        while timer.as_mut().poll(context).is_ready() {
+            timer.set(sleep(PROBE));
+            match Pin::new(&mut *stream).poll_write(context, CONTINUE) {
+                // A part of it must not be followed by the response.
+                Poll::Ready(Ok(written)) if written == CONTINUE.len() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                // It has not even read the responses before.
+                Poll::Pending => {}
+            }
+            let _ = Pin::new(&mut *stream).poll_flush(context);
         }
         Poll::Pending
     }
