@@ -227,6 +227,12 @@ const CASES: &[Case] = &[
         || request(Method::DELETE, "/v2", Body::empty()),
     ),
     case(
+        "GET of `:predict` or `:classify`",
+        405,
+        "GET is not possible at /v1/models/colors:predict: use POST",
+        || get(PREDICT),
+    ),
+    case(
         "a model that is not served",
         404,
         "this server has: colors, photos, plain, single, texts, tiny",
@@ -245,6 +251,18 @@ const CASES: &[Case] = &[
         || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "br"),
     ),
     case(
+        "a body that is compressed several times",
+        415,
+        "compress it once",
+        || {
+            with(
+                post(CLASSIFY, png(1, 1, [0; 3])),
+                "content-encoding",
+                "gzip, gzip",
+            )
+        },
+    ),
+    case(
         "a body that is not compressed in the way its `Content-Encoding` says",
         400,
         "not compressed as its encoding says",
@@ -253,6 +271,16 @@ const CASES: &[Case] = &[
     case("infer: a body that is not JSON", 400, "no valid JSON", || {
         post("/v2/models/colors/infer", photo("cat"))
     }),
+    case(
+        "infer: JSON that ends too early, within `data` or elsewhere",
+        400,
+        "EOF while parsing a list at line 1 column 86",
+        || {
+            let whole =
+                r#"{"inputs": [{"name": "images", "shape": [1, 2], "datatype": "FP32", "data": [1.5, 0.25"#;
+            post(INFER, whole)
+        },
+    ),
     case("infer: no `inputs`", 400, "missing field `inputs`", || {
         post("/v2/models/colors/infer", "{}")
     }),
@@ -292,6 +320,12 @@ const CASES: &[Case] = &[
         400,
         "(-1 is any size from 1)",
         || infer("shape", json!([1, 3, 16, 17])),
+    ),
+    case(
+        "infer: a shape with more elements than can be counted",
+        400,
+        "more elements than any memory can hold",
+        || infer("shape", json!([i64::MAX, 3, 16, 16])),
     ),
     case(
         "infer: a number of elements other than the shape's",
@@ -413,10 +447,28 @@ const CASES: &[Case] = &[
         || post("/v2/models/colors/versions/2/infer", "{}"),
     ),
     case(
-        "loading and unloading models, shared memory, trace and log settings",
+        "loading and unloading models",
         501,
-        "is not implemented",
+        "is not implemented: models are loaded when the server starts",
         || post("/v2/repository/models/colors/load", "{}"),
+    ),
+    case(
+        "registering shared memory",
+        501,
+        "is not implemented: tensors are sent in requests",
+        || get("/v2/systemsharedmemory/status"),
+    ),
+    case(
+        "trace settings",
+        501,
+        "is not implemented: which requests are traced is set in the configuration",
+        || get("/v2/models/colors/trace/setting"),
+    ),
+    case(
+        "log settings",
+        501,
+        "is not implemented: what is logged is set when the server starts",
+        || post("/v2/logging", "{}"),
     ),
     case(
         "an index request that is not JSON",
@@ -623,6 +675,12 @@ const CASES: &[Case] = &[
         || post(PREDICT, "{}"),
     ),
     case(
+        "predict: a body that is not JSON, or ends too early",
+        400,
+        "EOF while parsing a value at line 1 column 20",
+        || post(PREDICT, r#"{"instances": [[0.5,"#),
+    ),
+    case(
         "predict: a body that is not a JSON object",
         400,
         "no JSON object",
@@ -685,6 +743,35 @@ async fn every_bad_request_is_refused_with_a_status_and_one_shape_of_error() {
     }
     // None of them has done any harm.
     assert_eq!(send(infer("id", json!("x"))).await.status, 200);
+}
+
+/// Another server on the way may believe the other line.
+#[tokio::test]
+async fn a_header_that_says_one_thing_comes_once() {
+    for name in ["x-request-timeout", "inference-header-content-length"] {
+        let mut request = with(infer("id", json!("x")), name, "1000");
+        request.headers_mut().append(name, "2000".parse().unwrap());
+        let answer = send(request).await;
+        let error = answer.json();
+        assert!(
+            error["error"].as_str().unwrap().contains("is given twice"),
+            "{error}"
+        );
+        assert_eq!(answer.status, 400);
+    }
+    let signed = with(infer("id", json!("x")), "inference-header-content-length", "+0");
+    assert_eq!(send(signed).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_refused_method_says_which_one_is_possible() {
+    for path in [PREDICT, CLASSIFY, "/v2/models/colors:predict", INFER] {
+        let answer = send(get(path)).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.headers["allow"]),
+            (405, &"POST".parse().unwrap())
+        );
+    }
 }
 
 /// Rows that need a full queue, a slow client or full memory are tested next to the code that produces them.

@@ -89,7 +89,9 @@ impl Port {
         } else {
             shape.len() == self.shape.len() && shape.iter().zip(&self.shape).all(fits)
         };
-        if fits && element_count(shape).is_some() {
+        let size = datatype.size().unwrap_or(1);
+        let is_countable = element_count(shape).is_some_and(|count| count.checked_mul(size).is_some());
+        if fits && is_countable {
             return Ok(());
         }
         let wanted = if self.any_rank {
@@ -97,10 +99,12 @@ impl Port {
         } else {
             format!("shape {:?} (-1 is any size from 1)", self.shape)
         };
-        Err(format!(
-            "input {:?} has {wanted}, the request says {shape:?}",
-            self.name
-        ))
+        let name = &self.name;
+        Err(if fits {
+            format!("input {name:?} has {wanted}, but {shape:?} has more elements than any memory can hold")
+        } else {
+            format!("input {name:?} has {wanted}, the request says {shape:?}")
+        })
     }
 
     /// The shape as clients are told. The protocol cannot express any number of dimensions: it is told as one of any size,
@@ -144,6 +148,10 @@ mod tests {
                 port.check(DataType::Fp32, shape).unwrap_err().contains("[-1, 3]"),
                 "{shape:?}"
             );
+        }
+        for shape in [[i64::MAX, 3], [1 << 61, 3]] {
+            let problem = port.check(DataType::Fp32, &shape).unwrap_err();
+            assert!(problem.contains("more elements than any memory"), "{problem}");
         }
         assert!(port.check(DataType::Fp64, &[7, 3]).unwrap_err().contains("FP32"));
     }

@@ -1,5 +1,6 @@
 //! An error response that is sent before any protocol has seen the request, in the form that the client expects.
 
+use crate::protocol::is_grpc;
 use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -26,9 +27,8 @@ pub(super) struct Refusal {
 impl Refusal {
     /// The form that the client of a request with these headers expects.
     pub(super) fn prepare(headers: &HeaderMap) -> Form {
-        let content_type = headers.get(header::CONTENT_TYPE);
         Form {
-            grpc: content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")),
+            grpc: is_grpc(headers),
         }
     }
 

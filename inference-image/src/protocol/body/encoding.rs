@@ -2,6 +2,7 @@
 
 use super::sink::{Full, Sink};
 use crate::protocol::error::Quoted;
+use crate::protocol::header_list::{elements, weighted};
 use axum::http::{HeaderMap, header};
 use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
@@ -38,27 +39,42 @@ impl Encoding {
         }
     }
 
-    /// The encoding for a response: the client's preference among those that are supported.
-    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
-        let offers = headers.get_all(header::ACCEPT_ENCODING).iter();
-        let offers = offers
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|list| list.split(','));
-        let mut best: Option<(f32, Self)> = None;
-        for offer in offers {
-            let (name, weight) = offer.split_once(';').unwrap_or((offer, ""));
-            let weight = weight
-                .trim()
-                .strip_prefix("q=")
-                .map_or(Some(1.0), |q| q.parse().ok());
-            let (Ok(Some(encoding)), Some(weight)) = (Self::parse(name), weight) else {
-                continue;
-            };
-            if weight > best.map_or(0.0, |(weight, _)| weight) {
-                best = Some((weight, encoding));
+    /// The one encoding of a body; `Ok(None)` if it has none.
+    ///
+    /// # Errors
+    /// If it has another one, or several.
+    pub(crate) fn of_body(headers: &HeaderMap) -> Result<Option<Self>, String> {
+        let mut found = None;
+        for line in headers.get_all(header::CONTENT_ENCODING) {
+            for name in String::from_utf8_lossy(line.as_bytes()).split(',') {
+                let encoding = Self::parse(name)?;
+                if encoding.is_some() && found.is_some() {
+                    return Err(
+                        "a body that is compressed several times is not understood: compress it once"
+                            .to_owned(),
+                    );
+                }
+                found = found.or(encoding);
             }
         }
-        best.map(|(_, encoding)| encoding)
+        Ok(found)
+    }
+
+    /// The encoding for a response: the client's preference among those that are supported. Elements of the list that
+    /// are not understood count as nothing.
+    pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
+        let (mut best, mut plain): (Option<(f32, Self)>, f32) = (None, 0.0);
+        for (name, weight) in elements(headers, &header::ACCEPT_ENCODING).filter_map(weighted) {
+            match Self::parse(name) {
+                Ok(Some(encoding)) if weight > best.map_or(0.0, |(best, _)| best) => {
+                    best = Some((weight, encoding));
+                }
+                Ok(None) => plain = plain.max(weight),
+                Ok(Some(_)) | Err(_) => {}
+            }
+        }
+        best.filter(|(weight, _)| *weight >= plain)
+            .map(|(_, encoding)| encoding)
     }
 
     /// The parts, compressed as one. Fast rather than small: most of what is sent is floating-point numbers.
@@ -171,5 +187,68 @@ impl Decoder {
         };
         let full = inflated.and_then(|inflated| inflated.full);
         full.map_or(Refused::Broken(error), Refused::Full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use axum::http::HeaderName;
+
+    fn headers(name: &HeaderName, lines: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines.split('\n') {
+            headers.append(name, line.parse().unwrap());
+        }
+        headers
+    }
+
+    /// A client that says what it cannot read must not get it.
+    #[test]
+    fn a_response_is_encoded_as_its_client_prefers() {
+        for (lines, expected) in [
+            ("", None),
+            ("gzip", Some(Encoding::Gzip)),
+            ("X-GZip", Some(Encoding::Gzip)),
+            ("br, deflate, gzip", Some(Encoding::Deflate)),
+            ("deflate;q=0.5, gzip;q=0.8", Some(Encoding::Gzip)),
+            ("deflate;q=0.5\ngzip;Q=0.8", Some(Encoding::Gzip)),
+            ("gzip;q=0", None),
+            ("gzip;Q=0", None),
+            ("gzip ; q = 0.000", None),
+            ("gzip;q=0, deflate;q=0.1", Some(Encoding::Deflate)),
+            ("gzip;q=inf, deflate", Some(Encoding::Deflate)),
+            ("identity, gzip;q=0.5", None),
+            ("identity;q=0.5, gzip;q=0.5", Some(Encoding::Gzip)),
+            ("*", None),
+            (",, gzip ,", Some(Encoding::Gzip)),
+        ] {
+            let headers = headers(&header::ACCEPT_ENCODING, lines);
+            assert_eq!(Encoding::accepted(&headers), expected, "{lines}");
+        }
+    }
+
+    /// Decompressing once what was compressed twice gives other bytes than the client meant.
+    #[test]
+    fn a_body_has_one_encoding_whatever_the_number_of_lines() {
+        for (lines, expected) in [
+            ("", Ok(None)),
+            ("identity", Ok(None)),
+            ("GZIP", Ok(Some(Encoding::Gzip))),
+            ("identity, deflate ,", Ok(Some(Encoding::Deflate))),
+            ("identity\ngzip", Ok(Some(Encoding::Gzip))),
+            ("gzip\ngzip", Err("several times")),
+            ("gzip, deflate", Err("several times")),
+            ("gzip\nbr", Err("br")),
+            ("br", Err("br")),
+            ("gzip;q=1", Err("gzip;q=1")),
+        ] {
+            let found = Encoding::of_body(&headers(&header::CONTENT_ENCODING, lines));
+            match expected {
+                Ok(encoding) => assert_eq!(found, Ok(encoding), "{lines}"),
+                Err(words) => assert!(found.unwrap_err().contains(words), "{lines}"),
+            }
+        }
     }
 }

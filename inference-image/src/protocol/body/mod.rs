@@ -101,7 +101,8 @@ impl Budget {
         body: Body,
         wanted: ReadOptions,
     ) -> Result<Received, ApiError> {
-        let encoding = encoding(headers)?;
+        let encoding = Encoding::of_body(headers)
+            .map_err(|problem| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem))?;
         let announced = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
@@ -251,14 +252,6 @@ fn broken_off(error: &dyn std::fmt::Display) -> ApiError {
 fn no_room() -> ApiError {
     let message = "the bodies of other requests fill the memory: try again later, or run more replicas";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Duration::from_secs(1))
-}
-
-fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
-        return Ok(None);
-    };
-    Encoding::parse(&String::from_utf8_lossy(value.as_bytes()))
-        .map_err(|problem| ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::protocol::error::ApiError;
 use axum::Error;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -38,15 +38,21 @@ pub(super) fn unavailable(why: &str) -> ApiError {
 }
 
 /// Wraps services whose responses end only when their clients end them.
-pub(super) async fn layer(mut request: Request, next: Next) -> Response {
+pub(super) async fn layer(mut request: Request, next: Next) -> Result<Response, ApiError> {
+    message::check(request.headers())?;
+    if request.version() < Version::HTTP_2 && request.uri().path().ends_with("/Watch") {
+        // HTTP/1 has nothing to tell that a client is still there.
+        let message = "this call goes on until its client ends it, for which it needs HTTP/2";
+        return Err(ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, message));
+    }
     let connection = request.extensions_mut().remove();
     let response = next.run(request).await;
-    response.map(|body| {
+    Ok(response.map(|body| {
         Body::new(Until {
             body,
             retired: Some(retired(connection).boxed()),
         })
-    })
+    }))
 }
 
 /// A body that ends when its connection retires.

@@ -23,14 +23,22 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// # Errors
 /// HTTP status 415.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), ApiError> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .map_or(&b""[..], HeaderValue::as_bytes);
-    if content_type.starts_with(b"application/grpc") {
+    if is_grpc(headers) {
         return Ok(());
     }
-    let message = "this path speaks gRPC: its requests have the content type application/grpc";
+    let message = "this path speaks gRPC with Protocol Buffers: its requests have the content type application/grpc or \
+                   application/grpc+proto";
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+}
+
+/// Whether the content type is gRPC's, for messages in Protocol Buffers.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(&b""[..], HeaderValue::as_bytes);
+    let end = content_type.iter().position(|&byte| byte == b';');
+    let media_type = content_type[..end.unwrap_or(content_type.len())].trim_ascii();
+    let known: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
+    known.iter().any(|known| media_type.eq_ignore_ascii_case(known))
 }
 
 /// When the caller stops waiting.
@@ -252,5 +260,42 @@ pub(super) fn status(error: &ApiError) -> Status {
         Some(after) => {
             Status::with_error_details(code, error.message(), ErrorDetails::with_retry_info(Some(after)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Other formats would be read as Protocol Buffers.
+    #[test]
+    fn only_messages_in_protocol_buffers_are_read() {
+        let accepts = |content_type: &str| {
+            let value = content_type.parse().unwrap();
+            check(&HeaderMap::from_iter([(header::CONTENT_TYPE, value)])).is_ok()
+        };
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/gRPC",
+            "application/grpc ; charset=utf-8",
+        ] {
+            assert!(accepts(good), "{good}");
+        }
+        for bad in [
+            "",
+            "application/grpc+json",
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpc-web-text",
+            "application/grpcfoo",
+            "application/grpc+",
+            "application/grpc, application/grpc",
+            "application/json",
+        ] {
+            assert!(!accepts(bad), "{bad}");
+        }
+        assert!(check(&HeaderMap::new()).is_err());
     }
 }

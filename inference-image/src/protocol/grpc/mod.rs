@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) use infer::{model_infer, parse};
+pub(crate) use message::is_grpc;
 pub(super) use message::receive;
 pub(super) use request::first_tensor_at;
 

@@ -45,12 +45,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
+/// The value of a header that says one thing.
+///
+/// # Errors
+/// 400 if there are several: they may say different things.
+pub(crate) fn only<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a HeaderValue>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(ApiError::bad_request(format!("{name} is given twice"))),
+    }
+}
+
 /// When the client stops waiting: `X-Request-Timeout`, in milliseconds from the arrival of the request.
 ///
 /// # Errors
 /// 400 if it is not such a number.
 pub(crate) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<Instant>, ApiError> {
-    let Some(value) = headers.get(REQUEST_TIMEOUT) else {
+    let Some(value) = only(headers, &REQUEST_TIMEOUT)? else {
         return Ok(None);
     };
     let milliseconds = value.to_str().ok().and_then(|text| text.parse::<f64>().ok());

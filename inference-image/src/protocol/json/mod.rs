@@ -12,6 +12,7 @@ pub(super) use write::{flat, nested, row};
 use crate::tensor::{DataType, Element, Tensor, element_count};
 use bytes::Bytes;
 use list::{Item, List, Problem, Text};
+use serde::de::IgnoredAny;
 
 /// Maximum number of elements of a `BYTES` tensor: each takes about 32 bytes of memory, and as few as 3 in a request.
 pub(super) const MAX_TEXTS: usize = 1 << 20;
@@ -19,6 +20,12 @@ pub(super) const MAX_TEXTS: usize = 1 << 20;
 /// Whether the type has a JSON form; half-precision numbers have none, as in Triton.
 pub(super) const fn has_json(datatype: DataType) -> bool {
     !matches!(datatype, DataType::Fp16 | DataType::Bf16)
+}
+
+/// Where and why a text is no JSON; `None` if it is.
+pub(super) fn syntax_error(text: &[u8]) -> Option<String> {
+    let read = serde_json::from_slice::<IgnoredAny>(text);
+    read.err().map(|error| error.to_string())
 }
 
 /// The tensor of this shape; a nested list must have the same shape.

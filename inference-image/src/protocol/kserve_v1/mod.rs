@@ -76,9 +76,13 @@ pub(super) async fn predict(
 }
 
 pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, Form), String> {
+    has_json(signature)?;
     let extracted = extract(body, TENSORS);
-    let predict: Predict = serde_json::from_slice(&extracted.rest)
-        .map_err(|_| "the request is no JSON object with instances or inputs".to_owned())?;
+    let predict: Predict =
+        serde_json::from_slice(&extracted.rest).map_err(|_| match json::syntax_error(body) {
+            Some(problem) => format!("the request is no valid JSON: {problem}"),
+            None => "the request is no JSON object with instances or inputs".to_owned(),
+        })?;
     let (index, form) = match (predict.instances, predict.inputs) {
         (Some(index), None) => (index, Form::Rows),
         (None, Some(index)) => (index, Form::Columns),
@@ -108,6 +112,27 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, For
         Form::Rows | Form::Columns => only(&mut builder, value, signature)?,
     }
     Ok((builder.finish(false, Urgency::default())?, form))
+}
+
+/// Whether all tensors of the model have a form here.
+///
+/// # Errors
+/// Which has none, and what to use.
+fn has_json(signature: &Signature) -> Result<(), String> {
+    let inputs = signature.inputs.iter().map(|port| ("input", port));
+    let outputs = signature.outputs.iter().map(|port| ("output", port));
+    match inputs
+        .chain(outputs)
+        .find(|(_, port)| !json::has_json(port.datatype))
+    {
+        None => Ok(()),
+        Some((kind, port)) => Err(format!(
+            "{kind} {:?} of the model is {}, which has no JSON form: use version 2 of the protocol \
+             (/v2/models/NAME/infer), which takes and returns it as binary data",
+            port.name,
+            port.datatype.name()
+        )),
+    }
 }
 
 /// Whether a list begins with an object of inputs. `{"b64": …}` is one only if an input has this name, and otherwise
@@ -414,6 +439,21 @@ mod tests {
         ] {
             let problem = echoed(&signature, request).unwrap_err();
             assert!(problem.contains(words), "{problem}");
+        }
+    }
+
+    /// This version has no binary data: to advise it would lead nowhere.
+    #[test]
+    fn a_type_without_a_json_form_is_referred_to_version_2() {
+        let float: (&str, DataType, &[i64]) = ("x", DataType::Fp32, &[-1]);
+        let half: (&str, DataType, &[i64]) = ("h", DataType::Fp16, &[-1]);
+        for (inputs, outputs, kind) in [([half], [float], "input"), ([float], [half], "output")] {
+            let problem = echoed(&signature(&inputs, &outputs), json!({"instances": [1]})).unwrap_err();
+            let words = format!("{kind} \"h\" of the model is FP16");
+            assert!(
+                problem.contains(&words) && problem.contains("/v2/models/"),
+                "{problem}"
+            );
         }
     }
 

@@ -15,8 +15,8 @@ use crate::protocol::proto::{
 };
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use modelservice_contract::TensorSpec;
 use serde::Deserialize;
@@ -185,11 +185,33 @@ fn statistics_json(models: &[ModelStatistics]) -> Value {
     json!({"model_stats": models.iter().map(model).collect::<Vec<_>>()})
 }
 
+pub(super) async fn no_loading(uri: Uri) -> ApiError {
+    not_implemented(
+        &uri,
+        "models are loaded when the server starts, as its configuration says",
+    )
+}
+
+pub(super) async fn no_shared_memory(uri: Uri) -> ApiError {
+    not_implemented(&uri, "tensors are sent in requests and responses")
+}
+
+pub(super) async fn no_trace_settings(uri: Uri) -> ApiError {
+    not_implemented(
+        &uri,
+        "which requests are traced is set in the configuration (tracing)",
+    )
+}
+
+pub(super) async fn no_log_settings(uri: Uri) -> ApiError {
+    not_implemented(
+        &uri,
+        "what is logged is set when the server starts (--log-level, accessLog)",
+    )
+}
+
 /// Requests that would change the server or use the memory of its host.
-pub(super) async fn not_implemented(request: Request) -> ApiError {
-    let message = format!(
-        "{} is not implemented: models are loaded when the server starts, and tensors travel in requests",
-        request.uri().path()
-    );
+fn not_implemented(uri: &Uri, instead: &str) -> ApiError {
+    let message = format!("{} is not implemented: {instead}", uri.path());
     ApiError::new(StatusCode::NOT_IMPLEMENTED, message)
 }

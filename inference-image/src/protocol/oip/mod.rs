@@ -15,7 +15,7 @@ use crate::protocol::body::zero_copy::ZeroCopyBody;
 use crate::protocol::body::{Encoding, ReadOptions, Received};
 use crate::protocol::error::ApiError;
 use crate::protocol::inference;
-use crate::protocol::inference::request::{Target, deadline, measured};
+use crate::protocol::inference::request::{Target, deadline, measured, only};
 use crate::protocol::routing::routes::Routes;
 use crate::scheduling::RunOptions;
 use axum::body::Body;
@@ -46,21 +46,21 @@ pub(super) fn add(routes: Routes) -> Routes {
             .get(&format!("{model}/config"), metadata::config)
             .get(&format!("{model}/stats"), metadata::statistics)
             .post(&format!("{model}/infer"), infer_tensors)
-            .any(&format!("{model}/trace/setting"), metadata::not_implemented);
+            .any(&format!("{model}/trace/setting"), metadata::no_trace_settings);
     }
-    for path in [
-        "/v2/repository/models/{model}/load",
-        "/v2/repository/models/{model}/unload",
-        "/v2/repository/{repository}/models/{model}/load",
-        "/v2/repository/{repository}/models/{model}/unload",
-        "/v2/systemsharedmemory/{*path}",
-        "/v2/cudasharedmemory/{*path}",
-        "/v2/trace/setting",
-        "/v2/logging",
-    ] {
-        routes = routes.any(path, metadata::not_implemented);
+    for repository in ["/v2/repository", "/v2/repository/{repository}"] {
+        for call in ["load", "unload"] {
+            routes = routes.any(
+                &format!("{repository}/models/{{model}}/{call}"),
+                metadata::no_loading,
+            );
+        }
     }
     routes
+        .any("/v2/systemsharedmemory/{*path}", metadata::no_shared_memory)
+        .any("/v2/cudasharedmemory/{*path}", metadata::no_shared_memory)
+        .any("/v2/trace/setting", metadata::no_trace_settings)
+        .any("/v2/logging", metadata::no_log_settings)
 }
 
 pub(super) use metadata::{model, model_ready, models};
@@ -135,10 +135,11 @@ pub(super) fn parse(
 }
 
 fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
-    let Some(value) = headers.get(HEADER_LENGTH) else {
+    let Some(value) = only(headers, &HEADER_LENGTH)? else {
         return Ok(None);
     };
-    let length = value.to_str().ok().and_then(|text| text.parse().ok());
+    let digits = value.to_str().ok().filter(|text| !text.starts_with('+'));
+    let length = digits.and_then(|text| text.parse().ok());
     let refused = || {
         ApiError::bad_request(format!(
             "{HEADER_LENGTH} is {value:?}, it must be a number of bytes"

@@ -3,7 +3,7 @@
 use crate::engine::Signature;
 use crate::protocol::inference::{self, Input, RequestBuilder, Urgency};
 use crate::protocol::json::limited::Limited;
-use crate::protocol::json::{Extracted, Location, extract};
+use crate::protocol::json::{Extracted, Location, extract, syntax_error};
 use crate::tensor::{DataType, element_count};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -157,7 +157,7 @@ pub(super) fn parse(
     let mut binary = body.slice(header_length..);
     let extracted = extract(&json, INPUT_DATA);
     let request: Request =
-        serde_json::from_slice(&extracted.rest).map_err(|error| explain(&error, &extracted))?;
+        serde_json::from_slice(&extracted.rest).map_err(|error| explain(&error, &extracted, &json))?;
     let mut builder = RequestBuilder::new(signature);
     for given in request.inputs.0 {
         let data = given.data.map(|index| extracted.values.get(index).cloned());
@@ -187,13 +187,17 @@ pub(super) fn parse(
 }
 
 /// A position in a text from which lists were extracted is not a position in the client's text.
-fn explain(error: &serde_json::Error, extracted: &Extracted<'_>) -> String {
+fn explain(error: &serde_json::Error, extracted: &Extracted<'_>, json: &[u8]) -> String {
+    // The text from which they were extracted knows better what is wrong with it.
+    if let Some(problem) = syntax_error(json) {
+        return format!("the request is no valid JSON: {problem}");
+    }
     let text = error.to_string();
     let problem = match text.rsplit_once(" at line ") {
         Some((problem, _)) if !extracted.values.is_empty() => problem,
         _ => &text,
     };
-    format!("the request is no valid JSON of an inference request: {problem}")
+    format!("the request is no inference request: {problem}")
 }
 
 fn echo(id: Option<&RawValue>, others: &[(Cow<'_, str>, &RawValue)]) -> Result<Echo, String> {

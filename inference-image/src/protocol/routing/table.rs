@@ -33,9 +33,9 @@ pub(crate) fn routes() -> Routes {
     let routes = Routes::default()
         .get("/openapi.json", docs::openapi)
         .get("/v1/models", oip::models)
-        .get("/v1/models/{model}", oip::model_ready)
+        .get("/v1/models/{model}", verbs::ready)
         .post("/v1/models/{model}", verbs::post)
-        .get("/v2/models/{model}", oip::model)
+        .get("/v2/models/{model}", verbs::described)
         .post("/v2/models/{model}", verbs::post);
     docs::add(oip::add(routes))
 }

@@ -6,14 +6,44 @@ use crate::protocol::body::compression::compressed;
 use crate::protocol::error::ApiError;
 use crate::protocol::images::{self, Parameters};
 use crate::protocol::inference::request::{Target, deadline, measured};
-use crate::protocol::kserve_v1;
+use crate::protocol::{kserve_v1, oip};
 use crate::scheduling::RunOptions;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::request::Parts;
-use axum::response::Response;
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::Instant;
+
+const VERBS: [&str; 2] = ["predict", "classify"];
+
+/// Whether the model is ready.
+pub(crate) async fn ready(state: State<Arc<Api>>, target: Target, method: Method, uri: Uri) -> Response {
+    match refused(&target, &method, &uri) {
+        Some(refused) => refused,
+        None => oip::model_ready(state, target).await.into_response(),
+    }
+}
+
+/// The model's description.
+pub(crate) async fn described(state: State<Arc<Api>>, target: Target, method: Method, uri: Uri) -> Response {
+    match refused(&target, &method, &uri) {
+        Some(refused) => refused,
+        None => oip::model(state, target).await.into_response(),
+    }
+}
+
+/// Refuses other methods than POST where a verb follows the name.
+fn refused(target: &Target, method: &Method, uri: &Uri) -> Option<Response> {
+    let (_, verb) = target.model().rsplit_once(':')?;
+    if !VERBS.contains(&verb) {
+        return None;
+    }
+    let message = format!("{method} is not possible at {}: use POST", uri.path());
+    let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message);
+    Some(([(header::ALLOW, "POST")], error).into_response())
+}
 
 pub(crate) async fn post(
     State(api): State<Arc<Api>>,
@@ -25,7 +55,7 @@ pub(crate) async fn post(
     let (Parts { headers, .. }, body) = request.into_parts();
     let target = target.model();
     let (name, verb) = target.rsplit_once(':').unwrap_or((target, ""));
-    if verb != "predict" && verb != "classify" {
+    if !VERBS.contains(&verb) {
         return Err(ApiError::not_found(format!(
             "nothing can be posted to {target:?} but to {name}:predict and {name}:classify"
         )));

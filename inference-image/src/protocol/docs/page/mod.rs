@@ -5,10 +5,11 @@
 use crate::models::Service;
 use crate::protocol::api::Api;
 use crate::protocol::docs::examples;
+use crate::protocol::header_list::{elements, weighted};
 use crate::protocol::routing::routes::Routes;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use modelservice_contract::{ModelReport, TensorSpec};
 use serde::Serialize;
@@ -96,8 +97,9 @@ pub(crate) fn add(routes: Routes) -> Routes {
 /// The page for browsers, which always accept HTML; for others, what KServe's SDK for version 1 expects of a live
 /// server.
 async fn root(headers: HeaderMap) -> Response {
-    let names_html = |value: &HeaderValue| value.to_str().is_ok_and(|types| types.contains("text/html"));
-    let answer = if headers.get_all(header::ACCEPT).iter().any(names_html) {
+    let accepted = elements(&headers, &header::ACCEPT).filter_map(weighted);
+    let is_html = |(name, weight): (&str, f32)| name.eq_ignore_ascii_case("text/html") && weight > 0.0;
+    let answer = if accepted.into_iter().any(is_html) {
         PAGE.answer()
     } else {
         let headers = [(header::CACHE_CONTROL, "no-cache")];
@@ -156,6 +158,7 @@ async fn models(State(api): State<Arc<Api>>) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use axum::http::HeaderValue;
 
     /// A browser would show JSON, and KServe's SDK would take the server for dead.
     #[tokio::test]
@@ -164,6 +167,9 @@ mod tests {
         let alive = ("application/json", r#"{"status":"alive"}"#);
         for (accept, expected) in [
             (Some("text/html,application/xhtml+xml,*/*;q=0.8"), page),
+            (Some("application/xml, Text/HTML;Q=0.5"), page),
+            (Some("text/html;q=0, */*"), alive),
+            (Some("application/x-text/html"), alive),
             (Some("*/*"), alive),
             (None, alive),
         ] {
