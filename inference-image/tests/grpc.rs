@@ -142,7 +142,9 @@ async fn the_server_describes_itself_and_its_models() {
     let ready: ServerReadyResponse = ask("ServerReady", ServerReadyRequest {}).await.unwrap();
     assert!(live.live && ready.ready);
     let server: ServerMetadataResponse = ask("ServerMetadata", ServerMetadataRequest {}).await.unwrap();
-    assert_eq!(server.name, "modelservice-server");
+    // Triton's examples check both.
+    assert_eq!(server.name, "triton");
+    assert!(!server.extensions.contains(&"model_repository".to_owned()));
     for version in ["", "1"] {
         let (name, version) = ("colors".to_owned(), version.to_owned());
         let model = ModelReadyRequest { name, version };
@@ -534,7 +536,7 @@ async fn a_stream_answers_each_request_in_its_order() {
         assert_eq!(response.id, index.to_string());
         if index % 10 == 3 {
             assert!(
-                answer.error_message.contains("no model \"dogs\""),
+                answer.error_message.contains("unknown model: \"dogs\""),
                 "{}",
                 answer.error_message
             );
@@ -641,7 +643,10 @@ async fn what_fails_before_a_message_is_read_is_counted_for_its_model_if_that_is
         .await
         .unwrap();
     let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
-    assert!(answers[0].error_message.contains("no model \"\""), "{answers:?}");
+    assert!(
+        answers[0].error_message.contains("unknown model: \"\""),
+        "{answers:?}"
+    );
     assert_eq!((answers[1].error_message.as_str(), invalid()), ("", (1, 6, 1)));
     // The same over HTTP.
     let request = axum::http::Request::post("/v2/models/dogs/infer").body(axum::body::Body::empty());

@@ -791,6 +791,12 @@ async fn the_server_describes_itself_and_its_models() {
     let server = send(get("/v2")).await.json();
     let extensions = server["extensions"].as_array().unwrap();
     assert!(extensions.contains(&json!("binary_tensor_data")), "{server}");
+    // Triton's examples check the name, and its clients would load models.
+    assert_eq!(server["name"], "triton");
+    assert!(!extensions.contains(&json!("model_repository")), "{server}");
+    let unknown = send(get("/v2/models/dogs")).await.json();
+    let message = unknown["error"].as_str().unwrap();
+    assert!(message.starts_with("Request for unknown model"), "{message}");
     for path in [
         "/v2/health/live",
         "/v2/health/ready",
@@ -1107,12 +1113,20 @@ async fn a_model_has_a_configuration_as_triton_would_need_it() {
     // 1,000,000 bytes hold one image of 602,112.
     assert_eq!(config["max_batch_size"], 1);
     let input =
-        json!({"name": "images", "data_type": "TYPE_FP32", "format": "FORMAT_NONE", "dims": [3, 224, 224]});
+        json!({"name": "images", "data_type": "TYPE_FP32", "format": "FORMAT_NCHW", "dims": [3, 224, 224]});
     assert_eq!(config["input"], json!([input]));
     let output = json!({"name": "probabilities", "data_type": "TYPE_FP32", "dims": [1000]});
     assert_eq!(config["output"], json!([output]));
     let colors = send(get("/v2/models/colors/versions/1/config")).await.json();
     assert_eq!(colors["max_batch_size"], 325);
+    for (model, format) in [
+        ("tiny", "FORMAT_NCHW"),
+        ("plain", "FORMAT_NONE"),
+        ("single", "FORMAT_NONE"),
+    ] {
+        let config = send(get(&format!("/v2/models/{model}/config"))).await.json();
+        assert_eq!(config["input"][0]["format"], format, "{model}");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use crate::engine::{Port, Signature};
 use crate::image::Pipeline;
-use crate::package::manifest::{Activation, Manifest};
+use crate::package::manifest::{Activation, Layout, Manifest};
 use crate::tensor::{DataType, InputError, Tensor};
 use half::{bf16, f16};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug)]
 pub struct ImageClassifier {
     pipeline: Pipeline,
+    layout: Layout,
     takes_batches: bool,
     output: usize,
     labels: Vec<String>,
@@ -61,11 +62,18 @@ impl ImageClassifier {
                 && any_batch(&signature.outputs[output])
                 && pipeline.fixed_size().is_some(),
             pipeline,
+            layout: manifest.preprocessing.layout,
             output,
             labels: manifest.labels.names().to_vec(),
             activation: manifest.postprocessing.activation,
             top_k: manifest.postprocessing.top_k,
         })
+    }
+
+    /// The order of an image's dimensions in the model's input.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Index of the output that holds the scores.

@@ -48,8 +48,9 @@ impl Api {
             (self.service.model(name), self.templates.get_key_value(name))
         else {
             let known: Vec<&str> = self.service.names().collect();
+            // The first words are Triton's: its clients look for them.
             return Err(ApiError::not_found(format!(
-                "there is no model {}, this server has: {}",
+                "Request for unknown model: {} is not served, this server has: {}",
                 Quoted(name),
                 known.join(", ")
             )));

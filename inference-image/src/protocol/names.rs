@@ -1,13 +1,14 @@
 //! What the server calls itself and its models in the protocols.
 
-/// The server's name in the protocols.
-pub(crate) const NAME: &str = "modelservice-server";
-/// Supported extensions of the Open Inference Protocol, by Triton's names.
-pub(crate) const EXTENSIONS: [&str; 5] = [
+/// The server's name in the protocols: Triton's own clients check it literally. `/report` and `/openapi.json` have the
+/// real one.
+pub(crate) const NAME: &str = "triton";
+/// Supported extensions of the Open Inference Protocol, by Triton's names. Not `model_repository`, which promises
+/// loading and unloading; its index is there all the same.
+pub(crate) const EXTENSIONS: [&str; 4] = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
-    "model_repository",
     "statistics",
 ];
 /// The engine, in the terms of the protocol.

@@ -118,7 +118,7 @@ def statistics_count_what_was_run():
 
 
 def refusals_are_the_clients_exceptions():
-    for model, inputs, message in (("nothing", pair(), "no model"), ("arithmetic", pair()[:1], "missing")):
+    for model, inputs, message in (("nothing", pair(), "unknown model"), ("arithmetic", pair()[:1], "missing")):
         try:
             triton.infer(model, inputs)
         except InferenceServerException as error:

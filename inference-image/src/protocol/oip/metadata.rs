@@ -114,7 +114,7 @@ fn config_json(config: &ModelConfig) -> Value {
         let tensor = json!({
             "name": input.name,
             "data_type": input.data_type().as_str_name(),
-            "format": "FORMAT_NONE",
+            "format": input.format().as_str_name(),
             "dims": input.dims,
         });
         reshaped(tensor, &input.reshape)

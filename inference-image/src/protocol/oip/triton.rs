@@ -4,10 +4,12 @@
 use crate::engine::Port;
 use crate::metrics::Total;
 use crate::package::MODEL_FILE;
+use crate::package::manifest::Layout;
 use crate::protocol::api::{Api, Named};
 use crate::protocol::error::ApiError;
 use crate::protocol::inference::takes_batches;
 use crate::protocol::names::MODEL_VERSION;
+use crate::protocol::proto::model_input::Format;
 use crate::protocol::proto::model_version_policy::{Latest, PolicyChoice};
 use crate::protocol::proto::repository_index_response::ModelIndex;
 use crate::protocol::proto::{
@@ -25,11 +27,13 @@ pub(crate) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
     let signature = named.model.signature();
     let batches = takes_batches(signature);
     let dims = |port: &Port| dims(port.told_shape().split_off(usize::from(batches)));
+    let layout = named.model.classifier().map(|classifier| classifier.layout());
     let input = |port: &Port| {
         let (dims, reshape) = dims(port);
         ModelInput {
             name: port.name.clone(),
             data_type: data_type(port.datatype).into(),
+            format: format(layout, &dims).into(),
             dims,
             reshape,
         }
@@ -68,6 +72,16 @@ fn dims(shape: Vec<i64>) -> (Vec<i64>, Option<ModelTensorReshape>) {
         (vec![1], Some(ModelTensorReshape { shape }))
     } else {
         (shape, None)
+    }
+}
+
+/// The order of the dimensions of an image, as `model.yaml` has it. Triton knows it only of three dimensions: not if the
+/// model takes a single image with a batch dimension of 1.
+const fn format(layout: Option<Layout>, dims: &[i64]) -> Format {
+    match layout {
+        Some(Layout::Nchw) if dims.len() == 3 => Format::Nchw,
+        Some(Layout::Nhwc) if dims.len() == 3 => Format::Nhwc,
+        _ => Format::None,
     }
 }
 
@@ -169,5 +183,24 @@ fn of_model(named: Named<'_>) -> ModelStatistics {
             cache_miss: none,
         }),
         batch_stats: batches.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Triton's image_client takes no image without it.
+    #[test]
+    fn images_have_the_format_of_their_layout() {
+        let (image, batch_of_one) = ([3, 224, 224], [1, 3, 224, 224]);
+        for (layout, dims, expected) in [
+            (Some(Layout::Nchw), &image[..], Format::Nchw),
+            (Some(Layout::Nhwc), &image, Format::Nhwc),
+            (Some(Layout::Nhwc), &batch_of_one, Format::None),
+            (None, &image, Format::None),
+        ] {
+            assert_eq!(format(layout, dims), expected, "{layout:?} {dims:?}");
+        }
     }
 }
