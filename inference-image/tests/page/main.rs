@@ -16,7 +16,7 @@ use stage::{Stage, served};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use support::onnx::{self, BOOL, FLOAT, FLOAT16, INT64, STRING, identity};
+use support::onnx::{self, BOOL, FLOAT, FLOAT16, Graph, INT64, STRING, identity, node, port, weights};
 use support::{example, library, root};
 
 fn photo(name: &str) -> PathBuf {
@@ -250,6 +250,27 @@ fn the_lines_to_copy_run_as_they_are() {
         &identity(&[("half", FLOAT16, &[-1, 3]), ("many", FLOAT, &[100])]),
         None,
     );
+    // Less than 33 pixels have no output.
+    let any_size = package(
+        &onnx::model(Graph {
+            nodes: vec![node("Conv", &["image", "w"], &["map"])],
+            name: "any size".into(),
+            initializers: vec![weights("w", FLOAT, &[2, 3, 33, 33])],
+            inputs: vec![port("image", FLOAT, &[-1, 3, -1, -1])],
+            outputs: vec![port("map", FLOAT, &[-1, 2, -1, -1])],
+        }),
+        None,
+    );
+    let numbers = package(
+        &onnx::model(Graph {
+            nodes: vec![node("Cast", &["text"], &["number"]).int("to", FLOAT.into())],
+            name: "numbers".into(),
+            initializers: Vec::new(),
+            inputs: vec![port("text", STRING, &[-1, -1])],
+            outputs: vec![port("number", FLOAT, &[-1, -1])],
+        }),
+        None,
+    );
     let plain = tempfile::tempdir().unwrap();
     std::fs::copy(example("tiny/model.onnx"), plain.path().join("model.onnx")).unwrap();
     let mut stage = Stage::new(&[
@@ -257,8 +278,18 @@ fn the_lines_to_copy_run_as_they_are() {
         ("plain", plain.path().into()),
         ("kinds", kinds.path().into()),
         ("halves", halves.path().into()),
+        ("any-size", any_size.path().into()),
+        ("numbers", numbers.path().into()),
     ]);
-    for (model, count) in [("photos", 5), ("plain", 3), ("kinds", 3), ("halves", 2)] {
+    let counts = [
+        ("photos", 5),
+        ("plain", 3),
+        ("kinds", 3),
+        ("halves", 2),
+        ("any-size", 3),
+        ("numbers", 3),
+    ];
+    for (model, count) in counts {
         stage.choose(model);
         assert_eq!(run_lines(&mut stage, model, "espresso"), count, "{model}");
     }
@@ -330,6 +361,8 @@ fn the_page_can_be_read_and_used_by_all() {
         stage.browser.send("Emulation.setDeviceMetricsOverride", size);
         let needed = stage.browser.value("document.documentElement.scrollWidth");
         assert!(needed.as_u64().unwrap() <= width, "{name} needs {needed} pixels");
+        let cut = "[...document.querySelectorAll('.lines pre')].filter((e) => e.scrollWidth > e.clientWidth).length";
+        assert_eq!(stage.browser.value(cut), 0, "{name} cuts lines off");
         let contrasts = stage.browser.value(CONTRASTS);
         let contrasts: Vec<(String, f64)> = serde_json::from_value(contrasts).unwrap();
         assert!(contrasts.len() > 40, "{}", contrasts.len());

@@ -10,6 +10,8 @@ const SIZES = { BOOL: 1, UINT8: 1, INT8: 1, UINT16: 2, INT16: 2, FP16: 2, BF16: 
 
 /** A tensor of that many elements is written out. */
 const SHORT = 16;
+/** A text that is also a number, for models that make one of it. */
+const TEXT = '"0"';
 
 const count = (tensor) => tensor.shape.reduce((product, size) => product * size, 1);
 const isHalf = (tensor) => tensor.datatype === "FP16" || tensor.datatype === "BF16";
@@ -88,12 +90,12 @@ function tensorCurl(call) {
 }
 
 function zero({ datatype }) {
-  return { BYTES: '""', BOOL: "false" }[datatype] ?? "0";
+  return { BYTES: TEXT, BOOL: "false" }[datatype] ?? "0";
 }
 
-const array = ({ shape, datatype }, empty) =>
+const array = ({ shape, datatype }, text) =>
   datatype === "BYTES"
-    ? `np.full([${shape.join(", ")}], ${empty}, dtype=np.object_)`
+    ? `np.full([${shape.join(", ")}], ${text}, dtype=np.object_)`
     : `np.zeros([${shape.join(", ")}], dtype=np.${NUMPY[datatype]})`;
 
 /** Names of variables; those of tensors may be no names in Python. */
@@ -102,7 +104,7 @@ const variables = (tensors) => tensors.map((_, index) => (tensors.length === 1 ?
 function tensorPython(call) {
   const inputs = call.model.exampleInputs;
   const names = variables(inputs);
-  const arrays = inputs.map((tensor, index) => `${names[index]} = ${array(tensor, '""')}`);
+  const arrays = inputs.map((tensor, index) => `${names[index]} = ${array(tensor, TEXT)}`);
   const described = inputs.map((tensor, index) => `    {
         "name": ${quoted(tensor.name)}, "datatype": "${tensor.datatype}",
         "shape": ${names[index]}.shape, "data": ${names[index]}.ravel().tolist(),
@@ -130,7 +132,7 @@ function triton(call) {
   const { exampleInputs: inputs, outputs } = call.model;
   const names = variables(inputs);
   const [, scheme, address] = /^(https?):\/\/(.*?)\/?$/.exec(call.base);
-  const made = inputs.map((tensor, index) => `${names[index]} = ${array(tensor, 'b""')}
+  const made = inputs.map((tensor, index) => `${names[index]} = ${array(tensor, `b${TEXT}`)}
 inputs.append(
     triton.InferInput(${quoted(tensor.name)}, [${tensor.shape.join(", ")}], "${tensor.datatype}")
 )
