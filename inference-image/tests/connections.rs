@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::http::{Sender2, connect, connect_http_2, exchange, get, post};
+use support::{Server as Process, example};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -477,6 +478,25 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
         exchange(&mut connect(world.address).await, echo(10)).await,
         (200, false)
     );
+}
+
+/// A client that sends all it has at once keeps what does not fit into the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_alone_never_finds_the_queue_full() {
+    let models = serde_json::json!([{"name": "photos", "path": example("efficientnet-lite0")}]);
+    let mut server = Process::start(&serde_json::json!({ "models": models }).to_string(), &[]);
+    let (address, _) = server.addresses();
+    let sender = connect_http_2(address).await;
+    let photo = Bytes::from(std::fs::read(example("photos/cat.jpg")).unwrap());
+    let requests = (0..160).map(|_| {
+        let (mut sender, photo) = (sender.clone(), photo.clone());
+        async move {
+            let request = Request::post("http://a/v1/models/photos:classify").body(Full::new(photo));
+            sender.send_request(request.unwrap()).await.unwrap().status()
+        }
+    });
+    let statuses = futures::future::join_all(requests).await;
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
 }
 
 /// "Rapid reset" (CVE-2023-44487): requests that are cancelled as soon as they are sent.

@@ -63,7 +63,7 @@ fn every_key_of_the_configuration_is_shown() {
     let whole = shown.replace("\n# ", "\n").replace("\ncache: {}", "\ncache:");
     let whole = whole.replace("\nmax: ", "\n  max: ");
     let whole = config::parse(&whole).unwrap_or_else(|problem| panic!("{problem}\n{whole}"));
-    assert!(whole.tls.is_some() && whole.auth.is_some() && whole.tracing.is_some());
+    assert!(whole.tls.is_some() && whole.auth.is_some() && whole.cors.is_some() && whole.tracing.is_some());
     let text = config::effective(&whole).unwrap();
     assert!(!text.contains("null"), "{text}");
     for line in text.lines() {

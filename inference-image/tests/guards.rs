@@ -379,6 +379,55 @@ async fn only_clients_with_a_known_token_are_answered() {
     );
 }
 
+/// A browser asks before it sends a token, and shows a page only what it may see.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_sites_may_do_what_the_configuration_says() {
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tokens.path(), "secret\n").unwrap();
+    let config = |cors: serde_json::Value| {
+        let models = json!([{"name": "colors", "path": example("colors")}]);
+        json!({"models": models, "auth": {"tokenFile": tokens.path()}, "cors": cors}).to_string()
+    };
+    let (known, other) = ("https://app.example", "https://other.example");
+    let listed = json!({"allowedOrigins": ["http://localhost:3000", known]});
+    for (cors, origin, allowed, vary) in [
+        (json!(null), known, None, None),
+        (listed.clone(), known, Some(known), Some("origin")),
+        (listed, other, None, Some("origin")),
+        (json!({"allowedOrigins": ["*"]}), other, Some("*"), None),
+    ] {
+        let mut server = Process::start(&config(cors), &[]);
+        let (address, _) = server.addresses();
+        for (method, token, expected) in [
+            ("OPTIONS", None, if allowed.is_some() { 204 } else { 401 }),
+            ("GET", Some("Bearer secret"), 200),
+            ("GET", None, 401),
+        ] {
+            let mut request = Request::builder().method(method).uri("/v2").header("host", "a");
+            request = request.header("origin", origin);
+            if method == "OPTIONS" {
+                request = request.header("access-control-request-method", "GET");
+            }
+            if let Some(token) = token {
+                request = request.header("authorization", token);
+            }
+            let request = request.body(Full::default()).unwrap();
+            let answer = connect(address).await.send_request(request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), expected, "{method} {origin}");
+            let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(
+                header("access-control-allow-origin"),
+                allowed,
+                "{method} {origin}"
+            );
+            assert_eq!(header("vary"), vary, "{method} {origin}");
+            let asked = method == "OPTIONS" && allowed.is_some();
+            let sent = header("access-control-allow-headers");
+            assert_eq!(sent.is_some_and(|names| names.contains("authorization")), asked);
+        }
+    }
+}
+
 /// From the configuration to the response: the real process, its files, and their changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_guarded_as_its_configuration_says() {

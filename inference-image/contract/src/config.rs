@@ -1,6 +1,6 @@
 //! The server's configuration: one document, every value with its unit and its default.
 
-use crate::{AccessLog, Auth, Connections, Tls, Tracing};
+use crate::{AccessLog, Auth, Connections, Cors, Tls, Tracing};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -32,6 +32,9 @@ pub struct ServerConfig {
     /// Who may use the serving port; without it, everyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
+    /// Which pages of other sites may use the serving port from a browser; without it, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
     /// Which requests are logged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access_log: AccessLog,

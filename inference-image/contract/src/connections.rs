@@ -17,7 +17,8 @@ pub struct Connections {
     /// Time after which an idle connection is closed, in seconds. Longer than load balancers keep theirs (at most 600
     /// s among the common ones): if one side closes while the other sends, a request is lost.
     pub idle_seconds: u32,
-    /// Concurrent requests on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection; its client keeps the others. As many as `limits.queueLength`, so
+    /// that a connection alone never finds the queue full.
     pub max_concurrent_requests: u32,
 }
 
@@ -28,7 +29,7 @@ impl Default for Connections {
             max_age_seconds: 300,
             max_requests: 0,
             idle_seconds: 620,
-            max_concurrent_requests: 256,
+            max_concurrent_requests: 128,
         }
     }
 }
@@ -52,4 +53,12 @@ pub struct Tls {
 pub struct Auth {
     /// A file with one bearer token per line, re-read when it changes.
     pub token_file: String,
+}
+
+/// Which pages of other sites may use the serving port from a browser.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cors {
+    /// Origins as browsers send them, such as `https://app.example.com`, or `*` for all.
+    pub allowed_origins: Vec<String>,
 }

@@ -11,7 +11,7 @@ mod report;
 pub use config::{
     Batching, Cache, Drain, ExecutionProvider, Limits, ModelConfig, ModelScheduling, Scheduling, ServerConfig,
 };
-pub use connections::{Auth, Connections, Tls};
+pub use connections::{Auth, Connections, Cors, Tls};
 pub use environment::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 pub use exit::{ExitReason, TerminationMessage};
 pub use observability::{AccessLog, Tracing};

@@ -1,9 +1,9 @@
-//! The two ports: the management port, and the serving port with its TLS, tokens, access log and traces.
+//! The two ports: the management port, and the serving port with its TLS, tokens, origins, access log and traces.
 
 use crate::config::reload::{self, Watched};
 use crate::connections::{self, Server, Settings, Tls};
 use crate::metrics::ConnectionMetrics;
-use crate::middleware::{AccessLog, Middleware, Observer, Tokens, Traces};
+use crate::middleware::{AccessLog, Cors, Middleware, Observer, Tokens, Traces};
 use crate::process::exit::Fatal;
 use crate::process::lifecycle::Lifecycle;
 use crate::protocol::{self, Management};
@@ -53,6 +53,7 @@ pub(super) struct Serving {
     settings: Settings,
     tls: Option<(Tls, Watched)>,
     tokens: Option<(Tokens, Watched)>,
+    cors: Option<Cors>,
     access_log: Option<AccessLog>,
     traces: Option<Traces>,
 }
@@ -69,6 +70,7 @@ impl Serving {
             settings,
             tls: tls.map_err(invalid("tls"))?,
             tokens: tokens.map_err(invalid("auth"))?,
+            cors: config.cors.as_ref().map(Cors::new),
             access_log: AccessLog::new(&config.access_log),
             traces: traces.map_err(invalid("tracing"))?,
         })
@@ -91,8 +93,9 @@ impl Serving {
         for watched in [certificate, token_file].into_iter().flatten() {
             tokio::spawn(reload::watch(watched, reload::PERIOD, metrics.clone()));
         }
-        let middleware =
-            Middleware::new(protocols, lifecycle.clone(), tokens, metrics).observed_by(Observer {
+        let middleware = Middleware::new(protocols, lifecycle.clone(), tokens, metrics)
+            .with_cors(self.cors)
+            .observed_by(Observer {
                 access_log: self.access_log,
                 traces: self.traces,
             });

@@ -5,7 +5,7 @@ pub mod yaml;
 
 use crate::process::exit::Fatal;
 use modelservice_contract::{
-    AccessLog, Auth, CONFIG_ENV, Cache, Connections, Drain, ExecutionProvider, ExitReason, Limits,
+    AccessLog, Auth, CONFIG_ENV, Cache, Connections, Cors, Drain, ExecutionProvider, ExitReason, Limits,
     ModelConfig, Scheduling, ServerConfig, Tls, Tracing,
 };
 use serde::Serialize;
@@ -79,6 +79,7 @@ pub fn effective(config: &ServerConfig) -> Result<String, String> {
         connections,
         tls,
         auth,
+        cors,
         access_log,
         tracing,
         drain,
@@ -94,6 +95,7 @@ pub fn effective(config: &ServerConfig) -> Result<String, String> {
         connections: &'a Connections,
         tls: &'a Option<Tls>,
         auth: &'a Option<Auth>,
+        cors: &'a Option<Cors>,
         access_log: &'a AccessLog,
         tracing: &'a Option<Tracing>,
         drain: &'a Drain,
@@ -107,6 +109,7 @@ pub fn effective(config: &ServerConfig) -> Result<String, String> {
         connections,
         tls,
         auth,
+        cors,
         access_log,
         tracing,
         drain,
@@ -166,6 +169,7 @@ fn check_observability(config: &ServerConfig) -> Result<(), String> {
     if !share.contains(&config.access_log.sample_ratio) {
         return Err("accessLog: sampleRatio must be a share from 0 to 1".to_owned());
     }
+    config.cors.as_ref().map_or(Ok(()), check_cors)?;
     let Some(tracing) = &config.tracing else {
         return Ok(());
     };
@@ -179,6 +183,32 @@ fn check_observability(config: &ServerConfig) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn check_cors(cors: &Cors) -> Result<(), String> {
+    let is_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
+    // As browsers write it: without a path, and without the port that the scheme means.
+    let is_origin = |origin: &String| {
+        let https = origin.strip_prefix("https://").map(|host| (host, ":443"));
+        let http = origin.strip_prefix("http://").map(|host| (host, ":80"));
+        https.or(http).is_some_and(|(host, port)| {
+            !host.is_empty() && host.bytes().all(is_host) && !host.ends_with(port)
+        })
+    };
+    match cors
+        .allowed_origins
+        .iter()
+        .find(|origin| *origin != "*" && !is_origin(origin))
+    {
+        Some(origin) => Err(format!(
+            "cors: allowedOrigins has {origin:?}, it must be '*' or a scheme, a host and perhaps a port, in small letters \
+             and without a slash at the end, such as https://app.example.com"
+        )),
+        None if cors.allowed_origins.is_empty() => {
+            Err("cors: allowedOrigins is empty: leave cors out".to_owned())
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_model(model: &ModelConfig) -> Result<(), String> {
@@ -247,6 +277,23 @@ mod tests {
             ),
             (format!("{SMALLEST}limits: {{queueLength: many}}"), "queueLength"),
             (format!("{SMALLEST}drain: {{acceptSeconds: -1}}"), "acceptSeconds"),
+            (format!("{SMALLEST}cors: {{allowedOrigins: []}}"), "empty"),
+            (
+                format!("{SMALLEST}cors: {{allowedOrigins: [a.example]}}"),
+                "a.example",
+            ),
+            (
+                format!("{SMALLEST}cors: {{allowedOrigins: ['https://a/']}}"),
+                "https://a/",
+            ),
+            (
+                format!("{SMALLEST}cors: {{allowedOrigins: ['https://a:443']}}"),
+                ":443",
+            ),
+            (
+                format!("{SMALLEST}cors: {{allowedOrigins: ['*', 'null']}}"),
+                "null",
+            ),
             ("models: [{name: a/b, path: x}]".to_owned(), "a/b"),
             ("models: [{name: '', path: x}]".to_owned(), "no name"),
             ("models: [{name: a, path: ''}]".to_owned(), "empty path"),

@@ -1,8 +1,9 @@
-//! What happens around every request, whatever its protocol: it is logged and traced, its token is checked, and a
-//! panic becomes a response. Knows nothing of models and connections.
+//! What happens around every request, whatever its protocol: it is logged and traced, its origin and its token are
+//! checked, and a panic becomes a response. Knows nothing of models and connections.
 
 mod access_log;
 mod auth;
+mod cors;
 mod facts;
 mod observe;
 mod refusal;
@@ -10,6 +11,7 @@ mod traces;
 
 pub use access_log::AccessLog;
 pub use auth::Tokens;
+pub use cors::Cors;
 pub use observe::Observer;
 pub use traces::Traces;
 
@@ -31,6 +33,7 @@ pub struct Middleware {
     lifecycle: Lifecycle,
     tokens: Option<Tokens>,
     observer: Observer,
+    cors: Option<Cors>,
     metrics: ConnectionMetrics,
 }
 
@@ -48,6 +51,7 @@ impl Middleware {
             lifecycle,
             tokens,
             observer: Observer::default(),
+            cors: None,
             metrics: metrics.clone(),
         }
     }
@@ -56,6 +60,12 @@ impl Middleware {
     #[must_use]
     pub fn observed_by(self, observer: Observer) -> Self {
         Self { observer, ..self }
+    }
+
+    /// The same, for pages of other sites too.
+    #[must_use]
+    pub fn with_cors(self, cors: Option<Cors>) -> Self {
+        Self { cors, ..self }
     }
 
     /// The phase of the server and the requests in flight.
@@ -77,6 +87,19 @@ impl Middleware {
     }
 
     async fn admitted(&self, request: Request<Body>) -> Response<Body> {
+        let Some(cors) = &self.cors else {
+            return self.authorized(request).await;
+        };
+        let allowed = cors.allowed(request.headers());
+        let mut response = match Cors::preflight(&request).filter(|_| allowed.is_some()) {
+            Some(response) => response,
+            None => self.authorized(request).await,
+        };
+        cors.mark(allowed, response.headers_mut());
+        response
+    }
+
+    async fn authorized(&self, request: Request<Body>) -> Response<Body> {
         match self.refused(&request) {
             None => self.routed(request).await,
             Some(refusal) => refusal.into_response(),
