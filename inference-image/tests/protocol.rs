@@ -774,6 +774,42 @@ async fn a_refused_method_says_which_one_is_possible() {
     }
 }
 
+/// Other formats would be read as Protocol Buffers; and over HTTP/1 nothing tells that the client of a `Watch` has left.
+#[tokio::test]
+async fn only_grpc_is_answered_at_its_paths() {
+    let watch = "/grpc.health.v1.Health/Watch";
+    for (path, content_type, status) in [
+        (
+            "/inference.GRPCInferenceService/ServerLive",
+            "application/grpc+proto",
+            200,
+        ),
+        (
+            "/inference.GRPCInferenceService/ServerLive",
+            "application/grpc+json",
+            415,
+        ),
+        (
+            "/inference.GRPCInferenceService/ModelInfer",
+            "application/grpc-web",
+            415,
+        ),
+        (
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            "application/grpcfoo",
+            415,
+        ),
+        ("/inference.GRPCInferenceService/Nothing", "application/json", 415),
+        ("/grpc.health.v1.Health/Check", "application/grpc", 200),
+        ("/grpc.health.v1.Health/Check", "application/grpc-web+proto", 415),
+        (watch, "application/grpc+json", 415),
+        (watch, "application/grpc", 505),
+    ] {
+        let answer = send(with(post(path, vec![0; 5]), "content-type", content_type)).await;
+        assert_eq!(answer.status.as_u16(), status, "{path} {content_type}");
+    }
+}
+
 /// Rows that need a full queue, a slow client or full memory are tested next to the code that produces them.
 #[test]
 fn the_documentation_lists_every_refusal() {

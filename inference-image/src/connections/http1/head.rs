@@ -27,6 +27,8 @@ pub(super) struct Plain {
     pub(super) head: request::Parts,
     /// Bytes of its body.
     pub(super) length: u64,
+    /// Its client wants no other response on the connection.
+    pub(super) is_last: bool,
 }
 
 /// Takes a complete head of at most `max` bytes out of `buffer`; leaves it there if it is not served here. Anything
@@ -61,6 +63,9 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     let Some(body) = body_length(request.headers) else {
         return Head::Other;
     };
+    let is_last = request.headers.iter().any(|header| {
+        header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close")
+    });
     // As positions in the buffer, from which the values are cut without a copy.
     let start = buffer.as_ptr() as usize;
     let place = |part: &[u8]| {
@@ -75,7 +80,11 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     }
     let bytes = buffer.split_to(length).freeze();
     match parts(method, &bytes, path, &places[..count]) {
-        Some(head) => Head::Plain(Box::new(Plain { head, length: body })),
+        Some(head) => Head::Plain(Box::new(Plain {
+            head,
+            length: body,
+            is_last,
+        })),
         None => {
             let rest = std::mem::replace(buffer, BytesMut::from(bytes));
             buffer.unsplit(rest);
@@ -142,9 +151,12 @@ fn body_length(headers: &[httparse::Header<'_>]) -> Option<u64> {
             header::UPGRADE,
             header::TE,
         ];
-        if unusual.iter().any(is)
-            || is(&header::CONNECTION) && !header.value.eq_ignore_ascii_case(b"keep-alive")
-        {
+        let is_known = |value: &[u8]| {
+            [&b"keep-alive"[..], b"close"]
+                .iter()
+                .any(|known| value.eq_ignore_ascii_case(known))
+        };
+        if unusual.iter().any(is) || is(&header::CONNECTION) && !is_known(header.value) {
             return None;
         }
     }
@@ -206,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn a_head_may_be_the_last_one() {
+        for (lines, expected) in [
+            ("", false),
+            ("Connection: keep-alive\r\n", false),
+            ("connection: Close\r\n", true),
+            ("Connection: keep-alive\r\nConnection: close\r\n", true),
+            ("x: close\r\n", false),
+        ] {
+            let (plain, _) = plain(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+            assert_eq!(plain.is_last, expected, "{lines}");
+        }
+    }
+
+    #[test]
     fn whatever_is_unusual_is_left_to_hyper_as_it_came() {
         let many = "a: b\r\n".repeat(MAX_HEADERS);
         for (line, headers) in [
@@ -213,7 +239,7 @@ mod tests {
             ("POST / HTTP/1.1", "Content-Length: 0000000000000001\r\n"),
             ("POST / HTTP/1.1", "transfer-encoding: chunked\r\n"),
             ("POST / HTTP/1.1", "Content-Length: 1\r\nExpect: 100-continue\r\n"),
-            ("GET / HTTP/1.1", "Connection: close\r\n"),
+            ("GET / HTTP/1.1", "Connection: close, te\r\n"),
             (
                 "GET / HTTP/1.1",
                 "Connection: keep-alive, upgrade\r\nUpgrade: h2c\r\n",

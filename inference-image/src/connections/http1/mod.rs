@@ -62,10 +62,11 @@ pub(super) async fn serve(
                 return Ok(Next::Other(Box::new(stream)));
             }
         };
+        let is_last = plain.is_last;
         let Some(response) = answered(*plain, &wire, middleware, activity).await else {
             break;
         };
-        let closes = response::closes(&response) || activity.retirement().has_begun();
+        let closes = is_last || response::closes(&response) || activity.retirement().has_begun();
         response::write(&*wire, response, closes).await?;
         let rest = discarded(&wire, activity).await;
         if closes || !rest {
