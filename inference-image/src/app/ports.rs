@@ -9,10 +9,15 @@ use crate::process::lifecycle::Lifecycle;
 use crate::protocol::{self, Management};
 use modelservice_contract::{Drain, ExitReason, ServerConfig};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// Limit on connections to the management port.
 const MANAGEMENT_CONNECTIONS: usize = 128;
+/// Limit on those of one address: many idle connections of one pod must not keep the kubelet's probes out.
+const MANAGEMENT_CONNECTIONS_PER_PEER: usize = 8;
+/// Time for a request's head on the management port, if the configuration does not allow less.
+const MANAGEMENT_HEADER: Duration = Duration::from_secs(2);
 
 /// Listens on the address, or on every address if there is none.
 pub(super) fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Fatal> {
@@ -116,6 +121,8 @@ pub(super) fn start_management(
     let listener = listener.into_std().map_err(|error| failed(&error))?;
     let settings = Settings {
         max: MANAGEMENT_CONNECTIONS,
+        max_per_peer: Some(MANAGEMENT_CONNECTIONS_PER_PEER),
+        header: settings.header.min(MANAGEMENT_HEADER),
         max_age: None,
         ..*settings
     };

@@ -4,6 +4,7 @@ use super::lifetime::{Activity, Told};
 use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -48,6 +49,7 @@ pub(super) fn by_open_files() -> usize {
 /// The connections that are open.
 pub(super) struct ConnectionLimit {
     slots: Arc<Semaphore>,
+    per_peer: Option<usize>,
     open: Mutex<Open>,
     left: Notify,
 }
@@ -55,7 +57,12 @@ pub(super) struct ConnectionLimit {
 #[derive(Default)]
 struct Open {
     next: u64,
-    connections: HashMap<u64, Arc<Activity>>,
+    connections: HashMap<u64, Connection>,
+}
+
+struct Connection {
+    peer: IpAddr,
+    activity: Arc<Activity>,
 }
 
 /// A permit for one connection.
@@ -69,9 +76,11 @@ pub(super) struct Slot {
 }
 
 impl ConnectionLimit {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    /// At most `max` connections, and `per_peer` of one address.
+    pub(super) fn new(max: usize, per_peer: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(max.clamp(1, Semaphore::MAX_PERMITS))),
+            per_peer,
             open: Mutex::default(),
             left: Notify::new(),
         })
@@ -79,6 +88,24 @@ impl ConnectionLimit {
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock()
+    }
+
+    /// Whether this peer may have one more connection. At its limit the one that has been idle longest is told to
+    /// close; until such connections have closed, it may have twice as many, but not more.
+    pub(super) fn admits(&self, peer: IpAddr) -> bool {
+        let Some(most) = self.per_peer else { return true };
+        let open = self.open();
+        let of_peer = || open.connections.values().filter(|other| other.peer == peer);
+        if of_peer().count() >= 2 * most {
+            return false;
+        }
+        let staying = || of_peer().filter(|other| other.activity.told().is_none());
+        if staying().count() < most {
+            return true;
+        }
+        let idle = staying().filter_map(|other| Some((other.activity.idle_since()?, &other.activity)));
+        let oldest = idle.min_by_key(|(since, _)| *since);
+        oldest.is_some_and(|(_, activity)| activity.tell(Told::Room))
     }
 
     /// A permit, if there is one.
@@ -107,6 +134,7 @@ impl ConnectionLimit {
         let mut idle: Vec<(Instant, &Arc<Activity>)> = open
             .connections
             .values()
+            .map(|connection| &connection.activity)
             .filter(|activity| activity.told().is_none())
             .filter_map(|activity| Some((activity.idle_since()?, activity)))
             .filter(|(since, _)| now.saturating_duration_since(*since) >= SPARED)
@@ -119,11 +147,12 @@ impl ConnectionLimit {
             .count()
     }
 
-    pub(super) fn take(self: &Arc<Self>, free: Permit, activity: &Arc<Activity>) -> Slot {
+    pub(super) fn take(self: &Arc<Self>, free: Permit, peer: IpAddr, activity: &Arc<Activity>) -> Slot {
         let mut open = self.open();
         let key = open.next;
         open.next += 1;
-        open.connections.insert(key, Arc::clone(activity));
+        let activity = Arc::clone(activity);
+        open.connections.insert(key, Connection { peer, activity });
         Slot {
             places: Arc::clone(self),
             key,
@@ -140,8 +169,8 @@ impl ConnectionLimit {
                 if open.connections.is_empty() {
                     return;
                 }
-                for activity in open.connections.values() {
-                    activity.tell(Told::Drain);
+                for connection in open.connections.values() {
+                    connection.activity.tell(Told::Drain);
                 }
             }
             left.await;
@@ -166,6 +195,10 @@ impl Drop for Slot {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::net::Ipv4Addr;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 
     fn connection() -> Arc<Activity> {
         Arc::new(Activity::new(None, None))
@@ -174,10 +207,10 @@ mod tests {
     /// Otherwise many idle connections keep all others out.
     #[tokio::test]
     async fn the_idle_make_room_and_the_busy_stay() {
-        let places = ConnectionLimit::new(2);
+        let places = ConnectionLimit::new(2, None);
         let (busy, idle) = (connection(), connection());
-        let _busy_place = places.take(places.try_free().unwrap(), &busy);
-        let idle_place = places.take(places.try_free().unwrap(), &idle);
+        let _busy_place = places.take(places.try_free().unwrap(), PEER, &busy);
+        let idle_place = places.take(places.try_free().unwrap(), PEER, &idle);
         let _request = busy.begin();
         assert!(places.try_free().is_none());
         let now = Instant::now();
@@ -189,11 +222,33 @@ mod tests {
         assert!(places.try_free().is_some());
     }
 
+    /// Otherwise one pod's idle connections keep the kubelet's probes out.
+    #[test]
+    fn a_peer_with_its_share_closes_its_own_oldest_and_takes_no_place_of_others() {
+        let places = ConnectionLimit::new(100, Some(2));
+        let all: Vec<_> = (0..4).map(|_| connection()).collect();
+        let mut taken = Vec::new();
+        for activity in &all {
+            assert!(places.admits(PEER));
+            taken.push(places.take(places.try_free().unwrap(), PEER, activity));
+        }
+        let told = || all.iter().map(|one| one.told().is_some()).collect::<Vec<_>>();
+        assert_eq!(told(), [true, true, false, false]);
+        assert!(!places.admits(PEER), "those that were told have not closed yet");
+        assert!(places.admits(OTHER));
+        taken.drain(..2);
+        let _requests = (all[2].begin(), all[3].begin());
+        assert!(!places.admits(PEER), "none of its connections is idle");
+        assert_eq!(told(), [true, true, false, false]);
+        taken.pop();
+        assert!(places.admits(PEER));
+    }
+
     #[tokio::test]
     async fn all_are_told_at_the_end() {
-        let places = ConnectionLimit::new(2);
+        let places = ConnectionLimit::new(2, None);
         let one = connection();
-        let place = places.take(places.try_free().unwrap(), &one);
+        let place = places.take(places.try_free().unwrap(), PEER, &one);
         let closing = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.close().await }

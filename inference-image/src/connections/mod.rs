@@ -26,6 +26,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lifetime::{Activity, Times};
 use limit::{ConnectionLimit, Permit};
 use modelservice_contract::{Connections, Drain, Limits};
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -61,6 +62,8 @@ const OWN_RESETS: usize = 1024;
 pub struct Settings {
     /// Maximum number of connections.
     pub max: usize,
+    /// Maximum number of connections of one address; `None` is `max`.
+    pub max_per_peer: Option<usize>,
     /// A connection retires after this time, ±10 %; `None` is never.
     pub max_age: Option<Duration>,
     /// A connection retires after this many requests; `None` is never.
@@ -97,6 +100,7 @@ impl Settings {
         let some = |number: u32| (number > 0).then_some(number);
         Self {
             max: connections.max.map_or(most, |max| most.min(max as usize)),
+            max_per_peer: None,
             max_age: some(connections.max_age_seconds).map(seconds),
             max_requests: some(connections.max_requests),
             idle: seconds(connections.idle_seconds),
@@ -140,7 +144,7 @@ impl Server {
         };
         Self {
             shared: Arc::new(shared),
-            limit: ConnectionLimit::new(settings.max),
+            limit: ConnectionLimit::new(settings.max, settings.max_per_peer),
             settings,
             metrics: metrics.clone(),
         }
@@ -210,7 +214,7 @@ impl Server {
         loop {
             tokio::select! {
                 accepted = acceptor.accept(&self.limit) => match accepted {
-                    Ok((stream, free)) => self.spawn(stream, free),
+                    Ok(accepted) => self.spawn(accepted),
                     Err(error) => pause(&error).await,
                 },
                 ended = &mut end => return ended,
@@ -222,16 +226,17 @@ impl Server {
     async fn accept_waiting(&self, mut acceptor: Acceptor) {
         while let Ok(accepted) = timeout(Duration::ZERO, acceptor.accept(&self.limit)).await {
             match accepted {
-                Ok((stream, free)) => self.spawn(stream, free),
+                Ok(accepted) => self.spawn(accepted),
                 Err(_) => return,
             }
         }
     }
 
-    fn spawn(&self, stream: TcpStream, free: Permit) {
+    fn spawn(&self, accepted: Accepted) {
+        let Accepted { stream, peer, free } = accepted;
         let age = self.settings.max_age.map(jittered);
         let activity = Arc::new(Activity::new(age, self.settings.max_requests));
-        let place = self.limit.take(free, &activity);
+        let place = self.limit.take(free, peer, &activity);
         let (shared, metrics) = (Arc::clone(&self.shared), self.metrics.clone());
         let times = Times {
             quiet: jittered(shared.times.quiet),
@@ -250,19 +255,31 @@ impl Server {
 /// Accepts connections. At the limit, one waits here and the others wait in the listener's queue.
 struct Acceptor {
     listener: TcpListener,
-    waiting: Option<TcpStream>,
+    waiting: Option<(TcpStream, IpAddr)>,
+}
+
+struct Accepted {
+    stream: TcpStream,
+    peer: IpAddr,
+    free: Permit,
 }
 
 impl Acceptor {
-    /// The next connection and its permit; nothing is lost if this future is dropped.
-    async fn accept(&mut self, limit: &ConnectionLimit) -> std::io::Result<(TcpStream, Permit)> {
+    /// The next connection and its permit; nothing is lost if this future is dropped. A connection of a peer that may
+    /// have no more is closed.
+    async fn accept(&mut self, limit: &ConnectionLimit) -> std::io::Result<Accepted> {
         loop {
             if self.waiting.is_none() {
-                self.waiting = Some(self.listener.accept().await?.0);
+                let (stream, address) = self.listener.accept().await?;
+                let peer = address.ip().to_canonical();
+                if !limit.admits(peer) {
+                    continue;
+                }
+                self.waiting = Some((stream, peer));
             }
             let free = limit.free().await;
-            if let (Some(stream), Some(free)) = (self.waiting.take(), free) {
-                return Ok((stream, free));
+            if let (Some((stream, peer)), Some(free)) = (self.waiting.take(), free) {
+                return Ok(Accepted { stream, peer, free });
             }
         }
     }
