@@ -1,5 +1,5 @@
 //! Reports: asks a ready server of the revision that has the traffic what it serves, in the background. A server
-//! that cannot be asked delays nothing: its service is Ready without `status.model`.
+//! that cannot be asked delays nothing: its service is Ready without `status.model`, and it is asked again later.
 
 use crate::{
     cache::pod::Pod,
@@ -23,8 +23,10 @@ use tokio::{
     sync::{Semaphore, mpsc::UnboundedSender},
 };
 
-/// How long to wait before each attempt.
-const ATTEMPTS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10)];
+const WAITS: Waits = Waits {
+    attempts: [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10)],
+    again: Duration::from_secs(5 * 60),
+};
 /// Time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How many servers are asked at the same time.
@@ -34,21 +36,31 @@ const MAX_BYTES: usize = 256 * 1024;
 
 type ByRevision = BTreeMap<String, Arc<Report>>;
 
+#[derive(Clone, Copy)]
+struct Waits {
+    /// How long to wait before each attempt.
+    attempts: [Duration; 3],
+    /// How long after the last attempt the pod may be asked again, if it is still there.
+    again: Duration,
+}
+
 /// What servers reported about themselves and the status does not say yet.
 pub struct Reports {
     known: Arc<Mutex<HashMap<String, ByRevision>>>,
-    asked: Mutex<HashSet<String>>,
+    asked: Arc<Mutex<HashSet<String>>>,
+    waits: Waits,
     permits: Arc<Semaphore>,
     wake: UnboundedSender<ObjectRef<ModelService>>,
 }
 
 impl Reports {
-    /// Each report that arrives sends its service to `wake`.
+    /// Each report that arrives sends its service to `wake`, and so does the time to ask again.
     #[must_use]
     pub fn new(wake: UnboundedSender<ObjectRef<ModelService>>) -> Self {
         Self {
             known: Arc::default(),
-            asked: Mutex::default(),
+            asked: Arc::default(),
+            waits: WAITS,
             permits: Arc::new(Semaphore::new(PARALLEL)),
             wake,
         }
@@ -83,16 +95,18 @@ impl Reports {
             return;
         };
         let Some(address) = address(pod) else { return };
-        if !self.asked.lock().insert(pod.uid().unwrap_or_default()) {
+        let pod = pod.uid().unwrap_or_default();
+        if !self.asked.lock().insert(pod.clone()) {
             return;
         }
+        let (asked, waits) = (self.asked.clone(), self.waits);
         let (known, permits, wake) = (self.known.clone(), self.permits.clone(), self.wake.clone());
         let (revision, service) = (
             revision.to_owned(),
             ObjectRef::from_obj(observed.service.as_ref()),
         );
         tokio::spawn(async move {
-            for wait in ATTEMPTS {
+            for wait in waits.attempts {
                 tokio::time::sleep(wait).await;
                 let Ok(_permit) = permits.acquire().await else {
                     return;
@@ -112,6 +126,13 @@ impl Reports {
                     Err(_) => tracing::debug!(%service, %address, "no report in time"),
                 }
             }
+            tracing::warn!(
+                %service, %address, port = MANAGEMENT_PORT,
+                "status.model stays unknown: the server cannot be asked; let the operator reach this port"
+            );
+            tokio::time::sleep(waits.again).await;
+            asked.lock().remove(&pod);
+            let _ = wake.send(service);
         });
     }
 }
@@ -125,4 +146,42 @@ async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Se
     let request = Request::get(REPORT_PATH).body(Full::default())?;
     let body = inference_server::send(stream, request, MAX_BYTES).await?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::observed;
+    use serde_json::json;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    /// Otherwise `status.model` never comes once a NetworkPolicy that was in the way is mended.
+    #[tokio::test]
+    async fn a_server_that_could_not_be_asked_is_asked_again() {
+        let plan = observed(json!({})).planned();
+        // Nothing listens at this address.
+        let ready = json!({"phase": "Running", "podIP": "127.0.0.99",
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        let observed = observed(json!({}))
+            .running(&plan, 1, 1)
+            .routed(&plan)
+            .pod(&plan, ready);
+        let status = ModelServiceStatus {
+            current_revision: Some(plan.rollout.target.clone()),
+            ..Default::default()
+        };
+        let (wake, mut woken) = unbounded_channel();
+        let reports = Reports {
+            waits: Waits {
+                attempts: [Duration::ZERO; 3],
+                again: Duration::ZERO,
+            },
+            ..Reports::new(wake)
+        };
+        for _ in 0..2 {
+            reports.ask(&observed, &status);
+            let again = tokio::time::timeout(Duration::from_secs(20), woken.recv()).await;
+            assert!(again.is_ok_and(|service| service.is_some()));
+        }
+    }
 }
