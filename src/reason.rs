@@ -112,7 +112,7 @@ pub enum Problem {
     UnsupportedCluster(String),
     /// `spec.accelerators` names a class that does not exist.
     #[error(
-        "there is no AcceleratorClass \"{0}\"; `kubectl get acceleratorclasses` lists those that exist: create it or name another in spec.accelerators"
+        "there is no AcceleratorClass \"{0}\": name another in spec.accelerators, or have an administrator create it; whoever may list classes sees them with `kubectl get acceleratorclasses`"
     )]
     AcceleratorClassNotFound(String),
     /// An object that we did not make has the name that a child needs.
@@ -126,6 +126,18 @@ pub enum Problem {
         name: String,
         /// Whose it is.
         owner: String,
+    },
+    /// A deleted service of the same name left a child behind.
+    #[error(
+        "{kind} \"{name}\" was left behind by a ModelService of this name that was deleted with --cascade=orphan, and was left as it is. To take back all that it left, without an outage, run: {command}"
+    )]
+    Orphaned {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Shell command that makes the present ModelService the owner of all orphans.
+        command: String,
     },
     /// A child of a deleted service of the same name is still there.
     #[error(
@@ -180,7 +192,7 @@ impl Problem {
             Self::InvalidSpec(_) => Reason::InvalidSpec,
             Self::UnsupportedCluster(_) => Reason::UnsupportedCluster,
             Self::AcceleratorClassNotFound(_) => Reason::AcceleratorClassNotFound,
-            Self::NameConflict { .. } => Reason::NameConflict,
+            Self::NameConflict { .. } | Self::Orphaned { .. } => Reason::NameConflict,
             Self::WaitingForDeletion { .. } => Reason::WaitingForDeletion,
             Self::TemplateChanged { .. } => Reason::TemplateChanged,
             Self::QuotaExceeded(_) => Reason::QuotaExceeded,

@@ -2,12 +2,14 @@
 
 use super::request::{Child, Requests};
 use crate::{
-    crd::{FIELD_MANAGER, ModelService},
+    crd::{APPLIED_ANNOTATION, FIELD_MANAGER, ModelService, SERVICE_LABEL},
+    plan::meta::{labels, owner},
     reason::Problem,
     revision::is_ours,
+    validate::ValidatedService,
 };
-use kube::Resource;
-use serde_json::Value;
+use kube::{Resource, ResourceExt as _};
+use serde_json::{Value, json};
 
 /// A resource version that no object has: etcd's first write has the second one. An API server that is given it
 /// with an apply creates the object, and refuses with a conflict if one exists already. So in the usual case, in
@@ -42,12 +44,12 @@ impl Requests<'_> {
         if is_ours(&found, &self.service.source) {
             return Ok(found.metadata.uid);
         }
-        Err(foreign(&found, &kind, name, &self.service.name))
+        Err(foreign(&found, &kind, name, self.service))
     }
 }
 
 /// Says whose object has the name of a child.
-fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &str) -> Problem {
+fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &ValidatedService) -> Problem {
     let controller = found
         .meta()
         .owner_references
@@ -56,7 +58,7 @@ fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &str) -> Pro
         .find(|owner| owner.controller == Some(true));
     let (kind, name) = (kind.to_owned(), name.to_owned());
     match controller {
-        Some(owner) if owner.kind == ModelService::kind(&()) && owner.name == service => {
+        Some(owner) if owner.kind == ModelService::kind(&()) && owner.name == service.name => {
             Problem::WaitingForDeletion { kind, name }
         }
         Some(owner) => Problem::NameConflict {
@@ -64,10 +66,31 @@ fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &str) -> Pro
             name,
             owner: format!("{} \"{}\"", owner.kind, owner.name),
         },
+        None if is_orphan(found, service) => Problem::Orphaned {
+            kind,
+            name,
+            command: adoption(service),
+        },
         None => Problem::NameConflict {
             kind,
             name,
             owner: "somebody else (it has no controller)".to_owned(),
         },
     }
+}
+
+/// Whether this operator made the object for a service of this name.
+fn is_orphan<K: Resource>(found: &K, service: &ValidatedService) -> bool {
+    let has = |(key, value): (&String, &String)| found.labels().get(key) == Some(value);
+    found.annotations().contains_key(APPLIED_ANNOTATION) && labels(service).iter().all(has)
+}
+
+/// A shell command that makes the service the owner of all that an earlier one of its name left behind.
+fn adoption(service: &ValidatedService) -> String {
+    let namespace = &service.namespace;
+    let name = &service.name;
+    let owners = json!({"metadata": {"ownerReferences": [owner(service)]}});
+    format!(
+        "kubectl -n {namespace} get deployments,services,horizontalpodautoscalers,poddisruptionbudgets -l {SERVICE_LABEL}={name},app.kubernetes.io/managed-by=modelservice-operator -o name | xargs -n 1 kubectl -n {namespace} patch -p '{owners}'"
+    )
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 #[must_use]
 pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
     let service = &observed.service;
-    let previous = service.status.clone().unwrap_or_default();
+    let previous = previous(observed);
     let rollout = applied.decision().map(|decision| &decision.rollout);
     let traffic = rollout
         .map(|rollout| rollout.traffic.clone())
@@ -72,6 +72,12 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
         current_revision: traffic,
         revisions: applied.deployments().iter().filter_map(revision).collect(),
     }
+}
+
+/// The status as it was. One that was restored from a backup describes another object, whose children are not there.
+fn previous(observed: &Observed) -> ModelServiceStatus {
+    let status = observed.service.status.clone().filter(|_| !observed.is_new());
+    status.unwrap_or_default().without_foreign_conditions()
 }
 
 /// Whether requests sent now are answered, and by how many servers.

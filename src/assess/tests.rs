@@ -530,7 +530,7 @@ fn a_problem_beside_a_working_revision_leaves_it_available() {
         condition(&status, "Stalled")
             .unwrap()
             .message
-            .contains("kubectl get acceleratorclasses")
+            .contains("have an administrator create it")
     );
     let busy = Problem::Api {
         verb: "patch",

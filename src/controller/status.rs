@@ -3,7 +3,7 @@
 use super::context::ControllerContext;
 use crate::{
     cache::children::drop_managed_fields,
-    crd::{FIELD_MANAGER, ModelService, ModelServiceStatus},
+    crd::{CONDITION_TYPES, FIELD_MANAGER, ModelService, ModelServiceStatus},
     reason::Problem,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,17 +24,23 @@ pub(super) enum ReconcileError {
     Status(#[source] Box<kube::Error>),
 }
 
-/// Writes the status where it differs, then publishes the transition.
+/// Writes the status where it differs, then publishes the transition. What others wrote into our part of it (a backup
+/// that was restored, a person) goes; conditions of other types stay.
 pub(super) async fn write(
     context: &ControllerContext,
     service: &ModelService,
     status: &ModelServiceStatus,
 ) -> Result<(), ReconcileError> {
-    if service.status.as_ref() == Some(status) {
+    if is_written(service, status) {
         return Ok(());
     }
     let answer = patch(context, &service.metadata, json!(status)).await?;
     let Some(mut answer) = answer else { return Ok(()) };
+    if !is_written(&answer, status) {
+        let replaced = replace(context, &answer, status).await?;
+        let Some(replaced) = replaced else { return Ok(()) };
+        answer = replaced;
+    }
     drop_managed_fields(&mut answer);
     context.written.put(Arc::new(answer));
     context
@@ -42,6 +48,66 @@ pub(super) async fn write(
         .publish(service, service.status.as_ref(), status)
         .await;
     Ok(())
+}
+
+/// Whether the object's status is this one, but for conditions of types that others write.
+fn is_written(service: &ModelService, status: &ModelServiceStatus) -> bool {
+    let ours = service.status.clone();
+    ours.map(ModelServiceStatus::without_foreign_conditions).as_ref() == Some(status)
+}
+
+/// Replaces our part of the status. An apply leaves the fields that another manager owns as well.
+async fn replace(
+    context: &ControllerContext,
+    service: &ModelService,
+    status: &ModelServiceStatus,
+) -> Result<Option<ModelService>, ReconcileError> {
+    let present = service.status.clone().unwrap_or_default();
+    let mut wanted = status.clone();
+    let foreign = present.conditions.iter();
+    let foreign = foreign.filter(|condition| !CONDITION_TYPES.contains(&condition.type_.as_str()));
+    wanted.conditions.extend(foreign.cloned());
+    let (mut wanted, present) = (json!(wanted), json!(present));
+    remove_absent(&mut wanted, &present);
+    let body = json!({
+        // What others write meanwhile is not lost: the API server refuses this with a conflict, and it is tried again.
+        "metadata": {"resourceVersion": service.metadata.resource_version},
+        "status": wanted,
+    });
+    let api: Api<ModelService> = Api::namespaced(
+        context.client.clone(),
+        service.metadata.namespace.as_deref().unwrap_or_default(),
+    );
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    written(api.patch_status(name, &parameters, &Patch::Merge(body)).await)
+}
+
+/// Sets what is present and not wanted to null, which removes it in a merge patch (RFC 7386).
+fn remove_absent(wanted: &mut Value, present: &Value) {
+    let (Some(wanted), Some(present)) = (wanted.as_object_mut(), present.as_object()) else {
+        return;
+    };
+    for (key, value) in present {
+        match wanted.get_mut(key) {
+            Some(nested) => remove_absent(nested, value),
+            None => {
+                wanted.insert(key.clone(), Value::Null);
+            }
+        }
+    }
+}
+
+/// The object as it was written; `None` if it is gone.
+fn written(answer: kube::Result<ModelService>) -> Result<Option<ModelService>, ReconcileError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(None),
+        Err(error) => Err(ReconcileError::Status(Box::new(error))),
+    }
 }
 
 /// Applies a status; `None` if the service is gone.
@@ -60,11 +126,7 @@ async fn patch(
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    match api.patch_status(name, &parameters, &Patch::Apply(body)).await {
-        Ok(answer) => Ok(Some(answer)),
-        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(None),
-        Err(error) => Err(ReconcileError::Status(Box::new(error))),
-    }
+    written(api.patch_status(name, &parameters, &Patch::Apply(body)).await)
 }
 
 /// Says in the status of a stored object that this version cannot read it, if at least its status can be read.

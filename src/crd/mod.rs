@@ -28,18 +28,33 @@ pub use server_settings::{
     VolumeClaim,
 };
 pub use status::{
-    AcceleratorStatus, ModelServiceStatus, ModelStatus, RevisionStatus, Signature, TensorStatus,
+    AcceleratorStatus, CONDITION_TYPES, ModelServiceStatus, ModelStatus, RevisionStatus, Signature,
+    TensorStatus,
 };
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt as _;
+use serde_json::json;
 
 /// Both definitions, in the order in which they are to be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    [AcceleratorClass::crd(), ModelService::crd()]
+    [AcceleratorClass::crd(), with_unseen_status(ModelService::crd())]
         .map(labelled)
         .into()
+}
+
+/// Gives objects that the operator has not seen a status that describes no generation. Without one, kstatus (Flux,
+/// `kpt`, Helm) takes a new object for finished.
+fn with_unseen_status(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas = definition.spec.versions.iter_mut();
+    let schemas = schemas.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    for properties in schemas.filter_map(|schema| schema.properties.as_mut()) {
+        if let Some(status) = properties.get_mut("status") {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
+        }
+    }
+    definition
 }
 
 fn labelled(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {

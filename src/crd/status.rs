@@ -5,11 +5,20 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Types of the conditions that the operator writes, and removes whoever wrote them.
+pub const CONDITION_TYPES: &[&str] = &[
+    "Ready",
+    "Available",
+    "Reconciling",
+    "Stalled",
+    "RuntimeUpdateAvailable",
+];
+
 /// The observed state.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServiceStatus {
-    /// Generation of the spec that this status describes.
+    /// Generation of the spec that this status describes; −1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Available, and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable.
@@ -44,6 +53,16 @@ pub struct ModelServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub revisions: Vec<RevisionStatus>,
+}
+
+impl ModelServiceStatus {
+    /// This status without conditions of types that others write.
+    #[must_use]
+    pub fn without_foreign_conditions(mut self) -> Self {
+        self.conditions
+            .retain(|condition| CONDITION_TYPES.contains(&condition.type_.as_str()));
+        self
+    }
 }
 
 /// The model that is served, as the server reports it.

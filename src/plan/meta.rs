@@ -18,7 +18,7 @@ pub(super) fn meta(service: &ValidatedService, name: String) -> ObjectMeta {
     }
 }
 
-pub(super) fn labels(service: &ValidatedService) -> BTreeMap<String, String> {
+pub(crate) fn labels(service: &ValidatedService) -> BTreeMap<String, String> {
     let mut labels = selector(service);
     labels.extend(
         [
@@ -43,7 +43,7 @@ pub(super) fn revision_selector(service: &ValidatedService, revision: &str) -> B
     selector
 }
 
-fn owner(service: &ValidatedService) -> OwnerReference {
+pub(crate) fn owner(service: &ValidatedService) -> OwnerReference {
     OwnerReference {
         api_version: ModelService::api_version(&()).into_owned(),
         kind: ModelService::kind(&()).into_owned(),

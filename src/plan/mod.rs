@@ -4,7 +4,7 @@ mod autoscaler;
 mod deployment;
 mod disruption_budget;
 mod endpoint;
-mod meta;
+pub(crate) mod meta;
 pub mod rollout;
 mod runtime_update;
 mod server_config;

@@ -4,7 +4,11 @@ use crate::fixture::{Spec, World, model, service};
 use kube::api::{Patch, PatchParams};
 use modelservice_operator::crd::{AcceleratorClass, ModelService};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    sync::Arc,
+};
 
 crate::tests!(
     bad_services_are_refused_with_a_message_that_helps,
@@ -12,6 +16,7 @@ crate::tests!(
     what_kubernetes_takes_is_taken,
     bad_classes_are_refused,
     defaults_are_visible,
+    a_new_object_is_in_progress,
     scaling_an_autoscaled_service_says_what_to_do
 );
 
@@ -529,4 +534,28 @@ async fn scaling_an_autoscaled_service_says_what_to_do(world: Arc<World>) {
             .contains("change spec.autoscaling.minReplicas or maxReplicas"),
         "{error}"
     );
+}
+
+/// Flux otherwise calls a broken model ready in the moment before the operator has seen it.
+async fn a_new_object_is_in_progress(world: Arc<World>) {
+    let place = world.namespace().await;
+    let created = place.apply(&service("photos")).await;
+    for object in [created, place.service("photos").await] {
+        assert_eq!(object.status.as_ref().unwrap().observed_generation, Some(-1));
+        let verdict = kstatus(&serde_json::to_value(&object).unwrap());
+        assert_eq!(verdict["status"], "InProgress", "{verdict}");
+    }
+}
+
+/// What kstatus, the library that Flux judges readiness with, makes of an object.
+fn kstatus(object: &Value) -> Value {
+    let mut child = Command::new(local_cluster::tool("kstatus").unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(object.to_string().as_bytes()).unwrap();
+    drop(input);
+    serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
 }

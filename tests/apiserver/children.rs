@@ -6,8 +6,8 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams, PostParams},
+    Api, ResourceExt,
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, PropagationPolicy},
 };
 use modelservice_operator::crd::ModelService;
 use serde_json::json;
@@ -20,6 +20,8 @@ crate::tests!(
     what_is_no_longer_wanted_goes,
     objects_of_others_stay_byte_identical,
     children_of_a_deleted_namesake_are_waited_for,
+    orphans_are_taken_back_by_the_command_that_is_told,
+    a_restored_status_does_not_stay,
     a_deleted_service_leaves_nothing,
 );
 
@@ -293,6 +295,145 @@ async fn children_of_a_deleted_namesake_are_waited_for(world: Arc<World>) {
         .merge::<Service>("photos", json!({"metadata": {"finalizers": null}}))
         .await;
     place.serving("photos").await;
+}
+
+/// The way to replace a ModelService without an outage. The command is run as the message prints it.
+async fn orphans_are_taken_back_by_the_command_that_is_told(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    let spec = service("photos").autoscaled(2, 3);
+    place.apply(&spec).await;
+    place.serving("photos").await;
+    let names = async || -> Vec<String> {
+        let mut names: Vec<_> = place
+            .pods("photos")
+            .await
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect();
+        names.sort();
+        names
+    };
+    let pods = names().await;
+    let orphan = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
+    place
+        .api::<ModelService>()
+        .delete("photos", &orphan)
+        .await
+        .unwrap();
+    eventually("it is gone", async || {
+        let left = place.api::<ModelService>().get_opt("photos").await.unwrap();
+        left.map_or(Ok(()), |_| Err("still there"))
+    })
+    .await;
+
+    place.apply(&spec).await;
+    let stalled = place.wait_ready("photos", "False", "NameConflict").await;
+    let (_, _, message) = condition(&stalled, "Stalled").unwrap();
+    let (_, command) = message.split_once("run: ").unwrap();
+    let kubectl = local_cluster::tool("kubectl").unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", command])
+        .env("PATH", format!("{}:{path}", kubectl.parent().unwrap().display()))
+        .env("KUBECONFIG", world.plane.kubeconfig_path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+
+    place.serving("photos").await;
+    operator.quiet().await;
+    assert_eq!(names().await, pods, "no server was replaced");
+    let uid = place.service("photos").await.uid();
+    let owners = |metadata: &ObjectMeta| -> Vec<_> {
+        let owners = metadata.owner_references.iter().flatten();
+        owners.map(|owner| owner.uid.clone()).collect()
+    };
+    let [deployment, endpoint, autoscaler, budget] = [
+        owners(&place.deployment("photos").await.metadata),
+        owners(&place.api::<Service>().get("photos").await.unwrap().metadata),
+        owners(
+            &place
+                .api::<HorizontalPodAutoscaler>()
+                .get("photos")
+                .await
+                .unwrap()
+                .metadata,
+        ),
+        owners(
+            &place
+                .api::<PodDisruptionBudget>()
+                .get("photos")
+                .await
+                .unwrap()
+                .metadata,
+        ),
+    ];
+    for owners in [deployment, endpoint, autoscaler, budget] {
+        assert_eq!(owners, Vec::from_iter(uid.clone()));
+    }
+}
+
+/// A backup tool writes the status of then with a field manager of its own, which server-side apply leaves alone.
+async fn a_restored_status_does_not_stay(world: Arc<World>) {
+    let place = world.namespace().await;
+    place.apply(&service("photos")).await;
+    let condition_of = |type_: &str| {
+        json!({"type": type_, "status": "True", "reason": "Then", "message": "then", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    };
+    let conditions = [
+        "Ready",
+        "Stalled",
+        "RuntimeUpdateAvailable",
+        "example.com/Checked",
+    ]
+    .map(condition_of);
+    let restored = json!({"status": {
+        "observedGeneration": 1, "url": "http://elsewhere", "targetRevision": "then",
+        "model": {"revision": "then", "digest": "sha256:00", "signature": {"opset": 1, "inputs": [], "outputs": []}},
+        "conditions": conditions,
+    }});
+    let manager = PatchParams {
+        field_manager: Some("backup".to_owned()),
+        ..PatchParams::default()
+    };
+    let api = place.api::<ModelService>();
+    api.patch_status("photos", &manager, &Patch::Merge(restored))
+        .await
+        .unwrap();
+
+    let operator = place.operator(&[]);
+    let served = place.serving("photos").await;
+    operator.quiet().await;
+    let ready = served.status.as_ref().unwrap().conditions.iter();
+    let ready = ready
+        .clone()
+        .find(|condition| condition.type_ == "Ready")
+        .unwrap();
+    assert!(
+        ready.last_transition_time.0.to_string().as_str() > "2026-02",
+        "it was not ready before it was there"
+    );
+    let status = place.service("photos").await.status.unwrap();
+    let mut types: Vec<_> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
+    types.sort_unstable();
+    assert_eq!(types, ["Available", "Ready", "example.com/Checked"]);
+    assert!(status.model.is_none(), "no server reported a model");
+    assert_ne!(status.url.as_deref(), Some("http://elsewhere"));
+    assert_ne!(status.target_revision.as_deref(), Some("then"));
+
+    // The same while it runs: a person, or a tool that writes whole statuses.
+    let stalled =
+        json!({"status": {"conditions": [condition_of("Stalled"), condition_of("example.com/Checked")]}});
+    api.patch_status("photos", &manager, &Patch::Merge(stalled))
+        .await
+        .unwrap();
+    let back = place.serving("photos").await;
+    assert!(condition(&back, "Stalled").is_none());
+    operator.quiet().await;
 }
 
 async fn a_deleted_service_leaves_nothing(world: Arc<World>) {

@@ -99,8 +99,8 @@ fn both_tools_judge_every_kind_of_status_alike() {
     let table = [
         (
             "never seen by the operator",
-            service(1, None, &[]),
-            "Current",
+            service(1, Some(-1), &[]),
+            "InProgress",
             "Progressing",
         ),
         (
