@@ -4,8 +4,6 @@
 //! kills the process with SIGBUS.
 
 mod digest;
-#[cfg(test)]
-mod digest_tests;
 pub(crate) mod files;
 pub mod manifest;
 pub(crate) mod proto;

@@ -220,5 +220,4 @@ impl Dispatcher {
 }
 
 #[cfg(test)]
-#[path = "dispatch_tests.rs"]
 mod tests;

@@ -218,5 +218,4 @@ impl Noise {
 }
 
 #[cfg(test)]
-#[path = "probe_tests.rs"]
 mod tests;

@@ -113,5 +113,4 @@ fn unpack(
 }
 
 #[cfg(test)]
-#[path = "scheduler_tests.rs"]
 mod tests;

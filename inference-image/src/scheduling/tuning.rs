@@ -197,5 +197,4 @@ pub fn wide_pays(narrow: Duration, wide: &mut dyn Engine, inputs: &[Tensor]) -> 
 }
 
 #[cfg(test)]
-#[path = "tuning_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use super::tests::{Fixture, model};
-use super::*;
+use super::super::*;
+use super::{Fixture, model};
 use std::fs::{create_dir, create_dir_all, remove_file, write};
 use std::os::unix::fs::symlink;
 
@@ -26,7 +26,7 @@ fn of_file(bytes: &[u8]) -> String {
 
 /// The command of docs/server.md.
 fn by_shell(folder: &Path) -> String {
-    let text = include_str!("../../../docs/server.md");
+    let text = include_str!("../../../../docs/server.md");
     let (_, command) = text.split_once("<!-- digest -->\n```sh\n").unwrap();
     let (command, _) = command.split_once("```").unwrap();
     let output = std::process::Command::new("sh")

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod digest;
+
 use super::files::{FileError, Files, Most};
 use super::*;
 use prost::Message;
