@@ -11,6 +11,17 @@ use k8s_openapi::{
 pub(super) enum Verdict {
     /// It is.
     Ready(Reason, String),
+    /// Requests are answered by what the spec says, but not by as many servers as are wanted.
+    Incomplete {
+        /// That they are answered.
+        answers: String,
+        /// Why servers are missing.
+        reason: Reason,
+        /// The same for a person, with the figures.
+        message: String,
+        /// Whether only a change by somebody can help.
+        stalled: bool,
+    },
     /// Not yet.
     Progressing(String),
     /// Something prevents it.
@@ -50,14 +61,23 @@ pub(super) fn conditions(
             last_transition_time: since,
         }
     };
-    let (ready, reason, message, stalled) = match verdict {
-        Verdict::Ready(reason, message) => (true, reason, message, false),
-        Verdict::Progressing(message) => (false, Reason::Progressing, message, false),
+    let (ready, reason, message, missing) = match verdict {
+        Verdict::Ready(reason, message) => (true, reason, message, None),
+        Verdict::Incomplete {
+            answers,
+            reason,
+            message,
+            stalled,
+        } => (true, Reason::Serving, answers, Some((stalled, reason, message))),
+        Verdict::Progressing(message) => {
+            let missing = (false, Reason::Progressing, message.clone());
+            (false, Reason::Progressing, message, Some(missing))
+        }
         Verdict::Failed {
             reason,
             message,
             stalled,
-        } => (false, reason, message, stalled),
+        } => (false, reason, message.clone(), Some((stalled, reason, message))),
     };
     let mut all = vec![make("Ready", ready, reason, message.clone())];
     all.push(if available > 0 {
@@ -68,7 +88,7 @@ pub(super) fn conditions(
             "requests are answered".to_owned(),
         )
     } else if ready {
-        make("Available", false, reason, message.clone())
+        make("Available", false, reason, message)
     } else {
         make(
             "Available",
@@ -77,7 +97,7 @@ pub(super) fn conditions(
             "no server answers requests".to_owned(),
         )
     });
-    if !ready {
+    if let Some((stalled, reason, message)) = missing {
         let type_ = if stalled { "Stalled" } else { "Reconciling" };
         all.push(make(type_, true, reason, message));
     }

@@ -22,7 +22,7 @@ use crate::{
     observe::Observed,
     plan::rollout::Rollout,
     reason::Reason,
-    revision::{Images, is_available, number, revision_of, wanted_replicas},
+    revision::{Images, number, revision_of, wanted_replicas},
 };
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use kube::ResourceExt as _;
@@ -127,23 +127,59 @@ fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
     let Some(target) = deployment(applied, &rollout.target) else {
         return Verdict::Progressing("the revision is being made".to_owned());
     };
-    if rollout.is_settled() && serves(observed, target) {
-        return Verdict::Ready(
-            Reason::Serving,
-            format!("revision {} answers requests", rollout.target),
-        );
+    if rollout.is_settled() && available(applied, Some(target)) > 0 {
+        return serving(observed, rollout, target);
     }
-    unready(observed, rollout, target)
+    unready(observed, applied, rollout, target)
 }
 
-fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdict {
+/// The verdict on a revision that answers requests: whether it does so with as many servers as are wanted.
+fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> Verdict {
+    let answers = format!("revision {} answers requests", rollout.target);
+    let (available, wanted) = (
+        count(Some(target), |status| status.available_replicas),
+        wanted_size(observed, target),
+    );
+    if available >= wanted {
+        return Verdict::Ready(Reason::Serving, answers);
+    }
+    let figures = format!(
+        "{available} of {wanted} servers of revision {} are available",
+        rollout.target
+    );
+    let allowed = wanted_replicas(target);
+    let (reason, message, stalled) = if allowed < wanted && available >= allowed {
+        let message = format!(
+            "{figures}: spec.replicas of Deployment {} is {allowed}",
+            target.name_any()
+        );
+        (Reason::Progressing, message, false)
+    } else if let Some(cause) = diagnose(observed, &rollout.target, target, is_exclusive(observed, target)) {
+        (
+            cause.reason,
+            format!("{figures}: {}", cause.message),
+            cause.stalled,
+        )
+    } else {
+        (Reason::Progressing, figures, false)
+    };
+    Verdict::Incomplete {
+        answers,
+        reason,
+        message,
+        stalled,
+    }
+}
+
+fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &Deployment) -> Verdict {
     if let Some(pod) = &rollout.waits_for {
         return Verdict::Progressing(format!(
             "revision {} starts when the servers of revision {} have ended (spec.rollout.strategy is Recreate): waiting for pod {pod}",
             rollout.target, rollout.traffic
         ));
     }
-    let beside = if rollout.is_settled() {
+    let active = deployment(applied, &rollout.traffic);
+    let beside = if rollout.is_settled() || available(applied, active) == 0 {
         String::new()
     } else {
         format!("; revision {} keeps serving", rollout.traffic)
@@ -161,22 +197,13 @@ fn unready(observed: &Observed, rollout: &Rollout, target: &Deployment) -> Verdi
     }
 }
 
-/// Whether as many servers are available as the spec asks for: the fixed size, or the minimum of a range.
-fn serves(observed: &Observed, target: &Deployment) -> bool {
-    let Some(range) = &observed.service.spec.autoscaling else {
-        return wanted_replicas(target) > 0 && is_available(target);
-    };
-    let current = target
-        .status
-        .as_ref()
-        .is_some_and(|s| s.observed_generation >= target.metadata.generation);
-    current
-        && target
-            .status
-            .as_ref()
-            .and_then(|status| status.available_replicas)
-            .unwrap_or(0)
-            >= range.min_replicas
+/// How many servers there should be: what the spec says, or what the autoscaler asks for within its range.
+fn wanted_size(observed: &Observed, target: &Deployment) -> i32 {
+    let spec = &observed.service.spec;
+    match &spec.autoscaling {
+        Some(range) => wanted_replicas(target).max(range.min_replicas),
+        None => spec.replicas.unwrap_or(1),
+    }
 }
 
 fn is_exclusive(observed: &Observed, deployment: &Deployment) -> bool {

@@ -514,6 +514,94 @@ fn a_working_service_is_ready_and_available() {
     assert_eq!(status.url.as_deref(), Some("http://photos.team-a.svc"));
 }
 
+/// Otherwise Ready flaps with each step of an autoscaler, and whoever alerts on it is woken for nothing.
+#[test]
+fn a_size_that_is_on_its_way_leaves_the_service_ready() {
+    let autoscaled = || json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 8}});
+    /// A case; spec; size and available servers of the Deployment; how many statuses behind; what is told.
+    type Row = (&'static str, Value, (i32, i32), i64, Option<&'static str>);
+    let table: [Row; 8] = [
+        ("as wanted", autoscaled(), (3, 3), 0, None),
+        ("a step up", autoscaled(), (5, 3), 0, Some("3 of 5 servers")),
+        (
+            "a step up, not yet seen",
+            autoscaled(),
+            (5, 3),
+            1,
+            Some("3 of 5 servers"),
+        ),
+        ("a step down", autoscaled(), (2, 3), 0, None),
+        ("a step down, not yet seen", autoscaled(), (2, 3), 1, None),
+        (
+            "below the minimum",
+            autoscaled(),
+            (2, 1),
+            0,
+            Some("1 of 2 servers"),
+        ),
+        (
+            "a pod is replaced",
+            json!({"replicas": 3}),
+            (3, 2),
+            0,
+            Some("2 of 3 servers"),
+        ),
+        (
+            "somebody caps the size",
+            json!({"replicas": 2}),
+            (1, 1),
+            0,
+            Some("spec.replicas of Deployment photos-"),
+        ),
+    ];
+    for (case, spec, (size, available), behind, told) in table {
+        let plan = observed(spec.clone()).planned();
+        let mut observed = observed(spec).running(&plan, size, available).routed(&plan);
+        Arc::make_mut(&mut observed.deployments[0]).metadata.generation = Some(1 + behind);
+        let status = assess(&observed, &applied(&observed));
+        assert_eq!(condition(&status, "Ready").unwrap().status, "True", "{case}");
+        assert!(condition(&status, "Stalled").is_none(), "{case}");
+        let reconciling = condition(&status, "Reconciling").map(|c| c.message.as_str());
+        match told {
+            Some(told) => assert!(reconciling.unwrap().contains(told), "{case}: {reconciling:?}"),
+            None => assert_eq!(reconciling, None, "{case}"),
+        }
+    }
+}
+
+/// Servers that are missing have their reason, beside those that answer.
+#[test]
+fn a_server_that_fails_beside_one_that_answers_is_told() {
+    let plan = observed(json!({"replicas": 2})).planned();
+    let observed = observed(json!({"replicas": 2}))
+        .running(&plan, 2, 1)
+        .routed(&plan)
+        .pod(&plan, ended(137, "OOMKilled", ""));
+    let status = assess(&observed, &applied(&observed));
+    assert_eq!(condition(&status, "Ready").unwrap().reason, "Serving");
+    let told = status
+        .conditions
+        .iter()
+        .find(|c| c.reason == "OutOfMemory")
+        .unwrap();
+    assert!(told.message.starts_with("1 of 2 servers"), "{}", told.message);
+}
+
+/// Whoever reads it leaves a broken service alone.
+#[test]
+fn a_revision_keeps_serving_only_if_it_serves() {
+    for (available, keeps) in [(1, true), (0, false)] {
+        let old = observed(json!({})).planned();
+        let new = observed(json!({"model": {"image": "models.example/net@sha256:bb"}}))
+            .running(&old, 1, available)
+            .routed(&old);
+        let observed = new.clone().running(&new.planned(), 1, 0);
+        let status = assess(&observed, &applied(&observed));
+        let message = &condition(&status, "Ready").unwrap().message;
+        assert_eq!(message.contains("keeps serving"), keeps, "{message}");
+    }
+}
+
 /// `Available` is about requests sent now, whatever the spec says.
 #[test]
 fn a_problem_beside_a_working_revision_leaves_it_available() {

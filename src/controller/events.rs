@@ -44,17 +44,18 @@ impl Events {
     }
 }
 
-/// An event if `Ready` changed its status or reason, unless it is still progressing.
+/// An event if what is to be told changed its reason, unless it is still progressing.
 fn transition(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Option<Event> {
-    let (before, after) = (before.and_then(ready), ready(after)?);
-    let same = before.is_some_and(|before| before.status == after.status && before.reason == after.reason);
+    let (before, after) = (before.and_then(told), told(after)?);
+    let same =
+        before.is_some_and(|before| is_problem(before) == is_problem(after) && before.reason == after.reason);
     if same || after.reason == Reason::Progressing.as_str() {
         return None;
     }
-    let type_ = if after.status == "True" {
-        EventType::Normal
-    } else {
+    let type_ = if is_problem(after) {
         EventType::Warning
+    } else {
+        EventType::Normal
     };
     let end = after
         .message
@@ -77,9 +78,17 @@ fn transition(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -
     })
 }
 
-fn ready(status: &ModelServiceStatus) -> Option<&Condition> {
-    status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready")
+/// The condition that says most: why servers are missing, even if others answer, and otherwise `Ready`.
+fn told(status: &ModelServiceStatus) -> Option<&Condition> {
+    let find = |types: &[&str]| {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|condition| types.contains(&condition.type_.as_str()))
+    };
+    find(&["Stalled", "Reconciling"])
+        .filter(|condition| condition.reason != Reason::Progressing.as_str())
+        .or_else(|| find(&["Ready"]))
+}
+
+fn is_problem(condition: &Condition) -> bool {
+    condition.type_ != "Ready" || condition.status != "True"
 }

@@ -212,8 +212,16 @@ impl Place {
         .await
     }
 
+    /// Waits until it serves, at its full size.
     pub async fn serving(&self, name: &str) -> ModelService {
-        self.wait_ready(name, "True", "Serving").await
+        eventually(&format!("{name} serves"), async || {
+            let service = self.wait_ready(name, "True", "Serving").await;
+            match condition(&service, "Reconciling") {
+                None => Ok(service),
+                Some((_, _, message)) => Err(message),
+            }
+        })
+        .await
     }
 
     /// Waits until it serves; the revision that does.
