@@ -136,8 +136,10 @@ pub(crate) fn condition<'a>(service: &'a ModelService, type_: &str) -> Option<(&
     ))
 }
 
+/// Whether it is served by what its spec says, by all servers that it asks for.
 pub(crate) fn is_ready(service: &ModelService) -> bool {
     condition(service, "Ready").is_some_and(|(status, ..)| status == "True")
+        && condition(service, "Reconciling").is_none()
 }
 
 /// The root of the repository.
