@@ -342,6 +342,12 @@ async fn statistics_count_what_was_run_and_what_failed() {
         assert_eq!(model["inference_stats"][part]["count"], count, "{part}: {model}");
     }
     let batch = &model["batch_stats"][0];
+    for time in [
+        &model["inference_stats"]["compute_output"],
+        &batch["compute_output"],
+    ] {
+        assert!(time["ns"].as_u64().unwrap() > 0, "{model}");
+    }
     assert_eq!(
         (&batch["batch_size"], &batch["compute_infer"]["count"]),
         (&json!(2), &json!(1))

@@ -7,7 +7,7 @@ mod unassigned;
 
 pub use connections::{Closed, ConnectionMetrics, Reloaded};
 pub use model::{ModelMetrics, Outcome, Ratio, Seconds};
-pub use statistics::{Batch, Statistics, Total};
+pub use statistics::{Batch, Counts, Statistics, Success, Total};
 pub use unassigned::Unassigned;
 
 use prometheus_client::metrics::info::Info;

@@ -3,12 +3,16 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Statistics of one model.
+/// Statistics of one model. Each event is one update and each reading one copy: clients fail if counts that belong
+/// together differ.
 #[derive(Debug, Default)]
-pub struct Statistics {
+pub struct Statistics(Mutex<Counts>);
+
+/// A reading.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
     /// Successful requests, from arrival to response.
     pub success: Total,
     /// Other requests.
@@ -21,17 +25,23 @@ pub struct Statistics {
     pub compute_infer: Total,
     /// Building the response.
     pub compute_output: Total,
-    executions: AtomicU64,
-    inferences: AtomicU64,
-    last_inference: AtomicU64,
-    batches: Mutex<BTreeMap<u64, Batch>>,
+    /// Runs of the engine.
+    pub executions: u64,
+    /// Rows in all runs.
+    pub inferences: u64,
+    /// When the engine last ran, in milliseconds since the epoch.
+    pub last_inference: u64,
+    /// Runs by their number of rows.
+    pub batches: BTreeMap<u64, Batch>,
 }
 
 /// A number of events, and their total time.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    count: AtomicU64,
-    nanoseconds: AtomicU64,
+    /// How many.
+    pub count: u64,
+    /// Their time.
+    pub nanoseconds: u64,
 }
 
 /// Runs of the engine with a given number of rows.
@@ -43,62 +53,141 @@ pub struct Batch {
     pub input: u64,
     /// In the engine, in nanoseconds.
     pub infer: u64,
+    /// Building the responses, in nanoseconds; added as each response is ready, after the run was counted.
+    pub output: u64,
+}
+
+/// Where the time of a successful request went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Success {
+    /// From arrival to response.
+    pub total: Duration,
+    /// Waiting for a core.
+    pub queue: Duration,
+    /// Building the inputs.
+    pub input: Duration,
+    /// In the engine.
+    pub infer: Duration,
+    /// Building the response.
+    pub output: Duration,
+    /// Rows of the run that it was in.
+    pub rows: u64,
 }
 
 impl Total {
-    /// Counts an event that took this time.
-    pub fn add(&self, time: Duration) {
-        self.count.fetch_add(1, Relaxed);
-        self.nanoseconds.fetch_add(nanoseconds(time), Relaxed);
-    }
-
-    /// Events and nanoseconds so far.
-    #[must_use]
-    pub fn get(&self) -> (u64, u64) {
-        (self.count.load(Relaxed), self.nanoseconds.load(Relaxed))
+    fn add(&mut self, time: Duration) {
+        self.count += 1;
+        self.nanoseconds += nanoseconds(time);
     }
 }
 
 impl Statistics {
     /// Counts a successful run of the engine.
     pub fn ran(&self, rows: u64, input: Duration, infer: Duration) {
-        self.executions.fetch_add(1, Relaxed);
-        self.inferences.fetch_add(rows, Relaxed);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        self.last_inference.fetch_max(now, Relaxed);
-        let mut batches = self.batches.lock();
-        let batch = batches.entry(rows).or_default();
+        let mut counts = self.0.lock();
+        counts.executions += 1;
+        counts.inferences += rows;
+        counts.last_inference = counts.last_inference.max(now);
+        let batch = counts.batches.entry(rows).or_default();
         batch.count += 1;
         batch.input += nanoseconds(input);
         batch.infer += nanoseconds(infer);
     }
 
-    /// Runs of the engine.
-    #[must_use]
-    pub fn executions(&self) -> u64 {
-        self.executions.load(Relaxed)
+    /// Counts a successful request.
+    pub fn succeeded(&self, request: &Success) {
+        let mut counts = self.0.lock();
+        counts.success.add(request.total);
+        counts.queue.add(request.queue);
+        counts.compute_input.add(request.input);
+        counts.compute_infer.add(request.infer);
+        counts.compute_output.add(request.output);
+        if let Some(batch) = counts.batches.get_mut(&request.rows) {
+            batch.output += nanoseconds(request.output);
+        }
     }
 
-    /// Rows in all runs.
-    #[must_use]
-    pub fn inferences(&self) -> u64 {
-        self.inferences.load(Relaxed)
+    /// Counts a request that failed after this time.
+    pub fn failed(&self, time: Duration) {
+        self.0.lock().fail.add(time);
     }
 
-    /// When the engine last ran, in milliseconds since the epoch.
+    /// All numbers, of one moment.
     #[must_use]
-    pub fn last_inference(&self) -> u64 {
-        self.last_inference.load(Relaxed)
-    }
-
-    /// Runs by their number of rows.
-    #[must_use]
-    pub fn batches(&self) -> BTreeMap<u64, Batch> {
-        self.batches.lock().clone()
+    pub fn read(&self) -> Counts {
+        self.0.lock().clone()
     }
 }
 
 fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// `perf_analyzer` ends if they differ.
+    #[test]
+    fn counts_agree_in_every_reading_while_others_count() {
+        let (statistics, done) = (Statistics::default(), AtomicBool::new(false));
+        let success = Success {
+            output: Duration::from_nanos(3),
+            rows: 2,
+            ..Success::default()
+        };
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    agree(&statistics.read());
+                }
+            });
+            let writers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        statistics.ran(2, Duration::ZERO, Duration::ZERO);
+                        statistics.succeeded(&success);
+                        statistics.failed(Duration::ZERO);
+                    }
+                })
+            });
+            writers.map(|writer| writer.join().unwrap());
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        let counts = statistics.read();
+        agree(&counts);
+        assert_eq!((counts.success.count, counts.fail.count), (20_000, 20_000));
+        assert_eq!(
+            (counts.compute_output.nanoseconds, counts.batches[&2].output),
+            (60_000, 60_000)
+        );
+    }
+
+    fn agree(counts: &Counts) {
+        let requests = [
+            counts.success,
+            counts.queue,
+            counts.compute_input,
+            counts.compute_infer,
+            counts.compute_output,
+        ];
+        assert!(
+            requests.iter().all(|total| total.count == counts.success.count),
+            "{counts:?}"
+        );
+        let batches = || counts.batches.iter();
+        assert_eq!(
+            batches().map(|(_, batch)| batch.count).sum::<u64>(),
+            counts.executions
+        );
+        assert_eq!(
+            batches().map(|(rows, batch)| rows * batch.count).sum::<u64>(),
+            counts.inferences
+        );
+    }
 }

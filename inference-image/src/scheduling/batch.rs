@@ -2,7 +2,7 @@
 
 use super::job::{Completed, Job, JobError, Timing};
 use crate::engine::Engine;
-use crate::metrics::{ModelMetrics, Statistics};
+use crate::metrics::ModelMetrics;
 use crate::tensor::Tensor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ fn prepare(job: Job, metrics: &ModelMetrics) -> Option<Prepared> {
             let timing = Timing {
                 queue,
                 prepare,
-                inference: Duration::ZERO,
+                ..Timing::default()
             };
             Some(Prepared {
                 inputs,
@@ -96,14 +96,12 @@ impl Prepared {
             && inputs.all(|(a, b)| a.datatype() == b.datatype() && a.shape().get(1..) == b.shape().get(1..))
     }
 
-    fn answer(mut self, inference: Duration, result: Result<Vec<Tensor>, JobError>, statistics: &Statistics) {
-        self.timing.inference = inference;
-        let timing = self.timing;
-        if result.is_ok() {
-            statistics.queue.add(timing.queue);
-            statistics.compute_input.add(timing.prepare);
-            statistics.compute_infer.add(timing.inference);
-        }
+    fn answer(self, run: Run, result: Result<Vec<Tensor>, JobError>) {
+        let timing = Timing {
+            inference: run.took,
+            rows: run.rows,
+            ..self.timing
+        };
         // The client may have left while the job ran.
         let _ = self
             .reply
@@ -112,20 +110,20 @@ impl Prepared {
 }
 
 fn run_alone(job: Prepared, engine: &mut dyn Engine, metrics: &ModelMetrics) {
-    let (took, result) = measured(engine, &job.inputs, &job.outputs, job.timing.prepare, metrics);
-    job.answer(took, result, &metrics.statistics);
+    let (run, result) = measured(engine, &job.inputs, &job.outputs, job.timing.prepare, metrics);
+    job.answer(run, result);
 }
 
 fn run_together(jobs: Vec<Prepared>, engine: &mut dyn Engine, metrics: &ModelMetrics) {
     if let Some(inputs) = concatenated(&jobs) {
         let prepare = jobs.iter().map(|job| job.timing.prepare).sum();
-        let (took, result) = measured(engine, &inputs, &jobs[0].outputs, prepare, metrics);
+        let (run, result) = measured(engine, &inputs, &jobs[0].outputs, prepare, metrics);
         let parts = result.and_then(|outputs| {
             cut(&outputs, &jobs).ok_or(JobError::Lost("the model's outputs are no batch of its inputs"))
         });
         if let Ok(parts) = parts {
             for (job, outputs) in jobs.into_iter().zip(parts) {
-                job.answer(took, Ok(outputs), &metrics.statistics);
+                job.answer(run, Ok(outputs));
             }
             return;
         }
@@ -136,13 +134,20 @@ fn run_together(jobs: Vec<Prepared>, engine: &mut dyn Engine, metrics: &ModelMet
     }
 }
 
+/// One run of the engine.
+#[derive(Clone, Copy)]
+struct Run {
+    took: Duration,
+    rows: u64,
+}
+
 fn measured(
     engine: &mut dyn Engine,
     inputs: &[Tensor],
     outputs: &[usize],
     prepare: Duration,
     metrics: &ModelMetrics,
-) -> (Duration, Result<Vec<Tensor>, JobError>) {
+) -> (Run, Result<Vec<Tensor>, JobError>) {
     let started = Instant::now();
     let result = caught(|| engine.run(inputs, outputs).map_err(JobError::Engine));
     let took = started.elapsed();
@@ -153,7 +158,7 @@ fn measured(
     if result.is_ok() {
         metrics.statistics.ran(rows, prepare, took);
     }
-    (took, result)
+    (Run { took, rows }, result)
 }
 
 /// A panic is a bug, and a 500 for this request alone.

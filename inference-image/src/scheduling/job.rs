@@ -71,6 +71,10 @@ pub struct Timing {
     pub prepare: Duration,
     /// In the engine; for a batch, the time of the whole batch.
     pub inference: Duration,
+    /// Making the response, as far as it has been made.
+    pub output: Duration,
+    /// Rows in the run of the engine.
+    pub rows: u64,
 }
 
 /// How urgent a run is, and what it will cost.

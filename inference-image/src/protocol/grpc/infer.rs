@@ -9,7 +9,7 @@ use crate::protocol::api::{Api, Named};
 use crate::protocol::body::Received;
 use crate::protocol::error::ApiError;
 use crate::protocol::inference;
-use crate::protocol::inference::request::{counted, unassigned};
+use crate::protocol::inference::request::{Answered, counted, unassigned};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
@@ -62,9 +62,9 @@ pub(super) async fn answer(
         let answer = inference::run(model, request, Arc::clone(&received.room), options).await?;
         let started = Instant::now();
         let parameters = envelope.echoed().chain(parameter);
+        let timing = answer.timing;
         let parts = response::encode(name, envelope.id, parameters, signature, answer);
-        metrics.statistics.compute_output.add(started.elapsed());
-        Ok(parts)
+        Ok(Answered::new(parts, timing, started))
     });
     let parts = parts.await?;
     let length: usize = parts.iter().map(Bytes::len).sum();

@@ -10,7 +10,7 @@ use crate::protocol::body::{ReadOptions, Received};
 use crate::protocol::error::ApiError;
 use crate::protocol::error::Quoted;
 use crate::protocol::inference;
-use crate::protocol::inference::request::server_timing;
+use crate::protocol::inference::request::{Answered, server_timing};
 use crate::scheduling::{RunOptions, Timing};
 use crate::tensor::{InputError, Tensor};
 use axum::Json;
@@ -21,6 +21,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The query of a request.
 pub(crate) type Parameters = BTreeMap<String, String>;
@@ -52,7 +53,7 @@ pub(super) async fn classify(
     query: &Parameters,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Response, ApiError> {
+) -> Result<Answered<Response>, ApiError> {
     let Named { name, model, .. } = named;
     let Some(classifier) = model.classifier() else {
         let message = format!(
@@ -95,21 +96,27 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    async fn image(&self, mut body: Received) -> Result<Response, ApiError> {
+    async fn image(&self, mut body: Received) -> Result<Answered<Response>, ApiError> {
         let images = Images {
             images: vec![std::mem::take(&mut body.bytes)],
             labels: Vec::new(),
             body: Arc::new(body),
         };
         let (mut predictions, timing) = self.run(images).await?;
+        let started = Instant::now();
         let answer = Answer {
             model: self.name,
             predictions: predictions.pop().unwrap_or_default(),
         };
-        Ok(([server_timing(timing)], Json(answer)).into_response())
+        let response = ([server_timing(timing)], Json(answer)).into_response();
+        Ok(Answered::new(response, timing, started))
     }
 
-    async fn form(&self, parts: Vec<multipart::Part>, body: Received) -> Result<Response, ApiError> {
+    async fn form(
+        &self,
+        parts: Vec<multipart::Part>,
+        body: Received,
+    ) -> Result<Answered<Response>, ApiError> {
         let (names, images): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.name, part.bytes)).unzip();
         let label = |(index, name): (usize, &String)| format!("image {} ({}): ", index + 1, Quoted(name));
         let images = Images {
@@ -118,12 +125,14 @@ impl Request<'_> {
             body: Arc::new(body),
         };
         let (predictions, timing) = self.run(images).await?;
+        let started = Instant::now();
         let result = |(name, predictions)| FormResult { name, predictions };
         let answer = FormAnswer {
             model: self.name,
             results: names.into_iter().zip(predictions).map(result).collect(),
         };
-        Ok(([server_timing(timing)], Json(answer)).into_response())
+        let response = ([server_timing(timing)], Json(answer)).into_response();
+        Ok(Answered::new(response, timing, started))
     }
 
     /// The results in the order of the images: from one run if the model accepts a batch, else from one run each.
@@ -138,6 +147,8 @@ impl Request<'_> {
             total.queue += timing.queue;
             total.prepare += timing.prepare;
             total.inference += timing.inference;
+            total.output += timing.output;
+            total.rows = timing.rows;
         }
         Ok((all, total))
     }
@@ -146,12 +157,14 @@ impl Request<'_> {
         let (steps, count) = (Arc::clone(self.classifier), images.images.len());
         let prepare = Box::new(move || images.inputs(&steps));
         let outputs = vec![self.classifier.output()];
-        let completed = self.model.run(prepare, outputs, self.options).await?;
+        let mut completed = self.model.run(prepare, outputs, self.options).await?;
+        let started = Instant::now();
         let scores = completed
             .outputs
             .first()
             .ok_or_else(|| ApiError::internal("the model returned no output"))?;
         let answers = self.classifier.answers(scores, count, self.top_k);
+        completed.timing.output = started.elapsed();
         Ok((answers.map_err(ApiError::internal)?, completed.timing))
     }
 }

@@ -356,13 +356,15 @@ pub(super) async fn run(
         tensors
     });
     let indices = outputs.iter().map(|output| output.index).collect();
-    let completed = model.run(prepare, indices, options).await?;
+    let mut completed = model.run(prepare, indices, options).await?;
+    let started = Instant::now();
     let mut outputs: Vec<_> = outputs.into_iter().zip(completed.outputs).collect();
     for (output, tensor) in &mut outputs {
         if let Some(count) = output.classes {
             *tensor = top(model, output.index, count, tensor).map_err(ApiError::internal)?;
         }
     }
+    completed.timing.output = started.elapsed();
     Ok(Answer {
         outputs,
         timing: completed.timing,

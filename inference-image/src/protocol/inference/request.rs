@@ -1,6 +1,6 @@
 //! What all requests for a model have in common: the outcome is counted, and the times are reported.
 
-use crate::metrics::{ModelMetrics, Outcome, Unassigned};
+use crate::metrics::{ModelMetrics, Outcome, Success, Unassigned};
 use crate::protocol::error::ApiError;
 use crate::request_log::record;
 use crate::scheduling::Timing;
@@ -80,10 +80,24 @@ pub(crate) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<I
     Ok(timeout.ok().and_then(|timeout| arrived.checked_add(timeout)))
 }
 
+/// A response, and where the time went.
+pub(crate) struct Answered<T> {
+    pub(crate) value: T,
+    pub(crate) timing: Timing,
+}
+
+impl<T> Answered<T> {
+    /// A response that has been in the making since `started`.
+    pub(crate) fn new(value: T, mut timing: Timing, started: Instant) -> Self {
+        timing.output += started.elapsed();
+        Self { value, timing }
+    }
+}
+
 /// Responds with the result of `work`, and counts it.
 pub(crate) async fn measured(
     metrics: &ModelMetrics,
-    work: impl Future<Output = Result<Response, ApiError>>,
+    work: impl Future<Output = Result<Answered<Response>, ApiError>>,
 ) -> Response {
     let result = counted(metrics, work).await;
     let response = result.unwrap_or_else(IntoResponse::into_response);
@@ -96,27 +110,32 @@ pub(crate) async fn measured(
 /// Returns the result of `work`, counts the outcome, and counts the request as in flight until then.
 pub(crate) async fn counted<T>(
     metrics: &ModelMetrics,
-    work: impl Future<Output = Result<T, ApiError>>,
+    work: impl Future<Output = Result<Answered<T>, ApiError>>,
 ) -> Result<T, ApiError> {
     let mut counted = Counted {
         metrics,
         outcome: Outcome::Cancelled,
+        timing: Timing::default(),
         started: Instant::now(),
     };
     metrics.in_flight.inc();
     let result = work.await;
-    counted.outcome = result.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok);
+    (counted.outcome, counted.timing) = match &result {
+        Ok(answered) => (Outcome::Ok, answered.timing),
+        Err(error) => (error.outcome(), Timing::default()),
+    };
     record(|log| {
         log.model = Some(Arc::clone(&metrics.name));
         log.outcome = Some(counted.outcome);
     });
-    result
+    result.map(|answered| answered.value)
 }
 
 /// Dropped early, before there is an outcome, if the client disconnects or the work panics.
 struct Counted<'a> {
     metrics: &'a ModelMetrics,
     outcome: Outcome,
+    timing: Timing,
     started: Instant,
 }
 
@@ -127,9 +146,16 @@ impl Drop for Counted<'_> {
         }
         let statistics = &self.metrics.statistics;
         match self.outcome {
-            Outcome::Ok => statistics.success.add(self.started.elapsed()),
+            Outcome::Ok => statistics.succeeded(&Success {
+                total: self.started.elapsed(),
+                queue: self.timing.queue,
+                input: self.timing.prepare,
+                infer: self.timing.inference,
+                output: self.timing.output,
+                rows: self.timing.rows,
+            }),
             Outcome::Cancelled => {}
-            _ => statistics.fail.add(self.started.elapsed()),
+            _ => statistics.failed(self.started.elapsed()),
         }
         self.metrics.in_flight.dec();
         self.metrics.count(self.outcome);

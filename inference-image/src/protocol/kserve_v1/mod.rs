@@ -9,7 +9,7 @@ use crate::engine::{Port, Signature};
 use crate::protocol::api::{Api, Named};
 use crate::protocol::body::{ReadOptions, Received};
 use crate::protocol::error::ApiError;
-use crate::protocol::inference::request::server_timing;
+use crate::protocol::inference::request::{Answered, server_timing};
 use crate::protocol::inference::{self, Answer, Input, Output, Request, RequestBuilder, Urgency, position};
 use crate::protocol::json::{self, Location, extract};
 use crate::scheduling::RunOptions;
@@ -56,7 +56,7 @@ pub(super) async fn predict(
     options: RunOptions,
     headers: &HeaderMap,
     body: Body,
-) -> Result<Response, ApiError> {
+) -> Result<Answered<Response>, ApiError> {
     let model = named.model;
     inference::admit(model, &options)?;
     let wanted = ReadOptions {
@@ -71,8 +71,8 @@ pub(super) async fn predict(
     let started = Instant::now();
     let timing = server_timing(answer.timing);
     let text = encode(form, model.signature(), &answer).map_err(ApiError::bad_request)?;
-    model.metrics().statistics.compute_output.add(started.elapsed());
-    Ok(([timing, (header::CONTENT_TYPE, JSON)], text).into_response())
+    let response = ([timing, (header::CONTENT_TYPE, JSON)], text).into_response();
+    Ok(Answered::new(response, answer.timing, started))
 }
 
 pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, Form), String> {

@@ -15,7 +15,7 @@ use crate::protocol::body::zero_copy::ZeroCopyBody;
 use crate::protocol::body::{Encoding, ReadOptions, Received};
 use crate::protocol::error::ApiError;
 use crate::protocol::inference;
-use crate::protocol::inference::request::{Target, deadline, measured, only};
+use crate::protocol::inference::request::{Answered, Target, deadline, measured, only};
 use crate::protocol::routing::routes::Routes;
 use crate::scheduling::RunOptions;
 use axum::body::Body;
@@ -89,7 +89,7 @@ async fn answer(
     arrived: Instant,
     headers: &HeaderMap,
     (body, zero_copy): (Body, Option<ZeroCopyBody>),
-) -> Result<Response, ApiError> {
+) -> Result<Answered<Response>, ApiError> {
     let Named { model, template, .. } = named;
     let header_length = header_length(headers)?;
     let deadline = deadline(headers, arrived)?;
@@ -111,9 +111,9 @@ async fn answer(
     let answer = inference::run(model, request, Arc::clone(&room), options).await?;
     drop((bytes, room));
     let started = Instant::now();
-    let response = response::encode(template, &echo, answer, Encoding::accepted(headers)).await;
-    model.metrics().statistics.compute_output.add(started.elapsed());
-    response
+    let timing = answer.timing;
+    let response = response::encode(template, &echo, answer, Encoding::accepted(headers)).await?;
+    Ok(Answered::new(response, timing, started))
 }
 
 /// Reads a body whose JSON has this length, or which is all JSON.

@@ -146,14 +146,13 @@ pub(crate) fn statistics(api: &Api, name: &str, version: &str) -> Result<Vec<Mod
 }
 
 fn of_model(named: Named<'_>) -> ModelStatistics {
-    let statistics = &named.model.metrics().statistics;
-    let total = |total: &Total| {
-        let (count, ns) = total.get();
+    let statistics = named.model.metrics().statistics.read();
+    let total = |Total { count, nanoseconds }| {
+        let ns = nanoseconds;
         Some(StatisticDuration { count, ns })
     };
     let none = Some(StatisticDuration::default());
-    let batches = statistics.batches();
-    let batches = batches.into_iter().map(|(batch_size, batch)| {
+    let batches = statistics.batches.into_iter().map(|(batch_size, batch)| {
         let time = |ns| {
             let count = batch.count;
             Some(StatisticDuration { count, ns })
@@ -162,23 +161,22 @@ fn of_model(named: Named<'_>) -> ModelStatistics {
             batch_size,
             compute_input: time(batch.input),
             compute_infer: time(batch.infer),
-            // Responses are built one by one, after their batch.
-            compute_output: time(0),
+            compute_output: time(batch.output),
         }
     });
     ModelStatistics {
         name: named.name.to_owned(),
         version: MODEL_VERSION.to_owned(),
-        last_inference: statistics.last_inference(),
-        inference_count: statistics.inferences(),
-        execution_count: statistics.executions(),
+        last_inference: statistics.last_inference,
+        inference_count: statistics.inferences,
+        execution_count: statistics.executions,
         inference_stats: Some(InferStatistics {
-            success: total(&statistics.success),
-            fail: total(&statistics.fail),
-            queue: total(&statistics.queue),
-            compute_input: total(&statistics.compute_input),
-            compute_infer: total(&statistics.compute_infer),
-            compute_output: total(&statistics.compute_output),
+            success: total(statistics.success),
+            fail: total(statistics.fail),
+            queue: total(statistics.queue),
+            compute_input: total(statistics.compute_input),
+            compute_infer: total(statistics.compute_infer),
+            compute_output: total(statistics.compute_output),
             cache_hit: none,
             cache_miss: none,
         }),

@@ -5,7 +5,7 @@ use crate::protocol::body::Encoding;
 use crate::protocol::body::compression::compressed;
 use crate::protocol::error::ApiError;
 use crate::protocol::images::{self, Parameters};
-use crate::protocol::inference::request::{Target, deadline, measured};
+use crate::protocol::inference::request::{Answered, Target, deadline, measured};
 use crate::protocol::{kserve_v1, oip};
 use crate::scheduling::RunOptions;
 use axum::extract::rejection::QueryRejection;
@@ -72,7 +72,10 @@ pub(crate) async fn post(
             let query = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
             images::classify(&api, named, options, &query, &headers, body).await?
         };
-        compressed(answer, Encoding::accepted(&headers)).await
+        let started = Instant::now();
+        let Answered { value, timing } = answer;
+        let response = compressed(value, Encoding::accepted(&headers)).await?;
+        Ok(Answered::new(response, timing, started))
     };
     Ok(measured(named.model.metrics(), work).await)
 }
