@@ -711,9 +711,9 @@ const CASES: &[Case] = &[
         || post(PREDICT_TEXTS, r#"{"instances": [{"b64": "!"}]}"#),
     ),
     case(
-        "predict: a text, in base64 or not, that is not UTF-8",
+        "predict: an output with a text that is not UTF-8",
         400,
-        "must be UTF-8",
+        "is not UTF-8, which JSON must be",
         || post(PREDICT_TEXTS, r#"{"instances": ["a", {"b64": "/w=="}]}"#),
     ),
     case("any other POST to a model", 404, "nothing can be posted", || {

@@ -300,6 +300,31 @@ async fn a_large_tensor_comes_back_as_it_was_sent() {
     assert!(grpc(request).await.unwrap().raw_output_contents == [Bytes::from(bytes)]);
 }
 
+/// An image as a text, or a text with a zero in it.
+#[tokio::test]
+async fn bytes_that_are_no_text_pass_in_every_form_but_json() {
+    let texts = [Bytes::from_static(b"\xff\xd8\0"), Bytes::from_static(b"a\0b")];
+    let wire = Bytes::from_static(b"\x03\0\0\0\xff\xd8\0\x03\0\0\0a\0b");
+    let mut raw = matrix(DataType::Bytes, None);
+    raw.inputs[0].shape = vec![1, 2];
+    let mut typed = raw.clone();
+    raw.raw_input_contents = vec![wire.clone()];
+    typed.inputs[0].contents = Some(InferTensorContents {
+        bytes_contents: texts.to_vec(),
+        ..InferTensorContents::default()
+    });
+    for request in [raw, typed] {
+        let answer = grpc(request).await.unwrap();
+        assert_eq!(answer.raw_output_contents, std::slice::from_ref(&wire));
+    }
+    let parameters = json!({"binary_data_size": wire.len()});
+    let tensor = json!({"name": "x", "datatype": "BYTES", "shape": [1, 2], "parameters": parameters});
+    let head = json!({ "inputs": [tensor] }).to_string();
+    let (status, _, body) = rest("BYTES", Some(head.len()), [head.as_bytes(), &wire].concat()).await;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    assert!(status == 400 && body.contains("element 0 is not UTF-8"), "{body}");
+}
+
 /// What a person sees in Triton's own dashboards.
 #[tokio::test]
 async fn statistics_count_what_was_run_and_what_failed() {

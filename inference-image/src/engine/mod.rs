@@ -9,6 +9,7 @@ mod prefetch;
 mod provider;
 mod session;
 mod source;
+mod strings;
 mod value;
 
 pub use curve::Curve;

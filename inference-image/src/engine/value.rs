@@ -1,7 +1,8 @@
 //! Tensors as ONNX Runtime's values and back.
 
 use super::interface::EngineError;
-use crate::tensor::{DataType, Element, Tensor};
+use super::strings;
+use crate::tensor::{DataType, Element, Tensor, element_count};
 use crate::with_element_type;
 use bytes::Bytes;
 use ort::session::SessionInputValue;
@@ -36,7 +37,7 @@ pub(super) const fn datatype(ty: TensorElementType) -> Option<DataType> {
 
 /// A value that refers to the tensor's elements; strings are copied.
 pub(super) fn borrow(tensor: &Tensor) -> Result<SessionInputValue<'_>, EngineError> {
-    with_element_type!(tensor.datatype(), T => elements::<T>(tensor), BYTES => strings(tensor))
+    with_element_type!(tensor.datatype(), T => elements::<T>(tensor), BYTES => texts(tensor))
 }
 
 fn elements<T: Element + PrimitiveTensorElementType + Debug>(
@@ -49,15 +50,8 @@ fn elements<T: Element + PrimitiveTensorElementType + Debug>(
     Ok(value.into())
 }
 
-fn strings(tensor: &Tensor) -> Result<SessionInputValue<'static>, EngineError> {
-    // A tensor has checked that its strings are UTF-8.
-    let strings: Vec<String> = tensor
-        .strings()
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|element| std::str::from_utf8(element).ok().map(str::to_owned))
-        .collect();
-    let value = ort::value::Tensor::from_string_array((tensor.shape(), strings.as_slice()));
+fn texts(tensor: &Tensor) -> Result<SessionInputValue<'static>, EngineError> {
+    let value = strings::value(tensor.shape(), tensor.strings().unwrap_or_default());
     Ok(value.map_err(|error| explain(&error))?.into())
 }
 
@@ -94,9 +88,11 @@ impl<T: PrimitiveTensorElementType + bytemuck::NoUninit> AsRef<[u8]> for Kept<T>
 }
 
 fn take_strings(value: &DynValue) -> Result<Tensor, EngineError> {
-    let (shape, strings) = value.try_extract_strings().map_err(|error| explain(&error))?;
-    let strings = strings.into_iter().map(Bytes::from).collect();
-    Tensor::from_strings(shape.to_vec(), strings).map_err(|error| EngineError::Failed(error.to_string()))
+    let shape = value.dtype().tensor_shape().map(|shape| shape.to_vec());
+    let shape = shape.unwrap_or_default();
+    let count = element_count(&shape).unwrap_or_default();
+    let strings = strings::read(value, count).map_err(|error| explain(&error))?;
+    Tensor::from_strings(shape, strings).map_err(|error| EngineError::Failed(error.to_string()))
 }
 
 /// Whose fault it is when ONNX Runtime fails.

@@ -24,7 +24,7 @@ pub struct Tensor {
 enum Data {
     /// Native-endian and aligned for their type; a `BOOL` is 0 or 1.
     Fixed(Bytes),
-    /// UTF-8 without a zero character, which is all that ONNX Runtime's strings can hold.
+    /// Any bytes.
     Strings(Vec<Bytes>),
 }
 
@@ -59,9 +59,6 @@ pub enum TensorError {
         "the BYTES elements do not fit their lengths: each is 4 bytes of length (little-endian) and its bytes"
     )]
     Lengths,
-    /// A `BYTES` element that is not text.
-    #[error("element {0} of BYTES must be UTF-8 without a zero character")]
-    Text(usize),
 }
 
 // The protocols are little-endian, and bytes are used as they are.
@@ -83,15 +80,11 @@ impl Tensor {
     /// A `BYTES` tensor of these elements.
     ///
     /// # Errors
-    /// When the shape does not hold this many, or an element is not text.
+    /// When the shape does not hold this many.
     pub fn from_strings(shape: Vec<i64>, elements: Vec<Bytes>) -> Result<Self, TensorError> {
         if element_count(&shape) != Some(elements.len()) {
             let found = elements.len();
             return Err(TensorError::Elements { shape, found });
-        }
-        let is_text = |element: &Bytes| !element.contains(&0) && std::str::from_utf8(element).is_ok();
-        if let Some(index) = elements.iter().position(|element| !is_text(element)) {
-            return Err(TensorError::Text(index));
         }
         Ok(Self {
             datatype: DataType::Bytes,
@@ -348,7 +341,7 @@ mod tests {
             assert_eq!(DataType::parse(datatype.name()), Some(datatype));
             let bytes: Bytes = match datatype.size() {
                 Some(size) => (0..size * 3).map(|byte| u8::from(byte % 2 == 0)).collect(),
-                None => Bytes::from_static(b"\x02\0\0\0\xc3\xa9\0\0\0\0\x01\0\0\0b"),
+                None => Bytes::from_static(b"\x02\0\0\0\xff\0\0\0\0\0\x01\0\0\0b"),
             };
             let tensor = Tensor::from_wire(datatype, vec![3, 1], bytes.clone()).unwrap();
             assert_eq!((tensor.len(), tensor.datatype()), (3, datatype));
@@ -399,11 +392,6 @@ mod tests {
         }
         assert_eq!(wire(DataType::Bytes, &[1], b"\xff\0\0\0b"), TensorError::Lengths);
         assert_eq!(wire(DataType::Bytes, &[1], b"\x01\0\0\0bc"), TensorError::Lengths);
-        assert_eq!(
-            wire(DataType::Bytes, &[1], b"\x01\0\0\0\xff"),
-            TensorError::Text(0)
-        );
-        assert_eq!(wire(DataType::Bytes, &[1], b"\x01\0\0\0\0"), TensorError::Text(0));
         assert!(matches!(
             wire(DataType::Bytes, &[2], b"\x01\0\0\0b"),
             TensorError::Elements { found: 1, .. }

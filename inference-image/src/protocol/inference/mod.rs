@@ -302,6 +302,22 @@ pub(super) struct Answer {
     pub(super) timing: Timing,
 }
 
+impl Answer {
+    /// Checks that the outputs that are not sent as bytes have a JSON form.
+    ///
+    /// # Errors
+    /// 400: which has none, and what to do.
+    pub(super) fn check_json(&self, signature: &Signature, advice: &str) -> Result<(), ApiError> {
+        let written = self.outputs.iter().filter(|(output, _)| !output.binary);
+        for (output, tensor) in written {
+            let name = &signature.outputs[output.index].name;
+            json::check(tensor)
+                .map_err(|problem| ApiError::bad_request(format!("output {name:?}: {problem}: {advice}")))?;
+        }
+        Ok(())
+    }
+}
+
 /// Refuses a request before its body is read, if that can be decided already.
 ///
 /// # Errors

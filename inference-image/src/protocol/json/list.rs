@@ -343,7 +343,10 @@ impl<T: Item> Reader<'_, T> {
             .iter()
             .position(|byte| b",]}".contains(byte))
             .unwrap_or(rest.len());
-        let found = String::from_utf8_lossy(&rest[..end.min(SHOWN)]).into_owned();
+        let mut found = String::from_utf8_lossy(&rest[..end.min(SHOWN)]).into_owned();
+        if std::str::from_utf8(&rest[..end]).is_err() {
+            found.push_str(" (not UTF-8, which JSON must be: send other bytes as binary data)");
+        }
         Problem::Element {
             expected: T::NAME,
             found,
@@ -432,6 +435,8 @@ mod tests {
         assert_eq!(found::<Bytes>("[7]"), "expected a string, found 7");
         assert_eq!(found::<Bytes>("[\"\\x\"]"), "expected a string, found \"\\x\"");
         assert!(found::<u8>(&format!("[{}]", "9".repeat(1000))).len() < 80);
+        let problem = read::<Bytes>(b"[\"a\", \"\xff\"]", 9).err().unwrap().to_string();
+        assert!(problem.contains("not UTF-8"), "{problem}");
     }
 
     /// Clients of TensorFlow Serving send binary data in this form.

@@ -1,7 +1,21 @@
 //! Tensors as JSON lists.
 
 use crate::tensor::{DataType, Element, Tensor};
+use bytes::Bytes;
 use serde::Serialize;
+
+/// Checks that the elements have a JSON form.
+///
+/// # Errors
+/// Which of them is a text that is not UTF-8.
+pub(crate) fn check(tensor: &Tensor) -> Result<(), String> {
+    let is_text = |element: &Bytes| std::str::from_utf8(element).is_ok();
+    let mut elements = tensor.strings().unwrap_or_default().iter();
+    match elements.position(|element| !is_text(element)) {
+        None => Ok(()),
+        Some(index) => Err(format!("element {index} is not UTF-8, which JSON must be")),
+    }
+}
 
 /// Appends the elements as one flat list, in row-major order. Numbers that JSON cannot express (infinities, NaN)
 /// become null; types without a JSON form become a single null.
@@ -34,7 +48,7 @@ fn elements(out: &mut Vec<u8>, tensor: &Tensor, shape: &[i64]) {
         DataType::Fp64 => numbers::<f64>(out, tensor, shape),
         DataType::Bytes => {
             let strings = tensor.strings().unwrap_or_default().iter();
-            // A tensor has checked that its strings are UTF-8.
+            // Whoever writes a tensor has asked `check` first.
             list(
                 out,
                 &mut strings.map(|text| std::str::from_utf8(text).unwrap_or_default()),
@@ -97,5 +111,8 @@ mod tests {
         assert_eq!(text(&empty), ["[]", "[[],[]]"]);
         let strings = Tensor::from_strings(vec![2], vec!["\"é\\".into(), "".into()]).unwrap();
         assert_eq!(text(&strings)[0], r#"["\"é\\",""]"#);
+        assert_eq!(check(&strings), Ok(()));
+        let bytes = Tensor::from_strings(vec![2], vec!["a\0".into(), Bytes::from_static(b"\xff")]).unwrap();
+        assert!(check(&bytes).unwrap_err().contains("element 1 is not UTF-8"));
     }
 }

@@ -41,6 +41,10 @@ struct Predict {
     inputs: Option<usize>,
 }
 
+/// What to do with tensors that have no JSON form.
+const VERSION_2: &str =
+    "use version 2 of the protocol (/v2/models/NAME/infer), which takes and returns it as binary data";
+
 /// How tensors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -70,6 +74,7 @@ pub(super) async fn predict(
     drop((bytes, room));
     let started = Instant::now();
     let timing = server_timing(answer.timing);
+    answer.check_json(model.signature(), VERSION_2)?;
     let text = encode(form, model.signature(), &answer).map_err(ApiError::bad_request)?;
     let response = ([timing, (header::CONTENT_TYPE, JSON)], text).into_response();
     Ok(Answered::new(response, answer.timing, started))
@@ -127,8 +132,7 @@ fn has_json(signature: &Signature) -> Result<(), String> {
     {
         None => Ok(()),
         Some((kind, port)) => Err(format!(
-            "{kind} {:?} of the model is {}, which has no JSON form: use version 2 of the protocol \
-             (/v2/models/NAME/infer), which takes and returns it as binary data",
+            "{kind} {:?} of the model is {}, which has no JSON form: {VERSION_2}",
             port.name,
             port.datatype.name()
         )),
@@ -329,6 +333,8 @@ mod tests {
             outputs: request.outputs.into_iter().zip(tensors).collect(),
             timing: Timing::default(),
         };
+        let refused = |error: ApiError| error.message().to_owned();
+        answer.check_json(signature, VERSION_2).map_err(refused)?;
         let text = encode(form, signature, &answer)?;
         Ok(serde_json::from_slice::<Value>(&text).unwrap()["predictions"].clone())
     }
@@ -388,8 +394,8 @@ mod tests {
                 "w6k!",
                 r#"expected a string or {"b64": BASE64}, found {"b64":"w6k!""#,
             ),
-            // ONNX Runtime's strings cannot hold this.
-            ("/w==", "element 0 of BYTES must be UTF-8"),
+            // It is taken, and sent back.
+            ("/w==", "output \"t\": element 0 is not UTF-8"),
         ] {
             let problem = echoed(&texts, json!({"instances": [{"b64": text}]})).unwrap_err();
             assert!(problem.contains(words), "{problem}");

@@ -111,6 +111,7 @@ async fn answer(
     let answer = inference::run(model, request, Arc::clone(&room), options).await?;
     drop((bytes, room));
     let started = Instant::now();
+    answer.check_json(model.signature(), "ask for it with binary_data")?;
     let timing = answer.timing;
     let response = response::encode(template, &echo, answer, Encoding::accepted(headers)).await?;
     Ok(Answered::new(response, timing, started))
