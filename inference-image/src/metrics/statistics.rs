@@ -155,7 +155,9 @@ mod tests {
                     }
                 })
             });
-            writers.map(|writer| writer.join().unwrap());
+            for writer in writers {
+                writer.join().unwrap();
+            }
             done.store(true, Ordering::Relaxed);
             reader.join().unwrap();
         });
