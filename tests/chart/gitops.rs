@@ -87,6 +87,16 @@ fn both_tools_judge_every_kind_of_status_alike() {
         ("Available", "False", "Unschedulable"),
         ("Reconciling", "True", "Unschedulable"),
     ];
+    let incomplete = [
+        ("Ready", "True", "Serving"),
+        ("Available", "True", "Serving"),
+        ("Reconciling", "True", "Progressing"),
+    ];
+    let failing_beside = [
+        ("Ready", "True", "Serving"),
+        ("Available", "True", "Serving"),
+        ("Stalled", "True", "OutOfMemory"),
+    ];
     let suspended = [
         ("Ready", "True", "Suspended"),
         ("Available", "False", "Suspended"),
@@ -129,6 +139,18 @@ fn both_tools_judge_every_kind_of_status_alike() {
             "Progressing",
         ),
         (
+            "a server on its way beside those that answer",
+            service(1, Some(1), &incomplete),
+            "InProgress",
+            "Healthy",
+        ),
+        (
+            "a server that fails beside those that answer",
+            service(1, Some(1), &failing_beside),
+            "Failed",
+            "Degraded",
+        ),
+        (
             "suspended",
             service(1, Some(1), &suspended),
             "Current",
@@ -154,4 +176,6 @@ fn both_tools_judge_every_kind_of_status_alike() {
         message, "ModelInvalid: ModelInvalid it is",
         "the cause is shown where people look"
     );
+    let message = argo_cd(&service(1, Some(1), &failing_beside))["message"].clone();
+    assert_eq!(message, "OutOfMemory: OutOfMemory it is");
 }
