@@ -587,6 +587,7 @@ fn echo() -> Arc<Service> {
         inputs: vec![port.clone()],
         outputs: vec![port],
         opset: 17,
+        shared: [].into(),
     };
     let limits = Limits {
         max_body_bytes: 1_000_000,

@@ -60,6 +60,7 @@ fn bench() -> Bench {
         inputs: vec![port.clone()],
         outputs: vec![port],
         opset: 17,
+        shared: [].into(),
     };
     let engine = Gated {
         signature,

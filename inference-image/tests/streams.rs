@@ -90,6 +90,7 @@ fn bench(queue_length: u32) -> Bench {
         inputs: vec![port.clone()],
         outputs: vec![port],
         opset: 17,
+        shared: [].into(),
     };
     let limits = Limits {
         queue_length,

@@ -48,6 +48,7 @@ fn signature(ports: &[(&str, DataType, &[i64])]) -> Signature {
         inputs: ports.clone(),
         outputs: ports,
         opset: 17,
+        shared: [].into(),
     }
 }
 

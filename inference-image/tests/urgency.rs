@@ -70,6 +70,7 @@ fn bench() -> Bench {
             inputs: vec![port.clone()],
             outputs: vec![port],
             opset: 17,
+            shared: [].into(),
         },
         started: started_sender,
         go: gate,

@@ -3,6 +3,7 @@
 use crate::tensor::{DataType, Tensor, element_count};
 use modelservice_contract::TensorSpec;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Runs one model; the runner's thread owns it.
 pub trait Engine: Send {
@@ -23,9 +24,18 @@ pub enum EngineError {
     /// The inputs fit the signature but not the model; the client's fault.
     #[error("the model refuses these inputs: {0}")]
     Refused(String),
+    /// There is not enough memory for these inputs; with the bytes that could not be had, if that is known.
+    #[error("there is no memory for this run{}: send less at once, or give the server more memory", wanted(*.0))]
+    NoMemory(Option<u64>),
     /// Anything else.
     #[error("inference failed: {0}")]
     Failed(String),
+}
+
+fn wanted(bytes: Option<u64>) -> String {
+    bytes.map_or_else(String::new, |bytes| {
+        format!(", which wants {bytes} bytes at once")
+    })
 }
 
 /// The model's inputs and outputs, in the model's order.
@@ -37,6 +47,55 @@ pub struct Signature {
     pub outputs: Vec<Port>,
     /// Version of the default ONNX operator set.
     pub opset: i64,
+    /// Sizes that several dimensions of the inputs have in common.
+    pub shared: Arc<[SharedSize]>,
+}
+
+/// A size to which the model gives a name, and which several dimensions of its inputs have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSize {
+    /// Its name in the model.
+    pub name: String,
+    /// The dimensions, in the order of the inputs.
+    pub places: Vec<Place>,
+}
+
+/// A dimension of an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the input.
+    pub input: usize,
+    /// Name of the input.
+    pub name: String,
+    /// Index of the dimension.
+    pub axis: usize,
+}
+
+impl SharedSize {
+    /// Checks that the dimensions have the same size. ONNX Runtime does not: an operator may fail later, or none does
+    /// and the answer means nothing.
+    ///
+    /// # Errors
+    /// A sentence that says which two differ.
+    pub fn check(&self, inputs: &[Tensor]) -> Result<(), String> {
+        let size = |place: &Place| inputs.get(place.input)?.shape().get(place.axis).copied();
+        let Some((first, others)) = self.places.split_first() else {
+            return Ok(());
+        };
+        let Some(other) = others.iter().find(|other| size(other) != size(first)) else {
+            return Ok(());
+        };
+        let told = |place: &Place| {
+            let size = size(place).map_or_else(|| "no size".to_owned(), |size| size.to_string());
+            format!("{size} in dimension {} of input {:?}", place.axis, place.name)
+        };
+        Err(format!(
+            "{:?} must be the same size everywhere, but it is {} and {}",
+            self.name,
+            told(first),
+            told(other)
+        ))
+    }
 }
 
 /// What the file of a model says about itself.

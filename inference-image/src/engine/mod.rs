@@ -2,6 +2,7 @@
 
 mod cache;
 mod curve;
+mod failure;
 mod independence;
 mod interface;
 mod onnx;
@@ -14,7 +15,7 @@ mod value;
 
 pub use curve::Curve;
 pub(crate) use independence::rows_stay_apart;
-pub use interface::{Description, Engine, EngineError, Port, Signature};
+pub use interface::{Description, Engine, EngineError, Place, Port, SharedSize, Signature};
 pub use onnx::{Cache, NO_TELEMETRY, OnnxModel, Prefetched, Runtime};
 pub use session::OnnxEngine;
 pub use source::weight;

@@ -2,6 +2,7 @@
 
 use super::cache::{self, Entry, Origin};
 use super::curve::Curve;
+use super::failure;
 use super::interface::Description;
 use super::provider;
 use super::session::OnnxEngine;
@@ -332,6 +333,12 @@ fn not_kept(folder: &Path, error: &std::io::Error) {
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &str) {
+    // Whoever gets the error says so, once and in its own words.
+    let level = if failure::is_returned(message) {
+        LogLevel::Info
+    } else {
+        level
+    };
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", category, "{message}"),

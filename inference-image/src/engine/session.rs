@@ -1,13 +1,15 @@
 //! One ONNX Runtime session: its signature, and runs.
 
-use super::interface::{Engine, EngineError, Port, Signature};
+use super::failure;
+use super::interface::{Engine, EngineError, Place, Port, SharedSize, Signature};
 use super::value;
 use crate::process::exit::Fatal;
 use crate::tensor::Tensor;
 use modelservice_contract::ExitReason;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{Outlet, ValueType};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// One ONNX Runtime session; `run` needs it exclusively, since the allocators of some execution providers
 /// are not thread-safe.
@@ -29,6 +31,7 @@ impl OnnxEngine {
             inputs: ports(session.inputs())?,
             outputs: ports(session.outputs())?,
             opset,
+            shared: shared(session.inputs()),
         };
         Ok(Self { session, signature })
     }
@@ -58,11 +61,11 @@ impl Engine for OnnxEngine {
                 selector.with(&port.name)
             });
             options = RunOptions::new()
-                .map_err(|error| value::explain(&error))?
+                .map_err(|error| failure::explain(&error))?
                 .with_outputs(selector);
             self.session.run_with_options(values, &options)
         }
-        .map_err(|error| value::explain(&error))?;
+        .map_err(|error| failure::explain(&error))?;
         names()
             .map(|port| {
                 let result = results.remove(&port.name).ok_or_else(|| lost(&port.name))?;
@@ -74,6 +77,32 @@ impl Engine for OnnxEngine {
 
 fn lost(name: &str) -> EngineError {
     EngineError::Failed(format!("ONNX Runtime returned no output {name:?}"))
+}
+
+/// The sizes that several dimensions of the inputs have in common, by the names that the model gives them.
+fn shared(inputs: &[Outlet]) -> Arc<[SharedSize]> {
+    let mut places: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
+    for (input, outlet) in inputs.iter().enumerate() {
+        if let ValueType::Tensor {
+            dimension_symbols, ..
+        } = outlet.dtype()
+        {
+            for (axis, name) in dimension_symbols.iter().enumerate() {
+                let name_of_input = outlet.name().to_owned();
+                places.entry(name).or_default().push(Place {
+                    input,
+                    name: name_of_input,
+                    axis,
+                });
+            }
+        }
+    }
+    places.retain(|name, places| !name.is_empty() && places.len() > 1);
+    let size = |(name, places): (&str, Vec<Place>)| SharedSize {
+        name: name.to_owned(),
+        places,
+    };
+    places.into_iter().map(size).collect()
 }
 
 fn port(outlet: &Outlet, unshaped: &BTreeSet<String>) -> Result<Port, Fatal> {

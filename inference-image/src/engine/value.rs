@@ -1,5 +1,6 @@
 //! Tensors as ONNX Runtime's values and back.
 
+use super::failure::explain;
 use super::interface::EngineError;
 use super::strings;
 use crate::tensor::{DataType, Element, Tensor, element_count};
@@ -93,12 +94,4 @@ fn take_strings(value: &DynValue) -> Result<Tensor, EngineError> {
     let count = element_count(&shape).unwrap_or_default();
     let strings = strings::read(value, count).map_err(|error| explain(&error))?;
     Tensor::from_strings(shape, strings).map_err(|error| EngineError::Failed(error.to_string()))
-}
-
-/// Whose fault it is when ONNX Runtime fails.
-pub(super) fn explain(error: &ort::Error) -> EngineError {
-    match error.code() {
-        ort::ErrorCode::InvalidArgument => EngineError::Refused(error.message().to_owned()),
-        _ => EngineError::Failed(error.message().to_owned()),
-    }
 }

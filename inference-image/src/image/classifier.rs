@@ -323,6 +323,7 @@ mod tests {
             inputs: vec![port("x", &[-1, 3, 4, 4])],
             outputs: vec![port("y", output)],
             opset: 17,
+            shared: [].into(),
         }
     }
 

@@ -102,6 +102,7 @@ mod tests {
             inputs: vec![port.clone()],
             outputs: vec![port],
             opset: 17,
+            shared: [].into(),
         };
         let mut service = Service::empty("", "", Limits::default(), 1).unwrap();
         let engine = Box::new(Divides(signature, takes_ones));

@@ -152,6 +152,9 @@ impl From<RunError> for ApiError {
             RunError::Job(JobError::Engine(error @ EngineError::Refused(_))) => {
                 Self::bad_request(error.to_string())
             }
+            RunError::Job(JobError::Engine(error @ EngineError::NoMemory(_))) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
             RunError::Job(error) => Self::internal(error.to_string()),
         }
     }

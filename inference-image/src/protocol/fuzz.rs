@@ -33,6 +33,7 @@ pub fn signature(both: bool) -> Signature {
         inputs: ports.clone(),
         outputs: ports,
         opset: 17,
+        shared: [].into(),
     }
 }
 

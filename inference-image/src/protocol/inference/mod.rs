@@ -366,10 +366,17 @@ pub(super) async fn run(
         typical_cost: room.bytes() <= SMALL || is_one_row(&inputs, model.signature()),
         ..options
     };
+    let shared = Arc::clone(&model.signature().shared);
     let prepare = Box::new(move || {
-        let tensors = inputs.into_iter().map(Input::tensor).collect();
+        let tensors: Result<Vec<Tensor>, InputError> = inputs.into_iter().map(Input::tensor).collect();
         drop(room);
-        tensors
+        let tensors = tensors?;
+        let same = shared.iter().try_for_each(|size| size.check(&tensors));
+        same.map_err(|message| InputError {
+            problem: InputProblem::Malformed,
+            message,
+        })?;
+        Ok(tensors)
     });
     let indices = outputs.iter().map(|output| output.index).collect();
     let mut completed = model.run(prepare, indices, options).await?;
@@ -416,6 +423,7 @@ pub(super) mod tests {
             inputs: inputs.iter().map(port).collect(),
             outputs: outputs.iter().map(port).collect(),
             opset: 17,
+            shared: [].into(),
         }
     }
 

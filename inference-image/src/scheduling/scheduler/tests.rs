@@ -76,6 +76,7 @@ impl Bench {
                     inputs: vec![port.clone()],
                     outputs: vec![port.clone()],
                     opset: 1,
+                    shared: [].into(),
                 },
                 takes,
                 at_once: Arc::clone(&self.at_once),

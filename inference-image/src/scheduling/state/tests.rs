@@ -26,6 +26,7 @@ fn stub() -> Box<dyn Engine> {
         inputs: Vec::new(),
         outputs: Vec::new(),
         opset: 1,
+        shared: [].into(),
     }))
 }
 

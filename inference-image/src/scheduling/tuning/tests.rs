@@ -40,6 +40,7 @@ fn signature(batch: i64) -> Signature {
         inputs: vec![port.clone()],
         outputs: vec![port],
         opset: 1,
+        shared: [].into(),
     }
 }
 
