@@ -114,6 +114,49 @@ fn scalar() -> Model {
     )
 }
 
+/// One operator, whose inputs any client may fill.
+fn operator(kind: &str, inputs: &[(&str, i32, &[i64])], outputs: Vec<Port>) -> Model {
+    let names: Vec<&str> = inputs.iter().map(|(name, ..)| *name).collect();
+    let results = ["y", "i"];
+    graph(
+        vec![node(kind, &names, &results[..outputs.len()])],
+        vec![],
+        inputs
+            .iter()
+            .map(|(name, datatype, shape)| port(name, *datatype, shape))
+            .collect(),
+        outputs,
+    )
+}
+
+/// Operators that refuse some values and sizes only while they run.
+fn operators() -> Vec<(&'static str, Model, Option<String>)> {
+    let any = |datatype| vec![unshaped("y", datatype)];
+    let largest = vec![unshaped("y", FLOAT), unshaped("i", INT64)];
+    let pair = |datatype| -> [(&'static str, i32, &'static [i64]); 2] {
+        [("x", FLOAT, &[-1]), ("z", datatype, &[-1])]
+    };
+    let matrices: [(&str, i32, &[i64]); 2] = [("x", FLOAT, &[-1, -1]), ("z", FLOAT, &[-1, -1])];
+    let integers: [(&str, i32, &[i64]); 2] = [("x", INT64, &[-1]), ("z", INT64, &[-1])];
+    [
+        ("Add", operator("Add", &pair(FLOAT), any(FLOAT))),
+        ("MatMul", operator("MatMul", &matrices, any(FLOAT))),
+        ("Div", operator("Div", &integers, any(INT64))),
+        (
+            "GatherElements",
+            operator("GatherElements", &pair(INT64), any(FLOAT)),
+        ),
+        ("TopK", operator("TopK", &pair(INT64), largest)),
+        ("Reshape", operator("Reshape", &pair(INT64), any(FLOAT))),
+        (
+            "ConstantOfShape",
+            operator("ConstantOfShape", &integers[1..], any(FLOAT)),
+        ),
+    ]
+    .map(|(name, model)| (name, model, None))
+    .into()
+}
+
 fn models() -> Vec<(&'static str, Model, Option<String>)> {
     let softmax = format!("{CLASSES}postprocessing: {{activation: softmax}}\n");
     vec![
@@ -146,7 +189,7 @@ fn start(folder: &Path) -> Running {
         }
         json!({"name": name, "path": path})
     };
-    let models: Vec<Value> = models().into_iter().map(package).collect();
+    let models: Vec<Value> = models().into_iter().chain(operators()).map(package).collect();
     let mut server = Server::start(&json!({ "models": models }).to_string(), &[]);
     let (http, _) = server.addresses();
     Running { server, http }
@@ -182,6 +225,43 @@ impl Running {
         self.any_rank().await;
         self.scalars().await;
         self.empty().await;
+        self.refusals().await;
+    }
+
+    /// What a client's values cause is the client's error, in the operator's words.
+    async fn refusals(&self) {
+        let floats = |name: &str, shape: &[usize]| {
+            let count: usize = shape.iter().product();
+            json!({"name": name, "datatype": "FP32", "shape": shape, "data": vec![1.0; count]})
+        };
+        let integers = |name: &str, data: &[i64]| json!({"name": name, "datatype": "INT64", "shape": [data.len()], "data": data});
+        for (model, inputs, expected) in [
+            ("Add", json!([floats("x", &[2]), floats("z", &[3])]), 400),
+            ("MatMul", json!([floats("x", &[2, 3]), floats("z", &[2, 3])]), 400),
+            ("Div", json!([integers("x", &[1]), integers("z", &[0])]), 400),
+            (
+                "GatherElements",
+                json!([floats("x", &[3]), integers("z", &[7])]),
+                400,
+            ),
+            ("TopK", json!([floats("x", &[3]), integers("z", &[5])]), 400),
+            ("Reshape", json!([floats("x", &[6]), integers("z", &[4, 2])]), 400),
+            ("ConstantOfShape", json!([integers("z", &[-2])]), 400),
+            ("ConstantOfShape", json!([integers("z", &[1 << 42])]), 503),
+        ] {
+            let (status, answer) = self.infer(model, inputs).await;
+            assert_eq!(status, expected, "{model}: {answer}");
+            let problem = answer["error"].as_str().unwrap();
+            if expected == 400 {
+                let begins = format!("the model refuses these inputs: {model}");
+                assert!(problem.starts_with(&begins), "{problem}");
+            } else {
+                assert!(problem.contains("wants 17592186044416 bytes"), "{problem}");
+            }
+            for place in ["onnxruntime", ".cc:", ".h:"] {
+                assert!(!problem.contains(place), "{problem}");
+            }
+        }
     }
 
     async fn images(&self) {
