@@ -114,44 +114,37 @@ fn scalar() -> Model {
     )
 }
 
-/// One operator, whose inputs any client may fill.
-fn operator(kind: &str, inputs: &[(&str, i32, &[i64])], outputs: Vec<Port>) -> Model {
-    let names: Vec<&str> = inputs.iter().map(|(name, ..)| *name).collect();
-    let results = ["y", "i"];
-    graph(
-        vec![node(kind, &names, &results[..outputs.len()])],
-        vec![],
-        inputs
+/// One operator, whose inputs may have any shape and values.
+fn operator(kind: &str, inputs: &[(&'static str, i32)], outputs: &[(&'static str, i32)]) -> Model {
+    let names =
+        |ports: &[(&'static str, i32)]| -> Vec<&str> { ports.iter().map(|(name, _)| *name).collect() };
+    let ports = |ports: &[(&str, i32)]| {
+        ports
             .iter()
-            .map(|(name, datatype, shape)| port(name, *datatype, shape))
-            .collect(),
-        outputs,
+            .map(|(name, datatype)| unshaped(name, *datatype))
+            .collect()
+    };
+    graph(
+        vec![node(kind, &names(inputs), &names(outputs))],
+        vec![],
+        ports(inputs),
+        ports(outputs),
     )
 }
 
 /// Operators that refuse some values and sizes only while they run.
 fn operators() -> Vec<(&'static str, Model, Option<String>)> {
-    let any = |datatype| vec![unshaped("y", datatype)];
-    let largest = vec![unshaped("y", FLOAT), unshaped("i", INT64)];
-    let pair = |datatype| -> [(&'static str, i32, &'static [i64]); 2] {
-        [("x", FLOAT, &[-1]), ("z", datatype, &[-1])]
-    };
-    let matrices: [(&str, i32, &[i64]); 2] = [("x", FLOAT, &[-1, -1]), ("z", FLOAT, &[-1, -1])];
-    let integers: [(&str, i32, &[i64]); 2] = [("x", INT64, &[-1]), ("z", INT64, &[-1])];
+    let (x, z, y) = (("x", FLOAT), ("z", FLOAT), ("y", FLOAT));
+    let (whole_x, whole, index) = (("x", INT64), ("z", INT64), ("i", INT64));
     [
-        ("Add", operator("Add", &pair(FLOAT), any(FLOAT))),
-        ("MatMul", operator("MatMul", &matrices, any(FLOAT))),
-        ("Div", operator("Div", &integers, any(INT64))),
-        (
-            "GatherElements",
-            operator("GatherElements", &pair(INT64), any(FLOAT)),
-        ),
-        ("TopK", operator("TopK", &pair(INT64), largest)),
-        ("Reshape", operator("Reshape", &pair(INT64), any(FLOAT))),
-        (
-            "ConstantOfShape",
-            operator("ConstantOfShape", &integers[1..], any(FLOAT)),
-        ),
+        ("Add", operator("Add", &[x, z], &[y])),
+        ("MatMul", operator("MatMul", &[x, z], &[y])),
+        ("Div", operator("Div", &[whole_x, whole], &[("y", INT64)])),
+        ("GatherElements", operator("GatherElements", &[x, whole], &[y])),
+        ("TopK", operator("TopK", &[x, whole], &[y, index])),
+        ("Reshape", operator("Reshape", &[x, whole], &[y])),
+        ("ConstantOfShape", operator("ConstantOfShape", &[whole], &[y])),
+        ("same-size", identity(&[("x", FLOAT, &[-1]), ("z", FLOAT, &[-1])])),
     ]
     .map(|(name, model)| (name, model, None))
     .into()
@@ -235,6 +228,11 @@ impl Running {
             json!({"name": name, "datatype": "FP32", "shape": shape, "data": vec![1.0; count]})
         };
         let integers = |name: &str, data: &[i64]| json!({"name": name, "datatype": "INT64", "shape": [data.len()], "data": data});
+        let different = json!([floats("x", &[2]), floats("z", &[3])]);
+        let (status, answer) = self.infer("same-size", different).await;
+        let problem = answer["error"].as_str().unwrap();
+        assert_eq!(status, 400, "{answer}");
+        assert!(problem.contains("must be the same size everywhere"), "{problem}");
         for (model, inputs, expected) in [
             ("Add", json!([floats("x", &[2]), floats("z", &[3])]), 400),
             ("MatMul", json!([floats("x", &[2, 3]), floats("z", &[2, 3])]), 400),

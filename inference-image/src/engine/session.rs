@@ -97,12 +97,19 @@ fn shared(inputs: &[Outlet]) -> Arc<[SharedSize]> {
             }
         }
     }
-    places.retain(|name, places| !name.is_empty() && places.len() > 1);
+    places.retain(|name, places| is_identifier(name) && places.len() > 1);
     let size = |(name, places): (&str, Vec<Place>)| SharedSize {
         name: name.to_owned(),
         places,
     };
     places.into_iter().map(size).collect()
+}
+
+/// Whether this is the name of a size, which ONNX's specification wants to be an identifier of C90. Some exporters write
+/// `?` or a number for every size that they do not know.
+fn is_identifier(name: &str) -> bool {
+    let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    name.chars().all(is_word) && name.starts_with(|first: char| !first.is_ascii_digit())
 }
 
 fn port(outlet: &Outlet, unshaped: &BTreeSet<String>) -> Result<Port, Fatal> {
