@@ -153,7 +153,7 @@ impl Other<'_> {
         if is_out_of_memory(ended) {
             return Some("was killed because it needed more memory than its own limit".to_owned());
         }
-        Some(format!("ends with exit code {}{}", ended.exit_code, said(ended)))
+        Some(format!("ends with {}{}", ending(ended), said(ended)))
     }
 }
 
@@ -298,7 +298,7 @@ fn termination(status: &ContainerStatus) -> Option<Cause> {
         .find(|reason| i32::from(reason.code()) == ended.exit_code);
     let said = said(ended);
     // Without the number of restarts: with it, each restart would write a status.
-    let message = format!("the server ended with exit code {}{said}", ended.exit_code);
+    let message = format!("the server ended with {}{said}", ending(ended));
     match reason {
         Some(reason) => Some(Cause::stalled(Reason::of_exit(reason), message)),
         // It ended well and is being started again.
@@ -306,11 +306,34 @@ fn termination(status: &ContainerStatus) -> Option<Cause> {
         None => Some(Cause::stalled(
             Reason::CrashLooping,
             format!(
-                "the server ends with exit code {}{said}; `kubectl logs --previous` of the pod may say more",
-                ended.exit_code
+                "the server ends with {}{said}; `kubectl logs --previous` of the pod may say more",
+                ending(ended)
             ),
         )),
     }
+}
+
+/// The exit code, and the signal that it stands for.
+fn ending(ended: &ContainerStateTerminated) -> String {
+    let code = ended.exit_code;
+    match signal(ended.signal.unwrap_or(code - 128)) {
+        Some(name) => format!("exit code {code} ({name})"),
+        None => format!("exit code {code}"),
+    }
+}
+
+/// Signals by which processes crash or are ended, with Linux' numbers (signal(7)).
+const fn signal(number: i32) -> Option<&'static str> {
+    Some(match number {
+        4 => "SIGILL: illegal instruction",
+        6 => "SIGABRT: aborted",
+        7 => "SIGBUS: bad memory access",
+        8 => "SIGFPE: arithmetic error",
+        9 => "SIGKILL: killed",
+        11 => "SIGSEGV: bad memory access",
+        15 => "SIGTERM: terminated",
+        _ => return None,
+    })
 }
 
 fn said(ended: &ContainerStateTerminated) -> String {

@@ -131,6 +131,18 @@ fn every_way_in_which_a_pod_fails_has_its_reason() {
             true,
         ),
         (
+            ended(136, "Error", ""),
+            "CrashLooping",
+            "exit code 136 (SIGFPE: arithmetic error)",
+            true,
+        ),
+        (
+            ended(139, "Error", "log lines"),
+            "CrashLooping",
+            "exit code 139 (SIGSEGV: bad memory access): log lines",
+            true,
+        ),
+        (
             ended(101, "Error", "thread main panicked"),
             "CrashLooping",
             "thread main panicked",
