@@ -16,6 +16,7 @@ crate::tests!(
     a_new_autoscaled_service_starts_at_its_minimum,
     the_autoscalers_size_is_left_alone,
     kubectl_scale_sets_a_fixed_size,
+    an_autoscaler_of_ones_own_works_once_the_size_is_set,
     a_suspended_service_keeps_its_url_and_comes_back,
     a_paused_service_is_left_alone,
 );
@@ -186,6 +187,43 @@ async fn a_suspended_service_keeps_its_url_and_comes_back(world: Arc<World>) {
         (back.ready_replicas, back.current_revision),
         (2, before.current_revision)
     );
+}
+
+/// What docs/gitops.md advises, until the size may belong to somebody else from the start.
+async fn an_autoscaler_of_ones_own_works_once_the_size_is_set(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    // Not a word of the size, as in a manifest in Git.
+    let manifest = || {
+        let mut spec = service("photos");
+        spec.spec.as_object_mut().unwrap().remove("replicas");
+        spec
+    };
+    place.apply(&manifest()).await;
+    place.serving("photos").await;
+    let api = place.api::<ModelService>();
+    let error = api.get_scale("photos").await.unwrap_err().to_string();
+    assert!(error.contains("replicas"), "{error}");
+
+    place
+        .merge::<ModelService>("photos", json!({"spec": {"replicas": 1}}))
+        .await;
+    let scale = api.get_scale("photos").await.unwrap();
+    assert_eq!(scale.spec.unwrap().replicas, Some(1));
+    let patch = Patch::Merge(json!({"spec": {"replicas": 3}}));
+    api.patch_scale("photos", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    place.apply(&manifest()).await;
+    eventually("three servers", async || {
+        let scale = api.get_scale("photos").await.unwrap();
+        let ready = scale.status.map(|status| status.replicas);
+        if ready == Some(3) {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}"))
+        }
+    })
+    .await;
 }
 
 async fn a_paused_service_is_left_alone(world: Arc<World>) {
