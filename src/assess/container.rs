@@ -1,7 +1,10 @@
 //! Container: what the containers of a pod say that keep it from being ready. They are told by their names: every one
 //! but the server's was injected by somebody else. Pure.
 
-use super::cause::{Cause, brief};
+use super::{
+    cause::{Cause, brief},
+    pull::{Pull, model_pull, no_image_volumes, patience, runtime_pull},
+};
 use crate::{
     cache::pod::{ContainerStatus, Pod},
     reason::Reason,
@@ -11,9 +14,21 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStateWaiting};
 use modelservice_contract::{ExitReason, TerminationMessage};
 
-/// How old a pod is when an image that still cannot be pulled is told as Stalled. Until then the kubelet has tried
-/// four times: a registry that restarts must not end a deployment that waits for it.
-const PULL_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+/// For how long a container runs again before its last end no longer explains anything. The kubelet forgets its
+/// restarts after the same time.
+const RECOVERY: SignedDuration = SignedDuration::from_mins(10);
+
+/// How many injected containers are told with their words.
+const TOLD: usize = 8;
+
+/// What the words of a container depend on beside its status.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    images: &'a Images,
+    /// Whether a pull that fails is given time.
+    is_patient: bool,
+    now: Timestamp,
+}
 
 /// What fails in a pod.
 pub(super) struct Failing {
@@ -25,28 +40,53 @@ pub(super) struct Failing {
 
 /// What fails in a pod that is not ready.
 pub(super) fn failing(pod: &Pod, images: &Images, now: Timestamp) -> Option<Failing> {
-    let is_patient = is_young(pod, now);
-    let server = server_of(pod).and_then(|status| server(status, images, is_patient));
+    let known = Known {
+        images,
+        is_patient: patience(pod, now).is_some(),
+        now,
+    };
+    let server = server_of(pod).and_then(|status| server(status, known));
     let is_server = server.is_some();
-    let others = others(pod)
-        .into_iter()
-        .filter_map(|other| other.cause(images, is_patient));
-    let cause = server.into_iter().chain(others).reduce(|first, next| Cause {
+    let others: Vec<Cause> = others(pod)
+        .iter()
+        .filter_map(|other| other.cause(known))
+        .collect();
+    let more = others.len().saturating_sub(TOLD);
+    let told = others.into_iter().take(TOLD);
+    let mut cause = server.into_iter().chain(told).reduce(|first, next| Cause {
         reason: first.reason,
         message: format!("{}; {}", first.message, next.message),
         stalled: first.stalled || next.stalled,
     })?;
+    if more > 0 {
+        cause.message = format!(
+            "{}; injected containers that fail beside these: {more}",
+            cause.message
+        );
+    }
     Some(Failing { cause, is_server })
 }
 
-/// What a pod waits for although nothing in it fails: injected containers, while the server is ready or cannot start.
+/// What a pod waits for although nothing in it fails: injected containers, while the server is ready or cannot start,
+/// or else a readiness gate, which somebody outside the pod has to open.
 pub(super) fn held_by(pod: &Pod) -> Option<String> {
     let is_ready = server_of(pod).is_some_and(|server| server.ready);
     let holding = others(pod)
         .into_iter()
-        .filter(|other| other.is_running() && (is_ready || other.is_init));
+        .filter(|other| other.has_begun() && (is_ready || other.is_init));
     let names: Vec<String> = holding.map(|other| other.name()).collect();
-    (!names.is_empty()).then(|| format!("{} not ready yet", is_or_are(&names)))
+    if names.is_empty() {
+        return closed_gate(pod);
+    }
+    Some(format!("{} not ready yet", is_or_are(&names)))
+}
+
+fn closed_gate(pod: &Pod) -> Option<String> {
+    let ready = pod.condition("Ready")?;
+    (ready.reason.as_deref() == Some("ReadinessGatesNotReady")).then(|| {
+        let message = brief(ready.message.as_deref().unwrap_or_default());
+        format!("every container is ready, but a readiness gate is not: {message}")
+    })
 }
 
 fn is_or_are(names: &[String]) -> String {
@@ -55,11 +95,6 @@ fn is_or_are(names: &[String]) -> String {
         names.join(" and "),
         if names.len() == 1 { "is" } else { "are" }
     )
-}
-
-fn is_young(pod: &Pod, now: Timestamp) -> bool {
-    let created = pod.metadata.creation_timestamp.as_ref();
-    created.is_some_and(|created| now.duration_since(created.0) < PULL_PATIENCE)
 }
 
 fn server_of(pod: &Pod) -> Option<&ContainerStatus> {
@@ -103,22 +138,21 @@ impl Other<'_> {
         format!("the injected {kind} {}", self.status.name)
     }
 
-    fn is_running(&self) -> bool {
-        self.status
-            .state
-            .as_ref()
-            .is_some_and(|state| state.running.is_some())
+    /// Whether it runs, or has run and is about to be started again.
+    fn has_begun(&self) -> bool {
+        let state = self.status.state.as_ref();
+        state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
     }
 
-    fn cause(&self, images: &Images, is_patient: bool) -> Option<Cause> {
+    fn cause(&self, known: Known<'_>) -> Option<Cause> {
         let waiting = waiting(self.status);
-        let model = waiting.and_then(|waiting| model_pull(waiting, images, is_patient));
+        let model = waiting.and_then(|waiting| model_pull(waiting, known.images, known.is_patient));
         if model.is_some() {
             return model;
         }
         let (said, stalled) = waiting
-            .and_then(|waiting| self.not_started(waiting, is_patient))
-            .or_else(|| Some((self.ended()?, true)))?;
+            .and_then(|waiting| not_started(waiting, known.is_patient))
+            .or_else(|| Some((self.ended(known.now)?, true)))?;
         Some(Cause {
             reason: Reason::InjectedContainerFailed,
             message: format!("{} {said}; correct it where it is injected", self.name()),
@@ -126,27 +160,10 @@ impl Other<'_> {
         })
     }
 
-    fn not_started(&self, waiting: &ContainerStateWaiting, is_patient: bool) -> Option<(String, bool)> {
-        let message = waiting.message.as_deref().unwrap_or_default();
-        if let Some(pull) = Pull::of(waiting) {
-            let said = format!("has no image: it cannot be pulled ({})", brief(pull.said));
-            return Some((said, !(is_patient && pull.is_repeated)));
-        }
-        let fails = matches!(
-            waiting.reason.as_deref()?,
-            "CreateContainerConfigError"
-                | "CreateContainerError"
-                | "RunContainerError"
-                | "PostStartHookError"
-        );
-        fails.then(|| (format!("cannot be started: {}", brief(message)), true))
-    }
-
     /// How it ended, this time or the last; its memory is not the server's.
-    fn ended(&self) -> Option<String> {
-        let ended = terminated(self.status)?;
-        let is_repeated =
-            waiting(self.status).and_then(|waiting| waiting.reason.as_deref()) == Some("CrashLoopBackOff");
+    fn ended(&self, now: Timestamp) -> Option<String> {
+        let ended = terminated(self.status, now)?;
+        let is_repeated = self.status.waits_for() == Some("CrashLoopBackOff");
         if ended.exit_code == 0 && !is_repeated {
             return None;
         }
@@ -157,7 +174,26 @@ impl Other<'_> {
     }
 }
 
-fn server(status: &ContainerStatus, images: &Images, is_patient: bool) -> Option<Cause> {
+/// Why an injected container cannot start, and whether that is Stalled.
+fn not_started(waiting: &ContainerStateWaiting, is_patient: bool) -> Option<(String, bool)> {
+    let message = waiting.message.as_deref().unwrap_or_default();
+    if let Some(pull) = Pull::of(waiting) {
+        let said = format!("has no image: it cannot be pulled ({})", brief(pull.said));
+        return Some((said, !(is_patient && pull.is_repeated)));
+    }
+    let fails = matches!(
+        waiting.reason.as_deref()?,
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" | "PostStartHookError"
+    );
+    fails.then(|| (format!("cannot be started: {}", brief(message)), true))
+}
+
+fn server(status: &ContainerStatus, known: Known<'_>) -> Option<Cause> {
+    let Known {
+        images,
+        is_patient,
+        now,
+    } = known;
     if status.ready {
         return None;
     }
@@ -168,96 +204,27 @@ fn server(status: &ContainerStatus, images: &Images, is_patient: bool) -> Option
                 .or_else(|| runtime_pull(waiting, images, is_patient))
                 .or_else(|| not_created(waiting))
         })
-        .or_else(|| termination(status))
+        .or_else(|| termination(status, now))
 }
 
 fn waiting(status: &ContainerStatus) -> Option<&ContainerStateWaiting> {
     status.state.as_ref()?.waiting.as_ref()
 }
 
-/// How it ended, this time or the last.
-fn terminated(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+/// How it ended: this time, or the last if it has not recovered since.
+fn terminated(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerStateTerminated> {
     fn ended(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
         state?.terminated.as_ref()
     }
-    ended(status.state.as_deref()).or_else(|| ended(status.last_state.as_deref()))
+    let last = || ended(status.last_state.as_deref()).filter(|_| !has_recovered(status, now));
+    ended(status.state.as_deref()).or_else(last)
 }
 
-/// A container runtime that knows no image volumes either says so or takes the missing host path for a folder to
-/// make: containerd 2.0 says `failed to mkdir "": mkdir : no such file or directory`.
-fn no_image_volumes(waiting: &ContainerStateWaiting) -> Option<Cause> {
-    let message = waiting.message.as_deref().unwrap_or_default();
-    let lower = message.to_lowercase();
-    let is_refused = lower.contains("image volume")
-        && ["not supported", "unsupported", "not support", "not implemented"]
-            .iter()
-            .any(|words| lower.contains(words));
-    let is_mistaken = waiting.reason.as_deref() == Some("CreateContainerError")
-        && lower.contains("failed to mkdir")
-        && !["no space left", "read-only", "permission denied"]
-            .iter()
-            .any(|words| lower.contains(words));
-    (is_refused || is_mistaken).then(|| {
-        Cause::stalled(
-            Reason::UnsupportedCluster,
-            format!(
-                "the node's container runtime cannot mount image volumes: containerd 2.1 or newer, or CRI-O 1.31 or newer, is needed; upgrade it, or keep the servers off such nodes with spec.pod.nodeSelector ({})",
-                brief(message)
-            ),
-        )
-    })
-}
-
-/// An image that cannot be pulled.
-struct Pull<'a> {
-    /// The same for an attempt and for its back-off, so that the status does not change between the two.
-    said: &'a str,
-    /// Whether the kubelet tries again and may succeed.
-    is_repeated: bool,
-}
-
-impl<'a> Pull<'a> {
-    fn of(waiting: &'a ContainerStateWaiting) -> Option<Self> {
-        let is_repeated = match waiting.reason.as_deref()? {
-            "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ImageInspectError" => true,
-            "InvalidImageName" | "ErrImageNeverPull" | "SignatureValidationFailed" => false,
-            _ => return None,
-        };
-        let message = waiting.message.as_deref().unwrap_or_default();
-        let said = message
-            .split_once("ErrImagePull: ")
-            .map_or(message, |(_, said)| said);
-        Some(Self { said, is_repeated })
-    }
-
-    fn cause(&self, is_patient: bool, reason: Reason, message: String) -> Cause {
-        let message = format!("{message} ({})", brief(self.said));
-        if is_patient && self.is_repeated {
-            Cause::waiting(reason, message)
-        } else {
-            Cause::stalled(reason, message)
-        }
-    }
-}
-
-/// An image volume and the container's own image fail with the same reasons; the message tells them apart.
-fn model_pull(waiting: &ContainerStateWaiting, images: &Images, is_patient: bool) -> Option<Cause> {
-    let (pull, message) = (Pull::of(waiting)?, waiting.message.as_deref()?);
-    let image = images.model.as_deref()?;
-    (message.contains(image) && image != images.runtime).then(|| {
-        let message = format!(
-            "the model image {image} cannot be pulled: check spec.model.image, that the registry is reachable from the nodes, and spec.pod.imagePullSecrets"
-        );
-        pull.cause(is_patient, Reason::ModelFetchFailed, message)
-    })
-}
-
-fn runtime_pull(waiting: &ContainerStateWaiting, images: &Images, is_patient: bool) -> Option<Cause> {
-    let message = format!(
-        "the runtime image {} cannot be pulled: check the AcceleratorClass's runtime image or the operator's --runtime-image, and spec.pod.imagePullSecrets",
-        images.runtime
-    );
-    Some(Pull::of(waiting)?.cause(is_patient, Reason::ImagePullFailed, message))
+/// Whether it has started again and run for long since. A server that still loads its model has not started.
+fn has_recovered(status: &ContainerStatus, now: Timestamp) -> bool {
+    let running = status.state.as_ref().and_then(|state| state.running.as_ref());
+    let since = running.and_then(|running| running.started_at.as_ref());
+    status.started == Some(true) && since.is_some_and(|since| now.duration_since(since.0) >= RECOVERY)
 }
 
 fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
@@ -279,8 +246,8 @@ fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
 }
 
 /// What the server said when it ended, this time or the last.
-fn termination(status: &ContainerStatus) -> Option<Cause> {
-    let ended = terminated(status)?;
+fn termination(status: &ContainerStatus, now: Timestamp) -> Option<Cause> {
+    let ended = terminated(status, now)?;
     if let Ok(words) =
         serde_json::from_str::<TerminationMessage>(ended.message.as_deref().unwrap_or_default())
     {

@@ -5,9 +5,12 @@ use super::{
     container::{failing, held_by},
 };
 use crate::{cache::pod::Pod, observe::Observed, reason::Reason, revision::Images};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
+
+/// How soon after a pod failed its ReplicaSet makes another.
+const REPLACED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// What keeps a revision's servers from being ready; `None` while nothing looks wrong. What runs speaks before what
 /// has ended: an evicted pod stays for hours.
@@ -55,14 +58,21 @@ fn containers(pods: &[&Pod], images: &Images, now: Timestamp) -> Option<Cause> {
     failing.into_iter().next().map(|failing| failing.cause)
 }
 
-/// A pod that its node ended or refused, in the kubelet's words, until another has taken its place.
+/// A pod that its node ended or refused, in the kubelet's words, until another has taken its place: also if that one
+/// is gone again since.
 fn failed_pod(observed: &Observed, revision: &str) -> Option<Cause> {
     let pod = observed
         .failed_pods_of(revision)
         .max_by_key(|pod| (ended_at(pod), pod.name_any()))?;
-    let is_replaced = observed
-        .pods_of(revision)
-        .any(|other| other.is_ready() && created_at(other) >= ended_at(pod));
+    let ended = ended_at(pod);
+    let newer = || {
+        observed
+            .pods_of(revision)
+            .filter(|other| created_at(other) >= ended)
+    };
+    let first = newer().filter_map(|other| created_at(other)).min();
+    let is_first_gone = first > ended.map(|ended| ended + REPLACED_WITHIN);
+    let is_replaced = is_first_gone || newer().any(|other| other.is_ready());
     let words: Vec<&str> = [&pod.status.reason, &pod.status.message]
         .into_iter()
         .filter_map(|words| words.as_deref())

@@ -8,10 +8,12 @@ mod cause;
 mod conditions;
 mod container;
 mod diagnosis;
+mod pull;
 
 use self::{
     conditions::{Verdict, conditions},
     diagnosis::diagnose,
+    pull::patience,
 };
 use crate::{
     apply::{Applied, Outcome},
@@ -20,10 +22,11 @@ use crate::{
         SERVICE_LABEL, Sharing, Signature, TensorStatus,
     },
     observe::Observed,
-    plan::rollout::Rollout,
+    plan::rollout::{Rollout, overdue_at},
     reason::Reason,
     revision::{Images, number, revision_of, wanted_replicas},
 };
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use kube::ResourceExt as _;
 use modelservice_contract::{ModelReport, TensorSpec};
@@ -72,6 +75,15 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
         current_revision: traffic,
         revisions: applied.deployments().iter().filter_map(revision).collect(),
     }
+}
+
+/// When the status changes although nothing happens: when a pull that fails is told as Stalled.
+#[must_use]
+pub fn look_again(observed: &Observed) -> Option<SignedDuration> {
+    let pods = observed.pods.iter();
+    let failing = pods.filter(|pod| !pod.is_terminal() && pod.fails_to_pull());
+    let left = failing.filter_map(|pod| patience(pod, observed.now)).min()?;
+    Some(left + SignedDuration::from_millis(100))
 }
 
 /// The status as it was. One that was restored from a backup describes another object, whose children are not there.
@@ -173,10 +185,7 @@ fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> 
 
 fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &Deployment) -> Verdict {
     if let Some(pod) = &rollout.waits_for {
-        return Verdict::Progressing(format!(
-            "revision {} starts when the servers of revision {} have ended (spec.rollout.strategy is Recreate): waiting for pod {pod}",
-            rollout.target, rollout.traffic
-        ));
+        return ending(observed, rollout, pod);
     }
     let active = deployment(applied, &rollout.traffic);
     let beside = if rollout.is_settled() || available(applied, active) == 0 {
@@ -194,6 +203,29 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
             "servers of revision {} are starting{beside}",
             rollout.target
         )),
+    }
+}
+
+/// The verdict on a rollout that waits until a pod has ended.
+fn ending(observed: &Observed, rollout: &Rollout, pod: &str) -> Verdict {
+    let message = format!(
+        "revision {} starts when the servers of revision {} have ended (spec.rollout.strategy is Recreate): waiting for pod {pod}",
+        rollout.target, rollout.traffic
+    );
+    let mut remaining = observed.remaining_pods_of(&rollout.traffic);
+    let overdue = remaining
+        .find(|remaining| remaining.name_any() == pod)
+        .and_then(|pod| overdue_at(pod, &observed.service.spec));
+    if overdue.is_some_and(|overdue| overdue <= observed.now) {
+        Verdict::Failed {
+            reason: Reason::ProgressDeadlineExceeded,
+            message: format!(
+                "{message}, which does not end: its node may be unreachable, or a finalizer holds it; see `kubectl describe pod {pod}`"
+            ),
+            stalled: true,
+        }
+    } else {
+        Verdict::Progressing(message)
     }
 }
 

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::{fixtures::observed, reason::Problem};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
 /// The status of a service with one server of one revision, whose pod has this status.
@@ -305,6 +306,90 @@ fn a_server_that_is_ready_has_nothing_to_say() {
     assert_eq!(condition(&status, "Ready").unwrap().reason, "Progressing");
 }
 
+/// Otherwise an OOM kill of last week speaks for a server that misses one probe today.
+#[test]
+fn an_earlier_end_speaks_until_the_container_has_run_for_ten_minutes() {
+    let reason = |name: &str, started: bool, minutes: i64| {
+        let at = observed(json!({})).now - SignedDuration::from_mins(minutes);
+        let failed = json!({"name": name, "ready": false, "started": started,
+            "state": {"running": {"startedAt": at}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}});
+        let beside = if name == "server" {
+            json!([failed])
+        } else {
+            json!([ready("server"), failed])
+        };
+        let status = with_pod(json!({"containerStatuses": beside}));
+        condition(&status, "Ready").unwrap().reason.clone()
+    };
+    assert_eq!(reason("server", true, 9), "OutOfMemory");
+    assert_eq!(reason("server", true, 10), "Progressing");
+    assert_eq!(
+        reason("server", false, 60),
+        "OutOfMemory",
+        "it still loads the model"
+    );
+    assert_eq!(reason("agent", true, 9), "InjectedContainerFailed");
+    assert_eq!(reason("agent", true, 10), "Progressing");
+}
+
+/// A service mesh or a load balancer may hold pods back although all of their containers are ready.
+#[test]
+fn a_readiness_gate_that_is_closed_is_told_also_past_the_deadline() {
+    let pod = json!({"containerStatuses": [ready("server")], "conditions": [{"type": "Ready", "status": "False",
+        "reason": "ReadinessGatesNotReady",
+        "message": "corresponding condition of pod readiness gate \"example.com/lb\" does not exist."}]});
+    let status = with_pod(pod.clone());
+    let told = condition(&status, "Reconciling").unwrap();
+    assert!(
+        told.message.contains("\"example.com/lb\" does not exist"),
+        "{}",
+        told.message
+    );
+
+    let plan = observed(json!({})).planned();
+    let mut observed = observed(json!({}))
+        .running(&plan, 1, 0)
+        .routed(&plan)
+        .pod(&plan, pod);
+    let overdue = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
+    let deployment = Arc::make_mut(&mut observed.deployments[0]);
+    deployment.status.as_mut().unwrap().conditions = serde_json::from_value(overdue).unwrap();
+    let status = assess(&observed, &applied(&observed));
+    let told = condition(&status, "Stalled").unwrap();
+    assert_eq!(told.reason, "ProgressDeadlineExceeded");
+    assert!(told.message.contains("example.com/lb"), "{}", told.message);
+}
+
+/// A sidecar that ends and is started again is neither running nor failing for a moment.
+#[test]
+fn an_injected_container_between_two_starts_is_told() {
+    let ended = json!({"name": "agent", "ready": false, "state": {"terminated": {"exitCode": 0}}});
+    let status = with_pod(json!({"containerStatuses": [ready("server"), ended]}));
+    let message = &condition(&status, "Ready").unwrap().message;
+    assert!(message.contains("container agent is not ready yet"), "{message}");
+}
+
+/// A condition's message has a limit, and so have people.
+#[test]
+fn many_failing_containers_are_counted() {
+    let crash = json!({"exitCode": 2, "reason": "Error", "message": "x".repeat(4000)});
+    let names: Vec<String> = (0..100).map(|number| format!("proxy-{number:02}")).collect();
+    let mut all: Vec<Value> = names.iter().map(|name| container(name, &crash)).collect();
+    all.push(ready("server"));
+    let status = with_pod(json!({"containerStatuses": all}));
+    let message = &condition(&status, "Ready").unwrap().message;
+    assert!(
+        message.contains("proxy-07") && !message.contains("proxy-08"),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("injected containers that fail beside these: 92"),
+        "{message}"
+    );
+    assert!(message.len() < 32768);
+}
+
 /// A failing sidecar of one pod must not hide the server of another.
 #[test]
 fn a_server_speaks_before_an_injected_container_of_another_pod() {
@@ -334,7 +419,13 @@ fn a_failed_pod_speaks_until_something_newer_explains_more() {
     let starting = || json!({"phase": "Pending"});
     /// A case; pods with their ages in seconds; reason and message.
     type Row = (&'static str, Vec<(i64, Value)>, &'static str, &'static str);
-    let table: [Row; 9] = [
+    let table: [Row; 10] = [
+        (
+            "its successor was deleted",
+            vec![(7200, evicted()), (9, starting())],
+            "Progressing",
+            "are starting",
+        ),
         (
             "alone",
             vec![(7200, evicted())],
@@ -343,13 +434,13 @@ fn a_failed_pod_speaks_until_something_newer_explains_more() {
         ),
         (
             "its successor starts",
-            vec![(7200, evicted()), (9, starting())],
+            vec![(7200, evicted()), (2040, starting())],
             "PodFailed",
             "Evicted: ",
         ),
         (
             "others that are older serve",
-            vec![(7200, evicted()), (7100, serving()), (9, starting())],
+            vec![(7200, evicted()), (7100, serving()), (2040, starting())],
             "PodFailed",
             "Evicted: ",
         ),
@@ -428,6 +519,27 @@ fn a_rollout_that_waits_says_for_which_pod() {
     let message = &condition(&status, "Reconciling").unwrap().message;
     assert!(message.ends_with("waiting for pod photos-0"), "{message}");
     assert!(!message.contains("keeps serving"), "{message}");
+
+    let after = |seconds: i64| {
+        let mut observed = observed.clone();
+        Arc::make_mut(&mut observed.pods[0]).metadata.deletion_timestamp = Some(Time(observed.now));
+        observed.now += SignedDuration::from_secs(seconds);
+        let look_again = observed.planned().rollout.look_again;
+        (assess(&observed, &applied(&observed)), look_again)
+    };
+    let (ending, look_again) = after(599);
+    assert!(condition(&ending, "Reconciling").is_some());
+    assert_eq!(look_again, Some(SignedDuration::from_millis(1100)));
+    let (overdue, look_again) = after(600);
+    let told = condition(&overdue, "Stalled").unwrap();
+    assert_eq!(told.reason, "ProgressDeadlineExceeded");
+    assert!(
+        told.message
+            .contains("waiting for pod photos-0, which does not end"),
+        "{}",
+        told.message
+    );
+    assert_eq!(look_again, None);
 }
 
 /// Flux and Argo CD give up on Stalled: a registry that restarts must not end their wait.
@@ -447,6 +559,26 @@ fn an_image_that_cannot_be_pulled_is_stalled_after_a_minute() {
     assert!(!stalled("ErrImagePull", 2) && !stalled("ImagePullBackOff", 59));
     assert!(stalled("ErrImagePull", 60) && stalled("ImagePullBackOff", 60));
     assert!(stalled("InvalidImageName", 2), "no attempt can help");
+}
+
+/// Images of gigabytes fail late for the first time. Nothing else happens while the kubelet waits for its next attempt.
+#[test]
+fn a_pull_that_begins_to_fail_late_is_given_the_same_minute_and_looked_at_again() {
+    let plan = observed(json!({})).planned();
+    let pod = waiting("ImagePullBackOff", "models.example/net@sha256:aa: no such host");
+    let mut observed = observed(json!({}))
+        .running(&plan, 1, 0)
+        .routed(&plan)
+        .pod(&plan, pod);
+    assert_eq!(look_again(&observed), None, "Stalled already");
+    let began = observed.now;
+    Arc::make_mut(&mut observed.pods[0]).pull_fails_since = Some(began);
+    observed.now = began + SignedDuration::from_secs(59);
+    assert!(condition(&assess(&observed, &applied(&observed)), "Stalled").is_none());
+    assert_eq!(look_again(&observed), Some(SignedDuration::from_millis(1100)));
+    observed.now = began + SignedDuration::from_secs(60);
+    assert!(condition(&assess(&observed, &applied(&observed)), "Stalled").is_some());
+    assert_eq!(look_again(&observed), None);
 }
 
 /// An older containerd says something of a folder, others blame an image that is there.

@@ -5,6 +5,7 @@
 use super::retention::Retention;
 use crate::crd::{ModelService, SERVICE_LABEL};
 use futures::{Stream, StreamExt as _, future, stream};
+use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt as _,
     runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
@@ -154,13 +155,27 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
 
     /// Replaces everything by a complete list.
     fn replace(&self) -> Vec<Key> {
-        let listed = std::mem::take(&mut *self.listing.lock());
+        let mut listed = std::mem::take(&mut *self.listing.lock());
         let mut groups = self.groups.lock();
+        for (key, group) in &mut listed {
+            for known in groups.get(key).into_iter().flatten() {
+                let mut namesakes = group.iter_mut();
+                if let Some(entry) = namesakes.find(|entry| is_namesake(entry, known)) {
+                    entry.follow(known);
+                }
+            }
+        }
         let touched: HashSet<Key> = groups.keys().chain(listed.keys()).cloned().collect();
         *groups = listed;
         drop(groups);
         self.filled.send_replace(true);
         touched.into_iter().collect()
+    }
+}
+
+impl<K: Retention + Clone> Entry<K> {
+    fn follow(&mut self, earlier: &Self) {
+        Arc::make_mut(&mut self.object).follow(&earlier.object, Timestamp::now());
     }
 }
 
@@ -178,6 +193,10 @@ impl<K: Retention + Resource + Serialize> Entry<K> {
             settled: None,
         }
     }
+}
+
+fn is_namesake<K: Resource>(one: &Entry<K>, other: &Entry<K>) -> bool {
+    one.object.meta().name == other.object.meta().name
 }
 
 /// Whether both are the same version of the same object.
@@ -228,10 +247,8 @@ fn key<K: Resource>(object: &K) -> Option<Key> {
 }
 
 /// Adds a version of an object; whether anything of meaning changed.
-fn insert<K: Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>) -> bool {
-    let known = group
-        .iter_mut()
-        .find(|known| known.object.meta().name == entry.object.meta().name);
+fn insert<K: Retention + Resource + Clone>(group: &mut Vec<Entry<K>>, mut entry: Entry<K>) -> bool {
+    let known = group.iter_mut().find(|known| is_namesake(known, &entry));
     match known {
         Some(known) if version(known.object.as_ref()) > version(entry.object.as_ref()) => return false,
         Some(known) if known.fingerprint == entry.fingerprint => {
@@ -239,7 +256,10 @@ fn insert<K: Resource + Clone>(group: &mut Vec<Entry<K>>, entry: Entry<K>) -> bo
             Arc::make_mut(&mut known.object).meta_mut().resource_version = version;
             return false;
         }
-        Some(known) => *known = entry,
+        Some(known) => {
+            entry.follow(known);
+            *known = entry;
+        }
         None => group.push(entry),
     }
     true

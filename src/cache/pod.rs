@@ -1,6 +1,7 @@
 //! Pods, as far as a service's status depends on them.
 
 use crate::crd::SERVER_CONTAINER;
+use jiff::Timestamp;
 use k8s_openapi::{
     Metadata, NamespaceResourceScope, Resource, api::core::v1::ContainerState,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -16,6 +17,9 @@ pub struct Pod {
     /// Where it is and how it is doing.
     #[serde(default)]
     pub status: PodStatus,
+    /// When an image was first seen to be missing, if that was seen to begin: the kubelet does not tell.
+    #[serde(skip)]
+    pub pull_fails_since: Option<Timestamp>,
 }
 
 /// The part of a pod's status that we read.
@@ -33,7 +37,7 @@ pub struct PodStatus {
     pub pod_ip: Option<String>,
     /// PodScheduled and Ready.
     pub conditions: Vec<PodCondition>,
-    /// The server's container, and others that are not ready.
+    /// The server's container, and others that are not ready, by their names.
     pub container_statuses: Vec<ContainerStatus>,
     /// Init containers that are not done, or not ready if they stay. We have none: all are injected.
     pub init_container_statuses: Vec<ContainerStatus>,
@@ -48,6 +52,8 @@ pub struct PodCondition {
     pub type_: String,
     /// True, False or Unknown.
     pub status: String,
+    /// Why, such as ReadinessGatesNotReady.
+    pub reason: Option<String>,
     /// For people.
     pub message: Option<String>,
 }
@@ -60,6 +66,8 @@ pub struct ContainerStatus {
     pub name: String,
     /// Whether it keeps the pod from being ready no more; of an init container also whether it is done.
     pub ready: bool,
+    /// Whether its startup probe has passed, if it has one.
+    pub started: Option<bool>,
     /// Waiting, running or terminated.
     pub state: Option<Box<ContainerState>>,
     /// How it ended last time.
@@ -86,6 +94,15 @@ impl Pod {
         self.status.phase.as_deref() == Some("Failed")
     }
 
+    /// Whether an image of one of its containers cannot be pulled, and the kubelet tries again.
+    #[must_use]
+    pub fn fails_to_pull(&self) -> bool {
+        let containers = self.status.container_statuses.iter();
+        let all = containers.chain(&self.status.init_container_statuses);
+        all.filter_map(ContainerStatus::waits_for)
+            .any(|reason| PULLED_AGAIN.contains(&reason))
+    }
+
     /// A condition by its type.
     #[must_use]
     pub fn condition(&self, type_: &str) -> Option<&PodCondition> {
@@ -96,7 +113,21 @@ impl Pod {
     }
 }
 
+/// Reasons with which a container waits for an image that the kubelet tries to pull again.
+pub const PULLED_AGAIN: &[&str] = &[
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "RegistryUnavailable",
+    "ImageInspectError",
+];
+
 impl ContainerStatus {
+    /// The reason for which it waits.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&str> {
+        self.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+    }
+
     /// Whether it is the inference server.
     #[must_use]
     pub fn is_server(&self) -> bool {

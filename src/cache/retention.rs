@@ -4,6 +4,7 @@
 
 use super::pod::{ContainerStatus, Pod};
 use crate::crd::{REVISION_LABEL, SERVICE_LABEL};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -21,6 +22,9 @@ pub trait Retention {
 
     /// Drops what is only needed to compare the object with what is wanted. Erases specs: see [`crate::cache`].
     fn settle(&mut self);
+
+    /// Takes over what only the versions of an object tell together.
+    fn follow(&mut self, _earlier: &Self, _now: Timestamp) {}
 }
 
 impl Retention for Deployment {
@@ -110,15 +114,22 @@ impl Retention for Pod {
     }
 
     fn settle(&mut self) {}
+
+    /// Between two attempts to pull, the kubelet may say that it makes the container: only a pod that is ready has its
+    /// images for certain.
+    fn follow(&mut self, earlier: &Self, now: Timestamp) {
+        let begins = self.fails_to_pull() && !earlier.fails_to_pull();
+        self.pull_fails_since = earlier
+            .pull_fails_since
+            .or_else(|| begins.then_some(now))
+            .filter(|_| !self.is_ready());
+    }
 }
 
-/// Keeps the server's container and the first others, by name, that are not ready: others may be many, and all of
-/// them have something to say only when all of them fail.
+/// Keeps the server's container and those that are not ready.
 fn keep_unready(containers: &mut Vec<ContainerStatus>) {
-    const OTHERS: usize = 8;
     containers.retain(|container| container.is_server() || !container.ready);
     containers.sort_by(|a, b| (!a.is_server(), &a.name).cmp(&(!b.is_server(), &b.name)));
-    containers.truncate(1 + OTHERS);
 }
 
 /// Keeps the labels by which a child is found.
@@ -152,9 +163,9 @@ mod tests {
             .collect()
     }
 
-    /// Otherwise an injected container hides the server, or thousands of pods with many containers fill the memory.
+    /// Otherwise an injected container hides the server, or containers that nothing is told of fill the memory.
     #[test]
-    fn of_a_pod_the_server_its_owner_and_a_few_containers_that_are_not_ready_stay() {
+    fn of_a_pod_the_server_its_owner_and_the_containers_that_are_not_ready_stay() {
         let container = |name: &str, ready: bool| json!({"name": name, "ready": ready, "restartCount": 3});
         let mut all: Vec<Value> = (0..30)
             .map(|n| container(&format!("proxy-{n:02}"), n % 2 == 0))
@@ -166,10 +177,38 @@ mod tests {
         );
         let kept = names(&pod.status.container_statuses);
         assert_eq!(kept[..3], ["server", "proxy-01", "proxy-03"]);
-        assert_eq!(kept.len(), 9);
+        assert_eq!(kept.len(), 1 + 15);
         assert_eq!(names(&pod.status.init_container_statuses), ["hangs"]);
         let owners = pod.metadata.owner_references.unwrap();
         assert_eq!((owners.len(), owners[0].kind.as_str()), (1, "ReplicaSet"));
         assert_eq!(pod.status.reason.as_deref(), Some("Evicted"));
+    }
+
+    /// Images of gigabytes fail late for the first time, and the kubelet tries again all the same.
+    #[test]
+    fn a_pull_fails_since_it_was_first_seen_to_fail() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let pod = |state: Value| trimmed(json!([{"name": "server", "state": state}]), json!([]));
+        let waiting = |reason: &str| pod(json!({"waiting": {"reason": reason}}));
+        let mut first = waiting("ErrImagePull");
+        first.follow(&waiting("ContainerCreating"), at(300));
+        assert_eq!(first.pull_fails_since, Some(at(300)));
+        let mut between = waiting("ContainerCreating");
+        between.follow(&first, at(310));
+        let mut again = waiting("ImagePullBackOff");
+        again.follow(&between, at(320));
+        assert_eq!(again.pull_fails_since, Some(at(300)));
+
+        let mut pulled = pod(json!({"running": {}}));
+        pulled.status.conditions =
+            serde_json::from_value(json!([{"type": "Ready", "status": "True"}])).unwrap();
+        pulled.follow(&again, at(330));
+        assert_eq!(pulled.pull_fails_since, None);
+        let mut unseen = waiting("ImagePullBackOff");
+        unseen.follow(&waiting("ErrImagePull"), at(300));
+        assert_eq!(
+            unseen.pull_fails_since, None,
+            "it failed before this operator looked"
+        );
     }
 }

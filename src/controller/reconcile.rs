@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     apply::{self, Applied, Applier, Begun},
-    assess::assess,
+    assess::{assess, look_again},
     crd::{ModelService, PAUSED_ANNOTATION},
     observe::{Observed, observe},
     plan::{Plan, plan},
@@ -74,7 +74,7 @@ pub(super) async fn reconcile(
         pass.failed(problem.reason());
         tracing::warn!(reason = problem.reason().as_str(), %problem, "the service cannot be as its spec says");
     }
-    Ok(next(&context, &reference, &applied))
+    Ok(next(&context, &reference, &observed, &applied))
 }
 
 /// Carries out a plan. `None`: of a new service only the Service was made, and a second pass is to follow.
@@ -100,15 +100,23 @@ async fn apply(
 }
 
 /// When to look again although nothing happens.
-fn next(context: &ControllerContext, service: &ObjectRef<ModelService>, applied: &Applied) -> Action {
+fn next(
+    context: &ControllerContext,
+    service: &ObjectRef<ModelService>,
+    observed: &Observed,
+    applied: &Applied,
+) -> Action {
     match applied.problem() {
         Some(problem) if problem.waits_for_a_change() => Action::await_change(),
         Some(_) => Action::requeue(context.backoff.next(service)),
         None => {
             context.backoff.reset(service);
-            applied
+            let rollout = applied
                 .decision()
-                .and_then(|decision| Duration::try_from(decision.rollout.look_again?).ok())
+                .and_then(|decision| decision.rollout.look_again);
+            let soonest = rollout.into_iter().chain(look_again(observed)).min();
+            soonest
+                .and_then(|soonest| Duration::try_from(soonest).ok())
                 .map_or_else(Action::await_change, Action::requeue)
         }
     }

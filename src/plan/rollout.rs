@@ -11,7 +11,8 @@
 //! 5. Suspended: every revision goes to 0, and the traffic stays where it is.
 
 use crate::{
-    crd::{RolloutStrategy, SWITCHED_ANNOTATION},
+    cache::pod::Pod,
+    crd::{ModelServiceSpec, RolloutStrategy, SWITCHED_ANNOTATION},
     observe::Observed,
     revision::{is_available, revision_of, wanted_replicas},
     validate::{Size, ValidatedService},
@@ -50,7 +51,7 @@ pub struct Rollout {
     pub switched_at: Option<Timestamp>,
     /// Size of every revision that exists or is to be created.
     pub scales: BTreeMap<String, Scale>,
-    /// The pod that has to end before the traffic can move: the first by name.
+    /// The pod that has to end before the traffic can move: the one that was to end first.
     pub waits_for: Option<String>,
     /// When to look again although nothing happens.
     pub look_again: Option<SignedDuration>,
@@ -81,7 +82,15 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
         return rollout;
     }
     if active != target && strategy == RolloutStrategy::Recreate {
-        rollout.waits_for = observed.remaining_pods_of(active).map(|pod| pod.name_any()).min();
+        let remaining = || observed.remaining_pods_of(active);
+        rollout.waits_for = remaining()
+            .min_by_key(|pod| (ends_at(pod).unwrap_or(Timestamp::MAX), pod.name_any()))
+            .map(|pod| pod.name_any());
+        rollout.look_again = remaining()
+            .filter_map(|pod| overdue_at(pod, service.spec()))
+            .filter(|overdue| *overdue > observed.now)
+            .min()
+            .map(|overdue| overdue.duration_since(observed.now) + SignedDuration::from_millis(100));
     }
     if active != target && can_switch(service, observed, &rollout) {
         target.clone_into(&mut rollout.traffic);
@@ -105,6 +114,18 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
             .insert(target.to_owned(), scale(&service.size, start));
     }
     rollout
+}
+
+/// When a pod that has to end is told as one that does not. None that is not being ended is.
+#[must_use]
+pub fn overdue_at(pod: &Pod, spec: &ModelServiceSpec) -> Option<Timestamp> {
+    let deadline = spec.rollout.progress_deadline_seconds;
+    Some(ends_at(pod)? + SignedDuration::from_secs(deadline.into()))
+}
+
+/// When the kubelet is to have ended a pod.
+fn ends_at(pod: &Pod) -> Option<Timestamp> {
+    pod.metadata.deletion_timestamp.as_ref().map(|at| at.0)
 }
 
 fn all_at_zero(observed: &Observed, target: &str) -> BTreeMap<String, Scale> {
@@ -187,7 +208,7 @@ fn switched_at(observed: &Observed) -> Option<Timestamp> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{cache::pod::Pod, fixtures::observed, plan::Plan};
+    use crate::{fixtures::observed, plan::Plan};
     use serde_json::json;
     use std::sync::Arc;
 
