@@ -6,7 +6,7 @@ use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, P
 use crate::image::classifier::ImageClassifier;
 use crate::package::{self, Digest, manifest::Manifest};
 use crate::process::exit::Fatal;
-use crate::scheduling::{Engines, MakeEngine, Store, Tuner, timed, wide_pays};
+use crate::scheduling::{Engines, MakeEngine, Store, Tuner, all_cores_pay, timed};
 use crate::tensor::Tensor;
 use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Settings {
 
 /// A model that has been loaded but has not run yet.
 pub(super) struct Candidate {
-    narrow: Vec<Box<dyn Engine>>,
+    single_core: Vec<Box<dyn Engine>>,
     manifest: Option<Manifest>,
     digest: Digest,
     description: Description,
@@ -56,7 +56,7 @@ struct Tuning {
     /// Measurements of an earlier start.
     curve: Curve,
     /// Computes on all cores.
-    wide: Option<Box<dyn Engine>>,
+    all_cores: Option<Box<dyn Engine>>,
 }
 
 /// A model that may be served.
@@ -92,10 +92,13 @@ impl Candidate {
         let batching = Batching::of(config, settings.max_batch, &package.model);
         let mut curve = model.curve(settings.cores).unwrap_or_default();
         curve = curve.up_to(batching.largest());
-        let is_wide = runtime.is_cpu() && settings.cores > 1 && curve.wide != Some(false);
-        let Engines { narrow, wide } = engines(&model, sessions, is_wide.then_some(settings.cores))?;
+        let may_use_all_cores = runtime.is_cpu() && settings.cores > 1 && curve.all_cores != Some(false);
+        let Engines {
+            single_core,
+            all_cores,
+        } = engines(&model, sessions, may_use_all_cores.then_some(settings.cores))?;
         Ok(Self {
-            narrow,
+            single_core,
             manifest: package.manifest,
             digest: package.digest,
             description: model.description().clone(),
@@ -105,16 +108,16 @@ impl Candidate {
             tuning: Some(Tuning {
                 model,
                 curve,
-                wide,
+                all_cores,
                 cores: settings.cores,
             }),
         })
     }
 
     /// A candidate of engines that were created elsewhere.
-    pub(super) fn of(digest: String, narrow: Vec<Box<dyn Engine>>, manifest: Option<Manifest>) -> Self {
+    pub(super) fn of(digest: String, single_core: Vec<Box<dyn Engine>>, manifest: Option<Manifest>) -> Self {
         Self {
-            narrow,
+            single_core,
             manifest,
             digest: Digest {
                 text: digest,
@@ -133,7 +136,7 @@ impl Candidate {
     /// # Errors
     /// `ModelInvalid` if the manifest does not fit the model.
     pub(super) fn make_ready(mut self, config: &ModelConfig, max_pixels: u64) -> Result<Ready, Fatal> {
-        let signature = self.narrow.first().map(|engine| engine.signature().clone());
+        let signature = self.single_core.first().map(|engine| engine.signature().clone());
         let signature = signature.ok_or_else(|| Fatal::new(ExitReason::ModelInvalid, "no engine"))?;
         let classifier = self
             .manifest
@@ -153,7 +156,7 @@ impl Candidate {
         if rows.is_none() {
             tracing::info!("the model takes inputs of any size, it is not warmed up");
         }
-        let row = match rows.map(|rows| warm_up_all(&mut self.narrow, rows, classifier.as_ref())) {
+        let row = match rows.map(|rows| warm_up_all(&mut self.single_core, rows, classifier.as_ref())) {
             Some(Ok(row)) => Some(row),
             Some(Err(Trial::Unfit(problem))) => return Err(does_not_fit(problem)),
             // What is made up need not be what the model is for: of real requests each is answered for itself.
@@ -167,16 +170,20 @@ impl Candidate {
             None => None,
         };
         let report = self.report(config, &signature);
-        let (wide, tuner, curve) = match (self.tuning, row) {
-            (Some(tuning), Some(row)) => {
-                tuning.measure(config, &signature, &row, &self.batching, self.narrow.first_mut())
-            }
+        let (all_cores, tuner, curve) = match (self.tuning, row) {
+            (Some(tuning), Some(row)) => tuning.measure(
+                config,
+                &signature,
+                &row,
+                &self.batching,
+                self.single_core.first_mut(),
+            ),
             _ => (None, None, Curve::default()),
         };
         Ok(Ready {
             engines: Engines {
-                narrow: self.narrow,
-                wide,
+                single_core: self.single_core,
+                all_cores,
             },
             curve,
             tuner,
@@ -216,21 +223,21 @@ impl Tuning {
         signature: &Signature,
         row: &[Tensor],
         batching: &Arc<Batching>,
-        narrow: Option<&mut Box<dyn Engine>>,
+        single_core: Option<&mut Box<dyn Engine>>,
     ) -> (Option<Box<dyn Engine>>, Option<Tuner>, Curve) {
         let Self {
             model,
             cores,
             mut curve,
-            wide,
+            all_cores,
         } = self;
         let is_known = curve.single() > Duration::ZERO;
-        if let Some(engine) = narrow.filter(|_| !is_known)
+        if let Some(engine) = single_core.filter(|_| !is_known)
             && let Some(took) = timed(engine.as_mut(), row)
         {
             curve.add(1, took);
         }
-        let wide = paying(wide, &mut curve, row);
+        let all_cores = paying(all_cores, &mut curve, row);
         let (maker, keeper) = (Arc::clone(&model), Arc::clone(&model));
         let make: MakeEngine = Box::new(move || {
             let engine = maker.engine(1);
@@ -252,25 +259,25 @@ impl Tuning {
             Some(_) => {}
         }
         let curve = tuner.as_ref().map_or(curve, |tuner| tuner.curve().clone());
-        (wide, tuner, curve)
+        (all_cores, tuner, curve)
     }
 }
 
-/// `narrow` sessions of one thread each, and one of `wide` threads, created in parallel.
-fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engines, Fatal> {
+/// `single_core` sessions of one thread each, and one of `all_cores` threads, created in parallel.
+fn engines(model: &OnnxModel, single_core: usize, all_cores: Option<usize>) -> Result<Engines, Fatal> {
     let make = |threads| {
         model
             .engine(threads)
             .map(|engine| Box::new(engine) as Box<dyn Engine>)
     };
-    let (narrow, wide) = std::thread::scope(|scope| {
-        let narrow: Vec<_> = (0..narrow).map(|_| scope.spawn(|| make(1))).collect();
-        let wide = wide.map(|threads| scope.spawn(move || make(threads)));
-        let narrow: Vec<_> = narrow
+    let (single_core, all_cores) = std::thread::scope(|scope| {
+        let single_core: Vec<_> = (0..single_core).map(|_| scope.spawn(|| make(1))).collect();
+        let all_cores = all_cores.map(|threads| scope.spawn(move || make(threads)));
+        let single_core: Vec<_> = single_core
             .into_iter()
             .map(std::thread::ScopedJoinHandle::join)
             .collect();
-        (narrow, wide.map(std::thread::ScopedJoinHandle::join))
+        (single_core, all_cores.map(std::thread::ScopedJoinHandle::join))
     });
     let lost = || {
         Fatal::new(
@@ -278,23 +285,23 @@ fn engines(model: &OnnxModel, narrow: usize, wide: Option<usize>) -> Result<Engi
             "a thread that loads the model is lost".to_owned(),
         )
     };
-    let narrow = narrow.into_iter().map(|made| made.map_err(|_| lost())?);
+    let single_core = single_core.into_iter().map(|made| made.map_err(|_| lost())?);
     // If it cannot be created, go on without it: it is optional.
-    let wide = wide.and_then(|made| made.ok()?.ok());
+    let all_cores = all_cores.and_then(|made| made.ok()?.ok());
     Ok(Engines {
-        narrow: narrow.collect::<Result<_, _>>()?,
-        wide,
+        single_core: single_core.collect::<Result<_, _>>()?,
+        all_cores,
     })
 }
 
 /// The session that uses all cores, warmed up, if it is clearly faster than one core.
-fn paying(wide: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> Option<Box<dyn Engine>> {
-    let mut engine = wide?;
+fn paying(all_cores: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> Option<Box<dyn Engine>> {
+    let mut engine = all_cores?;
     // The first run of a session plans its memory.
     timed(engine.as_mut(), row)?;
-    let known = curve.wide;
-    let pays = known.unwrap_or_else(|| wide_pays(curve.single(), engine.as_mut(), row));
-    curve.wide = Some(pays);
+    let known = curve.all_cores;
+    let pays = known.unwrap_or_else(|| all_cores_pay(curve.single(), engine.as_mut(), row));
+    curve.all_cores = Some(pays);
     pays.then_some(engine)
 }
 

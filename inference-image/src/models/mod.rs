@@ -11,7 +11,7 @@ use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
 use crate::package::manifest::Manifest;
 use crate::process::exit::Fatal;
 use crate::request_log::record;
-use crate::scheduling::{self, Completed, Lane, Prepare, Rejected, RunOptions, Scheduler};
+use crate::scheduling::{self, Completed, Prepare, QueueHandle, Rejected, RunOptions, Scheduler};
 use batching::Batching;
 use duty_cycle::Window;
 use loading::{Candidate, Settings};
@@ -105,14 +105,14 @@ impl Service {
     fn insert(&mut self, config: &ModelConfig, candidate: Candidate) -> Result<(), Fatal> {
         let ready = candidate.make_ready(config, self.limits.max_image_pixels)?;
         let metrics = self.metrics.model(&config.name);
-        let lane = self.scheduler.add(scheduling::LaneSettings {
+        let queue = self.scheduler.add(scheduling::QueueSettings {
             engines: ready.engines,
             capacity: self.limits.queue_length as usize,
             curve: ready.curve,
             tuner: ready.tuner,
             metrics: metrics.clone(),
         });
-        let batching = ready.batching.report(lane.load().batch);
+        let batching = ready.batching.report(queue.load().batch);
         tracing::info!(
             model = config.name,
             rows = batching.rows,
@@ -126,7 +126,7 @@ impl Service {
                 signature: ready.signature,
                 classifier: ready.classifier.map(Arc::new),
                 batching: ready.batching,
-                lane,
+                queue,
                 metrics,
                 window: Mutex::new(Window::from(Instant::now())),
             },
@@ -168,7 +168,7 @@ impl Service {
         let mut report = self.report.clone();
         for entry in &mut report.models {
             let model = self.models.get(&entry.name);
-            entry.batching = model.map(|model| model.batching.report(model.lane.load().batch));
+            entry.batching = model.map(|model| model.batching.report(model.queue.load().batch));
         }
         report
     }
@@ -221,7 +221,7 @@ pub struct Model {
     signature: Signature,
     classifier: Option<Arc<ImageClassifier>>,
     batching: Arc<Batching>,
-    lane: Lane,
+    queue: QueueHandle,
     metrics: ModelMetrics,
     window: Mutex<Window>,
 }
@@ -247,7 +247,7 @@ impl Model {
 
     /// How busy the model is.
     fn load(&self, name: &str) -> ModelLoad {
-        let (load, busy) = (self.lane.load(), self.metrics.busy.get());
+        let (load, busy) = (self.queue.load(), self.metrics.busy.get());
         ModelLoad {
             name: name.to_owned(),
             in_flight: u64::try_from(self.metrics.in_flight.get()).unwrap_or(0),
@@ -265,7 +265,7 @@ impl Model {
     /// # Errors
     /// Why not.
     pub fn admission(&self, options: &RunOptions) -> Result<(), Rejected> {
-        self.lane.admit(options)
+        self.queue.admit(options)
     }
 
     /// Runs the model when it is the request's turn. Dropping the future cancels a job that is still waiting.
@@ -278,7 +278,7 @@ impl Model {
         outputs: Vec<usize>,
         options: RunOptions,
     ) -> Result<Completed, RunError> {
-        let result = self.lane.run(prepare, outputs, options).await;
+        let result = self.queue.run(prepare, outputs, options).await;
         if let Ok(completed) = &result {
             record(|log| log.timing = Some(completed.timing));
         }

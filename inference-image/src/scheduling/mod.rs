@@ -29,6 +29,6 @@ mod tuning;
 
 pub use admission::Load;
 pub use job::{Completed, JobError, Prepare, Priority, Rejected, RunError, RunOptions, Timing};
-pub use queue::{Engines, LaneSettings};
-pub use scheduler::{Lane, Scheduler};
-pub use tuning::{MakeEngine, Store, Tuner, timed, wide_pays};
+pub use queue::{Engines, QueueSettings};
+pub use scheduler::{QueueHandle, Scheduler};
+pub use tuning::{MakeEngine, Store, Tuner, all_cores_pay, timed};

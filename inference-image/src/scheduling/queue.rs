@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 /// What a model runs on.
 pub struct Engines {
     /// One thread each; at least one engine.
-    pub narrow: Vec<Box<dyn Engine>>,
+    pub single_core: Vec<Box<dyn Engine>>,
     /// All cores: for a job that has them for itself, if that is faster.
-    pub wide: Option<Box<dyn Engine>>,
+    pub all_cores: Option<Box<dyn Engine>>,
 }
 
 /// A model for the scheduler.
-pub struct LaneSettings {
+pub struct QueueSettings {
     /// What runs it.
     pub engines: Engines,
     /// How many jobs may wait.
@@ -51,8 +51,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(model: LaneSettings) -> Self {
-        let LaneSettings {
+    pub(super) fn new(model: QueueSettings) -> Self {
+        let QueueSettings {
             engines,
             capacity,
             curve,
@@ -84,7 +84,7 @@ impl Queue {
 
     /// Whether a run could start now.
     pub(super) fn is_ready(&self) -> bool {
-        self.waiting() > 0 && !self.engines.narrow.is_empty()
+        self.waiting() > 0 && !self.engines.single_core.is_empty()
     }
 
     pub(super) fn push(&mut self, job: Job) {
@@ -103,7 +103,7 @@ impl Queue {
         let is_known = options.typical_cost && !self.cost.is_zero();
         Profile {
             expected: is_known.then_some(self.cost),
-            has_all_cores_session: self.engines.wide.is_some(),
+            has_all_cores_session: self.engines.all_cores.is_some(),
         }
     }
 
@@ -151,9 +151,9 @@ impl Queue {
         has_cores_alone: bool,
         cores: usize,
     ) -> Option<(Box<dyn Engine>, usize)> {
-        let wide = self.engines.wide.take_if(|_| has_cores_alone);
-        let all = wide.map(|engine| (engine, cores));
-        all.or_else(|| Some((self.engines.narrow.pop()?, 1)))
+        let all_cores = self.engines.all_cores.take_if(|_| has_cores_alone);
+        let all = all_cores.map(|engine| (engine, cores));
+        all.or_else(|| Some((self.engines.single_core.pop()?, 1)))
     }
 
     /// Takes back what a run used, and learns what it cost: `took` for `ran` jobs.
@@ -161,10 +161,10 @@ impl Queue {
         self.spent += took * saturated(cores);
         self.metrics.ran(took, cores);
         if cores > 1 {
-            self.engines.wide = Some(engine);
+            self.engines.all_cores = Some(engine);
             return;
         }
-        self.engines.narrow.push(engine);
+        self.engines.single_core.push(engine);
         if ran > 0 {
             self.learn(took / saturated(ran));
         }

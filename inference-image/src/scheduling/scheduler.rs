@@ -3,18 +3,18 @@
 use super::admission::Load;
 use super::job::{Completed, Job, JobError, Prepare, Rejected, RunError, RunOptions};
 use super::pool::Runners;
-use super::queue::LaneSettings;
+use super::queue::QueueSettings;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// Runs jobs of several models on the cores of this process. Its threads end when it and all lanes are dropped.
+/// Runs jobs of several models on the cores of this process. Its threads end when it and all queues are dropped.
 pub struct Scheduler {
     runners: Arc<Runners>,
 }
 
 /// The way to one model.
-pub struct Lane {
+pub struct QueueHandle {
     runners: Arc<Runners>,
     model: usize,
 }
@@ -39,18 +39,18 @@ impl Scheduler {
 
     /// Adds a model.
     #[must_use]
-    pub fn add(&self, model: LaneSettings) -> Lane {
+    pub fn add(&self, model: QueueSettings) -> QueueHandle {
         let model = self.runners.pool.state().add(model);
         // Runners that wait do not know yet that there is something to measure.
         self.runners.pool.wake_all_runners();
-        Lane {
+        QueueHandle {
             model,
             runners: Arc::clone(&self.runners),
         }
     }
 }
 
-impl Lane {
+impl QueueHandle {
     /// Whether a job would be taken now: to be asked before a request's body is read.
     ///
     /// # Errors

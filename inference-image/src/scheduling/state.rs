@@ -3,7 +3,7 @@
 use super::admission::{Admission, Load};
 use super::dispatch::{Assignment, Dispatcher, Executor, WakeUps};
 use super::job::{Job, Rejected, RunOptions};
-use super::queue::{LaneSettings, Queue};
+use super::queue::{Queue, QueueSettings};
 use super::tuning::Tuner;
 use crate::engine::{Curve, Engine};
 use crate::metrics::ModelMetrics;
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    pub(super) fn add(&mut self, model: LaneSettings) -> usize {
+    pub(super) fn add(&mut self, model: QueueSettings) -> usize {
         self.models.push(Queue::new(model));
         self.models.len() - 1
     }

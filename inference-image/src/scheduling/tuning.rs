@@ -188,11 +188,14 @@ pub fn timed(engine: &mut dyn Engine, inputs: &[Tensor]) -> Option<Duration> {
     engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
 }
 
-/// Whether `wide`, which must have run the inputs before, takes clearly less time than one core.
+/// Whether `all_cores`, which must have run the inputs before, takes clearly less time than one core.
 #[must_use]
-pub fn wide_pays(narrow: Duration, wide: &mut dyn Engine, inputs: &[Tensor]) -> bool {
+pub fn all_cores_pay(single_core: Duration, all_cores: &mut dyn Engine, inputs: &[Tensor]) -> bool {
     // Two attempts: something else may have held up the first.
-    let mut pays = || timed(wide, inputs).is_some_and(|wide| wide.as_secs_f64() < narrow.as_secs_f64() * 0.9);
+    let mut pays = || {
+        timed(all_cores, inputs)
+            .is_some_and(|all_cores| all_cores.as_secs_f64() < single_core.as_secs_f64() * 0.9)
+    };
     pays() || pays()
 }
 

@@ -63,7 +63,7 @@ impl Bench {
         }
     }
 
-    fn add(&self, takes: Duration, batch: usize, wide: bool) -> (Arc<Lane>, ModelMetrics) {
+    fn add(&self, takes: Duration, batch: usize, all_cores: bool) -> (Arc<QueueHandle>, ModelMetrics) {
         let port = Port {
             name: "x".into(),
             datatype: DataType::Fp32,
@@ -88,17 +88,17 @@ impl Bench {
         curve.add(1, takes);
         curve.add(batch, takes);
         let metrics = self.metrics.model(&format!("echo-{}", takes.as_millis()));
-        let lane = self.scheduler.add(LaneSettings {
+        let queue = self.scheduler.add(QueueSettings {
             engines: Engines {
-                narrow: (0..self.cores).map(|_| engine()).collect(),
-                wide: wide.then(engine),
+                single_core: (0..self.cores).map(|_| engine()).collect(),
+                all_cores: all_cores.then(engine),
             },
             capacity: 64,
             curve,
             tuner: None,
             metrics: metrics.clone(),
         });
-        (Arc::new(lane), metrics)
+        (Arc::new(queue), metrics)
     }
 }
 
@@ -113,23 +113,23 @@ fn first(completed: &Completed) -> f32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_panics_fails_alone() {
     let bench = Bench::new(1);
-    let (lane, _) = bench.add(Duration::ZERO, 1, false);
-    let bad = lane.run(Box::new(|| panic!("a bug")), vec![0], RunOptions::default());
+    let (queue, _) = bench.add(Duration::ZERO, 1, false);
+    let bad = queue.run(Box::new(|| panic!("a bug")), vec![0], RunOptions::default());
     assert!(matches!(bad.await, Err(RunError::Job(JobError::Lost(_)))));
-    let good = lane.run(row(9.0), vec![0], RunOptions::default()).await.unwrap();
+    let good = queue.run(row(9.0), vec![0], RunOptions::default()).await.unwrap();
     assert_eq!(first(&good), 9.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
     let bench = Bench::new(1);
-    let (lane, _) = bench.add(Duration::from_millis(30), 4, false);
+    let (queue, _) = bench.add(Duration::from_millis(30), 4, false);
     let run = |value| {
-        let lane = Arc::clone(&lane);
-        tokio::spawn(async move { lane.run(row(value), vec![0], RunOptions::default()).await })
+        let queue = Arc::clone(&queue);
+        tokio::spawn(async move { queue.run(row(value), vec![0], RunOptions::default()).await })
     };
     let running = run(0.0);
-    while lane.load().running == 0 {
+    while queue.load().running == 0 {
         tokio::task::yield_now().await;
     }
     let waiting: Vec<_> = [1.0, 2.0, -3.0, 4.0].map(run).into();
@@ -158,14 +158,14 @@ async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_runs_at_once_than_there_are_cores_whatever_the_models() {
     let bench = Bench::new(2);
-    let lanes = [
+    let queues = [
         bench.add(Duration::from_millis(1), 1, false).0,
         bench.add(Duration::from_millis(2), 1, true).0,
     ];
     let jobs: Vec<_> = (0..40)
         .map(|index| {
-            let lane = Arc::clone(&lanes[index % 2]);
-            tokio::spawn(async move { lane.run(row(1.0), vec![0], RunOptions::default()).await })
+            let queue = Arc::clone(&queues[index % 2]);
+            tokio::spawn(async move { queue.run(row(1.0), vec![0], RunOptions::default()).await })
         })
         .collect();
     for job in jobs {
@@ -184,12 +184,12 @@ async fn two_saturated_models_share_the_cores_evenly() {
     ];
     let end = Instant::now() + Duration::from_millis(1500);
     let mut clients = Vec::new();
-    for (lane, _) in &models {
+    for (queue, _) in &models {
         for _ in 0..6 {
-            let lane = Arc::clone(lane);
+            let queue = Arc::clone(queue);
             clients.push(tokio::spawn(async move {
                 while Instant::now() < end {
-                    lane.run(row(1.0), vec![0], RunOptions::default()).await.unwrap();
+                    queue.run(row(1.0), vec![0], RunOptions::default()).await.unwrap();
                 }
             }));
         }
@@ -205,21 +205,22 @@ async fn two_saturated_models_share_the_cores_evenly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
     let bench = Bench::new(1);
-    let (lane, _) = bench.add(Duration::from_millis(50), 1, false);
+    let (queue, _) = bench.add(Duration::from_millis(50), 1, false);
     let spawn = |value, options| {
-        let lane = Arc::clone(&lane);
+        let queue = Arc::clone(&queue);
         tokio::spawn(async move {
-            lane.run(row(value), vec![0], options)
+            queue
+                .run(row(value), vec![0], options)
                 .await
                 .map(|_| Instant::now())
         })
     };
     let running = spawn(0.0, RunOptions::default());
-    while lane.load().running == 0 {
+    while queue.load().running == 0 {
         tokio::task::yield_now().await;
     }
     let normal = spawn(1.0, RunOptions::default());
-    while lane.load().queued == 0 {
+    while queue.load().queued == 0 {
         tokio::task::yield_now().await;
     }
     let urgent = RunOptions {
@@ -233,7 +234,7 @@ async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
         deadline: Some(Instant::now() + Duration::from_millis(1)),
         ..RunOptions::default()
     };
-    let refused = lane.run(row(3.0), vec![0], late).await;
+    let refused = queue.run(row(3.0), vec![0], late).await;
     assert!(matches!(
         refused,
         Err(RunError::Rejected(Rejected::OutOfReach { .. }))
@@ -247,17 +248,17 @@ async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
 async fn runners_finish_what_waits_before_they_end() {
     let bench = Bench::new(2);
     // Slow enough to be left to the runners.
-    let (lane, _) = bench.add(Duration::from_millis(30), 1, false);
+    let (queue, _) = bench.add(Duration::from_millis(30), 1, false);
     let jobs: Vec<_> = (0..6)
         .map(|_| {
-            let lane = Arc::clone(&lane);
-            tokio::spawn(async move { lane.run(row(1.0), vec![0], RunOptions::default()).await })
+            let queue = Arc::clone(&queue);
+            tokio::spawn(async move { queue.run(row(1.0), vec![0], RunOptions::default()).await })
         })
         .collect();
-    while lane.load().queued < 4 {
+    while queue.load().queued < 4 {
         tokio::task::yield_now().await;
     }
-    drop((bench, lane));
+    drop((bench, queue));
     for job in jobs {
         assert!(job.await.unwrap().is_ok());
     }
@@ -290,10 +291,10 @@ async fn a_small_models_job_is_run_by_the_network_thread_and_a_slow_models_by_a_
 async fn a_job_from_another_thread_wakes_the_network_thread() {
     let bench = Bench::new(2);
     bench.scheduler.enable_inline_execution();
-    let (lane, _) = bench.add(Duration::from_micros(100), 1, false);
+    let (queue, _) = bench.add(Duration::from_micros(100), 1, false);
     let other = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(lane.run(row(3.0), vec![0], TYPICAL))
+        runtime.block_on(queue.run(row(3.0), vec![0], TYPICAL))
     });
     let answer = tokio::time::timeout(Duration::from_secs(30), other).await;
     assert_eq!(first(&answer.unwrap().unwrap().unwrap()), 3.0);

@@ -43,7 +43,7 @@ struct Bench {
 const COST: Duration = Duration::from_millis(10);
 
 impl Bench {
-    /// A model of 10 ms for each name in `models`; those in capitals run wide when they are alone.
+    /// A model of 10 ms for each name in `models`; those in capitals run on all cores when they are alone.
     fn new(cores: usize, models: &[&str], batch: usize) -> Self {
         let mut state = State::new(cores);
         for name in models {
@@ -52,10 +52,10 @@ impl Bench {
             if batch > 1 {
                 curve.add(batch, COST);
             }
-            state.add(LaneSettings {
+            state.add(QueueSettings {
                 engines: Engines {
-                    narrow: (0..cores).map(|_| stub()).collect(),
-                    wide: name.starts_with(char::is_uppercase).then(stub),
+                    single_core: (0..cores).map(|_| stub()).collect(),
+                    all_cores: name.starts_with(char::is_uppercase).then(stub),
                 },
                 capacity: 2,
                 curve,
@@ -267,13 +267,13 @@ fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
 // It has all cores anyway: to wake a runner would only make its client wait longer.
 #[test]
 fn the_only_job_gets_all_cores_and_runs_inline() {
-    let wide = |cost| {
+    let all_cores = |cost| {
         let mut bench = Bench::new(2, &["Wide"], 1);
         bench.state.enable_inline();
         bench.state.models[0].cost = cost;
         bench
     };
-    let mut bench = wide(INLINE_LIMIT_ALL_CORES);
+    let mut bench = all_cores(INLINE_LIMIT_ALL_CORES);
     assert_eq!(bench.wakes(0), 0);
     let work = bench.take_inline().unwrap();
     assert_eq!(bench.state.dispatcher.free(), 0);
@@ -282,10 +282,14 @@ fn the_only_job_gets_all_cores_and_runs_inline() {
     bench.state.finish(work, INLINE_LIMIT_ALL_CORES, 1);
     assert!(bench.take_inline().is_none());
     assert_eq!(bench.state.wake_runners(None, bench.now), 1);
-    let mut slow = wide(INLINE_LIMIT_ALL_CORES * 2);
+    let mut slow = all_cores(INLINE_LIMIT_ALL_CORES * 2);
     assert_eq!(slow.wakes(0), 1);
-    let mut narrow = inline(2, INLINE_LIMIT_ALL_CORES);
-    assert_eq!(narrow.wakes(0), 1, "it would keep others from the second core");
+    let mut single_core = inline(2, INLINE_LIMIT_ALL_CORES);
+    assert_eq!(
+        single_core.wakes(0),
+        1,
+        "it would keep others from the second core"
+    );
 }
 
 // Otherwise a slow model would keep the thread from the connections that it looks after.
@@ -309,14 +313,14 @@ fn a_slow_model_is_left_to_the_runners() {
 #[test]
 fn alone_a_job_has_all_cores_and_with_others_each_has_one() {
     let mut bench = Bench::new(2, &["Wide"], 1);
-    let wide = bench.plain(0).unwrap().unwrap();
+    let all_cores = bench.plain(0).unwrap().unwrap();
     for _ in 0..2 {
         assert!(bench.plain(0).unwrap().is_none());
     }
     assert!(bench.take().is_none(), "no core is left");
-    bench.state.finish(wide, COST, 1);
-    let narrow = [bench.take().unwrap(), bench.take().unwrap()];
-    assert_eq!(narrow.map(|work| ids(&work)), [[1], [2]]);
+    bench.state.finish(all_cores, COST, 1);
+    let single_core = [bench.take().unwrap(), bench.take().unwrap()];
+    assert_eq!(single_core.map(|work| ids(&work)), [[1], [2]]);
     assert!(bench.take().is_none());
 }
 
