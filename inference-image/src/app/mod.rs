@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     result
 }
 
-/// With few cores, one thread serves all connections and also runs short jobs. With many cores, one thread would be
+/// With few cores, one thread serves all connections and also runs jobs of up to 1 ms. With many cores, one thread would be
 /// too few, and a core more or less makes no difference.
 fn runtime(cores: usize) -> std::io::Result<Runtime> {
     if cores <= ONE_NETWORK_THREAD {

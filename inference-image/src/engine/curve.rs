@@ -16,6 +16,7 @@ const MORE: f64 = 0.02;
 pub struct Curve {
     runs: BTreeMap<usize, Vec<f64>>,
     /// Whether using all cores for one run is faster than using one, if it has been measured.
+    #[serde(rename = "wide")]
     pub all_cores: Option<bool>,
     /// Whether rows have the same outputs in a batch as alone, if it has been tried.
     pub apart: Option<bool>,

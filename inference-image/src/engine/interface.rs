@@ -72,28 +72,40 @@ pub struct Place {
 }
 
 impl SharedSize {
-    /// Checks that the dimensions have the same size. ONNX Runtime does not: an operator may fail later, or none does
-    /// and the answer means nothing.
+    /// Checks that the inputs agree on the size, or have 1 there, which operators repeat. ONNX Runtime does not check: an
+    /// operator may fail later, or none does and the answer means nothing. A name that one input gives to different
+    /// sizes says nothing: some exporters call every size that they do not know the same.
     ///
     /// # Errors
     /// A sentence that says which two differ.
     pub fn check(&self, inputs: &[Tensor]) -> Result<(), String> {
         let size = |place: &Place| inputs.get(place.input)?.shape().get(place.axis).copied();
-        let Some((first, others)) = self.places.split_first() else {
+        let sizes: Vec<(&Place, i64)> = self
+            .places
+            .iter()
+            .filter_map(|place| Some((place, size(place)?)))
+            .collect();
+        let is_vague = |(place, size): &(&Place, i64)| {
+            let mut same_input = sizes.iter().filter(|(other, _)| other.input == place.input);
+            same_input.any(|(_, other)| other != size)
+        };
+        if sizes.iter().any(is_vague) {
+            return Ok(());
+        }
+        let mut large = sizes.iter().filter(|(_, size)| *size != 1);
+        let Some((first, wanted)) = large.next() else {
             return Ok(());
         };
-        let Some(other) = others.iter().find(|other| size(other) != size(first)) else {
+        let Some((other, different)) = large.find(|(_, size)| size != wanted) else {
             return Ok(());
         };
-        let told = |place: &Place| {
-            let size = size(place).map_or_else(|| "no size".to_owned(), |size| size.to_string());
-            format!("{size} in dimension {} of input {:?}", place.axis, place.name)
-        };
+        let told =
+            |place: &Place, size| format!("{size} in dimension {} of input {:?}", place.axis, place.name);
         Err(format!(
             "{:?} must be the same size everywhere, but it is {} and {}",
             self.name,
-            told(first),
-            told(other)
+            told(first, wanted),
+            told(other, different)
         ))
     }
 }
