@@ -228,7 +228,7 @@ async fn an_old_connection_that_is_idle_is_closed_once_it_is_quiet() {
         ..settings()
     });
     let mut used = connect(world.address).await;
-    let mut unused = connect(world.address).await;
+    let unused = connect(world.address).await;
     exchange(&mut used, echo(10)).await;
     world
         .until("both are closed", |world| world.closed("age") == 2)
@@ -247,7 +247,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
         ..settings()
     });
     let mut sender = connect(world.address).await;
-    let mut sender_2 = connect_http_2(world.address).await;
+    let sender_2 = connect_http_2(world.address).await;
     let silent = TcpStream::connect(world.address).await.unwrap();
     let used = Instant::now();
     exchange(&mut sender, echo(10)).await;

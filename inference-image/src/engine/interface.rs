@@ -246,4 +246,30 @@ mod tests {
             (vec![-1], vec![])
         );
     }
+
+    /// Models whose exporter calls every unknown size the same, and models that repeat a row, were answered before.
+    #[test]
+    fn inputs_must_agree_on_a_size_unless_its_name_says_nothing() {
+        let place = |input: usize, axis| Place {
+            input,
+            name: ["x", "z"][input].to_owned(),
+            axis,
+        };
+        let check = |places: Vec<Place>, shapes: [&[i64]; 2]| {
+            let name = "n".to_owned();
+            let tensors = shapes.map(|shape| Tensor::zeros(DataType::Fp32, shape.to_vec()).unwrap());
+            SharedSize { name, places }.check(&tensors)
+        };
+        let rows = || vec![place(0, 0), place(1, 0)];
+        assert_eq!(check(rows(), [&[3, 2], &[3, 4]]), Ok(()));
+        assert_eq!(check(rows(), [&[3, 2], &[1, 4]]), Ok(()));
+        let problem = check(rows(), [&[3, 2], &[4, 2]]).unwrap_err();
+        assert_eq!(
+            problem,
+            "\"n\" must be the same size everywhere, but it is 3 in dimension 0 of input \"x\" and 4 in dimension 0 of input \"z\""
+        );
+        let all = vec![place(0, 0), place(0, 1), place(1, 0), place(1, 1)];
+        assert_eq!(check(all.clone(), [&[3, 2], &[4, 2]]), Ok(()));
+        assert!(check(all, [&[3, 3], &[4, 4]]).is_err());
+    }
 }
