@@ -39,7 +39,7 @@ fn settle_environment() {
 }
 
 fn log(arguments: &Arguments) {
-    let filter = EnvFilter::builder().parse_lossy(&arguments.log_level);
+    let filter = EnvFilter::new(&arguments.log_level);
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stdout().is_terminal());

@@ -2,12 +2,11 @@
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use modelservice_contract::names_levels;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
-};
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,11 +99,7 @@ fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
 
 /// A word that is no level would be taken for the name of a module, and everything else be silent.
 fn log_level(text: &str) -> Result<String, String> {
-    let names_a_level = |directive: &str| {
-        directive.contains(['=', '[', ']', '}'])
-            || (!directive.is_empty() && directive.parse::<LevelFilter>().is_ok())
-    };
-    if text.split(',').all(names_a_level) && EnvFilter::try_new(text).is_ok() {
+    if names_levels(text) && EnvFilter::try_new(text).is_ok() {
         Ok(text.to_owned())
     } else {
         Err("write error, warn, info, debug or trace, or a filter such as info,kube=debug".to_owned())

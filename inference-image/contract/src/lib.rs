@@ -14,7 +14,7 @@ pub use config::{
 pub use connections::{Auth, Connections, Cors, Tls};
 pub use environment::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 pub use exit::{ExitReason, TerminationMessage};
-pub use observability::{AccessLog, Tracing};
+pub use observability::{AccessLog, Tracing, names_levels};
 pub use report::{
     BatchingReport, DigestCovers, DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report,
     TensorSpec,

@@ -41,3 +41,17 @@ impl Tracing {
 const fn one_in_a_hundred() -> f64 {
     Tracing::SAMPLE_RATIO
 }
+
+/// Levels of a log filter, as `tracing` reads them.
+const LEVELS: [&str; 12] = [
+    "off", "error", "warn", "info", "debug", "trace", "0", "1", "2", "3", "4", "5",
+];
+
+/// Whether each directive of a log filter is a level (`info`) or gives one to something (`kube=debug`). `tracing` itself
+/// takes any other word as the name of a module, so that a mistyped level would silence everything.
+#[must_use]
+pub fn names_levels(filter: &str) -> bool {
+    filter.split(',').all(|directive| {
+        directive.contains(['=', '[', ']', '}']) || LEVELS.contains(&directive.to_ascii_lowercase().as_str())
+    })
+}

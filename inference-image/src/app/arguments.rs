@@ -2,9 +2,10 @@
 
 use crate::config::Overrides;
 use clap::{Parser, Subcommand, ValueEnum};
-use modelservice_contract::{HTTP_PORT, MANAGEMENT_PORT, ModelConfig, TERMINATION_LOG};
+use modelservice_contract::{HTTP_PORT, MANAGEMENT_PORT, ModelConfig, TERMINATION_LOG, names_levels};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use tracing_subscriber::EnvFilter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -78,7 +79,7 @@ pub struct Arguments {
     #[arg(long, default_value = TERMINATION_LOG, value_name = "FILE")]
     pub termination_log: PathBuf,
     /// Log level, or filter directives of tracing (`info,onnxruntime=debug`)
-    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "LEVEL")]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_name = "LEVEL", value_parser = log_filter)]
     pub log_level: String,
     /// Log format; the default is text on a terminal and JSON elsewhere
     #[arg(long, env = "LOG_FORMAT", value_enum)]
@@ -142,6 +143,15 @@ fn folder_name(path: &Path) -> Result<String, String> {
         .ok_or_else(|| format!("{} has no name: write NAME={}", path.display(), path.display()))
 }
 
+/// A log filter.
+fn log_filter(text: &str) -> Result<String, &'static str> {
+    if names_levels(text) && EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("write error, warn, info, debug or trace, or a filter such as info,onnxruntime=debug")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -166,5 +176,17 @@ mod tests {
         let folder = std::env::current_dir().unwrap();
         assert_eq!(here[0].0, folder.file_name().unwrap().to_str().unwrap());
         assert!(Arguments::try_parse_from(["modelservice-server", "--model", "/"]).is_err());
+    }
+
+    /// A server that is asked for `loud` and logs nothing hides what goes wrong.
+    #[test]
+    fn a_log_level_is_a_level_or_names_one() {
+        let parse = |level| Arguments::try_parse_from(["modelservice-server", "--log-level", level]);
+        for right in ["info", "WARN", "off", "info,onnxruntime=debug"] {
+            assert_eq!(parse(right).unwrap().log_level, right);
+        }
+        for wrong in ["loud", "", "info,", "info,onnxruntime", "onnxruntime=loud"] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }
