@@ -1,6 +1,5 @@
 //! The control plane under the benchmark, with an audit log, and clients of it.
 
-use crate::PATIENCE;
 use kube::{
     Client, Config,
     client::ClientBuilder,
@@ -40,12 +39,7 @@ pub(crate) fn start(count: usize) -> ControlPlane {
     for definition in definitions() {
         plane.apply(&serde_json::to_string(&definition).unwrap()).unwrap();
     }
-    local_cluster::wait_until("the definitions are established", PATIENCE, || {
-        Ok(plane
-            .kubectl(&["wait", "--for=condition=Established", "crd", "--all"])
-            .is_ok())
-    })
-    .unwrap();
+    plane.wait_established().unwrap();
     plane
 }
 

@@ -77,12 +77,7 @@ impl World {
         for definition in definitions() {
             plane.apply(&serde_json::to_string(&definition)?)?;
         }
-        // `kubectl wait` fails on a definition that has no status yet.
-        local_cluster::wait_until("the definitions are established", DEADLINE, || {
-            Ok(plane
-                .kubectl(&["wait", "--for=condition=Established", "crd", "--all"])
-                .is_ok())
-        })?;
+        plane.wait_established()?;
         let client = runtime.block_on(client(&plane))?;
         let world = Self {
             plane,

@@ -69,18 +69,6 @@ pub(crate) fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
         .unwrap()
 }
 
-fn wait_for_the_definitions(plane: &ControlPlane) {
-    let definitions = "crd/modelservices.serving.modelservice.dev";
-    plane
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            definitions,
-            "--timeout=30s",
-        ])
-        .unwrap();
-}
-
 /// Dry-runs objects with strict validation; `Err` also for a warning, such as one of Pod Security.
 fn validate(plane: &ControlPlane, manifest: &str, extra: &[&str]) -> Result<String, String> {
     let mut command = plane.kubectl_command().unwrap();
@@ -143,7 +131,7 @@ fn keeps_the_users_services(helm: Helm, name: &str) {
     let chart = repository(CHART);
     let installed = helm.install(&plane, &chart, &[]);
     assert!(installed.contains("kubectl get modelservices"), "{installed}");
-    wait_for_the_definitions(&plane);
+    plane.wait_established().unwrap();
     plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
     plane.apply(SERVICE).unwrap();
     let service = ["modelservice", "orchids", "--namespace", "team-a"];
@@ -255,15 +243,7 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
             .kubectl(&["--namespace", namespace, "create", "serviceaccount", account])
             .unwrap();
     }
-    plane
-        .kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "crd",
-            "--all",
-            "--timeout=30s",
-        ])
-        .unwrap();
+    plane.wait_established().unwrap();
 
     for set in value_sets() {
         for helm in Helm::BOTH {
@@ -349,7 +329,7 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
         "admissionPolicy.allowedModelImages={registry.example/models/}",
     ];
     Helm::Four.install(&plane, &repository(CHART), &set);
-    wait_for_the_definitions(&plane);
+    plane.wait_established().unwrap();
     plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
     for role in ["view", "edit", "admin"] {
         let arguments = ["--namespace", "team-a", "create", "rolebinding", role];
@@ -497,7 +477,7 @@ fn definitions_pass_from_hand_to_hand(plane: &ControlPlane, documented: &dyn Fn(
     let folder = repository("crds");
     let apply = ["apply", "--server-side", "--filename", folder.to_str().unwrap()];
     plane.kubectl(&apply).unwrap();
-    wait_for_the_definitions(plane);
+    plane.wait_established().unwrap();
     plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
     plane.apply(SERVICE).unwrap();
     let service = ["modelservice", "orchids", "--namespace", "team-a"];
@@ -553,7 +533,7 @@ fn a_namespaces_admin_installs_the_chart_for_it_with_the_documented_grant() {
     for definition in ["crds/modelservices.yaml", "crds/acceleratorclasses.yaml"] {
         plane.apply(&read(definition)).unwrap();
     }
-    wait_for_the_definitions(&plane);
+    plane.wait_established().unwrap();
     plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
     let bind = |role: &str| {
         let arguments = ["--namespace", "team-a", "create", "rolebinding", role];

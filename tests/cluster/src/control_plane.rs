@@ -160,6 +160,19 @@ impl ControlPlane {
         .with_context(|| self.instance.log_tail("kube-apiserver"))
     }
 
+    /// Waits until the API server serves every CustomResourceDefinition that it has.
+    ///
+    /// # Errors
+    /// When it does not within a minute and a half.
+    pub fn wait_established(&self) -> Result<()> {
+        // `kubectl wait` fails on a definition that has no status yet.
+        wait_until("the definitions are established", BOOT, || {
+            Ok(self
+                .kubectl(&["wait", "--for=condition=Established", "crd", "--all"])
+                .is_ok())
+        })
+    }
+
     /// A control plane that was started to stay, for example by `local-cluster up`.
     pub(crate) fn open(name: &str) -> Result<Self> {
         Ok(Self {
