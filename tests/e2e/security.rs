@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{EnvVar, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::DeleteParams;
 
 use crate::Test;
 use crate::fixture::{Fixture, service};
@@ -45,5 +46,11 @@ async fn loader_variables(fixture: &Fixture) -> Result<()> {
     let arguments = ["-n", &team.namespace, "logs", "preloaded"];
     let log = fixture.cluster.kubectl(&arguments)?;
     ensure!(log.contains("serving") && !log.contains("ld.so"), "{log}");
+    // Nothing would make it anew: a node that has it cannot be drained.
+    team.api::<Pod>()
+        .delete("preloaded", &DeleteParams::default())
+        .await?;
+    team.until("preloaded", "gone", |pod: Option<&Pod>| pod.is_none())
+        .await?;
     team.leave("adder").await
 }
