@@ -12,7 +12,7 @@
 //! - `image` and `scheduling`: from an image to a tensor; from a job to an engine.
 //! - `engine`: ONNX Runtime.
 //! - `package`: the files of a model.
-//! - `config`, `metrics`, `tensor`, `process`: known to all of the above.
+//! - `config`, `metrics`, `onnx`, `tensor`, `process`: known to all of the above.
 
 pub mod app;
 pub mod config;
@@ -22,6 +22,7 @@ pub mod image;
 pub mod metrics;
 pub mod middleware;
 pub mod models;
+mod onnx;
 pub mod package;
 pub mod process;
 pub mod protocol;

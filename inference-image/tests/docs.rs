@@ -33,7 +33,7 @@ fn the_model_yaml_shown_is_that_of_the_example() {
         digest: None,
         ..ModelConfig::default()
     };
-    let real = package::open(&config).unwrap().manifest.unwrap();
+    let real = package::open(&config).unwrap().package.manifest.unwrap();
     assert_eq!(
         shown,
         Manifest {

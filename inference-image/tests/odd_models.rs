@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use support::http::{connect, get, post};
 use support::onnx::{
-    FLOAT, Graph, INT64, Model, Node, Port, STRING, Tensor, identity, model, node, port, tensor, texts,
-    unshaped,
+    FLOAT, Graph, INT64, Model, Node, Port, STRING, Tensor, identity, matmul, model, node, port, tensor,
+    texts, unshaped,
 };
 use support::{Server, example};
 
@@ -456,4 +456,35 @@ async fn valid_models_of_unusual_kinds_are_served() {
     };
     assert!(failed("sizes"), "{:#?}", running.server.log());
     assert!(!failed("bytes") && !failed("min-max") && !failed("masked") && !failed("scalar"));
+}
+
+/// Some exporters write text in the encoding of their country, and ONNX Runtime runs that. Such a model was served without
+/// its description and operator set, and not at all if it had weights in a file.
+#[tokio::test]
+async fn a_model_whose_text_is_not_utf_8_is_served_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, weights) = matmul(2, Some("w.data"));
+    // Field 6, the description.
+    let model = [&model[..], b"\x32\x04caf\xE9"].concat();
+    std::fs::write(folder.path().join("model.onnx"), model).unwrap();
+    std::fs::write(folder.path().join("w.data"), weights).unwrap();
+    let config = json!({"models": [{"name": "m", "path": folder.path()}]});
+    let mut server = Server::start(&config.to_string(), &[]);
+    let (http, management) = server.addresses();
+    let running = Running { server, http };
+    let rows = json!([{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0, 0]}]);
+    let (status, answer) = running.infer("m", rows).await;
+    assert_eq!((status, &answer["outputs"][0]["data"]), (200, &json!([0.0, 0.0])));
+    let management = Running {
+        http: management,
+        ..running
+    };
+    let (_, report) = management.send("/report", None).await;
+    let model = &report["models"][0];
+    assert_eq!(
+        (&model["opset"], &model["description"]),
+        (&json!(17), &json!("caf\u{FFFD}"))
+    );
+    let reason = model["batching"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the graph keeps rows apart"), "{reason}");
 }

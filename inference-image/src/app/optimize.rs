@@ -1,7 +1,7 @@
 //! `modelservice-server optimize`: stores the optimised graph in a package, so that no start has to make it.
 
 use crate::engine::Runtime;
-use crate::package::{self, BAKED_FOLDER};
+use crate::package::{self, BAKED_FOLDER, Parsed};
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ModelConfig};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ pub(super) fn optimize(packages: &[PathBuf], library: &Path) -> Result<Vec<PathB
             name,
             ..ModelConfig::default()
         };
-        runtime.bake(&package::open(&config)?, &folder.join(BAKED_FOLDER))
+        let Parsed { package, onnx } = package::open(&config)?;
+        runtime.bake(&package, onnx.unwrap_or_default(), &folder.join(BAKED_FOLDER))
     };
     packages.iter().map(bake).collect()
 }

@@ -4,6 +4,7 @@
 
 use super::curve::Curve;
 use crate::package::files::{Files, Most, Opened};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -52,7 +53,7 @@ struct Manifest {
 
 /// The content of an entry.
 pub(super) struct Entry {
-    pub(super) graph: Vec<u8>,
+    pub(super) graph: Bytes,
     pub(super) weights: Vec<u8>,
     pub(super) folder: PathBuf,
 }
@@ -144,7 +145,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
         }
     };
     let entry = Entry {
-        graph: part(GRAPH_FILE, &manifest.graph)?,
+        graph: part(GRAPH_FILE, &manifest.graph)?.into(),
         weights: part(WEIGHTS_FILE, &manifest.weights)?,
         folder: folder.to_owned(),
     };
@@ -193,7 +194,7 @@ pub(super) fn write<E>(
         std::fs::rename(new.path(), &entry)?;
     }
     Ok(Ok(Entry {
-        graph,
+        graph: graph.into(),
         weights,
         folder: entry,
     }))
@@ -282,8 +283,8 @@ mod tests {
         entry(folder.path(), &origin);
         let found = find(&folders, &origin).unwrap();
         assert_eq!(
-            (found.graph, found.weights),
-            (b"graph".to_vec(), b"weights".to_vec())
+            (&found.graph[..], &found.weights[..]),
+            (&b"graph"[..], &b"weights"[..])
         );
         for other in [
             Origin::new("sha256:2", 7, "1.31"),

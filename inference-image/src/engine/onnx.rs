@@ -7,7 +7,8 @@ use super::interface::Description;
 use super::provider;
 use super::session::OnnxEngine;
 use super::source::Source;
-use crate::package::{BAKED_FOLDER, Package, proto};
+use crate::onnx;
+use crate::package::{BAKED_FOLDER, Package};
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason, GraphSource};
 use ort::environment::Environment;
@@ -16,7 +17,6 @@ use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use parking_lot::Mutex;
-use prost::Message;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,21 +98,24 @@ impl Runtime {
     ///
     /// # Errors
     /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
-    pub fn load_model(
+    pub(crate) fn load_model(
         self: &Arc<Self>,
         package: &Package,
+        onnx: onnx::Model,
         cache: &Cache,
         prefetched: Option<Prefetched>,
     ) -> Result<OnnxModel, Fatal> {
         let mut model = OnnxModel {
             runtime: Arc::clone(self),
-            source: original(package)?,
+            source: original(package, &onnx)?,
             graph: GraphSource::Original,
-            description: Description::read(&package.model),
-            unshaped: unshaped(&package.model),
+            description: Description::of(&onnx),
+            unshaped: unshaped(&onnx),
             private: Mutex::default(),
             first: Mutex::default(),
         };
+        // Sessions need the memory.
+        drop(onnx);
         // Other providers compile graphs of their own.
         if !self.is_cpu() {
             return Ok(model);
@@ -156,12 +159,14 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
-    pub fn bake(&self, package: &Package, folder: &Path) -> Result<PathBuf, Fatal> {
+    pub(crate) fn bake(&self, package: &Package, onnx: onnx::Model, folder: &Path) -> Result<PathBuf, Fatal> {
         let origin = self.origin(package);
         if let Some(entry) = cache::find(&[folder.to_owned()], &origin) {
             return Ok(entry.folder);
         }
-        let source = self.optimise(&original(package)?, &origin, folder)?;
+        let original = original(package, &onnx)?;
+        drop(onnx);
+        let source = self.optimise(&original, &origin, folder)?;
         let made = source.and_then(|(source, _)| source.folder().cloned());
         made.ok_or_else(|| {
             let message = format!(
@@ -314,8 +319,8 @@ pub struct Prefetched {
     pub(super) session: Session,
 }
 
-fn original(package: &Package) -> Result<Source, Fatal> {
-    Source::original(package).map_err(|error| {
+fn original(package: &Package, onnx: &onnx::Model) -> Result<Source, Fatal> {
+    Source::original(package, onnx).map_err(|error| {
         let message = format!(
             "cannot copy weights that conditions and loops of the model have in a file to {}: {error}; \
              keep them in model.onnx, or make room there",
@@ -449,26 +454,30 @@ impl OnnxModel {
 }
 
 impl Description {
-    fn read(model: &[u8]) -> Self {
-        // If it cannot be parsed here, ONNX Runtime has rejected it already.
-        let model = proto::ModelProto::decode(model).unwrap_or_default();
+    fn of(model: &onnx::Model) -> Self {
         let text = |text: String| (!text.is_empty()).then_some(text);
-        let producer = format!("{} {}", model.producer_name, model.producer_version);
+        let producer = format!(
+            "{} {}",
+            onnx::text(&model.producer_name),
+            onnx::text(&model.producer_version)
+        );
+        let entry = |entry: &onnx::Entry| (onnx::text(&entry.key), onnx::text(&entry.value));
         Self {
             opset: model.opset(),
             producer: text(producer.trim().to_owned()),
             version: model.model_version,
-            metadata: model
-                .metadata
-                .iter()
-                .map(|entry| (entry.key.clone(), entry.value.clone()))
-                .collect(),
-            description: text(model.description),
+            metadata: model.metadata.iter().map(entry).collect(),
+            description: text(onnx::text(&model.description)),
         }
     }
 }
 
-fn unshaped(model: &[u8]) -> BTreeSet<String> {
-    let graph = proto::ModelProto::decode(model).unwrap_or_default().graph;
-    graph.iter().flat_map(proto::GraphProto::unshaped).collect()
+/// Names of the inputs and outputs that have no shape.
+fn unshaped(model: &onnx::Model) -> BTreeSet<String> {
+    let graph = model.graph.iter();
+    let ports = graph.flat_map(|graph| graph.inputs.iter().chain(&graph.outputs));
+    ports
+        .filter(|port| port.shape().is_none())
+        .map(|port| onnx::text(&port.name))
+        .collect()
 }

@@ -6,13 +6,14 @@
 //! session.
 
 use super::cache::{self, Entry};
-use crate::package::{ExternalFile, Package, proto};
+use crate::onnx;
+use crate::package::{ExternalFile, Package};
 use crate::tensor::ALIGNMENT;
+use bytes::Bytes;
 use ndarray::{Array1, s};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
-use prost::Message;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
@@ -29,7 +30,7 @@ const NOWHERE: &str = "/nonexistent";
 pub(super) enum Source {
     /// `model.onnx` and the files that it names.
     Original {
-        model: Arc<Vec<u8>>,
+        model: Bytes,
         external: Vec<ExternalFile>,
         /// Copies of those that ONNX Runtime takes from a folder only.
         copies: Option<Arc<TempDir>>,
@@ -37,7 +38,7 @@ pub(super) enum Source {
     /// An optimised graph. ONNX Runtime requires the weights file in the folder, although it takes no weights from there
     /// but those in the bodies of conditions and loops.
     Optimised {
-        graph: Arc<Vec<u8>>,
+        graph: Bytes,
         weights: Vec<(String, Arc<DynValue>)>,
         /// What kernels pack, if all kernels of the graph can share it.
         prepacked: Option<PrepackedWeights>,
@@ -50,22 +51,21 @@ impl Source {
     ///
     /// # Errors
     /// When files that ONNX Runtime takes from a folder cannot be copied to one.
-    pub(super) fn original(package: &Package) -> io::Result<Self> {
-        let model = proto::ModelProto::decode(package.model.as_slice()).unwrap_or_default();
+    pub(super) fn original(package: &Package, onnx: &onnx::Model) -> io::Result<Self> {
         Ok(Self::Original {
-            model: Arc::clone(&package.model),
+            model: package.model.clone(),
             external: package.external.clone(),
-            copies: copies(&model.inner_files(), &package.external)?.map(Arc::new),
+            copies: copies(&onnx.inner_files(), &package.external)?.map(Arc::new),
         })
     }
 
     /// A graph from the cache; `None` if its weights cannot be shared, or are in another file than the entry's.
     pub(super) fn optimised(entry: Entry) -> Option<Self> {
-        let model = proto::ModelProto::decode(entry.graph.as_slice()).ok()?;
+        let model = onnx::Model::read(entry.graph.clone()).ok()?;
         if model
             .external_files()
             .iter()
-            .any(|&name| name != cache::WEIGHTS_FILE)
+            .any(|name| name != cache::WEIGHTS_FILE)
         {
             return None;
         }
@@ -73,16 +73,16 @@ impl Source {
             .graph?
             .initializers
             .into_iter()
-            .filter(|one| one.file().is_some());
+            .filter(onnx::Tensor::is_external);
         let weights: Option<Vec<_>> = shared
             .map(|one| {
                 let elements = entry.weights.get(one.range()?)?;
                 let weight = weight(one.data_type, &one.dims, elements)?;
-                Some((one.name, Arc::new(weight)))
+                Some((onnx::text(&one.name), Arc::new(weight)))
             })
             .collect();
         Some(Self::Optimised {
-            graph: Arc::new(entry.graph),
+            graph: entry.graph,
             weights: weights?,
             prepacked: Some(PrepackedWeights::new()),
             folder: entry.folder,
@@ -175,12 +175,12 @@ fn with_folder(builder: SessionBuilder, folder: &Path) -> ort::Result<SessionBui
 }
 
 /// A folder with those of the files that are named; `None` if none is.
-fn copies(names: &BTreeSet<&str>, files: &[ExternalFile]) -> io::Result<Option<TempDir>> {
+fn copies(names: &BTreeSet<String>, files: &[ExternalFile]) -> io::Result<Option<TempDir>> {
     if names.is_empty() {
         return Ok(None);
     }
     let folder = tempfile::tempdir()?;
-    let wanted = |file: &&ExternalFile| names.contains(file.name.as_str());
+    let wanted = |file: &&ExternalFile| names.contains(&file.name);
     for ExternalFile { name, bytes, .. } in files.iter().filter(wanted) {
         let place = folder.path().join(name);
         if let Some(parent) = place.parent() {

@@ -1,8 +1,8 @@
 //! Whether requests of different clients may be one run of a model, and why: for the log and the report.
 
 use crate::engine::{Curve, rows_stay_apart};
+use crate::onnx::Model;
 use modelservice_contract::{Batching as Setting, BatchingReport, ModelConfig};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is known of a model's batches.
@@ -17,11 +17,11 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// Looks into the model's file, unless batches are off.
-    pub(super) fn of(config: &ModelConfig, largest: usize, model: &Arc<Vec<u8>>) -> Self {
+    /// Looks into the model, if it could be read, unless batches are off.
+    pub(super) fn of(config: &ModelConfig, largest: usize, model: Result<&Model, &String>) -> Self {
         let problem = match config.scheduling.batching {
             Setting::Off => Some("scheduling.batching is off for this model".to_owned()),
-            Setting::Auto => rows_stay_apart(model).err(),
+            Setting::Auto => model.map_err(String::clone).and_then(rows_stay_apart).err(),
         };
         Self {
             problem,
@@ -97,7 +97,7 @@ mod tests {
             scheduling: ModelScheduling { batching: setting },
             ..ModelConfig::default()
         };
-        Batching::of(&config, largest, &Arc::new(Vec::new()))
+        Batching::of(&config, largest, Ok(&Model::default()))
     }
 
     #[test]
@@ -126,6 +126,10 @@ mod tests {
     fn a_model_that_is_not_known_to_keep_rows_apart_has_one_row_in_a_run() {
         assert_eq!(batching(Setting::Off, 8).largest(), 1);
         assert_eq!(batching(Setting::Auto, 8).largest(), 1, "the file is empty");
+        let unread = Model::read(vec![0xFF; 8].into());
+        let unread = Batching::of(&ModelConfig::default(), 8, unread.as_ref());
+        assert_eq!(unread.largest(), 1);
+        assert!(unread.report(1).reason.contains("its graph cannot be read: "));
         assert!(Batching::single().keeps_apart());
     }
 }

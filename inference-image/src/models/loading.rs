@@ -4,7 +4,7 @@ use super::batching::Batching;
 use super::warm_up;
 use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::image::classifier::ImageClassifier;
-use crate::package::{self, Digest, manifest::Manifest};
+use crate::package::{self, Digest, Parsed, manifest::Manifest};
 use crate::process::exit::Fatal;
 use crate::scheduling::{Engines, MakeEngine, Store, Tuner, all_cores_pay, timed};
 use crate::tensor::Tensor;
@@ -82,14 +82,15 @@ impl Candidate {
             let prefetched = scope.spawn(|| runtime.prefetch(Path::new(&config.path), &settings.cache));
             (package::open(config), prefetched.join().ok().flatten())
         });
-        let package = package?;
-        let model = Arc::new(runtime.load_model(&package, &settings.cache, prefetched)?);
+        let Parsed { package, onnx } = package?;
+        let batching = Batching::of(config, settings.max_batch, onnx.as_ref());
+        let onnx = onnx.unwrap_or_default();
+        let model = Arc::new(runtime.load_model(&package, onnx, &settings.cache, prefetched)?);
         let sessions = if runtime.is_cpu() {
             settings.cores
         } else {
             settings.cores.min(DEVICE_SESSIONS)
         };
-        let batching = Batching::of(config, settings.max_batch, &package.model);
         let mut curve = model.curve(settings.cores).unwrap_or_default();
         curve = curve.up_to(batching.largest());
         let may_use_all_cores = runtime.is_cpu() && settings.cores > 1 && curve.all_cores != Some(false);

@@ -4,6 +4,7 @@
 use super::walk::{Found, Root, Walk};
 use crate::process::cgroup;
 use crate::process::exit::Fatal;
+use bytes::Bytes;
 use modelservice_contract::ExitReason;
 use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
 use sha2::{Digest, Sha256};
@@ -84,7 +85,7 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     /// All of them.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Their SHA-256.
     pub hash: Hash,
     /// Where it really is, below what the package may reach.
@@ -147,7 +148,7 @@ impl Files {
     /// # Errors
     /// When there is no such file in the package, or it is too large.
     pub(crate) fn read(&self, name: impl AsRef<Path>, most: Most) -> Result<Vec<u8>, FileError> {
-        Ok(self.load(name, most)?.bytes)
+        Ok(self.load(name, most)?.bytes.into())
     }
 
     /// The same, and what it is.
@@ -156,7 +157,7 @@ impl Files {
     /// As [`Self::read`].
     pub(crate) fn load(&self, name: impl AsRef<Path>, most: Most) -> Result<Loaded, FileError> {
         let mut opened = self.open(name)?;
-        let bytes = opened.read_all(most)?;
+        let bytes = Bytes::from(opened.read_all(most)?);
         let hash = Sha256::digest(&bytes).into();
         let place = opened.place;
         match &self.pinned {

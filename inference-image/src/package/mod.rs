@@ -6,20 +6,21 @@
 mod digest;
 pub(crate) mod files;
 pub mod manifest;
-pub(crate) mod proto;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use files::{BAKED_FOLDER, MANIFEST_FILE, MODEL_FILE};
 
+use crate::onnx;
 use crate::process::exit::Fatal;
+use bytes::Bytes;
 use digest::{Known, Listing};
 use files::{FileError, Files, Hash, Loaded, Most, refused};
 use manifest::Manifest;
 use modelservice_contract::{DigestCovers, ExitReason, ModelConfig};
-use prost::Message;
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +70,7 @@ pub struct Package {
     /// Where it is.
     pub folder: PathBuf,
     /// The bytes of `model.onnx`.
-    pub model: Arc<Vec<u8>>,
+    pub model: Bytes,
     /// Each file beside it in which it keeps weights (ONNX external data).
     pub external: Vec<ExternalFile>,
     /// Of `model.onnx`, or of the whole package.
@@ -77,6 +78,15 @@ pub struct Package {
     /// `model.yaml`, where there is one.
     pub manifest: Option<Manifest>,
     model_hash: Hash,
+}
+
+/// A package, and what its model says: the latter can be large, and is not needed for long.
+#[derive(Debug)]
+pub struct Parsed {
+    /// What it holds.
+    pub package: Package,
+    /// What `model.onnx` says, or why that cannot be read here; perhaps ONNX Runtime can.
+    pub(crate) onnx: Result<onnx::Model, String>,
 }
 
 impl Package {
@@ -109,7 +119,7 @@ impl Package {
 ///
 /// # Errors
 /// `ModelMissing`, `ModelDigestMismatch`, `ModelInvalid` (of `model.yaml`) or `SystemError`.
-pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
+pub fn open(config: &ModelConfig) -> Result<Parsed, Fatal> {
     let folder = Path::new(&config.path);
     let mut files = open_folder(folder)?;
     let model = read_model(&files, folder)?;
@@ -119,13 +129,14 @@ pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
         let listing = listing.and_then(|listing| checked(listing, folder, &of_model, wanted))?;
         files.pin(listing.places());
     }
-    let named = external_files(&model.bytes);
+    let onnx = onnx::Model::read(model.bytes.clone());
+    let named = onnx.as_ref().map(onnx::Model::external_files).unwrap_or_default();
     if config.digest.as_ref() == Some(&of_model) && !named.is_empty() {
-        return Err(covers_no_weights(&files, &model, &named));
+        return Err(covers_no_weights(&files, &model, named));
     }
     let external = read_external(&files, named)?;
     let manifest = manifest::read(&files)?;
-    Ok(Package {
+    let package = Package {
         folder: folder.to_owned(),
         digest: match &config.digest {
             Some(wanted) => Digest {
@@ -142,8 +153,9 @@ pub fn open(config: &ModelConfig) -> Result<Package, Fatal> {
         manifest,
         external,
         model_hash: model.hash,
-        model: Arc::new(model.bytes),
-    })
+        model: model.bytes,
+    };
+    Ok(Parsed { package, onnx })
 }
 
 /// The digest of the whole package in a folder, as a configuration may ask for it.
@@ -188,7 +200,7 @@ fn checked(listing: Listing, folder: &Path, of_model: &str, wanted: &str) -> Res
 }
 
 /// Other weights could be served under the digest of `model.onnx`.
-fn covers_no_weights(files: &Files, model: &Loaded, named: &[String]) -> Fatal {
+fn covers_no_weights(files: &Files, model: &Loaded, named: BTreeSet<String>) -> Fatal {
     let give = match list(files, model, &[], MOST_HASHED) {
         Ok(listing) => format!("give that of the whole package, which is {}", listing.digest()),
         Err(fatal) => fatal.message,
@@ -196,7 +208,7 @@ fn covers_no_weights(files: &Files, model: &Loaded, named: &[String]) -> Fatal {
     let message = format!(
         "the digest that was asked for covers {MODEL_FILE} alone, which keeps weights in {}: {give} \
          (modelservice-server digest FOLDER prints it)",
-        named.join(", ")
+        Vec::from_iter(named).join(", ")
     );
     Fatal::new(ExitReason::ModelDigestMismatch, message)
 }
@@ -243,14 +255,7 @@ fn read_model(files: &Files, folder: &Path) -> Result<Loaded, Fatal> {
     }
 }
 
-/// Names of the files in which it keeps weights.
-fn external_files(model: &[u8]) -> Vec<String> {
-    // What cannot be read here, ONNX Runtime gets no file for.
-    let model = proto::ModelProto::decode(model).unwrap_or_default();
-    model.external_files().into_iter().map(str::to_owned).collect()
-}
-
-fn read_external(files: &Files, names: Vec<String>) -> Result<Vec<ExternalFile>, Fatal> {
+fn read_external(files: &Files, names: BTreeSet<String>) -> Result<Vec<ExternalFile>, Fatal> {
     let mut most = Most::memory();
     let read = |name: String| {
         let shown = format!("{MODEL_FILE} keeps weights in {name:?}, which");
@@ -264,7 +269,7 @@ fn read_external(files: &Files, names: Vec<String>) -> Result<Vec<ExternalFile>,
         most.bytes = most.bytes.saturating_sub(bytes.len() as u64);
         Ok(ExternalFile {
             name,
-            bytes: bytes.into(),
+            bytes: bytes[..].into(),
             hash,
             place,
         })

@@ -36,8 +36,8 @@ pub(crate) fn manifest(package: &str) -> modelservice_server::package::manifest:
         path: example(package).display().to_string(),
         ..modelservice_contract::ModelConfig::default()
     };
-    let package = modelservice_server::package::open(&config).unwrap();
-    package.manifest.unwrap()
+    let parsed = modelservice_server::package::open(&config).unwrap();
+    parsed.package.manifest.unwrap()
 }
 
 /// A file below .cache/examples-images.

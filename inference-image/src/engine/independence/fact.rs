@@ -1,8 +1,8 @@
 //! What is known of a tensor before a run.
 
-use super::graph::Tensor;
 use super::problem::Problem;
 use super::size::{self, Names, Size};
+use crate::onnx::Tensor;
 
 /// What is known of a tensor that keeps rows apart. At most one dimension is [`Size::Rows`]: its entries belong to the
 /// rows, one to each. Without one, what the tensor holds depends on no row.
@@ -37,9 +37,10 @@ impl Fact {
     /// A tensor whose elements are in the file.
     pub(super) fn constant(tensor: &Tensor) -> Self {
         let is_list = tensor.dims.len() < 2;
+        let fixed = |numbers: &[i64]| numbers.iter().map(|&number| Size::Fixed(number)).collect();
         Self {
-            shape: Some(tensor.dims.iter().map(|&size| Size::Fixed(size)).collect()),
-            ints: tensor.ints().filter(|_| is_list),
+            shape: Some(fixed(&tensor.dims)),
+            ints: tensor.ints().filter(|_| is_list).map(|ints| fixed(&ints)),
             floats: tensor.floats().filter(|_| is_list),
         }
     }

@@ -14,10 +14,9 @@
 //! Requests are joined only if they differ in nothing but the number of rows. So all other sizes are the same for all
 //! rows, whatever they are.
 //!
-//! Pure: a file's bytes in, a verdict out.
+//! Pure: what a file says in, a verdict out.
 
 mod fact;
-mod graph;
 mod operators;
 mod problem;
 mod size;

@@ -1,14 +1,12 @@
 //! The way through a graph, from its inputs to its outputs.
 
 use super::fact::Fact;
-use super::graph::{Graph, Model, Node, Port};
 use super::operators::{Operator, outputs};
 use super::problem::Problem;
 use super::size::{Names, Size};
-use prost::Message;
+use crate::onnx::{Graph, Model, Node, Port, text};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// Operator sets whose operators the table knows.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
@@ -23,9 +21,7 @@ pub(crate) type Verdict = Result<(), String>;
 type Known = Result<Fact, Rc<str>>;
 
 /// Follows the rows through a model.
-pub(crate) fn rows_stay_apart(model: &Arc<Vec<u8>>) -> Verdict {
-    let file = bytes::Bytes::from_owner(File(Arc::clone(model)));
-    let model = Model::decode(file).map_err(|error| format!("its graph cannot be read: {error}"))?;
+pub(crate) fn rows_stay_apart(model: &Model) -> Verdict {
     let opset = model.opset();
     if !OPSETS.contains(&opset) {
         return Err(format!(
@@ -39,7 +35,7 @@ pub(crate) fn rows_stay_apart(model: &Arc<Vec<u8>>) -> Verdict {
     let mut walk = Walk {
         opset,
         functions: functions
-            .map(|function| (function.domain.as_str(), function.name.as_str()))
+            .map(|function| (&function.domain[..], &function.name[..]))
             .collect(),
         names: Names::default(),
         known: HashMap::new(),
@@ -49,22 +45,13 @@ pub(crate) fn rows_stay_apart(model: &Arc<Vec<u8>>) -> Verdict {
     graph.outputs.iter().try_for_each(|output| walk.check(output))
 }
 
-/// The model's file, without a copy.
-struct File(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for File {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 /// The way through a graph, from its inputs on.
 struct Walk<'a> {
     opset: i64,
     /// Operators that the file itself defines, whatever else has their name.
-    functions: HashSet<(&'a str, &'a str)>,
+    functions: HashSet<(&'a [u8], &'a [u8])>,
     names: Names,
-    known: HashMap<&'a str, Known>,
+    known: HashMap<&'a [u8], Known>,
 }
 
 impl<'a> Walk<'a> {
@@ -74,7 +61,7 @@ impl<'a> Walk<'a> {
             self.known.insert(&tensor.name, Ok(Fact::constant(tensor)));
         }
         for input in &graph.inputs {
-            match self.known.get_mut(input.name.as_str()) {
+            match self.known.get_mut(&input.name[..]) {
                 // Old files list all initialisers as inputs.
                 Some(_) if ir_version < DEFAULTS => {}
                 // A default, in place of which a client might give something else of its shape.
@@ -86,7 +73,7 @@ impl<'a> Walk<'a> {
     }
 
     fn input(&self, port: &Port) -> Result<Fact, String> {
-        let name = &port.name;
+        let name = text(&port.name);
         let dims = port
             .dims()
             .ok_or_else(|| format!("the shape of its input {name:?} is not known"))?;
@@ -109,23 +96,20 @@ impl<'a> Walk<'a> {
         let unknown = || Err(Rc::from(told(node, Problem::Unknown)));
         facts.resize_with(node.outputs.len().max(facts.len()), unknown);
         let outputs = node.outputs.iter().filter(|name| !name.is_empty());
-        self.known.extend(outputs.map(String::as_str).zip(facts));
+        self.known.extend(outputs.map(|name| &name[..]).zip(facts));
     }
 
     fn outputs(&self, node: &Node) -> Result<Vec<Fact>, Rc<str>> {
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for name in &node.inputs {
-            inputs.push(match self.known.get(name.as_str()) {
+            inputs.push(match self.known.get(&name[..]) {
                 Some(known) => Some(known.as_ref().map_err(Rc::clone)?),
                 None if name.is_empty() => None,
-                None => return Err(format!("nothing is known of its tensor {name:?}").into()),
+                None => return Err(format!("nothing is known of its tensor {:?}", text(name)).into()),
             });
         }
         let operator = Operator::new(node, inputs, self.opset, &self.names);
-        let result = if self
-            .functions
-            .contains(&(node.domain.as_str(), node.operator.as_str()))
-        {
+        let result = if self.functions.contains(&(&node.domain[..], &node.operator[..])) {
             Err(Problem::Nested)
         } else {
             outputs(&operator)
@@ -135,8 +119,8 @@ impl<'a> Walk<'a> {
 
     /// An output must have the rows first.
     fn check(&self, output: &Port) -> Verdict {
-        let name = &output.name;
-        let fact = match self.known.get(name.as_str()) {
+        let name = text(&output.name);
+        let fact = match self.known.get(&output.name[..]) {
             Some(Ok(fact)) => fact,
             Some(Err(reason)) => return Err(reason.to_string()),
             None => return Err(format!("nothing makes its output {name:?}")),
@@ -152,9 +136,12 @@ impl<'a> Walk<'a> {
 
 /// Names a node and what is the matter with it.
 fn told(node: &Node, problem: Problem) -> String {
-    let (operator, domain) = (&node.operator, &node.domain);
+    let (operator, domain) = (text(&node.operator), text(&node.domain));
     let dot = if domain.is_empty() { "" } else { "." };
-    match (node.name.as_str(), node.outputs.first()) {
+    match (
+        &text(&node.name)[..],
+        node.outputs.first().map(|output| text(output)),
+    ) {
         ("", Some(output)) => format!("{domain}{dot}{operator}, which makes {output:?}, {problem}"),
         (name, _) => format!("{domain}{dot}{operator} {name:?} {problem}"),
     }

@@ -11,12 +11,13 @@ impl Fixture {
     }
 
     fn asking_for(&self, wanted: &str) -> Result<Package, Fatal> {
-        open(&ModelConfig {
+        let parsed = open(&ModelConfig {
             name: "m".into(),
             path: self.folder().display().to_string(),
             digest: Some(wanted.to_owned()),
             ..ModelConfig::default()
-        })
+        });
+        Ok(parsed?.package)
     }
 }
 

@@ -4,6 +4,7 @@ mod digest;
 
 use super::files::{FileError, Files, Most};
 use super::*;
+use crate::onnx::{Entry, Graph, Model, Tensor};
 use prost::Message;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::{create_dir, create_dir_all, write};
@@ -11,44 +12,25 @@ use std::os::unix::fs::symlink;
 
 const MANIFEST: &str = "task: image-classification\nlabels: names.txt\npreprocessing: {}\n";
 
-/// As much of `ModelProto` as names a file with weights.
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(message, repeated, tag = "5")]
-    initializers: Vec<Initializer>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Initializer {
-    #[prost(message, repeated, tag = "13")]
-    external: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Entry {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
 /// A model that keeps weights in these files.
 pub(super) fn model(files: &[&str]) -> Vec<u8> {
-    let external = files.iter().map(|file| Entry {
+    let external = files.iter().map(|&file| Entry {
         key: "location".into(),
-        value: (*file).into(),
+        value: file.to_owned().into(),
     });
-    let initializers = vec![Initializer {
+    let weights = Tensor {
         external: external.collect(),
-    }];
-    let graph = Some(Graph { initializers });
-    Model { graph }.encode_to_vec()
+        ..Tensor::default()
+    };
+    let graph = Graph {
+        initializers: vec![weights],
+        ..Graph::default()
+    };
+    let model = Model {
+        graph: Some(graph),
+        ..Model::default()
+    };
+    model.encode_to_vec()
 }
 
 /// A package with every kind of file, beside a file that is none of its business.
@@ -83,12 +65,13 @@ impl Fixture {
     }
 
     fn open_at(&self, folder: &Path) -> Result<Package, Fatal> {
-        open(&ModelConfig {
+        let parsed = open(&ModelConfig {
             name: "m".into(),
             path: folder.display().to_string(),
             digest: None,
             ..ModelConfig::default()
-        })
+        });
+        Ok(parsed?.package)
     }
 }
 

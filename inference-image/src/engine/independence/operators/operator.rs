@@ -1,9 +1,9 @@
 //! A node with what is known of its inputs, as rules see it.
 
 use crate::engine::independence::fact::Fact;
-use crate::engine::independence::graph::Node;
 use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::{Names, Size};
+use crate::onnx::Node;
 
 /// What is known of outputs.
 pub(super) type Facts = Result<Vec<Fact>, Problem>;

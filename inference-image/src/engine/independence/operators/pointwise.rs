@@ -2,9 +2,9 @@
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
-use crate::engine::independence::graph::datatype;
 use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::{self, Size, broadcast};
+use crate::onnx::datatype;
 
 /// From one tensor; further inputs are settings.
 pub(super) fn one(operator: &Operator<'_>) -> Facts {
@@ -54,7 +54,7 @@ fn pairs<A: Copy, B: Copy, T>(
 /// The number of rows may only come through as it is: a batch has other sizes than a row alone.
 fn computed(operator: &Operator<'_>, a: Size, b: Size) -> Result<Size, Problem> {
     use Size::{Fixed, Rows};
-    let kind = operator.node.operator.as_str();
+    let kind = operator.node.operator();
     // What is too large for 32 bits may have been cut off.
     let number =
         |number: Option<i64>| number.map_or_else(|| operator.fresh(), |number| short(operator, number));

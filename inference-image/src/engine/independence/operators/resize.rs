@@ -44,7 +44,7 @@ fn leaves_others(operator: &Operator<'_>) -> bool {
 
 /// The sizes of these axes.
 fn wanted(operator: &Operator<'_>, axes: &[usize], shape: &[Size]) -> Result<Vec<Size>, Problem> {
-    let is_upsample = operator.node.operator == "Upsample" || operator.opset < 11;
+    let is_upsample = operator.node.operator() == "Upsample" || operator.opset < 11;
     let scales = operator.given(if is_upsample { 1 } else { 2 });
     let scales = scales
         .and_then(|scales| scales.floats.as_deref())

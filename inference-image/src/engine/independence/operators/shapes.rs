@@ -8,18 +8,18 @@ use crate::engine::independence::size::{Product, Size, broadcast};
 pub(super) fn constant(operator: &Operator<'_>) -> Facts {
     let attribute = operator.node.attributes.first().ok_or(Problem::Shape)?;
     let count = |count: usize| vec![Size::Fixed(i64::try_from(count).unwrap_or(i64::MAX))];
-    Ok(vec![match (attribute.name.as_str(), &attribute.tensor) {
-        ("value", Some(tensor)) => Fact::constant(tensor),
-        ("value_int", _) => Fact {
+    Ok(vec![match (&attribute.name[..], &attribute.tensor) {
+        (b"value", Some(tensor)) => Fact::constant(tensor),
+        (b"value_int", _) => Fact {
             ints: Some(vec![Size::Fixed(attribute.int)]),
             ..Fact::shaped(Vec::new())
         },
-        ("value_ints", _) => Fact::list(attribute.ints.iter().map(|&int| Size::Fixed(int)).collect()),
-        ("value_float", _) => Fact {
+        (b"value_ints", _) => Fact::list(attribute.ints.iter().map(|&int| Size::Fixed(int)).collect()),
+        (b"value_float", _) => Fact {
             floats: Some(vec![attribute.float]),
             ..Fact::shaped(Vec::new())
         },
-        ("value_floats", _) => Fact {
+        (b"value_floats", _) => Fact {
             floats: Some(attribute.floats.clone()),
             ..Fact::shaped(count(attribute.floats.len()))
         },
@@ -34,7 +34,9 @@ pub(super) fn constant_of_shape(operator: &Operator<'_>) -> Facts {
         .attribute("value")
         .and_then(|value| value.tensor.as_ref());
     let ints = match (value.and_then(|value| value.ints()).as_deref(), &shape[..]) {
-        (Some(&[value]), &[Size::Fixed(count @ 0..=64)]) => Some((0..count).map(|_| value).collect()),
+        (Some(&[value]), &[Size::Fixed(count @ 0..=64)]) => {
+            Some((0..count).map(|_| Size::Fixed(value)).collect())
+        }
         _ => None,
     };
     Ok(vec![Fact {

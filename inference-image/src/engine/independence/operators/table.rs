@@ -8,17 +8,17 @@ use crate::engine::independence::size::Size;
 
 /// What is known of the outputs; those that are not given are not known.
 pub(crate) fn outputs(operator: &Operator<'_>) -> Facts {
-    let is_standard = matches!(operator.node.domain.as_str(), "" | "ai.onnx");
+    let is_standard = matches!(&operator.node.domain[..], b"" | b"ai.onnx");
     if operator.node.has_graph() {
         return Err(Problem::Nested);
     }
     let rule = if is_standard {
-        if is_random(&operator.node.operator) {
+        if is_random(operator.node.operator()) {
             return Err(Problem::Random);
         }
-        standard(&operator.node.operator)
+        standard(operator.node.operator())
     } else if operator.node.domain == "com.microsoft" {
-        fused::rule(&operator.node.operator)
+        fused::rule(operator.node.operator())
     } else {
         return Err(Problem::Unknown);
     };
@@ -35,7 +35,7 @@ pub(crate) fn outputs(operator: &Operator<'_>) -> Facts {
 
 fn applied(operator: &Operator<'_>, rule: Rule) -> Facts {
     let counts = operator.inputs.iter().flatten().any(|input| input.counts());
-    if counts && !takes_counts(&operator.node.operator) {
+    if counts && !takes_counts(operator.node.operator()) {
         return Err(Problem::Counts);
     }
     let facts = rule(operator)?;

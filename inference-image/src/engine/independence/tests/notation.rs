@@ -4,13 +4,12 @@
 //! a list of integers, `#0` one, `~[1,2]` a list of fractions, `:[3,4]` weights of that shape; nothing is an input that
 //! is left out.
 
-use super::super::graph::{
-    Attribute, Dimension, Graph, Model, Node, Opset, Port, Shape, Tensor, TensorType, Type, datatype,
-};
 use super::super::rows_stay_apart;
 use super::super::walk::Verdict;
-use prost::Message;
-use std::sync::Arc;
+use crate::onnx::{
+    Attribute, Dimension, Graph, Model, Node, Opset, Port, Shape, Tensor, TensorType, Type, datatype,
+};
+use bytes::Bytes;
 
 /// What is said of a model with these inputs and nodes, whose output is `y`.
 pub(super) fn judge(inputs: &str, nodes: &str) -> Verdict {
@@ -19,11 +18,7 @@ pub(super) fn judge(inputs: &str, nodes: &str) -> Verdict {
 
 /// The same for another operator set.
 pub(super) fn judge_at(opset: i64, inputs: &str, nodes: &str) -> Verdict {
-    rows_stay_apart(&encoded(&model(opset, inputs, nodes)))
-}
-
-pub(super) fn encoded(model: &Model) -> Arc<Vec<u8>> {
-    Arc::new(model.encode_to_vec())
+    rows_stay_apart(&model(opset, inputs, nodes))
 }
 
 pub(super) fn model(opset: i64, inputs: &str, nodes: &str) -> Model {
@@ -43,10 +38,10 @@ pub(super) fn model(opset: i64, inputs: &str, nodes: &str) -> Model {
         ir_version: 8,
         graph: Some(graph),
         opsets: vec![Opset {
-            domain: String::new(),
             version: opset,
+            ..Opset::default()
         }],
-        functions: Vec::new(),
+        ..Model::default()
     }
 }
 
@@ -57,7 +52,7 @@ fn port(text: &str) -> Port {
     });
     let shape = Shape { dims: dims.collect() };
     Port {
-        name: name.into(),
+        name: bytes(name),
         r#type: Some(Type {
             tensor: Some(TensorType { shape: Some(shape) }),
         }),
@@ -71,9 +66,9 @@ fn node(text: &str, initializers: &mut Vec<Tensor>) -> Node {
     let (domain, operator) = operator.rsplit_once('.').unwrap_or(("", operator));
     let input = |text: &str| {
         let Some(tensor) = constant(text) else {
-            return text.to_owned();
+            return bytes(text);
         };
-        let name = format!("constant {}", initializers.len());
+        let name = Bytes::from(format!("constant {}", initializers.len()));
         initializers.push(Tensor {
             name: name.clone(),
             ..tensor
@@ -85,9 +80,9 @@ fn node(text: &str, initializers: &mut Vec<Tensor>) -> Node {
     let attributes = attributes.into_iter().filter(|text| !text.is_empty());
     Node {
         inputs,
-        outputs: outputs.split(',').map(|name| name.trim().to_owned()).collect(),
-        operator: operator.into(),
-        domain: domain.into(),
+        outputs: outputs.split(',').map(|name| bytes(name.trim())).collect(),
+        operator: bytes(operator),
+        domain: bytes(domain),
         attributes: attributes.map(attribute).collect(),
         ..Node::default()
     }
@@ -135,6 +130,10 @@ fn constant(text: &str) -> Option<Tensor> {
     })
 }
 
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
 fn list(text: &str) -> impl Iterator<Item = &str> {
     let items = text.trim_end_matches(']').split(',').map(str::trim);
     items.filter(|item| !item.is_empty())
@@ -143,7 +142,7 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
 fn attribute(text: &str) -> Attribute {
     let (name, value) = text.split_once('=').unwrap();
     let mut attribute = Attribute {
-        name: name.into(),
+        name: bytes(name),
         ..Attribute::default()
     };
     match (value.strip_prefix('['), value.strip_prefix('~')) {
