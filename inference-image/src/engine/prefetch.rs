@@ -2,10 +2,20 @@
 //! `model.onnx`, another reads the graph that probably belongs to this model and creates its first session. It is
 //! used only if the digest turns out to be its origin's.
 
-use super::cache;
-use super::onnx::{Cache, Prefetched, Runtime};
+use super::cache::{self, Origin};
+use super::optimised::Cache;
+use super::runtime::Runtime;
+use super::source::Source;
 use crate::package::MODEL_FILE;
+use ort::session::Session;
 use std::path::Path;
+
+/// A graph with its first session, and the model that it belongs to.
+pub struct Prefetched {
+    pub(super) origin: Origin,
+    pub(super) source: Source,
+    pub(super) session: Session,
+}
 
 impl Runtime {
     /// The graph that is probably wanted for the package in this folder, if there is one. Problems are not reported

@@ -1,0 +1,215 @@
+//! A model: from its package to its sessions.
+
+use super::cache;
+use super::curve::Curve;
+use super::interface::Description;
+use super::optimised::{Cache, not_kept};
+use super::prefetch::Prefetched;
+use super::runtime::Runtime;
+use super::session::OnnxEngine;
+use super::source::Source;
+use crate::onnx;
+use crate::package::Package;
+use crate::process::exit::Fatal;
+use modelservice_contract::{ExitReason, GraphSource};
+use ort::session::Session;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A model that sessions can be created from.
+pub struct OnnxModel {
+    runtime: Arc<Runtime>,
+    source: Source,
+    graph: GraphSource,
+    description: Description,
+    /// Inputs and outputs that the file says no shape of.
+    unshaped: BTreeSet<String>,
+    /// The folder of the graph when none is configured.
+    private: Mutex<Option<TempDir>>,
+    /// A session that has been created already.
+    first: Mutex<Option<Session>>,
+}
+
+impl Runtime {
+    /// Loads a model, from its optimised graph if there is one for this model, runtime and processor. Otherwise
+    /// optimises the graph and keeps the result in the cache. What was `prefetched` is used if it belongs to this
+    /// model.
+    ///
+    /// # Errors
+    /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
+    pub(crate) fn load_model(
+        self: &Arc<Self>,
+        package: &Package,
+        onnx: onnx::Model,
+        cache: &Cache,
+        prefetched: Option<Prefetched>,
+    ) -> Result<OnnxModel, Fatal> {
+        let mut model = OnnxModel {
+            runtime: Arc::clone(self),
+            source: original(package, &onnx)?,
+            graph: GraphSource::Original,
+            description: Description::of(&onnx),
+            unshaped: unshaped(&onnx),
+            private: Mutex::default(),
+            first: Mutex::default(),
+        };
+        // Sessions need the memory.
+        drop(onnx);
+        // Other providers compile graphs of their own.
+        if !self.is_cpu() {
+            return Ok(model);
+        }
+        let origin = self.origin(package);
+        let folders = cache.trusted_folders(package);
+        let is_trusted = |source: &Source| {
+            let folder = source.folder().and_then(|entry| entry.parent());
+            folders.iter().any(|trusted| Some(trusted.as_path()) == folder)
+        };
+        let prefetched = prefetched.filter(|one| one.origin == origin && is_trusted(&one.source));
+        let found = || cache::find(&folders, &origin);
+        let cached = prefetched.map(|prefetched| (prefetched.source, prefetched.session));
+        if let Some((source, session)) = cached.or_else(|| self.shared(found()?)) {
+            return Ok(model.with(source, session, GraphSource::Cached));
+        }
+        let (folder, private) = match &cache.path {
+            Some(path) => (path.clone(), None),
+            // ONNX Runtime writes graphs only to files.
+            None => match tempfile::tempdir() {
+                Ok(private) => (private.path().to_owned(), Some(private)),
+                Err(error) => {
+                    not_kept(&std::env::temp_dir(), &error);
+                    return Ok(model);
+                }
+            },
+        };
+        if let Some(path) = &cache.path
+            && let Err(error) = cache::remove_unused(path)
+        {
+            tracing::debug!("cannot tidy {}: {error}", path.display());
+        }
+        model.private = Mutex::new(private);
+        Ok(match self.optimise(&model.source, &origin, &folder)? {
+            Some((source, session)) => model.with(source, session, GraphSource::Optimised),
+            None => model,
+        })
+    }
+
+    /// Optimises a package's graph into a folder; an existing one is kept. Returns the folder of the entry.
+    ///
+    /// # Errors
+    /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
+    pub(crate) fn bake(&self, package: &Package, onnx: onnx::Model, folder: &Path) -> Result<PathBuf, Fatal> {
+        let origin = self.origin(package);
+        if let Some(entry) = cache::find(&[folder.to_owned()], &origin) {
+            return Ok(entry.folder);
+        }
+        let original = original(package, &onnx)?;
+        drop(onnx);
+        let source = self.optimise(&original, &origin, folder)?;
+        let made = source.and_then(|(source, _)| source.folder().cloned());
+        made.ok_or_else(|| {
+            let message = format!(
+                "no optimised graph can be written to {}: see the log",
+                folder.display()
+            );
+            Fatal::new(ExitReason::SystemError, message)
+        })
+    }
+}
+
+impl OnnxModel {
+    fn with(self, source: Source, session: Session, graph: GraphSource) -> Self {
+        Self {
+            source,
+            graph,
+            first: Mutex::new(Some(session)),
+            ..self
+        }
+    }
+
+    /// Creates an engine with a session of its own that computes with this many threads.
+    ///
+    /// # Errors
+    /// As [`Runtime::load_model`].
+    pub fn engine(&self, threads: usize) -> Result<OnnxEngine, Fatal> {
+        let first = self.first.lock().take().filter(|_| threads == 1);
+        let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
+        OnnxEngine::new(session, self.description.opset, &self.unshaped)
+    }
+
+    /// Removes the files of the graph unless they are in a configured folder. No engine can be created after that.
+    pub fn tidy(&self) {
+        drop(self.private.lock().take());
+    }
+
+    /// Where the graph came from.
+    #[must_use]
+    pub const fn graph(&self) -> GraphSource {
+        self.graph
+    }
+
+    /// What the file says about itself.
+    #[must_use]
+    pub const fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The cost of batches on this many cores, if it has been measured before.
+    #[must_use]
+    pub fn curve(&self, cores: usize) -> Option<Curve> {
+        cache::curve(self.source.folder()?, cores)
+    }
+
+    /// Stores the cost of batches next to the graph, if that can be written.
+    pub fn store_curve(&self, cores: usize, curve: &Curve) {
+        let Some(folder) = self.source.folder().filter(|folder| folder.exists()) else {
+            return;
+        };
+        if let Err(error) = cache::store_curve(folder, cores, curve) {
+            tracing::debug!("what batches cost is not kept in {}: {error}", folder.display());
+        }
+    }
+}
+
+impl Description {
+    fn of(model: &onnx::Model) -> Self {
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        let producer = format!(
+            "{} {}",
+            onnx::text(&model.producer_name),
+            onnx::text(&model.producer_version)
+        );
+        let entry = |entry: &onnx::Entry| (onnx::text(&entry.key), onnx::text(&entry.value));
+        Self {
+            opset: model.opset(),
+            producer: text(producer.trim().to_owned()),
+            version: model.model_version,
+            metadata: model.metadata.iter().map(entry).collect(),
+            description: text(onnx::text(&model.description)),
+        }
+    }
+}
+
+fn original(package: &Package, onnx: &onnx::Model) -> Result<Source, Fatal> {
+    Source::original(package, onnx).map_err(|error| {
+        let message = format!(
+            "cannot copy weights that conditions and loops of the model have in a file to {}: {error}; \
+             keep them in model.onnx, or make room there",
+            std::env::temp_dir().display()
+        );
+        Fatal::new(ExitReason::SystemError, message)
+    })
+}
+
+/// Names of the inputs and outputs that have no shape.
+fn unshaped(model: &onnx::Model) -> BTreeSet<String> {
+    let graph = model.graph.iter();
+    let ports = graph.flat_map(|graph| graph.inputs.iter().chain(&graph.outputs));
+    ports
+        .filter(|port| port.shape().is_none())
+        .map(|port| onnx::text(&port.name))
+        .collect()
+}
