@@ -1,20 +1,18 @@
 //! From a model's configuration to engines that have run once: all that must hold before the model is served.
 
 use super::batching::Batching;
-use super::warm_up;
+use super::tuning::Tuning;
+use super::warm_up::{self, Trial, warm_up_all};
 use crate::engine::{Cache, Curve, Description, Engine, GraphSource, OnnxModel, Port, Runtime, Signature};
 use crate::image::classifier::ImageClassifier;
 use crate::package::{self, Digest, Parsed, manifest::Manifest};
 use crate::process::exit::Fatal;
-use crate::scheduling::{Engines, MakeEngine, Store, Tuner, all_cores_pay, timed};
-use crate::tensor::Tensor;
+use crate::scheduling::{Engines, Tuner};
 use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time spent before readiness to find out whether batches pay.
-const QUICK_TUNING: Duration = Duration::from_millis(50);
 /// Sessions of a model on a device: one computes while data of the other is moved.
 const DEVICE_SESSIONS: usize = 2;
 
@@ -47,16 +45,6 @@ pub(super) struct Candidate {
     load_time: Duration,
     batching: Arc<Batching>,
     tuning: Option<Tuning>,
-}
-
-/// What can be tuned for the model.
-struct Tuning {
-    model: Arc<OnnxModel>,
-    cores: usize,
-    /// Measurements of an earlier start.
-    curve: Curve,
-    /// Computes on all cores.
-    all_cores: Option<Box<dyn Engine>>,
 }
 
 /// A model that may be served.
@@ -216,54 +204,6 @@ impl Candidate {
     }
 }
 
-impl Tuning {
-    /// The session that uses all cores, if it is faster, and the measured cost of batches.
-    fn measure(
-        self,
-        config: &ModelConfig,
-        signature: &Signature,
-        row: &[Tensor],
-        batching: &Arc<Batching>,
-        single_core: Option<&mut Box<dyn Engine>>,
-    ) -> (Option<Box<dyn Engine>>, Option<Tuner>, Curve) {
-        let Self {
-            model,
-            cores,
-            mut curve,
-            all_cores,
-        } = self;
-        let is_known = curve.single() > Duration::ZERO;
-        if let Some(engine) = single_core.filter(|_| !is_known)
-            && let Some(took) = timed(engine.as_mut(), row)
-        {
-            curve.add(1, took);
-        }
-        let all_cores = paying(all_cores, &mut curve, row);
-        let (maker, keeper) = (Arc::clone(&model), Arc::clone(&model));
-        let make: MakeEngine = Box::new(move || {
-            let engine = maker.engine(1);
-            maker.tidy();
-            Some(Box::new(engine.ok()?) as Box<dyn Engine>)
-        });
-        let (name, told) = (config.name.clone(), Arc::clone(batching));
-        let store: Store = Box::new(move |curve| {
-            keeper.store_curve(cores, curve);
-            told.measured(&name, curve);
-        });
-        let mut tuner = Tuner::new(signature, row, batching.largest(), curve.clone(), make, store);
-        match tuner.as_mut() {
-            None => {
-                model.store_curve(cores, &curve);
-                model.tidy();
-            }
-            Some(tuner) if !is_known => tuner.quick(QUICK_TUNING),
-            Some(_) => {}
-        }
-        let curve = tuner.as_ref().map_or(curve, |tuner| tuner.curve().clone());
-        (all_cores, tuner, curve)
-    }
-}
-
 /// `single_core` sessions of one thread each, and one of `all_cores` threads, created in parallel.
 fn engines(model: &OnnxModel, single_core: usize, all_cores: Option<usize>) -> Result<Engines, Fatal> {
     let make = |threads| {
@@ -295,73 +235,7 @@ fn engines(model: &OnnxModel, single_core: usize, all_cores: Option<usize>) -> R
     })
 }
 
-/// The session that uses all cores, warmed up, if it is clearly faster than one core.
-fn paying(all_cores: Option<Box<dyn Engine>>, curve: &mut Curve, row: &[Tensor]) -> Option<Box<dyn Engine>> {
-    let mut engine = all_cores?;
-    // The first run of a session plans its memory.
-    timed(engine.as_mut(), row)?;
-    let known = curve.all_cores;
-    let pays = known.unwrap_or_else(|| all_cores_pay(curve.single(), engine.as_mut(), row));
-    curve.all_cores = Some(pays);
-    pays.then_some(engine)
-}
-
 fn does_not_fit(problem: String) -> Fatal {
     let message = format!("{} does not fit the model: {problem}", package::MANIFEST_FILE);
     Fatal::new(ExitReason::ModelInvalid, message)
-}
-
-/// Why a trial run did not succeed.
-enum Trial {
-    /// The model does not accept the inputs that were made up for it.
-    Failed(String),
-    /// The output is not what `model.yaml` says, whatever the input.
-    Unfit(String),
-}
-
-/// Warms up each engine with the first of the rows that the model accepts. Returns that row, or else what was wrong
-/// with the first one.
-fn warm_up_all(
-    engines: &mut [Box<dyn Engine>],
-    rows: Vec<Vec<Tensor>>,
-    classifier: Option<&ImageClassifier>,
-) -> Result<Vec<Tensor>, Trial> {
-    let mut problem = None;
-    for row in rows {
-        let warm = |engine: &mut Box<dyn Engine>| warm_up(engine.as_mut(), &row, classifier);
-        let warmed = std::thread::scope(|scope| {
-            let threads: Vec<_> = engines
-                .iter_mut()
-                .map(|engine| scope.spawn(|| warm(engine)))
-                .collect();
-            let lost = |_| Err(Trial::Failed("it panicked".to_owned()));
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().unwrap_or_else(lost))
-        });
-        match warmed {
-            Ok(()) => return Ok(row),
-            Err(unfit @ Trial::Unfit(_)) => return Err(unfit),
-            Err(Trial::Failed(other)) => _ = problem.get_or_insert(other),
-        }
-    }
-    Err(Trial::Failed(problem.unwrap_or_default()))
-}
-
-/// The first run of a session plans its memory and takes several times as long as the others. It also shows whether
-/// the output has a value for each label, if that is not known before.
-fn warm_up(
-    engine: &mut dyn Engine,
-    row: &[Tensor],
-    classifier: Option<&ImageClassifier>,
-) -> Result<(), Trial> {
-    let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
-    let results = engine
-        .run(row, &outputs)
-        .map_err(|error| Trial::Failed(error.to_string()))?;
-    match classifier.and_then(|classifier| Some((classifier, results.get(classifier.output())?))) {
-        // Its values may be no numbers: the image was none.
-        Some((classifier, scores)) => classifier.scores(scores, 1).map(drop).map_err(Trial::Unfit),
-        None => Ok(()),
-    }
 }

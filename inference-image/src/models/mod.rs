@@ -3,6 +3,7 @@
 mod batching;
 pub mod duty_cycle;
 mod loading;
+mod tuning;
 mod warm_up;
 
 use crate::engine::{Engine, Runtime, Signature};

@@ -1,6 +1,7 @@
-//! Inputs for the warm-up: one row of each, to run a model before it serves. Pure.
+//! The warm-up: a first run of each session before a model serves, with one row of made-up inputs.
 
-use crate::engine::{Port, Signature};
+use crate::engine::{Engine, Port, Signature};
+use crate::image::classifier::ImageClassifier;
 use crate::tensor::{DataType, Tensor, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -40,11 +41,66 @@ fn ones(datatype: DataType, shape: Vec<i64>) -> Option<Tensor> {
     Tensor::from_wire(datatype, shape, bytes).ok()
 }
 
+/// Why a trial run did not succeed.
+pub(super) enum Trial {
+    /// The model does not accept the inputs that were made up for it.
+    Failed(String),
+    /// The output is not what `model.yaml` says, whatever the input.
+    Unfit(String),
+}
+
+/// Warms up each engine with the first of the rows that the model accepts. Returns that row, or else what was wrong
+/// with the first one.
+pub(super) fn warm_up_all(
+    engines: &mut [Box<dyn Engine>],
+    rows: Vec<Vec<Tensor>>,
+    classifier: Option<&ImageClassifier>,
+) -> Result<Vec<Tensor>, Trial> {
+    let mut problem = None;
+    for row in rows {
+        let warm = |engine: &mut Box<dyn Engine>| warm_up(engine.as_mut(), &row, classifier);
+        let warmed = std::thread::scope(|scope| {
+            let threads: Vec<_> = engines
+                .iter_mut()
+                .map(|engine| scope.spawn(|| warm(engine)))
+                .collect();
+            let lost = |_| Err(Trial::Failed("it panicked".to_owned()));
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(lost))
+        });
+        match warmed {
+            Ok(()) => return Ok(row),
+            Err(unfit @ Trial::Unfit(_)) => return Err(unfit),
+            Err(Trial::Failed(other)) => _ = problem.get_or_insert(other),
+        }
+    }
+    Err(Trial::Failed(problem.unwrap_or_default()))
+}
+
+/// The first run of a session plans its memory and takes several times as long as the others. It also shows whether
+/// the output has a value for each label, if that is not known before.
+fn warm_up(
+    engine: &mut dyn Engine,
+    row: &[Tensor],
+    classifier: Option<&ImageClassifier>,
+) -> Result<(), Trial> {
+    let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
+    let results = engine
+        .run(row, &outputs)
+        .map_err(|error| Trial::Failed(error.to_string()))?;
+    match classifier.and_then(|classifier| Some((classifier, results.get(classifier.output())?))) {
+        // Its values may be no numbers: the image was none.
+        Some((classifier, scores)) => classifier.scores(scores, 1).map(drop).map_err(Trial::Unfit),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::engine::{Engine, EngineError};
+    use crate::engine::EngineError;
     use crate::models::Service;
     use modelservice_contract::Limits;
 
