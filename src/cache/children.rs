@@ -2,26 +2,23 @@
 //! go into the same cache, so that a reconcile that runs before the watch has caught up neither repeats a write nor
 //! reads an object.
 
-use super::retention::Retention;
-use crate::crd::{ModelService, SERVICE_LABEL};
-use futures::{Stream, StreamExt as _, future, stream};
-use jiff::Timestamp;
-use kube::{
-    Api, Resource, ResourceExt as _,
-    runtime::{WatchStreamExt as _, reflector::ObjectRef, watcher},
+use super::{
+    entry::{Entry, insert, is_namesake, is_same, version},
+    retention::Retention,
 };
+use crate::crd::SERVICE_LABEL;
+use kube::{Resource, ResourceExt as _, runtime::watcher};
 use parking_lot::Mutex;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use std::{
-    collections::{HashMap, HashSet, hash_map::DefaultHasher},
+    collections::{HashMap, HashSet},
     fmt::Debug,
-    hash::{Hash as _, Hasher as _},
     sync::Arc,
 };
 use tokio::sync::watch;
 
 /// Namespace and name of a service.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 
 /// Objects of one kind, by service. Of two versions of an object the newer one stays, whether it came from the
 /// watch or from an answer.
@@ -33,15 +30,6 @@ pub struct Children<K> {
 }
 
 type Groups<K> = HashMap<Key, Vec<Entry<K>>>;
-
-#[derive(Debug)]
-struct Entry<K> {
-    object: Arc<K>,
-    /// Hash of the object as it arrived, without its resource version.
-    fingerprint: u64,
-    /// Hash of what is wanted, once the object was found to have all of it.
-    settled: Option<String>,
-}
 
 impl<K> Default for Children<K> {
     fn default() -> Self {
@@ -119,7 +107,7 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
     }
 
     /// Applies a watch event; returns the services that it concerns.
-    fn handle(&self, event: watcher::Event<K>) -> Vec<Key> {
+    pub(super) fn handle(&self, event: watcher::Event<K>) -> Vec<Key> {
         match event {
             watcher::Event::Init => self.listing.lock().clear(),
             watcher::Event::InitApply(object) => {
@@ -173,96 +161,8 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
     }
 }
 
-impl<K: Retention + Clone> Entry<K> {
-    fn follow(&mut self, earlier: &Self) {
-        Arc::make_mut(&mut self.object).follow(&earlier.object, Timestamp::now());
-    }
-}
-
-impl<K: Retention + Resource + Serialize> Entry<K> {
-    fn new(mut object: K) -> Self {
-        object.trim();
-        let version = object.meta_mut().resource_version.take();
-        let mut hasher = DefaultHasher::new();
-        // Our kinds serialise infallibly.
-        serde_json::to_vec(&object).unwrap_or_default().hash(&mut hasher);
-        object.meta_mut().resource_version = version;
-        Self {
-            object: Arc::new(object),
-            fingerprint: hasher.finish(),
-            settled: None,
-        }
-    }
-}
-
-fn is_namesake<K: Resource>(one: &Entry<K>, other: &Entry<K>) -> bool {
-    one.object.meta().name == other.object.meta().name
-}
-
-/// Whether both are the same version of the same object.
-fn is_same<K: Resource>(entry: &Entry<K>, object: &K) -> bool {
-    let (known, meta) = (entry.object.meta(), object.meta());
-    known.name == meta.name && known.uid == meta.uid && known.resource_version == meta.resource_version
-}
-
-/// Fills `cache` by a watch of the objects that carry a service's label; yields the services that changed.
-pub fn watched<K>(cache: Arc<Children<K>>, api: Api<K>) -> impl Stream<Item = ObjectRef<ModelService>> + Send
-where
-    K: Retention
-        + Resource<DynamicType = ()>
-        + Clone
-        + Serialize
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    let config = watcher::Config::default().labels(SERVICE_LABEL).streaming_lists();
-    watcher(api, config)
-        .default_backoff()
-        .filter_map(|event| future::ready(ok_or_warn(event)))
-        .flat_map(move |event| stream::iter(cache.handle(event)))
-        .map(|(namespace, name)| ObjectRef::new(&name).within(&namespace))
-}
-
-/// What a watch yields; an error is logged, and the watch goes on.
-pub(crate) fn ok_or_warn<K: Resource<DynamicType = ()>>(
-    event: watcher::Result<watcher::Event<K>>,
-) -> Option<watcher::Event<K>> {
-    event
-        .inspect_err(
-            |error| tracing::warn!(kind = %K::kind(&()), %error, "the watch was interrupted and continues"),
-        )
-        .ok()
-}
-
-/// Drops the managed fields, which nobody reads and which are most of a small object.
-pub fn drop_managed_fields<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-}
-
 fn key<K: Resource>(object: &K) -> Option<Key> {
     Some((object.namespace()?, object.labels().get(SERVICE_LABEL)?.clone()))
-}
-
-/// Adds a version of an object; whether anything of meaning changed.
-fn insert<K: Retention + Resource + Clone>(group: &mut Vec<Entry<K>>, mut entry: Entry<K>) -> bool {
-    let known = group.iter_mut().find(|known| is_namesake(known, &entry));
-    match known {
-        Some(known) if version(known.object.as_ref()) > version(entry.object.as_ref()) => return false,
-        Some(known) if known.fingerprint == entry.fingerprint => {
-            let version = entry.object.meta().resource_version.clone();
-            Arc::make_mut(&mut known.object).meta_mut().resource_version = version;
-            return false;
-        }
-        Some(known) => {
-            entry.follow(known);
-            *known = entry;
-        }
-        None => group.push(entry),
-    }
-    true
 }
 
 fn remove<K: Resource>(groups: &mut Groups<K>, key: &Key, gone: &K) {
@@ -273,16 +173,6 @@ fn remove<K: Resource>(groups: &mut Groups<K>, key: &Key, gone: &K) {
     if group.is_empty() {
         groups.remove(key);
     }
-}
-
-/// Resource versions are comparable numbers (Kubernetes KEP-5504).
-pub fn version<K: Resource>(object: &K) -> u64 {
-    object
-        .meta()
-        .resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@
 
 pub mod children;
 pub mod classes;
+mod entry;
 pub mod pod;
 pub mod retention;
+pub mod watch;
 pub mod written;
 
 use self::{children::Children, pod::Pod};

@@ -14,6 +14,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
+use kube::Resource;
 
 /// How much of a kind of child is kept.
 pub trait Retention {
@@ -25,6 +26,11 @@ pub trait Retention {
 
     /// Takes over what only the versions of an object tell together.
     fn follow(&mut self, _earlier: &Self, _now: Timestamp) {}
+}
+
+/// Drops the managed fields, which nobody reads and which are most of a small object.
+pub fn drop_managed_fields<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
 }
 
 impl Retention for Deployment {

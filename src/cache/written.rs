@@ -1,6 +1,6 @@
 //! Written: services as our own status writes left them.
 
-use super::children::version;
+use super::entry::version;
 use crate::crd::ModelService;
 use kube::ResourceExt as _;
 use parking_lot::Mutex;

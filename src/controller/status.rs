@@ -2,7 +2,7 @@
 
 use super::context::ControllerContext;
 use crate::{
-    cache::children::drop_managed_fields,
+    cache::retention::drop_managed_fields,
     crd::{CONDITION_TYPES, FIELD_MANAGER, ModelService, ModelServiceStatus},
     reason::Problem,
 };

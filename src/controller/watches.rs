@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     cache::{
-        children::{drop_managed_fields, ok_or_warn, watched},
         classes::GuardedClass,
+        retention::drop_managed_fields,
+        watch::{ok_or_warn, watched},
     },
     crd::ModelService,
 };
