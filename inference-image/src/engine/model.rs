@@ -1,13 +1,13 @@
 //! A model: from its package to its sessions.
 
-use super::cache;
 use super::curve::Curve;
+use super::graphs::cache;
+use super::graphs::optimised::{Cache, not_kept};
+use super::graphs::prefetch::Prefetched;
+use super::graphs::source::Source;
 use super::interface::Description;
-use super::optimised::{Cache, not_kept};
-use super::prefetch::Prefetched;
 use super::runtime::Runtime;
 use super::session::OnnxEngine;
-use super::source::Source;
 use crate::onnx;
 use crate::package::Package;
 use crate::process::exit::Fatal;

@@ -1,8 +1,8 @@
 //! The ONNX Runtime library, and how sessions are created with it.
 
 use super::failure;
+use super::graphs::source::Source;
 use super::provider;
-use super::source::Source;
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;

@@ -1,8 +1,8 @@
 //! Tensors as ONNX Runtime's values and back.
 
-use super::failure::explain;
-use super::interface::EngineError;
 use super::strings;
+use crate::engine::failure::explain;
+use crate::engine::interface::EngineError;
 use crate::tensor::{DataType, Element, Tensor, element_count};
 use crate::with_element_type;
 use bytes::Bytes;

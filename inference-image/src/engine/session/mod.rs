@@ -1,8 +1,10 @@
 //! One ONNX Runtime session: its signature, and runs.
 
-use super::failure;
-use super::interface::{Engine, EngineError, Place, Port, SharedSize, Signature};
-use super::value;
+mod strings;
+mod value;
+
+use crate::engine::failure;
+use crate::engine::interface::{Engine, EngineError, Place, Port, SharedSize, Signature};
 use crate::process::exit::Fatal;
 use crate::tensor::Tensor;
 use modelservice_contract::ExitReason;

@@ -4,17 +4,17 @@
 
 use super::cache::{self, Origin};
 use super::optimised::Cache;
-use super::runtime::Runtime;
 use super::source::Source;
+use crate::engine::runtime::Runtime;
 use crate::package::MODEL_FILE;
 use ort::session::Session;
 use std::path::Path;
 
 /// A graph with its first session, and the model that it belongs to.
 pub struct Prefetched {
-    pub(super) origin: Origin,
-    pub(super) source: Source,
-    pub(super) session: Session,
+    pub(crate) origin: Origin,
+    pub(crate) source: Source,
+    pub(crate) session: Session,
 }
 
 impl Runtime {

@@ -2,7 +2,7 @@
 //! ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the weights, a
 //! list of their checksums and, once measured, the cost of batches.
 
-use super::curve::Curve;
+use crate::engine::curve::Curve;
 use crate::package::files::{Files, Most, Opened};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime};
 use twox_hash::XxHash3_128;
 
 /// The graph, without its weights.
-pub(super) const GRAPH_FILE: &str = "graph.onnx";
+pub(crate) const GRAPH_FILE: &str = "graph.onnx";
 /// The weights.
-pub(super) const WEIGHTS_FILE: &str = "weights.bin";
+pub(crate) const WEIGHTS_FILE: &str = "weights.bin";
 const ENTRY_FILE: &str = "entry.json";
 const CURVE_FILE: &str = "batches.json";
 /// Prefix of the name of an unfinished entry.
@@ -30,7 +30,7 @@ const FORMAT: u32 = 3;
 /// What a graph was optimised from, and for what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     format: u32,
     /// Digest of `model.onnx`.
     model: String,
@@ -52,14 +52,14 @@ struct Manifest {
 }
 
 /// The content of an entry.
-pub(super) struct Entry {
-    pub(super) graph: Bytes,
-    pub(super) weights: Vec<u8>,
-    pub(super) folder: PathBuf,
+pub(crate) struct Entry {
+    pub(crate) graph: Bytes,
+    pub(crate) weights: Vec<u8>,
+    pub(crate) folder: PathBuf,
 }
 
 impl Origin {
-    pub(super) fn new(model: &str, bytes: u64, runtime: &str) -> Self {
+    pub(crate) fn new(model: &str, bytes: u64, runtime: &str) -> Self {
         Self {
             format: FORMAT,
             model: model.to_owned(),
@@ -70,7 +70,7 @@ impl Origin {
     }
 
     /// Name of the entry's folder.
-    pub(super) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let text = format!(
             "{}\n{}\n{}\n{}",
             self.format, self.model, self.runtime, self.processor
@@ -80,7 +80,7 @@ impl Origin {
 }
 
 /// The first intact entry in these folders. A broken one is logged and skipped.
-pub(super) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
+pub(crate) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
     folders.iter().find_map(|folder| {
         let folder = folder.join(origin.key());
         match read(&folder, origin) {
@@ -96,7 +96,7 @@ pub(super) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
 
 /// The entry that is probably of a model of which only the size is known so far, with its origin: the most recently
 /// used one for a model of this size.
-pub(super) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(Origin, Entry)> {
+pub(crate) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(Origin, Entry)> {
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
     let fitting = entries.flatten().filter_map(|entry| {
         let folder = entry.ok()?.path();
@@ -156,7 +156,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
 
 /// Creates an entry: `make` writes the graph and the weights into the folder that it is given. Until the entry is
 /// complete it has another name, so that no reader sees half of it and several writers do not disturb each other.
-pub(super) fn write<E>(
+pub(crate) fn write<E>(
     folder: &Path,
     origin: &Origin,
     make: impl FnOnce(&Path) -> Result<(), E>,
@@ -217,7 +217,7 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When an entry cannot be removed, or the folder cannot be read.
-pub(super) fn remove_unused(folder: &Path) -> io::Result<()> {
+pub(crate) fn remove_unused(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?.path();
         // A folder without a manifest is not ours, or not finished.
@@ -230,14 +230,14 @@ pub(super) fn remove_unused(folder: &Path) -> io::Result<()> {
 }
 
 /// The cost of batches of the entry's model, if it has been measured.
-pub(super) fn curve(folder: &Path, cores: usize) -> Option<Curve> {
+pub(crate) fn curve(folder: &Path, cores: usize) -> Option<Curve> {
     let mut file = open(folder, &format!("{cores}-{CURVE_FILE}")).ok()?;
     let text = file.read_all(Most::text()).ok()?;
     serde_json::from_slice(&text).ok().filter(Curve::is_plausible)
 }
 
 /// Stores the cost of batches.
-pub(super) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Result<()> {
+pub(crate) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Result<()> {
     let file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&file, curve)?;
     file.persist(folder.join(format!("{cores}-{CURVE_FILE}")))?;

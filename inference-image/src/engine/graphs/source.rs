@@ -27,7 +27,7 @@ const SMALLEST_SHARED: usize = 1024;
 const NOWHERE: &str = "/nonexistent";
 
 /// What sessions are created from.
-pub(super) enum Source {
+pub(crate) enum Source {
     /// `model.onnx` and the files that it names.
     Original {
         model: Bytes,
@@ -51,7 +51,7 @@ impl Source {
     ///
     /// # Errors
     /// When files that ONNX Runtime takes from a folder cannot be copied to one.
-    pub(super) fn original(package: &Package, onnx: &onnx::Model) -> io::Result<Self> {
+    pub(crate) fn original(package: &Package, onnx: &onnx::Model) -> io::Result<Self> {
         Ok(Self::Original {
             model: package.model.clone(),
             external: package.external.clone(),
@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// A graph from the cache; `None` if its weights cannot be shared, or are in another file than the entry's.
-    pub(super) fn optimised(entry: Entry) -> Option<Self> {
+    pub(crate) fn optimised(entry: Entry) -> Option<Self> {
         let model = onnx::Model::read(entry.graph.clone()).ok()?;
         if model
             .external_files()
@@ -90,7 +90,7 @@ impl Source {
     }
 
     /// Creates a session.
-    pub(super) fn session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
+    pub(crate) fn session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
         match self {
             Self::Original {
                 model,
@@ -122,7 +122,7 @@ impl Source {
     }
 
     /// The same, without sharing what kernels pack: those for quantised convolutions cannot share it.
-    pub(super) fn without_packed(self) -> Self {
+    pub(crate) fn without_packed(self) -> Self {
         match self {
             Self::Optimised {
                 graph,
@@ -140,7 +140,7 @@ impl Source {
     }
 
     /// Optimises the package's graph and writes it into a folder.
-    pub(super) fn optimise(&self, builder: SessionBuilder, folder: &Path) -> ort::Result<()> {
+    pub(crate) fn optimise(&self, builder: SessionBuilder, folder: &Path) -> ort::Result<()> {
         let builder = builder
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_optimized_model_path(folder.join(cache::GRAPH_FILE))?
@@ -156,7 +156,7 @@ impl Source {
     }
 
     /// The cache entry that it comes from.
-    pub(super) fn folder(&self) -> Option<&PathBuf> {
+    pub(crate) fn folder(&self) -> Option<&PathBuf> {
         match self {
             Self::Optimised { folder, .. } => Some(folder),
             Self::Original { .. } => None,

@@ -1,8 +1,8 @@
 //! Graphs that ONNX Runtime has optimised: found in the cache, or made and kept there.
 
 use super::cache::{self, Entry, Origin};
-use super::runtime::Runtime;
 use super::source::Source;
+use crate::engine::runtime::Runtime;
 use crate::package::{BAKED_FOLDER, Package};
 use crate::process::exit::Fatal;
 use ort::session::Session;
@@ -17,7 +17,7 @@ pub struct Cache {
 
 impl Cache {
     /// Where to look: first for what was baked into the package in this folder.
-    pub(super) fn folders(&self, package: &Path) -> Vec<PathBuf> {
+    pub(crate) fn folders(&self, package: &Path) -> Vec<PathBuf> {
         let baked = package.join(BAKED_FOLDER);
         // Its name is trusted, and may be a link; what is in it may be none.
         let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -27,7 +27,7 @@ impl Cache {
     }
 
     /// The same, without what is in the package where its digest does not cover that.
-    pub(super) fn trusted_folders(&self, package: &Package) -> Vec<PathBuf> {
+    pub(crate) fn trusted_folders(&self, package: &Package) -> Vec<PathBuf> {
         let mut folders = self.folders(&package.folder);
         if !package.vouches_for_graphs() && folders.first().is_some_and(|baked| baked.exists()) {
             let baked = folders.remove(0);
@@ -43,7 +43,7 @@ impl Cache {
 
 impl Runtime {
     /// `None`, after a warning, if the graph cannot be kept: the server works without it.
-    pub(super) fn optimise(
+    pub(crate) fn optimise(
         &self,
         original: &Source,
         origin: &Origin,
@@ -74,7 +74,7 @@ impl Runtime {
 
     /// What sessions are created from, sharing as much as the kernels of the graph can share, and the first session;
     /// `None`, after a warning, if no session can be created.
-    pub(super) fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
+    pub(crate) fn shared(&self, entry: Entry) -> Option<(Source, Session)> {
         let folder = entry.folder.clone();
         let Some(source) = Source::optimised(entry) else {
             tracing::warn!(
@@ -96,12 +96,12 @@ impl Runtime {
         }
     }
 
-    pub(super) fn origin(&self, package: &Package) -> Origin {
+    pub(crate) fn origin(&self, package: &Package) -> Origin {
         Origin::new(&package.identity(), package.model.len() as u64, &self.build())
     }
 }
 
-pub(super) fn not_kept(folder: &Path, error: &std::io::Error) {
+pub(crate) fn not_kept(folder: &Path, error: &std::io::Error) {
     tracing::warn!(
         "the optimised graph cannot be kept in {}: {error}; each session loads its own weights",
         folder.display()
