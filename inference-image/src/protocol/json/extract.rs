@@ -109,38 +109,22 @@ fn after_colon(json: &[u8], at: usize) -> Option<usize> {
 fn value_length(json: &[u8]) -> Option<usize> {
     match json.first()? {
         b'"' => string_length(json),
-        b'[' => bracketed(json),
-        b'{' => braced(json),
+        b'[' => enclosed::<b'[', b']'>(json),
+        b'{' => enclosed::<b'{', b'}'>(json),
         _ => json.iter().position(|byte| b",]} \n\r\t".contains(byte)),
     }
 }
 
-/// The length of a list. Braces do not matter, since brackets are balanced within them.
-fn bracketed(json: &[u8]) -> Option<usize> {
+/// The length of a list or an object. Within a list, braces do not matter, since brackets are balanced within them;
+/// nor do brackets within an object.
+fn enclosed<const OPEN: u8, const CLOSE: u8>(json: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (0, 0_usize);
     loop {
-        at += memchr::memchr3(b'[', b']', b'"', json.get(at..)?)?;
+        at += memchr::memchr3(OPEN, CLOSE, b'"', json.get(at..)?)?;
         match json[at] {
-            b'[' => depth += 1,
-            b']' => depth -= 1,
-            _ => at += string_length(&json[at..])? - 1,
-        }
-        at += 1;
-        if depth == 0 {
-            return Some(at);
-        }
-    }
-}
-
-/// The length of an object. Brackets do not matter.
-fn braced(json: &[u8]) -> Option<usize> {
-    let (mut at, mut depth) = (0, 0_usize);
-    loop {
-        at += memchr::memchr3(b'{', b'}', b'"', json.get(at..)?)?;
-        match json[at] {
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            _ => at += string_length(&json[at..])? - 1,
+            b'"' => at += string_length(&json[at..])? - 1,
+            bracket if bracket == OPEN => depth += 1,
+            _ => depth -= 1,
         }
         at += 1;
         if depth == 0 {
