@@ -40,17 +40,20 @@ fn start(package: &Path, cache: Option<&Path>) -> Running {
     if let Some(cache) = cache {
         config["cache"] = json!({"path": cache});
     }
-    let mut server = Server::start(&config.to_string(), &[]);
-    let (http, management) = server.addresses();
-    Running {
-        pid: server.pid(),
-        _server: server,
-        http,
-        management,
-    }
+    Running::of(Server::start(&config.to_string(), &[]))
 }
 
 impl Running {
+    fn of(mut server: Server) -> Self {
+        let (http, management) = server.addresses();
+        Self {
+            pid: server.pid(),
+            _server: server,
+            http,
+            management,
+        }
+    }
+
     /// Where the graph came from.
     async fn graph(&self) -> String {
         let request = Request::get("/report")
@@ -336,14 +339,11 @@ async fn sessions_share_weights_and_what_kernels_pack_of_them() {
     std::fs::write(folder.path().join("model.onnx"), model).unwrap();
     let on = |cores: &str| {
         let config = json!({"models": [{"name": "m", "path": folder.path()}]}).to_string();
-        let mut server = Server::start_with(&["taskset", "--cpu-list", cores], &config, &[]);
-        let (http, management) = server.addresses();
-        Running {
-            pid: server.pid(),
-            _server: server,
-            http,
-            management,
-        }
+        Running::of(Server::start_with(
+            &["taskset", "--cpu-list", cores],
+            &config,
+            &[],
+        ))
     };
     let all = format!("0-{}", std::thread::available_parallelism().unwrap().get() - 1);
     let (one, many) = (on("0"), on(&all));

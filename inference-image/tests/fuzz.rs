@@ -6,21 +6,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod support;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
 use modelservice_contract::Limits;
-use modelservice_server::engine::{Engine, EngineError, Signature};
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol::fuzz as parsers;
-use modelservice_server::tensor::Tensor;
 use modelservice_server::{config, connections, image, package, protocol};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::engine::Echo;
 use tower::ServiceExt;
 
 /// How long each parser is fuzzed after replaying its corpus.
@@ -120,18 +121,6 @@ fn check(name: &str, input: &[u8], body: &impl Fn(&[u8]) -> bool) -> bool {
             path.display()
         );
     })
-}
-
-struct Echo(Signature);
-
-impl Engine for Echo {
-    fn signature(&self) -> &Signature {
-        &self.0
-    }
-
-    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-        Ok(outputs.iter().map(|&index| inputs[index].clone()).collect())
-    }
 }
 
 /// A complete server in this process, with the model of the parsers.

@@ -9,7 +9,6 @@ use axum::http::uri::PathAndQuery;
 use bytes::Bytes;
 use futures::stream::{StreamExt, iter};
 use modelservice_contract::{Limits, ServerConfig};
-use modelservice_server::engine::{Engine, EngineError, Port, Signature};
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol::proto::infer_parameter::ParameterChoice;
@@ -23,12 +22,13 @@ use modelservice_server::protocol::proto::{
     RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
-use modelservice_server::tensor::{DataType, Tensor};
+use modelservice_server::tensor::DataType;
 use modelservice_server::{config, protocol};
 use prost::Message;
 use serde_json::json;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use support::engine::{Echo, signature};
 use support::{check_docs_table, example, library};
 use tonic::client::Grpc;
 use tonic::codec::CompressionEncoding;
@@ -564,37 +564,13 @@ async fn post(router: &Router, headers: &[(&str, &str)], message: &[u8]) -> Stri
 }
 
 /// Returns its input; no other test's requests are counted for it.
-struct Echo(Signature);
-
-impl Engine for Echo {
-    fn signature(&self) -> &Signature {
-        &self.0
-    }
-
-    fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-        Ok(inputs.to_vec())
-    }
-}
-
 fn echo() -> Arc<Service> {
-    let port = Port {
-        name: "images".to_owned(),
-        datatype: DataType::Fp32,
-        shape: vec![-1, 3, 16, 16],
-        any_rank: false,
-    };
-    let signature = Signature {
-        inputs: vec![port.clone()],
-        outputs: vec![port],
-        opset: 17,
-        shared: [].into(),
-    };
     let limits = Limits {
         max_body_bytes: 1_000_000,
         ..Limits::default()
     };
     let mut service = Service::empty("1", "CPUExecutionProvider", limits, 1).unwrap();
-    let engine = Box::new(Echo(signature));
+    let engine = Box::new(Echo(signature(&[("images", DataType::Fp32, &[-1, 3, 16, 16])])));
     service.add("colors", String::new(), vec![engine], None).unwrap();
     Arc::new(service)
 }

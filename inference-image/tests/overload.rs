@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod support;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
 use http_body_util::BodyExt;
 use modelservice_contract::{Limits, LoadReport};
-use modelservice_server::engine::{Engine, EngineError, Port, Signature};
+use modelservice_server::engine::{Engine, EngineError, Signature};
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::Phase;
 use modelservice_server::protocol::{self, Management};
@@ -17,6 +19,7 @@ use modelservice_server::tensor::{DataType, Tensor};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use support::engine::signature;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
@@ -50,20 +53,8 @@ struct Bench {
 fn bench() -> Bench {
     let (started_sender, started) = channel();
     let (go, go_receiver) = channel();
-    let port = Port {
-        name: "x".into(),
-        datatype: DataType::Fp32,
-        shape: vec![-1, 1],
-        any_rank: false,
-    };
-    let signature = Signature {
-        inputs: vec![port.clone()],
-        outputs: vec![port],
-        opset: 17,
-        shared: [].into(),
-    };
     let engine = Gated {
-        signature,
+        signature: signature(&[("x", DataType::Fp32, &[-1, 1])]),
         started: started_sender,
         go: go_receiver,
     };

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use modelservice_contract::{Limits, ModelLoad};
-use modelservice_server::engine::{Engine, EngineError, Port, Signature};
+use modelservice_server::engine::{Engine, EngineError, Signature};
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol;
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use support::engine::signature;
 use support::grpc::one_byte;
 use support::http::{connect, get};
 use support::{Server, example};
@@ -80,18 +81,7 @@ struct Bench {
 }
 
 fn bench(queue_length: u32) -> Bench {
-    let port = Port {
-        name: "x".into(),
-        datatype: DataType::Uint8,
-        shape: vec![1],
-        any_rank: false,
-    };
-    let signature = Signature {
-        inputs: vec![port.clone()],
-        outputs: vec![port],
-        opset: 17,
-        shared: [].into(),
-    };
+    let signature = signature(&[("x", DataType::Uint8, &[1])]);
     let limits = Limits {
         queue_length,
         ..Limits::default()

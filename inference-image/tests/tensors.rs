@@ -3,54 +3,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod support;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::Request;
 use axum::http::uri::PathAndQuery;
 use http_body_util::BodyExt;
 use modelservice_contract::Limits;
-use modelservice_server::engine::{Engine, EngineError, Port, Signature};
+use modelservice_server::engine::Signature;
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol;
 use modelservice_server::protocol::proto::model_infer_request::InferInputTensor;
 use modelservice_server::protocol::proto::{InferTensorContents, ModelInferRequest, ModelInferResponse};
-use modelservice_server::tensor::{DataType, Tensor};
+use modelservice_server::tensor::DataType;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use support::engine::{Echo, signature};
 use tonic::Status;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 use tower::ServiceExt;
-
-/// Returns its inputs: `x` as `x`, and `y`, if there is one, as `y`.
-struct Echo(Signature);
-
-impl Engine for Echo {
-    fn signature(&self) -> &Signature {
-        &self.0
-    }
-
-    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
-        Ok(outputs.iter().map(|&index| inputs[index].clone()).collect())
-    }
-}
-
-fn signature(ports: &[(&str, DataType, &[i64])]) -> Signature {
-    let ports = ports.iter().map(|&(name, datatype, shape)| Port {
-        name: name.to_owned(),
-        datatype,
-        shape: shape.to_vec(),
-        any_rank: false,
-    });
-    let ports: Vec<Port> = ports.collect();
-    Signature {
-        inputs: ports.clone(),
-        outputs: ports,
-        opset: 17,
-        shared: [].into(),
-    }
-}
 
 /// A model for each type, named after it, that accepts any matrix; and `both` with two inputs of different types.
 fn router() -> Router {

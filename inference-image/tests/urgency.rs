@@ -11,7 +11,7 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use modelservice_contract::Limits;
-use modelservice_server::engine::{Engine, EngineError, Port, Signature};
+use modelservice_server::engine::{Engine, EngineError, Signature};
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::{Lifecycle, Phase};
 use modelservice_server::protocol;
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
+use support::engine::signature;
 use support::grpc::one_byte;
 use tokio::task::JoinHandle;
 use tonic::client::Grpc;
@@ -59,19 +60,8 @@ struct Bench {
 
 fn bench() -> Bench {
     let ((started_sender, started), (go, gate)) = (channel(), channel());
-    let port = Port {
-        name: "x".into(),
-        datatype: DataType::Uint8,
-        shape: vec![1],
-        any_rank: false,
-    };
     let engine = Gated {
-        signature: Signature {
-            inputs: vec![port.clone()],
-            outputs: vec![port],
-            opset: 17,
-            shared: [].into(),
-        },
+        signature: signature(&[("x", DataType::Uint8, &[1])]),
         started: started_sender,
         go: gate,
     };

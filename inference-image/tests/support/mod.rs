@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod engine;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod onnx;
