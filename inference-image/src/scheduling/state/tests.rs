@@ -41,9 +41,11 @@ struct Bench {
 }
 
 const COST: Duration = Duration::from_millis(10);
+/// Name of a model that has a session for all cores too: a job that is alone runs there.
+const ALL_CORES: &str = "all-cores";
 
 impl Bench {
-    /// A model of 10 ms for each name in `models`; those in capitals run on all cores when they are alone.
+    /// A model of 10 ms for each name in `models`.
     fn new(cores: usize, models: &[&str], batch: usize) -> Self {
         let mut state = State::new(cores);
         for name in models {
@@ -55,7 +57,7 @@ impl Bench {
             state.add(QueueSettings {
                 engines: Engines {
                     single_core: (0..cores).map(|_| stub()).collect(),
-                    all_cores: name.starts_with(char::is_uppercase).then(stub),
+                    all_cores: (*name == ALL_CORES).then(stub),
                 },
                 capacity: 2,
                 curve,
@@ -268,7 +270,7 @@ fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
 #[test]
 fn the_only_job_gets_all_cores_and_runs_inline() {
     let all_cores = |cost| {
-        let mut bench = Bench::new(2, &["Wide"], 1);
+        let mut bench = Bench::new(2, &[ALL_CORES], 1);
         bench.state.enable_inline();
         bench.state.models[0].cost = cost;
         bench
@@ -312,7 +314,7 @@ fn a_slow_model_is_left_to_the_runners() {
 
 #[test]
 fn alone_a_job_has_all_cores_and_with_others_each_has_one() {
-    let mut bench = Bench::new(2, &["Wide"], 1);
+    let mut bench = Bench::new(2, &[ALL_CORES], 1);
     let all_cores = bench.plain(0).unwrap().unwrap();
     for _ in 0..2 {
         assert!(bench.plain(0).unwrap().is_none());
