@@ -91,7 +91,7 @@ fn decide(live: Option<&Deployment>, scale: Scale) -> Step {
         // The API server's own default is 1.
         (Scale::Autoscaled { start }, None) if start <= 1 => Step::LeaveAlone,
         (Scale::Autoscaled { start }, None | Some(0)) => Step::HandOver(start),
-        (Scale::Autoscaled { .. }, Some(replicas)) if owned => Step::HandOver(replicas),
+        (Scale::Autoscaled { start }, Some(replicas)) if owned => Step::HandOver(replicas.max(start)),
         (Scale::Autoscaled { .. }, Some(_)) => Step::LeaveAlone,
     }
 }
@@ -140,6 +140,12 @@ mod tests {
                 Some(live(5, true)),
                 autoscaled,
                 Step::HandOver(5),
+            ),
+            (
+                "what gave way grows to its full size",
+                Some(live(1, true)),
+                autoscaled,
+                Step::HandOver(3),
             ),
             (
                 "autoscaled stays so",

@@ -4,7 +4,12 @@ use super::{
     cause::{Cause, brief},
     container::{failing, held_by},
 };
-use crate::{cache::pod::Pod, observe::Observed, reason::Reason, revision::Images};
+use crate::{
+    cache::pod::Pod,
+    observe::Observed,
+    reason::Reason,
+    revision::{Images, condition, exceeds_quota, refused_pods},
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -20,17 +25,10 @@ pub(super) fn diagnose(
     deployment: &Deployment,
     is_exclusive: bool,
 ) -> Option<Cause> {
-    let mut pods: Vec<&Pod> = observed
-        .pods_of(revision)
-        .map(AsRef::as_ref)
-        .filter(|pod| !pod.is_ready())
-        .collect();
-    // The cache has no order, and the message must not flap between pods.
-    pods.sort_by_key(|pod| pod.name_any());
+    let pods = unready_pods(observed, revision);
     let overdue = progress_deadline_exceeded(deployment);
     let cause = containers(&pods, &Images::of(deployment), observed.now)
-        .or_else(|| pods.iter().find_map(|pod| unschedulable(pod, is_exclusive)))
-        .or_else(|| refused_pods(deployment))
+        .or_else(|| no_room(observed, revision, deployment, is_exclusive))
         .or_else(|| failed_pod(observed, revision));
     let held = || pods.iter().find_map(|pod| held_by(pod));
     match (cause, overdue) {
@@ -49,6 +47,26 @@ pub(super) fn diagnose(
         )),
         (None, None) => held().map(|held| Cause::waiting(Reason::Progressing, held)),
     }
+}
+
+/// Why no node or no quota takes more of a revision's servers.
+pub(super) fn no_room(
+    observed: &Observed,
+    revision: &str,
+    deployment: &Deployment,
+    is_exclusive: bool,
+) -> Option<Cause> {
+    let mut pods = unready_pods(observed, revision).into_iter();
+    pods.find_map(|pod| unschedulable(pod, is_exclusive))
+        .or_else(|| refusal(deployment))
+}
+
+/// By their names: the cache has no order, and the message must not flap between pods.
+fn unready_pods<'a>(observed: &'a Observed, revision: &'a str) -> Vec<&'a Pod> {
+    let pods = observed.pods_of(revision).map(AsRef::as_ref);
+    let mut unready: Vec<&Pod> = pods.filter(|pod: &&Pod| !pod.is_ready()).collect();
+    unready.sort_by_key(|pod| pod.name_any());
+    unready
 }
 
 /// The first pod in which the server fails, or else the first in which anything does.
@@ -100,10 +118,7 @@ fn created_at(pod: &Pod) -> Option<Timestamp> {
 }
 
 fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
-    let scheduled = pod
-        .condition("PodScheduled")
-        .filter(|condition| condition.status == "False")?;
-    let message = scheduled.message.as_deref().unwrap_or("no node fits");
+    let message = pod.unschedulable()?;
     let advice = if is_exclusive && message.contains("Insufficient") {
         "; the device is given to one server alone and none is spare: free one, add a node, or set spec.rollout.strategy to Recreate, which ends the old servers first"
     } else {
@@ -116,29 +131,25 @@ fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
 }
 
 /// The ReplicaSet could not create pods: quota, LimitRange, Pod Security or another policy.
-fn refused_pods(deployment: &Deployment) -> Option<Cause> {
-    let failure = condition(deployment, "ReplicaFailure")
-        .filter(|failure| failure.status.as_deref() == Some("True"))?;
-    let message = failure.message.as_deref().unwrap_or_default();
-    Some(
-        if message.contains("exceeded quota") || message.contains("must specify") {
-            Cause::waiting(
-                Reason::QuotaExceeded,
-                format!(
-                    "{}; raise the quota or lower spec.resources or the number of servers",
-                    brief(message)
-                ),
-            )
-        } else {
-            Cause::stalled(
-                Reason::PodsForbidden,
-                format!(
-                    "the namespace's policies forbid the servers' pods: {}",
-                    brief(message)
-                ),
-            )
-        },
-    )
+fn refusal(deployment: &Deployment) -> Option<Cause> {
+    let message = refused_pods(deployment)?;
+    Some(if exceeds_quota(message) || message.contains("must specify") {
+        Cause::waiting(
+            Reason::QuotaExceeded,
+            format!(
+                "{}; raise the quota or lower spec.resources or the number of servers",
+                brief(message)
+            ),
+        )
+    } else {
+        Cause::stalled(
+            Reason::PodsForbidden,
+            format!(
+                "the namespace's policies forbid the servers' pods: {}",
+                brief(message)
+            ),
+        )
+    })
 }
 
 fn progress_deadline_exceeded(deployment: &Deployment) -> Option<String> {
@@ -153,17 +164,4 @@ fn progress_deadline_exceeded(deployment: &Deployment) -> Option<String> {
                 .trim_end_matches('.')
         )
     })
-}
-
-fn condition<'a>(
-    deployment: &'a Deployment,
-    type_: &str,
-) -> Option<&'a k8s_openapi::api::apps::v1::DeploymentCondition> {
-    deployment
-        .status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|condition| condition.type_.as_deref() == Some(type_))
 }

@@ -12,7 +12,7 @@ mod pull;
 
 use self::{
     conditions::{Verdict, conditions},
-    diagnosis::diagnose,
+    diagnosis::{diagnose, no_room},
     pull::patience,
 };
 use crate::{
@@ -22,7 +22,10 @@ use crate::{
         SERVICE_LABEL, Sharing, Signature, TensorStatus,
     },
     observe::Observed,
-    plan::rollout::{Rollout, overdue_at},
+    plan::{
+        rollout::{Rollout, overdue_at},
+        room::GivesWay,
+    },
     reason::Reason,
     revision::{Images, number, revision_of, wanted_replicas},
 };
@@ -188,11 +191,21 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
         return ending(observed, rollout, pod);
     }
     let active = deployment(applied, &rollout.traffic);
-    let beside = if rollout.is_settled() || available(applied, active) == 0 {
+    let mut beside = if rollout.is_settled() || available(applied, active) == 0 {
         String::new()
     } else {
         format!("; revision {} keeps serving", rollout.traffic)
     };
+    match (&rollout.gives_way, active) {
+        (Some(GivesWay { size: 0, .. }), Some(active)) => return waiting_for_room(observed, rollout, active),
+        (Some(GivesWay { size, full, .. }), _) if size < full => {
+            beside += &format!(
+                "; there is no room for all servers of both, so revision {} has {size} of {full}",
+                rollout.target
+            );
+        }
+        _ => {}
+    }
     match diagnose(observed, &rollout.target, target, is_exclusive(observed, target)) {
         Some(cause) => Verdict::Failed {
             reason: cause.reason,
@@ -203,6 +216,22 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
             "servers of revision {} are starting{beside}",
             rollout.target
         )),
+    }
+}
+
+/// The verdict on a rollout whose new revision has no server, for the sake of the one that serves.
+fn waiting_for_room(observed: &Observed, rollout: &Rollout, active: &Deployment) -> Verdict {
+    let message = format!(
+        "revision {} has no server until revision {}, which keeps serving, has room for all of its own",
+        rollout.target, rollout.traffic
+    );
+    match no_room(observed, &rollout.traffic, active, is_exclusive(observed, active)) {
+        Some(cause) => Verdict::Failed {
+            reason: cause.reason,
+            message: format!("{message}: {}", cause.message),
+            stalled: cause.stalled,
+        },
+        None => Verdict::Progressing(message),
     }
 }
 

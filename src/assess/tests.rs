@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{fixtures::observed, reason::Problem};
+use crate::{crd::GIVES_WAY_ANNOTATION, fixtures::observed, reason::Problem};
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
@@ -744,6 +744,54 @@ fn a_revision_keeps_serving_only_if_it_serves() {
         let message = &condition(&status, "Ready").unwrap().message;
         assert_eq!(message.contains("keeps serving"), keeps, "{message}");
     }
+}
+
+/// Otherwise servers "are starting" that do not exist, and nobody learns that the quota is what is too small.
+#[test]
+fn a_revision_that_gives_way_says_so_and_why() {
+    let spec = |image: &str| json!({"replicas": 7, "model": {"image": image}});
+    let old = observed(spec("models.example/net@sha256:aa")).planned();
+    let serving = observed(spec("models.example/net@sha256:bb"))
+        .running(&old, 7, 6)
+        .routed(&old);
+    let new = serving.planned();
+    let told = |gives_way: &str, size: i32, missing: i32| {
+        let mut observed = serving.clone().running(&new, size, 0);
+        let new_one = Arc::make_mut(&mut observed.deployments[0]);
+        let annotations = new_one.metadata.annotations.as_mut().unwrap();
+        annotations.insert(GIVES_WAY_ANNOTATION.to_owned(), gives_way.to_owned());
+        let old_one = Arc::make_mut(&mut observed.deployments[1]);
+        let status = old_one.status.as_mut().unwrap();
+        status.replicas = Some(7 - missing);
+        let refused =
+            json!([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}]);
+        status.conditions = serde_json::from_value(refused).unwrap();
+        for _ in 0..size {
+            let invalid = words("ModelInvalid", "not a model");
+            observed = observed.pod(&new, ended(13, "Error", &invalid));
+        }
+        let status = assess(&observed, &applied(&observed));
+        assert_eq!(condition(&status, "Available").unwrap().status, "True");
+        let ready = condition(&status, "Ready").unwrap();
+        (ready.reason.clone(), ready.message.clone())
+    };
+    let (was, is) = (&old.rollout.target, &new.rollout.target);
+    let (reason, message) = told("tried", 1, 0);
+    assert_eq!(reason, "ModelInvalid");
+    assert_eq!(
+        message,
+        format!(
+            "revision {is}: not a model (exit code 13); revision {was} keeps serving; there is no room for all servers of both, so revision {is} has 1 of 7"
+        )
+    );
+    let (reason, message) = told("2026-01-02T03:04:00Z", 0, 1);
+    assert_eq!(reason, "QuotaExceeded");
+    assert_eq!(
+        message,
+        format!(
+            "revision {is} has no server until revision {was}, which keeps serving, has room for all of its own: exceeded quota: small; raise the quota or lower spec.resources or the number of servers"
+        )
+    );
 }
 
 /// `Available` is about requests sent now, whatever the spec says.

@@ -82,6 +82,20 @@ impl Pod {
             .is_some_and(|condition| condition.status == "True")
     }
 
+    /// Whether it is on a node.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.condition("PodScheduled")
+            .is_some_and(|condition| condition.status == "True")
+    }
+
+    /// Why no node takes it, in the scheduler's words, if none does.
+    #[must_use]
+    pub fn unschedulable(&self) -> Option<&str> {
+        let scheduled = self.condition("PodScheduled")?;
+        (scheduled.status == "False").then(|| scheduled.message.as_deref().unwrap_or("no node fits"))
+    }
+
     /// Whether it has ended for good, and only stays to be read.
     #[must_use]
     pub fn is_terminal(&self) -> bool {

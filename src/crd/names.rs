@@ -20,6 +20,9 @@ pub const TEMPLATE_ANNOTATION: &str = "serving.modelservice.dev/pod-template";
 pub const APPLIED_ANNOTATION: &str = "serving.modelservice.dev/applied";
 /// `"fixed"` on a Deployment while we own its `spec.replicas`; absent while the autoscaler does.
 pub const REPLICAS_ANNOTATION: &str = "serving.modelservice.dev/replicas";
+/// On a Deployment: since when (RFC 3339) its revision gives way to the one that serves, or `"tried"`; see
+/// src/plan/room.rs.
+pub const GIVES_WAY_ANNOTATION: &str = "serving.modelservice.dev/gives-way";
 /// On a Deployment: number of the revision, one higher with each new revision.
 pub const REVISION_NUMBER_ANNOTATION: &str = "serving.modelservice.dev/revision-number";
 /// On the Service: when the traffic moved to its revision (RFC 3339), from which the old one drains.

@@ -6,6 +6,7 @@ mod disruption_budget;
 mod endpoint;
 pub(crate) mod meta;
 pub mod rollout;
+pub mod room;
 mod runtime_update;
 mod server_config;
 mod template;
@@ -15,6 +16,7 @@ pub use template::DefaultRuntime;
 
 use self::rollout::{Rollout, Scale};
 use crate::{
+    crd::GIVES_WAY_ANNOTATION,
     observe::Observed,
     revision::{revision_of, wanted_replicas},
     validate::{Target, ValidatedService},
@@ -65,10 +67,14 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
                 .iter()
                 .any(|gone| gone.name_any() == deployment.name_any())
     };
-    let target = match &service.target {
+    let mut target = match &service.target {
         Target::Existing(live) => deployment::existing(service, live),
         Target::New(class) => deployment::new(service, class, observed, runtime),
     };
+    if let Some(gives_way) = &rollout.gives_way {
+        let annotation = (GIVES_WAY_ANNOTATION.to_owned(), gives_way.annotation());
+        target.annotations_mut().extend([annotation]);
+    }
     let others = observed
         .deployments
         .iter()

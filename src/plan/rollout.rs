@@ -6,10 +6,12 @@
 //!    the switch, so that no client meets a server that stops before the client's node has learned of the switch.
 //!    Then it goes to 0.
 //! 3. BlueGreen, `active != target`: `target` starts at the present size of `active`; once all of it is available,
-//!    the traffic moves. Until then the spec sizes `active`, and any third revision goes to 0.
+//!    the traffic moves. Until then the spec sizes `active`, and any third revision goes to 0. Where there is no room
+//!    for both, `target` gives way: see src/plan/room.rs.
 //! 4. Recreate, `active != target`: `active` goes to 0; once its pods have ended, the traffic moves (see 2).
 //! 5. Suspended: every revision goes to 0, and the traffic stays where it is.
 
+use super::room::{self, GivesWay};
 use crate::{
     cache::pod::Pod,
     crd::{ModelServiceSpec, RolloutStrategy, SWITCHED_ANNOTATION},
@@ -20,7 +22,7 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// How long a revision that lost the traffic keeps its size, so that every node can learn of the switch and requests
 /// under way can end. After that the servers drain kept-alive connections themselves.
@@ -33,7 +35,7 @@ pub enum Scale {
     Fixed(i32),
     /// The autoscaler owns it.
     Autoscaled {
-        /// Size at which a Deployment starts that is new or at zero.
+        /// Size at which a Deployment starts that is new or at zero, and which one that we sized has at least.
         start: i32,
     },
     /// Left as it is, whoever set it.
@@ -53,6 +55,8 @@ pub struct Rollout {
     pub scales: BTreeMap<String, Scale>,
     /// The pod that has to end before the traffic can move: the one that was to end first.
     pub waits_for: Option<String>,
+    /// How the target gives way to the revision that has the traffic, if there is no room for both.
+    pub gives_way: Option<GivesWay>,
     /// When to look again although nothing happens.
     pub look_again: Option<SignedDuration>,
 }
@@ -68,7 +72,7 @@ impl Rollout {
 /// Decides which revision has the traffic and how large each one is.
 #[must_use]
 pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
-    let (target, strategy) = (service.revision.as_str(), service.spec().rollout.strategy);
+    let target = service.revision.as_str();
     let active = active(observed, target);
     let mut rollout = Rollout {
         target: target.to_owned(),
@@ -76,44 +80,64 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
         switched_at: switched_at(observed),
         scales: all_at_zero(observed, target),
         waits_for: None,
+        gives_way: None,
         look_again: None,
     };
     if service.spec().suspend {
         return rollout;
     }
-    if active != target && strategy == RolloutStrategy::Recreate {
-        let remaining = || observed.remaining_pods_of(active);
-        rollout.waits_for = remaining()
-            .min_by_key(|pod| (ends_at(pod).unwrap_or(Timestamp::MAX), pod.name_any()))
-            .map(|pod| pod.name_any());
-        rollout.look_again = remaining()
-            .filter_map(|pod| overdue_at(pod, service.spec()))
-            .filter(|overdue| *overdue > observed.now)
-            .min()
-            .map(|overdue| overdue.duration_since(observed.now) + SignedDuration::from_millis(100));
-    }
-    if active != target && can_switch(service, observed, &rollout) {
-        target.clone_into(&mut rollout.traffic);
-        rollout.switched_at = Some(observed.now);
-    }
-    let start = match strategy {
-        RolloutStrategy::BlueGreen if active != target => {
-            observed.deployment(active).map_or(1, |d| wanted_replicas(d))
+    if active != target {
+        match service.spec().rollout.strategy {
+            RolloutStrategy::BlueGreen => blue_green(&mut rollout, service, observed),
+            RolloutStrategy::Recreate => recreate(&mut rollout, service, observed),
         }
-        _ => 0,
-    };
+    }
     if rollout.is_settled() {
         hold_drained(&mut rollout, observed);
-        rollout
-            .scales
-            .insert(target.to_owned(), scale(&service.size, start));
-    } else if strategy == RolloutStrategy::BlueGreen {
-        rollout.scales.insert(active.to_owned(), scale(&service.size, 0));
-        rollout
-            .scales
-            .insert(target.to_owned(), scale(&service.size, start));
+        let size = scale(&service.size, 0);
+        rollout.scales.insert(target.to_owned(), size);
     }
     rollout
+}
+
+/// Moves the traffic once all of the target is available; until then both revisions have servers.
+fn blue_green(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) {
+    let (active, target) = (rollout.traffic.clone(), rollout.target.clone());
+    let present = observed.deployment(&active).map_or(1, |d| wanted_replicas(d));
+    let full = within(&service.size, present);
+    let takes_over =
+        |d: &Arc<Deployment>| wanted_replicas(d) > 0 && is_available(d) && !room::is_reduced(d, full);
+    if service.size.is_zero() || observed.deployment(&target).is_some_and(takes_over) {
+        return switch(rollout, observed);
+    }
+    (rollout.gives_way, rollout.look_again) = room::decide(observed, &active, &target, full);
+    let size = match &rollout.gives_way {
+        Some(gives_way) => Scale::Fixed(gives_way.size),
+        None => scale(&service.size, present),
+    };
+    rollout.scales.insert(active, scale(&service.size, 0));
+    rollout.scales.insert(target, size);
+}
+
+/// Moves the traffic once no pod of the active revision is left.
+fn recreate(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) {
+    let remaining = || observed.remaining_pods_of(&rollout.traffic);
+    rollout.waits_for = remaining()
+        .min_by_key(|pod| (ends_at(pod).unwrap_or(Timestamp::MAX), pod.name_any()))
+        .map(|pod| pod.name_any());
+    rollout.look_again = remaining()
+        .filter_map(|pod| overdue_at(pod, service.spec()))
+        .filter(|overdue| *overdue > observed.now)
+        .min()
+        .map(|overdue| overdue.duration_since(observed.now) + SignedDuration::from_millis(100));
+    if rollout.waits_for.is_none() {
+        switch(rollout, observed);
+    }
+}
+
+fn switch(rollout: &mut Rollout, observed: &Observed) {
+    rollout.traffic.clone_from(&rollout.target);
+    rollout.switched_at = Some(observed.now);
 }
 
 /// When a pod that has to end is told as one that does not. None that is not being ended is.
@@ -137,19 +161,6 @@ fn all_at_zero(observed: &Observed, target: &str) -> BTreeMap<String, Scale> {
         .collect()
 }
 
-/// Whether the traffic can move from the active revision to the target.
-fn can_switch(service: &ValidatedService, observed: &Observed, rollout: &Rollout) -> bool {
-    match service.spec().rollout.strategy {
-        RolloutStrategy::BlueGreen => {
-            service.size.is_zero()
-                || observed
-                    .deployment(&service.revision)
-                    .is_some_and(|d| wanted_replicas(d) > 0 && is_available(d))
-        }
-        RolloutStrategy::Recreate => rollout.waits_for.is_none(),
-    }
-}
-
 /// Leaves the size of every revision that lost the traffic less than [`DRAIN_HOLD`] ago.
 fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
     let until = rollout.switched_at.map(|at| at + DRAIN_HOLD);
@@ -171,9 +182,17 @@ fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
 fn scale(size: &Size, start: i32) -> Scale {
     match size {
         Size::Fixed(replicas) => Scale::Fixed(*replicas),
-        Size::Autoscaled(range) => Scale::Autoscaled {
-            start: start.min(range.max_replicas).max(range.min_replicas),
+        Size::Autoscaled(_) => Scale::Autoscaled {
+            start: within(size, start),
         },
+    }
+}
+
+/// The nearest number of servers that the spec allows.
+fn within(size: &Size, servers: i32) -> i32 {
+    match size {
+        Size::Fixed(replicas) => *replicas,
+        Size::Autoscaled(range) => servers.min(range.max_replicas).max(range.min_replicas),
     }
 }
 
@@ -210,7 +229,6 @@ mod tests {
     use super::*;
     use crate::{fixtures::observed, plan::Plan};
     use serde_json::json;
-    use std::sync::Arc;
 
     fn scale(plan: &Plan, revision: &str) -> Scale {
         plan.rollout.scales[revision]

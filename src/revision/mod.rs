@@ -10,7 +10,7 @@ mod shape;
 mod template;
 
 pub use child::{is_ours, revision_of};
-pub use deployment::{is_available, number, wanted_replicas};
+pub use deployment::{condition, exceeds_quota, is_available, number, refused_pods, wanted_replicas};
 pub use hash::{asked_for, hash, name};
 pub use quantity::thousandths;
 pub use template::{Images, freeze, frozen_template};

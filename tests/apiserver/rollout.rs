@@ -4,11 +4,11 @@ use crate::fixture::{Place, World, condition, eventually, service};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{Pod, Service},
+    core::v1::{Pod, ResourceQuota, Service},
 };
 use kube::{
     ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use modelservice_operator::crd::AcceleratorClass;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use std::{collections::BTreeSet, sync::Arc};
 crate::tests!(
     a_new_revision_starts_at_the_old_ones_size_and_takes_over,
     a_broken_revision_never_replaces_a_working_one,
+    a_revision_that_cannot_take_over_leaves_the_quota_to_the_one_that_serves,
     the_same_in_other_words_makes_no_revision,
     going_back_reuses_the_old_revision,
     old_revisions_beyond_the_limit_go,
@@ -114,6 +115,74 @@ async fn a_broken_revision_never_replaces_a_working_one(world: Arc<World>) {
     let repaired = place.serving("photos").await;
     assert_eq!(repaired.status.clone().unwrap().current_revision.unwrap(), good);
     assert!(condition(&repaired, "Stalled").is_none());
+}
+
+/// Otherwise two servers of no use keep the others from growing with the load.
+async fn a_revision_that_cannot_take_over_leaves_the_quota_to_the_one_that_serves(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    let pods = |count: &str| json!({"metadata": {"name": "small"}, "spec": {"hard": {"pods": count}}});
+    let quota: ResourceQuota = serde_json::from_value(pods("8")).unwrap();
+    place.api().create(&PostParams::default(), &quota).await.unwrap();
+    let spec = service("photos").autoscaled(6, 8);
+    place.apply(&spec).await;
+    let good = place.serving_revision("photos").await;
+    let old = place.deployment("photos").await.name_any();
+    let servers = async |of_old: i32, of_new: i32| {
+        eventually(&format!("{of_old} and {of_new} servers"), async || {
+            let [new, old] = place.deployments("photos").await.try_into().unwrap();
+            let counts = |of: &Deployment| {
+                let status = of.status.clone().unwrap_or_default();
+                (
+                    status.replicas.unwrap_or(0),
+                    status.available_replicas.unwrap_or(0),
+                )
+            };
+            if (counts(&old), counts(&new).0) == ((of_old, of_old), of_new) {
+                Ok(())
+            } else {
+                Err(format!("{:?} and {:?}", counts(&old), counts(&new)))
+            }
+        })
+        .await;
+    };
+
+    place.apply(&spec.clone().model('b').unschedulable()).await;
+    servers(6, 2).await;
+    place.scale_as_the_autoscaler(&old, 7).await;
+    servers(7, 1).await;
+    let unready = place.wait_ready("photos", "False", "Unschedulable").await;
+    let message = condition(&unready, "Ready").unwrap().2;
+    assert!(
+        message.contains(&format!(
+            "{good} keeps serving; there is no room for all servers of both"
+        )),
+        "{message}"
+    );
+    place.scale_as_the_autoscaler(&old, 8).await;
+    servers(8, 0).await;
+    place.wait_ready("photos", "False", "QuotaExceeded").await;
+    operator.quiet().await;
+    servers(8, 0).await;
+    place.scale_as_the_autoscaler(&old, 6).await;
+    servers(6, 1).await;
+    operator.quiet().await;
+    servers(6, 1).await;
+
+    // A healthy one takes over once there is room, with as many servers as the old one has.
+    place.apply(&spec.clone().model('c')).await;
+    place.merge::<ResourceQuota>("small", pods("12")).await;
+    let new = eventually("the traffic moves", async || {
+        let now = traffic(&place, "photos").await;
+        if now == good { Err("not yet") } else { Ok(now) }
+    })
+    .await;
+    let [newest, ..] = &place.deployments("photos").await[..] else {
+        panic!("none")
+    };
+    assert_eq!(
+        (newest.labels()[REVISION].as_str(), newest.spec.replicas),
+        (new.as_str(), Some(6))
+    );
 }
 
 /// Another tool's notation must not restart a fleet. What the API server stores is what was written, not its value.
