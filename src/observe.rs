@@ -2,8 +2,8 @@
 
 use crate::{
     cache::{Caches, classes::Classes, pod::Pod},
-    crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService, REVISION_LABEL},
-    revision::{is_ours, number, revision_of},
+    crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService},
+    revision::{is_ours, number, revision_of, selected_by},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -77,8 +77,7 @@ impl Observed {
     /// The revision that the Service sends traffic to now.
     #[must_use]
     pub fn traffic(&self) -> Option<&str> {
-        let selector = self.endpoint.as_ref()?.spec.as_ref()?.selector.as_ref()?;
-        selector.get(REVISION_LABEL).map(String::as_str)
+        selected_by(self.endpoint.as_ref()?)
     }
 
     /// Whether nothing of the service exists yet.

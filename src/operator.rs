@@ -234,7 +234,7 @@ async fn lead(
             events: Events::new(client.clone()),
             metrics: health.metrics.clone(),
             backoff: Backoff::default(),
-            mismatches: Default::default(),
+            overrides: Default::default(),
         });
         let woken = stream::unfold(woken, |mut woken| async { Some((woken.recv().await?, woken)) });
         controllers.push(controller::run(context, scope, writer, woken, stop.clone()));

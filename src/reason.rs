@@ -73,6 +73,10 @@ reasons! {
     NameConflict,
     /// A child of a deleted service of the same name is still there.
     WaitingForDeletion,
+    /// Somebody changed the Service so that requests do not reach the servers.
+    EndpointChanged,
+    /// Somebody sets fields of children otherwise than the operator does.
+    FieldOverridden,
     /// Somebody changed a revision's pod template into one that this operator does not write.
     TemplateChanged,
     /// The operator lacks a right.

@@ -1,7 +1,13 @@
 //! Applied: what the cluster is like after apply. Data only.
 
-use crate::{observe::Observed, plan::rollout::Rollout, reason::Problem};
-use k8s_openapi::api::apps::v1::Deployment;
+use super::overrides::Override;
+use crate::{
+    observe::Observed,
+    plan::rollout::Rollout,
+    reason::Problem,
+    revision::{revision_of, selected_by},
+};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use std::sync::Arc;
 
 /// What the cluster is like after apply: all that a status may be computed from.
@@ -9,7 +15,8 @@ use std::sync::Arc;
 pub struct Applied {
     outcome: Outcome,
     deployments: Vec<Arc<Deployment>>,
-    pub(super) has_endpoint: bool,
+    pub(super) endpoint: Option<Arc<Service>>,
+    pub(super) overrides: Vec<Override>,
 }
 
 /// How far apply came.
@@ -53,7 +60,8 @@ impl Applied {
         Self {
             outcome,
             deployments: observed.deployments.clone(),
-            has_endpoint: observed.endpoint.is_some(),
+            endpoint: observed.endpoint.clone(),
+            overrides: Vec::new(),
         }
     }
 
@@ -97,10 +105,32 @@ impl Applied {
         &self.deployments
     }
 
-    /// Whether the Service exists.
+    /// The Service as it is now.
     #[must_use]
-    pub const fn has_endpoint(&self) -> bool {
-        self.has_endpoint
+    pub const fn endpoint(&self) -> Option<&Arc<Service>> {
+        self.endpoint.as_ref()
+    }
+
+    /// The revision that has the traffic: the one that the Service sends requests to, or else the one that it should.
+    #[must_use]
+    pub fn traffic(&self) -> Option<&str> {
+        let selected = self.endpoint.as_ref().and_then(|endpoint| selected_by(endpoint));
+        let exists = |revision: &&str| self.deployment(revision).is_some();
+        let planned = || self.decision().map(|decision| decision.rollout.traffic.as_str());
+        selected.filter(exists).or_else(planned).or(selected)
+    }
+
+    /// The Deployment of a revision as it is now.
+    #[must_use]
+    pub fn deployment(&self, revision: &str) -> Option<&Arc<Deployment>> {
+        let mut deployments = self.deployments.iter();
+        deployments.find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
+    }
+
+    /// What others set otherwise, in a fixed order.
+    #[must_use]
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
     }
 
     pub(super) fn replace(&mut self, deployment: Arc<Deployment>) {

@@ -2,8 +2,9 @@
 //! updates them by what the API server answers.
 
 use super::{
-    difference::first_difference,
-    mismatches::Mismatches,
+    difference::{Difference, differences},
+    managers,
+    overrides::{Override, Overrides, Subject},
     request::{Child, Requests},
 };
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     revision,
     validate::ValidatedService,
 };
+use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 use std::sync::Arc;
@@ -22,72 +24,99 @@ pub struct Applier<'a> {
     pub(super) caches: &'a Caches,
     pub(super) service: &'a ValidatedService,
     pub(super) requests: Requests<'a>,
-    mismatches: &'a Mismatches,
+    overrides: &'a Overrides,
+    now: Timestamp,
 }
 
 impl<'a> Applier<'a> {
-    /// For the children of `service`.
+    /// For the children of `service`, in a pass at `now`.
     #[must_use]
     pub const fn new(
         client: &'a Client,
         caches: &'a Caches,
-        mismatches: &'a Mismatches,
+        overrides: &'a Overrides,
         service: &'a ValidatedService,
+        now: Timestamp,
     ) -> Self {
         Self {
             caches,
             service,
             requests: Requests { client, service },
-            mismatches,
+            overrides,
+            now,
         }
     }
 
-    /// Applies `wanted` where `live` differs from it; returns the object as it is then.
+    /// Applies `wanted` where `live` differs from it, unless somebody else sets it otherwise each time; returns the
+    /// object as it is then.
     pub(super) async fn ensure<K: Child>(
         &self,
         cache: &Children<K>,
         wanted: K,
         live: Option<&Arc<K>>,
-    ) -> Result<Arc<K>, Problem> {
+    ) -> Result<Option<Arc<K>>, Problem> {
         let mut wanted = to_value(&wanted)?;
         let hash = revision::hash(&wanted);
-        if let Some(live) = live
-            && !self.differs(cache, &wanted, &hash, live)?
-        {
-            return Ok(live.clone());
-        }
         wanted["metadata"]["annotations"][APPLIED_ANNOTATION] = hash.clone().into();
+        let differing = match live {
+            Some(live) => differing(cache, &wanted, &hash, live)?,
+            None => vec![Difference::missing()],
+        };
+        let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let is_held = self.is_held::<K>(&name, &differing).await;
+        if is_held || differing.is_empty() {
+            return Ok(live.cloned());
+        }
         let answer = match live {
             Some(live) => self.requests.change(&mut wanted, live.uid()).await?,
             None => self.requests.create(&mut wanted).await?,
         };
+        self.corrected::<K>(&name, &differing);
         let answer = cache.put(answer);
         self.compare_answer(cache, &wanted, &hash, answer.as_ref())?;
-        Ok(answer)
+        Ok(Some(answer))
     }
 
-    /// Whether `live` lacks something of `wanted`, or still has something that was wanted once.
-    fn differs<K: Child>(
-        &self,
-        cache: &Children<K>,
-        wanted: &Value,
-        hash: &str,
-        live: &K,
-    ) -> Result<bool, Problem> {
-        if cache.is_settled(live, hash) {
-            return Ok(false);
+    /// Whether what differs is left as it is for now, because somebody sets it again each time.
+    pub(super) async fn is_held<K: Child>(&self, name: &str, differing: &[Difference]) -> bool {
+        let kind = K::kind(&());
+        let subject = self.subject(&kind, name);
+        let is_held = self.overrides.holds(&subject, differing);
+        let fields = self.overrides.to_be_asked(&subject);
+        if is_held && !fields.is_empty() {
+            match self.requests.managers::<K>(name).await {
+                Ok(managers) => fields.iter().for_each(|field| {
+                    if let Some(manager) = managers::owner(&managers, field) {
+                        self.overrides.set_by(&subject, field, manager);
+                    }
+                }),
+                Err(error) => tracing::debug!(%kind, name, %error, "cannot read who changes it"),
+            }
         }
-        let value = to_value(live)?;
-        let path = first_difference(wanted, &value);
-        if live.annotations().get(APPLIED_ANNOTATION).map(String::as_str) == Some(hash) && path.is_none() {
-            cache.settle(live, hash);
-            return Ok(false);
+        is_held
+    }
+
+    /// Counts a correction.
+    pub(super) fn corrected<K: Child>(&self, name: &str, differing: &[Difference]) {
+        let kind = K::kind(&());
+        for Difference { field, .. } in differing {
+            tracing::debug!(%kind, name, %field, "was not as planned");
         }
-        if self.mismatches.is_known(live.meta().uid.as_deref(), hash, &value) {
-            return Ok(false);
+        self.overrides.corrected(&self.subject(&kind, name), differing);
+    }
+
+    /// What others set otherwise.
+    pub(super) fn overridden(&self) -> Vec<Override> {
+        self.overrides.of(&self.service.source, self.now)
+    }
+
+    fn subject<'b>(&'b self, kind: &'b str, name: &'b str) -> Subject<'b> {
+        Subject {
+            service: &self.service.source,
+            kind,
+            name,
+            now: self.now,
         }
-        tracing::debug!(kind = %K::kind(&()), name = %live.name_any(), path, "differs from the plan");
-        Ok(true)
     }
 
     /// Settles what the API server answered, or remembers that it is not what was applied.
@@ -98,17 +127,14 @@ impl<'a> Applier<'a> {
         hash: &str,
         answer: &K,
     ) -> Result<(), Problem> {
-        let value = to_value(answer)?;
-        let uid = answer.uid().unwrap_or_default();
-        match first_difference(wanted, &value) {
-            Some(path) => {
-                tracing::warn!(kind = %K::kind(&()), name = %answer.name_any(), path, "the API server changed an applied field");
-                self.mismatches.remember(uid, hash, &value);
-            }
-            None => {
-                self.mismatches.forget(&uid);
-                cache.settle(answer, hash);
-            }
+        let (kind, name) = (K::kind(&()), answer.name_any());
+        let differing = differences(wanted, &to_value(answer)?);
+        for Difference { field, .. } in &differing {
+            tracing::warn!(%kind, name, %field, "the API server changed an applied field");
+        }
+        self.overrides.answered(&self.subject(&kind, &name), &differing);
+        if differing.is_empty() {
+            cache.settle(answer, hash);
         }
         Ok(())
     }
@@ -123,9 +149,28 @@ impl<'a> Applier<'a> {
             return Ok(());
         };
         self.requests.delete(live.as_ref()).await?;
+        let (kind, name) = (K::kind(&()), live.name_any());
+        self.overrides.forget_child(&self.subject(&kind, &name));
         cache.forget(live);
         Ok(())
     }
+}
+
+/// What `live` lacks of `wanted`, or still has although it is not wanted any more.
+fn differing<K: Child>(
+    cache: &Children<K>,
+    wanted: &Value,
+    hash: &str,
+    live: &K,
+) -> Result<Vec<Difference>, Problem> {
+    if cache.is_settled(live, hash) {
+        return Ok(Vec::new());
+    }
+    let differing = differences(wanted, &to_value(live)?);
+    if differing.is_empty() {
+        cache.settle(live, hash);
+    }
+    Ok(differing)
 }
 
 fn to_value<K: Child>(object: &K) -> Result<Value, Problem> {

@@ -1,15 +1,46 @@
-//! Difference: whether the object that exists has all that the wanted one has. Pure.
+//! Difference: what of the wanted object the one that exists has not, or has otherwise. Pure.
 //!
 //! Both are compared as the API server normalises them: quantities by value; an unset field equals an empty one and
 //! the zero of its type; lists whose items have names by name.
 
-use crate::revision::thousandths;
+use super::field::{Field, Step};
+use crate::revision::{hash, thousandths};
 use serde_json::Value;
 
-/// Path of the first field of `wanted` that differs in `live`; `None` if none does.
+/// A field of the wanted object that the live one has not, or has otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Which one.
+    pub field: Field,
+    /// Hash of the value that is wanted.
+    pub wanted: String,
+}
+
+impl Difference {
+    /// Of a whole value, which is wanted like this.
+    pub(super) fn whole(wanted: &Value) -> Self {
+        Self {
+            field: Field::default(),
+            wanted: hash(wanted),
+        }
+    }
+
+    /// Of an object that is not there.
+    pub(super) fn missing() -> Self {
+        Self::whole(&Value::Null)
+    }
+
+    /// The same, seen from the value that holds this one.
+    fn below(mut self, step: Step) -> Self {
+        self.field = self.field.below(step);
+        self
+    }
+}
+
+/// Every field of `wanted` that differs in `live`.
 #[must_use]
-pub(super) fn first_difference(wanted: &Value, live: &Value) -> Option<String> {
-    compare(wanted, Some(live), Kind::Plain).map(|path| path.trim_start_matches('.').to_owned())
+pub(super) fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
+    compare(wanted, Some(live), Kind::Plain)
 }
 
 /// How scalars below a field are read.
@@ -19,53 +50,79 @@ enum Kind {
     Quantities,
 }
 
-fn compare(wanted: &Value, live: Option<&Value>, kind: Kind) -> Option<String> {
-    if is_empty(wanted) && !(wanted.is_object() && live.is_some_and(Value::is_object)) {
-        let differs = is_scalar(wanted) && live.is_some_and(|live| !is_empty(live));
-        return differs.then(String::new);
-    }
-    match (wanted, live) {
-        (Value::Object(wanted), Some(Value::Object(live))) => wanted.iter().find_map(|(key, value)| {
-            let kind = if QUANTITIES.contains(&key.as_str()) {
-                Kind::Quantities
-            } else {
-                kind
-            };
-            let live = live.get(key);
-            let path = if ATOMIC.contains(&key.as_str()) && fields(live) > fields(Some(value)) {
-                Some(String::new())
-            } else {
-                compare(value, live, kind)
-            };
-            path.map(|path| format!(".{key}{path}"))
-        }),
-        (Value::Array(wanted), Some(Value::Array(live))) => compare_lists(wanted, live, kind),
-        (wanted, Some(live)) if wanted == live => None,
-        (Value::String(wanted), Some(Value::String(live))) if matches!(kind, Kind::Quantities) => {
-            (thousandths(wanted) != thousandths(live) || thousandths(wanted).is_none()).then(String::new)
+fn compare(wanted: &Value, live: Option<&Value>, kind: Kind) -> Vec<Difference> {
+    let differs = if is_empty(wanted) && !(wanted.is_object() && live.is_some_and(Value::is_object)) {
+        is_scalar(wanted) && live.is_some_and(|live| !is_empty(live))
+    } else {
+        match (wanted, live) {
+            (Value::Object(wanted), Some(Value::Object(live))) => {
+                let keys = wanted.iter();
+                return keys
+                    .flat_map(|(key, value)| compare_key(key, value, live.get(key), kind))
+                    .collect();
+            }
+            (Value::Array(wanted), Some(Value::Array(live))) if is_named(wanted) => {
+                return compare_named(wanted, live, kind);
+            }
+            (Value::Array(wanted), Some(Value::Array(live))) if wanted.len() == live.len() => {
+                return compare_numbered(wanted, live, kind);
+            }
+            (Value::String(wanted), Some(Value::String(live))) if matches!(kind, Kind::Quantities) => {
+                wanted != live && (thousandths(wanted) != thousandths(live) || thousandths(wanted).is_none())
+            }
+            (wanted, live) => Some(wanted) != live,
         }
-        _ => Some(String::new()),
-    }
+    };
+    differs.then(|| Difference::whole(wanted)).into_iter().collect()
 }
 
-fn compare_lists(wanted: &[Value], live: &[Value], kind: Kind) -> Option<String> {
-    let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
-    if wanted.iter().all(|item| name(item).is_some()) {
-        return wanted.iter().find_map(|item| {
-            let same = live.iter().find(|candidate| name(candidate) == name(item));
-            compare(item, same, kind).map(|path| format!("[{}]{path}", name(item).unwrap_or_default()))
-        });
+fn compare_key(key: &str, wanted: &Value, live: Option<&Value>, kind: Kind) -> Vec<Difference> {
+    let kind = if QUANTITIES.contains(&key) {
+        Kind::Quantities
+    } else {
+        kind
+    };
+    let mut found = compare(wanted, live, kind);
+    if ATOMIC.contains(&key) && (!found.is_empty() || fields(live) > fields(Some(wanted))) {
+        found = vec![Difference::whole(wanted)];
     }
-    if wanted.len() != live.len() {
-        return Some(String::new());
-    }
-    wanted
-        .iter()
-        .zip(live)
-        .enumerate()
-        .find_map(|(index, (wanted, live))| {
-            compare(wanted, Some(live), kind).map(|path| format!("[{index}]{path}"))
+    below(found, || Step::Key(key.to_owned()))
+}
+
+fn compare_named(wanted: &[Value], live: &[Value], kind: Kind) -> Vec<Difference> {
+    let compare_item = |item| {
+        let same = live.iter().find(|candidate| name(candidate) == name(item));
+        below(compare(item, same, kind), || {
+            Step::Item(name(item).unwrap_or_default().to_owned())
         })
+    };
+    wanted.iter().flat_map(compare_item).collect()
+}
+
+fn compare_numbered(wanted: &[Value], live: &[Value], kind: Kind) -> Vec<Difference> {
+    let pairs = wanted.iter().zip(live).enumerate();
+    pairs
+        .flat_map(|(index, (wanted, live))| {
+            below(compare(wanted, Some(live), kind), || {
+                Step::Item(index.to_string())
+            })
+        })
+        .collect()
+}
+
+fn below(found: Vec<Difference>, step: impl Fn() -> Step) -> Vec<Difference> {
+    found
+        .into_iter()
+        .map(|difference| difference.below(step()))
+        .collect()
+}
+
+fn is_named(items: &[Value]) -> bool {
+    items.iter().all(|item| name(item).is_some())
+}
+
+fn name(item: &Value) -> Option<&str> {
+    item.get("name").and_then(Value::as_str)
 }
 
 /// Fields that are quantities, or maps of them.
@@ -100,7 +157,8 @@ mod tests {
     use serde_json::json;
 
     fn differs(wanted: Value, live: Value) -> Option<String> {
-        first_difference(&wanted, &live)
+        let found = differences(&wanted, &live);
+        found.first().map(|difference| difference.field.to_string())
     }
 
     /// Each row would be a write on every reconcile: a hot loop.
@@ -169,6 +227,11 @@ mod tests {
                 json!({"selector": {"a": "1", "b": "2"}}),
                 "selector",
             ),
+            (
+                json!({"selector": {"a": "1"}}),
+                json!({"selector": {"b": "2"}}),
+                "selector",
+            ),
             (json!({"l": [1, 2]}), json!({"l": [1]}), "l"),
             (
                 json!({"l": [{"name": "x", "v": 1}]}),
@@ -188,5 +251,14 @@ mod tests {
                 "{wanted} {live}"
             );
         }
+    }
+    /// Otherwise a field that is disputed hides another that is not, which is never repaired.
+    #[test]
+    fn every_field_that_differs_is_found() {
+        let wanted = json!({"a": 1, "l": [{"name": "x", "v": 1, "w": 2}], "m": [3, 4], "same": true});
+        let live = json!({"a": 2, "l": [{"name": "x", "v": 3}], "m": [3, 5], "same": true});
+        let found = differences(&wanted, &live);
+        let fields: Vec<_> = found.iter().map(|found| found.field.to_string()).collect();
+        assert_eq!(fields, ["a", "l[x].v", "l[x].w", "m[1]"]);
     }
 }

@@ -17,13 +17,15 @@ mod applied;
 mod applier;
 mod create;
 mod difference;
-mod mismatches;
+mod field;
+mod managers;
+mod overrides;
 mod request;
 mod scale;
 
 pub use applied::{Applied, Decision, Outcome};
 pub use applier::Applier;
-pub use mismatches::Mismatches;
+pub use overrides::{By, Override, Overrides};
 
 use crate::{
     crd::SERVICE_LABEL,
@@ -41,9 +43,9 @@ use std::sync::Arc;
 pub enum Begun {
     /// The Service exists: a second pass finds it and does the rest.
     Service,
-    /// The Service exists, but something took our label or ownership from it, so that a second pass would not find
-    /// it and begin again and again: this pass has to do the rest.
-    Unrecognised(Arc<Service>),
+    /// A second pass would not find the Service and begin again and again, so this pass has to do the rest: something
+    /// took our label or ownership from it, or deletes it each time.
+    Unrecognised(Option<Arc<Service>>),
 }
 
 /// The first pass of a new service: makes its Service.
@@ -53,8 +55,9 @@ pub enum Begun {
 pub async fn begin(applier: &Applier<'_>, plan: &Plan) -> Result<Begun, Problem> {
     let endpoints = &applier.caches.endpoints;
     let made = applier.ensure(endpoints, plan.endpoint.clone(), None).await?;
-    let is_recognised =
-        made.labels().contains_key(SERVICE_LABEL) && is_ours(made.as_ref(), &applier.service.source);
+    let is_recognised = made.as_ref().is_some_and(|made| {
+        made.labels().contains_key(SERVICE_LABEL) && is_ours(made.as_ref(), &applier.service.source)
+    });
     Ok(if is_recognised {
         Begun::Service
     } else {
@@ -84,10 +87,9 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         for deployment in deployments(applier, revisions, observed).await? {
             applied.replace(deployment);
         }
-        applier
+        applied.endpoint = applier
             .ensure(&caches.endpoints, endpoint, observed.endpoint.as_ref())
             .await?;
-        applied.has_endpoint = true;
         if let Some(wanted) = autoscaler {
             applier
                 .ensure(&caches.autoscalers, wanted, observed.autoscaler.as_ref())
@@ -105,6 +107,7 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         Ok(())
     };
     let outcome: Result<(), Problem> = steps.await;
+    applied.overrides = applier.overridden();
     match outcome {
         Ok(()) => applied,
         Err(problem) => applied.stopped_by(problem),
@@ -119,7 +122,7 @@ async fn deployments(
 ) -> Result<Vec<Arc<Deployment>>, Problem> {
     let mut applied = Vec::with_capacity(revisions.len());
     for planned in revisions {
-        applied.push(scale::deployment(applier, planned, observed).await?);
+        applied.extend(scale::deployment(applier, planned, observed).await?);
     }
     Ok(applied)
 }

@@ -1,16 +1,20 @@
 //! Request: one call to the API server about a service's child. What is refused becomes a [`Problem`].
 
-use crate::{cache::retention::Retention, crd::FIELD_MANAGER, reason::Problem, validate::ValidatedService};
+use crate::{
+    cache::retention::Retention, cluster::client::WithManagedFields, crd::FIELD_MANAGER, reason::Problem,
+    validate::ValidatedService,
+};
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
         policy::v1::PodDisruptionBudget,
     },
+    apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, GetParams, PartialObjectMeta, Patch, PatchParams, Preconditions, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -69,6 +73,15 @@ impl Requests<'_> {
         self.api::<K>()
             .patch(name, &parameters, &Patch::Apply(body))
             .await
+    }
+
+    /// Who set which fields of a child.
+    pub(super) async fn managers<K: Child>(&self, name: &str) -> kube::Result<Vec<ManagedFieldsEntry>> {
+        let request = Request::new(self.api::<K>().resource_url()).get_metadata(name, &GetParams::default());
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.extensions_mut().insert(WithManagedFields);
+        let found: PartialObjectMeta<K> = self.client.request(request).await?;
+        Ok(found.metadata.managed_fields.unwrap_or_default())
     }
 
     /// Deletes a child, if it is still the one that was observed.

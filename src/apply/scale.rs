@@ -4,7 +4,10 @@
 //! field manager lets go of it, a second one applies just the live value; the autoscaler's first write takes it
 //! from there. A new autoscaled Deployment gets its first size in the same way.
 
-use super::applier::Applier;
+use super::{
+    applier::Applier,
+    difference::{Difference, differences},
+};
 use crate::{
     crd::{REPLICAS_ANNOTATION, SCALE_FIELD_MANAGER},
     observe::Observed,
@@ -25,7 +28,7 @@ pub(super) async fn deployment(
     applier: &Applier<'_>,
     planned: PlannedRevision,
     observed: &Observed,
-) -> Result<Arc<Deployment>, Problem> {
+) -> Result<Option<Arc<Deployment>>, Problem> {
     let PlannedRevision { deployment, scale } = planned;
     let cache = &applier.caches.deployments;
     let live = revision_of(&deployment)
@@ -39,16 +42,28 @@ pub(super) async fn deployment(
         (Step::LeaveAlone, live) => applier.ensure(cache, deployment, live.as_ref()).await,
         (Step::HandOver(replicas), live) => {
             let live = match live {
-                Some(live) => live,
+                Some(live) => Some(live),
                 None => {
                     let wanted = fixed(deployment.clone(), replicas);
                     applier.ensure(cache, wanted, None).await?
                 }
             };
+            let Some(live) = live else { return Ok(None) };
+            let differing = resized(&live, replicas);
+            if applier.is_held::<Deployment>(&live.name_any(), &differing).await {
+                return Ok(Some(live));
+            }
             let held = hold_replicas(applier, &live, replicas).await?;
+            applier.corrected::<Deployment>(&live.name_any(), &differing);
             applier.ensure(cache, deployment, Some(&held)).await
         }
     }
+}
+
+/// What a hand-over at this size changes, if anything.
+fn resized(live: &Deployment, replicas: i32) -> Vec<Difference> {
+    let size = |replicas| json!({"spec": {"replicas": replicas}});
+    differences(&size(replicas), &size(wanted_replicas(live)))
 }
 
 /// Applies just `spec.replicas`, as the second field manager.

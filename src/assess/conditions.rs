@@ -1,5 +1,7 @@
-//! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable. Pure.
+//! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
+//! False, Synced. Pure.
 
+use super::routing::Answers;
 use crate::{apply::Applied, crd::ModelServiceStatus, observe::Observed, reason::Reason};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -41,7 +43,7 @@ pub(super) fn conditions(
     applied: &Applied,
     previous: &ModelServiceStatus,
     verdict: Verdict,
-    available: i32,
+    answers: Answers,
 ) -> Vec<Condition> {
     let make = |type_: &str, status: bool, reason: Reason, message: String| {
         let status = if status { "True" } else { "False" };
@@ -80,23 +82,13 @@ pub(super) fn conditions(
         } => (false, reason, message.clone(), Some((stalled, reason, message))),
     };
     let mut all = vec![make("Ready", ready, reason, message.clone())];
-    all.push(if available > 0 {
-        make(
-            "Available",
-            true,
-            Reason::Serving,
-            "requests are answered".to_owned(),
-        )
-    } else if ready {
-        make("Available", false, reason, message)
-    } else {
-        make(
-            "Available",
-            false,
-            reason,
-            "no server answers requests".to_owned(),
-        )
-    });
+    let (available, reason, message) = match answers {
+        Answers::Yes => (true, Reason::Serving, "requests are answered".to_owned()),
+        Answers::Astray(why) => (false, Reason::EndpointChanged, why),
+        Answers::NoServer if ready => (false, reason, message),
+        Answers::NoServer => (false, reason, "no server answers requests".to_owned()),
+    };
+    all.push(make("Available", available, reason, message));
     if let Some((stalled, reason, message)) = missing {
         let type_ = if stalled { "Stalled" } else { "Reconciling" };
         all.push(make(type_, true, reason, message));
@@ -112,7 +104,26 @@ pub(super) fn conditions(
             update.clone(),
         ));
     }
+    if let Some(message) = overridden(applied) {
+        all.push(make("Synced", false, Reason::FieldOverridden, message));
+    }
     all
+}
+
+/// What others set otherwise than the operator does.
+fn overridden(applied: &Applied) -> Option<String> {
+    const MOST: usize = 8;
+    let all = applied.overrides();
+    let mut told: Vec<String> = all.iter().take(MOST).map(ToString::to_string).collect();
+    if all.len() > MOST {
+        told.push(format!("and {} more", all.len() - MOST));
+    }
+    (!told.is_empty()).then(|| {
+        format!(
+            "{}. Have it leave this alone, or change the spec to what it wants",
+            told.join("; ")
+        )
+    })
 }
 
 /// A condition's time has no fraction; with one it would differ from what the API server returns.

@@ -9,11 +9,13 @@ mod conditions;
 mod container;
 mod diagnosis;
 mod pull;
+mod routing;
 
 use self::{
     conditions::{Verdict, conditions},
     diagnosis::{diagnose, no_room},
     pull::patience,
+    routing::{Answers, answered_by_another, answers},
 };
 use crate::{
     apply::{Applied, Outcome},
@@ -41,12 +43,12 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
     let service = &observed.service;
     let previous = previous(observed);
     let rollout = applied.decision().map(|decision| &decision.rollout);
-    let traffic = rollout
-        .map(|rollout| rollout.traffic.clone())
-        .or_else(|| observed.traffic().map(str::to_owned));
-    let serving = traffic
-        .as_deref()
-        .and_then(|revision| deployment(applied, revision));
+    let traffic = applied.traffic().map(str::to_owned);
+    let serving = applied
+        .traffic()
+        .and_then(|revision| applied.deployment(revision));
+    let able = serving.filter(|serving| available(Some(serving)) > 0);
+    let answers = answers(observed, applied, &previous, able.map(AsRef::as_ref));
     let namespace = service.namespace().unwrap_or_default();
     ModelServiceStatus {
         observed_generation: service.metadata.generation,
@@ -54,12 +56,12 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             observed,
             applied,
             &previous,
-            verdict(observed, applied),
-            available(applied, serving),
+            verdict(observed, applied, &previous, &answers),
+            answers,
         ),
         url: applied
-            .has_endpoint()
-            .then(|| format!("http://{}.{namespace}.svc", service.name_any())),
+            .endpoint()
+            .map(|_| format!("http://{}.{namespace}.svc", service.name_any())),
         replicas: count(serving, |status| status.replicas),
         ready_replicas: count(serving, |status| status.ready_replicas),
         selector: traffic.as_ref().map(|revision| {
@@ -95,17 +97,18 @@ fn previous(observed: &Observed) -> ModelServiceStatus {
     status.unwrap_or_default().without_foreign_conditions()
 }
 
-/// Whether requests sent now are answered, and by how many servers.
-fn available(applied: &Applied, serving: Option<&Arc<Deployment>>) -> i32 {
-    if applied.has_endpoint() {
-        count(serving, |status| status.available_replicas)
-    } else {
-        0
-    }
+/// How many servers of a revision could answer requests.
+fn available(deployment: Option<&Arc<Deployment>>) -> i32 {
+    count(deployment, |status| status.available_replicas)
 }
 
 /// Whether the cluster is as the spec says.
-fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
+fn verdict(
+    observed: &Observed,
+    applied: &Applied,
+    previous: &ModelServiceStatus,
+    answers: &Answers,
+) -> Verdict {
     let rollout = match applied.outcome() {
         Outcome::Refused(problem) | Outcome::Stopped(problem, _) => {
             return Verdict::Failed {
@@ -139,10 +142,18 @@ fn verdict(observed: &Observed, applied: &Applied) -> Verdict {
             Verdict::Progressing("servers are ending".to_owned())
         };
     }
-    let Some(target) = deployment(applied, &rollout.target) else {
+    let another = || answered_by_another(applied, previous, &rollout.traffic);
+    if let Some(message) = answers.astray().map(str::to_owned).or_else(another) {
+        return Verdict::Failed {
+            reason: Reason::EndpointChanged,
+            message,
+            stalled: true,
+        };
+    }
+    let Some(target) = applied.deployment(&rollout.target) else {
         return Verdict::Progressing("the revision is being made".to_owned());
     };
-    if rollout.is_settled() && available(applied, Some(target)) > 0 {
+    if rollout.is_settled() && available(Some(target)) > 0 {
         return serving(observed, rollout, target);
     }
     unready(observed, applied, rollout, target)
@@ -190,8 +201,8 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
     if let Some(pod) = &rollout.waits_for {
         return ending(observed, rollout, pod);
     }
-    let active = deployment(applied, &rollout.traffic);
-    let mut beside = if rollout.is_settled() || available(applied, active) == 0 {
+    let active = applied.deployment(&rollout.traffic);
+    let mut beside = if rollout.is_settled() || available(active) == 0 {
         String::new()
     } else {
         format!("; revision {} keeps serving", rollout.traffic)
@@ -272,13 +283,6 @@ fn is_exclusive(observed: &Observed, deployment: &Deployment) -> bool {
     class
         .and_then(|name| observed.classes.get(name))
         .is_some_and(|class| class.spec.sharing == Sharing::Exclusive)
-}
-
-fn deployment<'a>(applied: &'a Applied, revision: &str) -> Option<&'a Arc<Deployment>> {
-    applied
-        .deployments()
-        .iter()
-        .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
 }
 
 fn count(deployment: Option<&Arc<Deployment>>, field: impl Fn(&DeploymentStatus) -> Option<i32>) -> i32 {

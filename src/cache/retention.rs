@@ -61,9 +61,12 @@ impl Retention for Service {
     }
 
     fn settle(&mut self) {
-        let selector = self.spec.take().and_then(|spec| spec.selector);
+        let spec = self.spec.take().unwrap_or_default();
         self.spec = Some(ServiceSpec {
-            selector,
+            selector: spec.selector,
+            // We do not set these, and others may set them so that requests do not arrive.
+            type_: spec.type_.filter(|type_| type_ == "ExternalName"),
+            cluster_ip: spec.cluster_ip.filter(|address| address == "None"),
             ..ServiceSpec::default()
         });
         settle_labels(&mut self.metadata);
@@ -111,7 +114,10 @@ impl Retention for Pod {
             }),
             ..ObjectMeta::default()
         };
-        settle_labels(&mut self.metadata);
+        if let Some(labels) = &mut self.metadata.labels {
+            // Every pod of a service has the same; others may be selected by somebody who changes the Service.
+            labels.retain(|key, _| !key.starts_with("app.kubernetes.io/"));
+        }
         self.status
             .conditions
             .retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));

@@ -33,6 +33,10 @@ pub fn build(config: Config, permission: Permission, metrics: Arc<Metrics>) -> k
 #[error("this replica does not hold the lease, so it writes nothing")]
 pub struct NotLeading;
 
+/// An extension of a request whose answer keeps its managed fields.
+#[derive(Clone, Copy, Debug)]
+pub struct WithManagedFields;
+
 #[derive(Clone)]
 struct Guard {
     permission: Permission,
@@ -86,6 +90,7 @@ where
             method.to_string()
         };
         let metrics = self.guard.metrics.clone();
+        let is_whole = request.extensions().get::<WithManagedFields>().is_some();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await.map_err(Into::into);
@@ -96,7 +101,13 @@ where
             answer.map(|mut answer| {
                 // That of the whole body, which is shortened.
                 answer.headers_mut().remove(CONTENT_LENGTH);
-                answer.map(WithoutManagedFields::new)
+                answer.map(|body| {
+                    if is_whole {
+                        WithoutManagedFields::whole(body)
+                    } else {
+                        WithoutManagedFields::new(body)
+                    }
+                })
             })
         })
     }

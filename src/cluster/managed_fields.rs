@@ -18,6 +18,7 @@ pub(super) struct WithoutManagedFields<B> {
     place: Place,
     /// What is left of the last chunk that arrived.
     rest: VecDeque<Bytes>,
+    is_whole: bool,
 }
 
 impl<B> WithoutManagedFields<B> {
@@ -26,6 +27,15 @@ impl<B> WithoutManagedFields<B> {
             body,
             place: Place::Outside { matched: 0 },
             rest: VecDeque::new(),
+            is_whole: false,
+        }
+    }
+
+    /// A body that stays as it is: its answer is to tell who set which fields.
+    pub(super) fn whole(body: B) -> Self {
+        Self {
+            is_whole: true,
+            ..Self::new(body)
         }
     }
 }
@@ -45,6 +55,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for WithoutManagedFields<B> {
             match ready!(Pin::new(&mut self.body).poll_frame(context))
                 .map(|frame| frame.map(Frame::into_data))
             {
+                Some(Ok(Ok(chunk))) if self.is_whole => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 Some(Ok(Ok(chunk))) => {
                     let this = &mut *self;
                     this.place.cut(chunk, &mut this.rest);
@@ -176,5 +187,7 @@ mod tests {
         let body = WithoutManagedFields::new(Full::new(Bytes::from(OBJECT.repeat(3))));
         let text = body.collect().await.unwrap().to_bytes();
         assert_eq!(text, EMPTIED.repeat(3));
+        let body = WithoutManagedFields::whole(Full::new(Bytes::from(OBJECT)));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), OBJECT);
     }
 }

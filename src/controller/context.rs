@@ -2,7 +2,7 @@
 
 use super::{backoff::Backoff, bursts::Bursts, events::Events, reports::Reports};
 use crate::{
-    apply::Mismatches,
+    apply::Overrides,
     cache::{Caches, classes::Classes, written::Written},
     cluster::preflight::ClusterSupport,
     crd::ModelService,
@@ -36,14 +36,19 @@ pub struct ControllerContext {
     pub bursts: Bursts,
     /// How long services that fail wait.
     pub backoff: Backoff,
-    /// Objects that do not become what was applied.
-    pub mismatches: Mismatches,
+    /// Fields of children that others set otherwise.
+    pub overrides: Overrides,
 }
 
 impl ControllerContext {
     /// Forgets a service that was deleted.
     pub fn forget(&self, service: &ObjectRef<ModelService>, object: &Result<ModelService, InvalidObject>) {
         self.backoff.reset(service);
+        let metadata = match object {
+            Ok(object) => &object.metadata,
+            Err(object) => &object.metadata,
+        };
+        self.overrides.forget(metadata.uid.as_deref().unwrap_or_default());
         if let Ok(object) = object {
             self.written.forget(object);
         }

@@ -35,13 +35,31 @@ impl Events {
         before: Option<&ModelServiceStatus>,
         after: &ModelServiceStatus,
     ) {
-        let Some(event) = transition(before, after) else {
-            return;
-        };
-        if let Err(error) = self.0.publish(&event, &service.object_ref(&())).await {
-            tracing::warn!(%error, reason = event.reason, "could not publish the event");
+        for event in transition(before, after)
+            .into_iter()
+            .chain(notices(before, after))
+        {
+            if let Err(error) = self.0.publish(&event, &service.object_ref(&())).await {
+                tracing::warn!(%error, reason = event.reason, "could not publish the event");
+            }
         }
     }
+}
+
+/// Conditions that are there only while they are False, and do not change what else is told.
+const NOTICES: &[&str] = &["Synced"];
+
+/// An event for each of these conditions that was not there before.
+fn notices(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Vec<Event> {
+    let was_there = |type_: &str| {
+        let mut conditions = before.iter().flat_map(|before| &before.conditions);
+        conditions.any(|condition| condition.type_ == type_)
+    };
+    let conditions = after.conditions.iter();
+    conditions
+        .filter(|condition| NOTICES.contains(&condition.type_.as_str()) && !was_there(&condition.type_))
+        .map(|condition| event(EventType::Warning, condition))
+        .collect()
 }
 
 /// An event if what is to be told changed its reason, unless it is still progressing.
@@ -57,25 +75,29 @@ fn transition(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -
     } else {
         EventType::Normal
     };
-    let end = after
-        .message
+    Some(event(type_, after))
+}
+
+fn event(type_: EventType, condition: &Condition) -> Event {
+    let message = &condition.message;
+    let end = message
         .char_indices()
         .map(|(at, _)| at)
         .take_while(|at| *at < MAX_NOTE)
         .last()
         .unwrap_or(0);
-    let note = if after.message.len() > MAX_NOTE {
-        after.message[..end].to_owned()
+    let note = if message.len() > MAX_NOTE {
+        message[..end].to_owned()
     } else {
-        after.message.clone()
+        message.clone()
     };
-    Some(Event {
+    Event {
         type_,
-        reason: after.reason.clone(),
+        reason: condition.reason.clone(),
         note: Some(note),
         action: "Reconcile".to_owned(),
         secondary: None,
-    })
+    }
 }
 
 /// The condition that says most: why servers are missing, even if others answer, and otherwise `Ready`.

@@ -84,12 +84,13 @@ async fn apply(
     observed: &mut Observed,
     plan: Plan,
 ) -> Option<Applied> {
-    let applier = Applier::new(&context.client, &context.caches, &context.mismatches, service);
+    let (client, caches, overrides) = (&context.client, &context.caches, &context.overrides);
+    let applier = Applier::new(client, caches, overrides, service, observed.now);
     if observed.is_new() {
         let _making = context.bursts.making();
         match apply::begin(&applier, &plan).await {
             Ok(Begun::Service) => return None,
-            Ok(Begun::Unrecognised(endpoint)) => observed.endpoint = Some(endpoint),
+            Ok(Begun::Unrecognised(endpoint)) => observed.endpoint = endpoint,
             Err(problem) => {
                 let unchanged = Applied::as_observed(plan.rollout, plan.runtime_update, observed);
                 return Some(unchanged.stopped_by(problem));
@@ -114,7 +115,9 @@ fn next(
             let rollout = applied
                 .decision()
                 .and_then(|decision| decision.rollout.look_again);
-            let soonest = rollout.into_iter().chain(look_again(observed)).min();
+            let overrides = context.overrides.look_again(&observed.service, observed.now);
+            let times = [rollout, look_again(observed), overrides];
+            let soonest = times.into_iter().flatten().min();
             soonest
                 .and_then(|soonest| Duration::try_from(soonest).ok())
                 .map_or_else(Action::await_change, Action::requeue)

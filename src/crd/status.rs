@@ -12,6 +12,7 @@ pub const CONDITION_TYPES: &[&str] = &[
     "Reconciling",
     "Stalled",
     "RuntimeUpdateAvailable",
+    "Synced",
 ];
 
 /// The observed state.
@@ -21,7 +22,7 @@ pub struct ModelServiceStatus {
     /// Generation of the spec that this status describes; −1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Available, and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable.
+    /// Ready, Available; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,

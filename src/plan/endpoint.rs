@@ -21,14 +21,20 @@ pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service
         metadata,
         spec: Some(ServiceSpec {
             selector: Some(meta::revision_selector(service, &rollout.traffic)),
-            ports: Some(vec![
-                port("http", HTTP, "http"),
-                port("grpc", GRPC, "kubernetes.io/h2c"),
-            ]),
+            ports: Some(ports().into()),
             ..ServiceSpec::default()
         }),
         status: None,
     }
+}
+
+/// Ports of every Service.
+#[must_use]
+pub fn ports() -> [ServicePort; 2] {
+    [
+        port("http", HTTP, "http"),
+        port("grpc", GRPC, "kubernetes.io/h2c"),
+    ]
 }
 
 /// The server tells the protocols apart on its single port. Here each has a port of its own, because a proxy or a

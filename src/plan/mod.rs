@@ -12,6 +12,7 @@ mod server_config;
 mod template;
 mod volumes;
 
+pub use endpoint::ports;
 pub use template::DefaultRuntime;
 
 use self::rollout::{Rollout, Scale};

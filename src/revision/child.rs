@@ -1,6 +1,7 @@
 //! Whose a child is, and of which revision. Pure.
 
 use crate::crd::{ModelService, REVISION_LABEL};
+use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt as _};
 
 /// Whether a child belongs to this very object, not to a namesake that was deleted.
@@ -18,4 +19,10 @@ pub fn is_ours<K: Resource>(child: &K, service: &ModelService) -> bool {
 /// The revision that a child belongs to.
 pub fn revision_of<K: Resource>(child: &K) -> Option<&str> {
     child.labels().get(REVISION_LABEL).map(String::as_str)
+}
+
+/// The revision that a Service sends requests to.
+pub fn selected_by(endpoint: &Service) -> Option<&str> {
+    let selector = endpoint.spec.as_ref()?.selector.as_ref()?;
+    selector.get(REVISION_LABEL).map(String::as_str)
 }

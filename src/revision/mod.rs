@@ -9,11 +9,11 @@ mod quantity;
 mod shape;
 mod template;
 
-pub use child::{is_ours, revision_of};
+pub use child::{is_ours, revision_of, selected_by};
 pub use deployment::{condition, exceeds_quota, is_available, number, refused_pods, wanted_replicas};
 pub use hash::{asked_for, hash, name};
 pub use quantity::thousandths;
-pub use template::{Images, freeze, frozen_template};
+pub use template::{Images, freeze, frozen_template, pod_labels};
 
 #[cfg(test)]
 mod tests;

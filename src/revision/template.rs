@@ -9,6 +9,7 @@ use k8s_openapi::api::{
 use kube::ResourceExt as _;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A template as its annotation holds it.
 #[must_use]
@@ -28,6 +29,14 @@ pub fn frozen_template(live: &Deployment) -> Result<PodTemplateSpec, String> {
     }
     // Serialises infallibly.
     checked(serde_json::to_value(&live.spec.template).unwrap_or_default())
+}
+
+/// Labels that a revision's pods are made with.
+#[must_use]
+pub fn pod_labels(live: &Deployment) -> BTreeMap<String, String> {
+    let template = frozen_template(live).unwrap_or_default();
+    let metadata = template.metadata.unwrap_or_default();
+    metadata.labels.unwrap_or_default()
 }
 
 fn checked(template: Value) -> Result<PodTemplateSpec, String> {

@@ -12,6 +12,7 @@ mod admission;
 mod children;
 mod fixture;
 mod leadership;
+mod others;
 mod problems;
 mod rollout;
 mod scale;
@@ -44,6 +45,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
     for tests in [
         admission::tests(),
         children::tests(),
+        others::tests(),
         scale::tests(),
         rollout::tests(),
         settled::tests(),
