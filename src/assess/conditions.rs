@@ -1,7 +1,7 @@
 //! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
-//! False, Synced. Pure.
+//! False, Synced and AutoscalerActive. Pure.
 
-use super::routing::Answers;
+use super::{autoscaling::inactive, routing::Answers};
 use crate::{apply::Applied, crd::ModelServiceStatus, observe::Observed, reason::Reason};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -106,6 +106,14 @@ pub(super) fn conditions(
     }
     if let Some(message) = overridden(applied) {
         all.push(make("Synced", false, Reason::FieldOverridden, message));
+    }
+    if let Some(message) = inactive(observed) {
+        all.push(make(
+            "AutoscalerActive",
+            false,
+            Reason::AutoscalerInactive,
+            message,
+        ));
     }
     all
 }

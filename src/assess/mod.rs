@@ -4,6 +4,7 @@
 //! says. `Reconciling` and `Stalled` are present only while True (kstatus). A message contains nothing that changes
 //! from pass to pass, so that a rollout costs few status writes.
 
+mod autoscaling;
 mod cause;
 mod conditions;
 mod container;
@@ -82,12 +83,14 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
     }
 }
 
-/// When the status changes although nothing happens: when a pull that fails is told as Stalled.
+/// When the status changes although nothing happens: when a pull that fails is told as Stalled, or an autoscaler as
+/// inactive.
 #[must_use]
 pub fn look_again(observed: &Observed) -> Option<SignedDuration> {
     let pods = observed.pods.iter();
     let failing = pods.filter(|pod| !pod.is_terminal() && pod.fails_to_pull());
-    let left = failing.filter_map(|pod| patience(pod, observed.now)).min()?;
+    let pulls = failing.filter_map(|pod| patience(pod, observed.now));
+    let left = pulls.chain(autoscaling::look_again(observed)).min()?;
     Some(left + SignedDuration::from_millis(100))
 }
 

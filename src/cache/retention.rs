@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec},
+        autoscaling::v2::{
+            HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
+        },
         core::v1::{PodTemplateSpec, Service, ServiceSpec},
         policy::v1::PodDisruptionBudget,
     },
@@ -74,9 +76,18 @@ impl Retention for Service {
 }
 
 impl Retention for HorizontalPodAutoscaler {
+    /// Of its status only that it cannot act: the rest changes with the load.
     fn trim(&mut self) {
         self.metadata.managed_fields = None;
-        self.status = None;
+        let conditions = self.status.take().and_then(|status| status.conditions);
+        let mut failing = conditions.unwrap_or_default();
+        failing.retain(|condition| {
+            condition.status == "False" && matches!(condition.type_.as_str(), "AbleToScale" | "ScalingActive")
+        });
+        self.status = (!failing.is_empty()).then(|| HorizontalPodAutoscalerStatus {
+            conditions: Some(failing),
+            ..HorizontalPodAutoscalerStatus::default()
+        });
     }
 
     fn settle(&mut self) {

@@ -13,6 +13,7 @@ pub const CONDITION_TYPES: &[&str] = &[
     "Stalled",
     "RuntimeUpdateAvailable",
     "Synced",
+    "AutoscalerActive",
 ];
 
 /// The observed state.
@@ -22,7 +23,8 @@ pub struct ModelServiceStatus {
     /// Generation of the spec that this status describes; −1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Available; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced.
+    /// Ready, Available; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced and
+    /// AutoscalerActive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,

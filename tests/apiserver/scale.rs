@@ -1,8 +1,12 @@
 //! Who owns `spec.replicas`, and that it never blips while it changes hands.
 
-use crate::fixture::{Place, World, eventually, service};
+use crate::fixture::{Place, World, condition, eventually, service};
 use futures::StreamExt as _;
-use k8s_openapi::api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use kube::{
     ResourceExt as _,
     api::{Patch, PatchParams, WatchEvent, WatchParams},
@@ -15,6 +19,7 @@ crate::tests!(
     replicas_never_blip_between_fixed_and_autoscaled,
     a_new_autoscaled_service_starts_at_its_minimum,
     the_autoscalers_size_is_left_alone,
+    an_autoscaler_that_does_not_act_is_told_in_its_own_words,
     kubectl_scale_sets_a_fixed_size,
     an_autoscaler_of_ones_own_works_once_the_size_is_set,
     a_suspended_service_keeps_its_url_and_comes_back,
@@ -117,6 +122,67 @@ async fn the_autoscalers_size_is_left_alone(world: Arc<World>) {
     assert_eq!(place.deployment("photos").await.spec.replicas, Some(5));
     let hpa: HorizontalPodAutoscaler = place.api().get("photos").await.unwrap();
     assert_eq!(hpa.spec.max_replicas, 7);
+}
+
+/// There are no metrics here, so no autoscaler acts; that it has been so for long is written into its status.
+async fn an_autoscaler_that_does_not_act_is_told_in_its_own_words(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    place.apply(&service("photos").autoscaled(1, 4)).await;
+    place.serving("photos").await;
+    let api = place.api::<HorizontalPodAutoscaler>();
+    let (words, mut conditions) = eventually("the autoscaler complains", async || {
+        let live = api.get("photos").await.unwrap();
+        let conditions = live
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        let inactive = conditions
+            .iter()
+            .find(|c| c.type_ == "ScalingActive" && c.status == "False");
+        match inactive.and_then(|inactive| inactive.message.clone()) {
+            Some(words) => Ok((words, conditions)),
+            None => Err(format!("{conditions:?}")),
+        }
+    })
+    .await;
+    operator.quiet().await;
+    assert!(condition(&place.service("photos").await, "AutoscalerActive").is_none());
+
+    let long_ago = Timestamp::now() - SignedDuration::from_mins(6);
+    for condition in &mut conditions {
+        condition.last_transition_time = Some(Time(long_ago));
+    }
+    let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+    api.patch_status("photos", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let told = eventually("it is told", async || {
+        let service = place.service("photos").await;
+        condition(&service, "AutoscalerActive").ok_or("not yet")
+    })
+    .await;
+    assert_eq!(
+        (told.0.as_str(), told.1.as_str()),
+        ("False", "AutoscalerInactive")
+    );
+    assert!(told.2.contains(&words), "{}", told.2);
+    assert_eq!(
+        condition(&place.serving("photos").await, "Ready").unwrap().0,
+        "True"
+    );
+    operator.quiet().await;
+    let writes = operator.writes().await;
+    let labels = json!({"metadata": {"labels": {"touched": "yes"}}});
+    place.merge::<ModelService>("photos", labels).await;
+    operator.quiet().await;
+    assert_eq!(operator.writes().await, writes, "it is told once");
+
+    place.apply(&service("photos").replicas(1)).await;
+    eventually("it is told no longer", async || {
+        let service = place.serving("photos").await;
+        condition(&service, "AutoscalerActive").map_or(Ok(()), |(_, _, message)| Err(message))
+    })
+    .await;
 }
 
 async fn kubectl_scale_sets_a_fixed_size(world: Arc<World>) {
