@@ -45,7 +45,7 @@ pub(crate) fn observed(spec: Value) -> Observed {
         autoscaler: None,
         disruption_budget: None,
         pods: Vec::new(),
-        reports: Default::default(),
+        reported: Default::default(),
         unsupported: None,
         now: "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap(),
     }

@@ -31,12 +31,32 @@ pub struct Observed {
     pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
     /// Pods that carry the service's label, whoever made them; see [`Self::pods_of`].
     pub pods: Vec<Arc<Pod>>,
-    /// What the servers of a revision reported about themselves, by revision.
-    pub reports: BTreeMap<String, Arc<Report>>,
+    /// What servers reported about themselves.
+    pub reported: Reported,
     /// Why this cluster cannot serve models, if it cannot.
     pub unsupported: Option<String>,
     /// The time of this pass.
     pub now: Timestamp,
+}
+
+/// What servers reported about themselves, as long as the status does not say it.
+#[derive(Clone, Debug, Default)]
+pub struct Reported {
+    /// By revision.
+    pub models: BTreeMap<String, Arc<Report>>,
+    /// Why there is no report.
+    pub unreachable: Option<Unreachable>,
+}
+
+/// A ready server that cannot be asked what it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Its revision.
+    pub revision: String,
+    /// Name of its pod.
+    pub pod: String,
+    /// What happened when it was asked.
+    pub error: String,
 }
 
 impl Observed {
@@ -87,14 +107,14 @@ impl Observed {
     }
 }
 
-/// Gathers what the caches know of a service. `reports` are those of its servers; `unsupported` says why this
+/// Gathers what the caches know of a service. `reported` is what its servers say; `unsupported` says why this
 /// cluster cannot serve models, if it cannot.
 #[must_use]
 pub fn observe(
     caches: &Caches,
     classes: &Classes,
     service: Arc<ModelService>,
-    reports: BTreeMap<String, Arc<Report>>,
+    reported: Reported,
     unsupported: Option<String>,
 ) -> Observed {
     let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
@@ -113,7 +133,7 @@ pub fn observe(
         autoscaler: ours(caches.autoscalers.of(&namespace, &name), &service),
         disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
         pods: caches.pods.of(&namespace, &name),
-        reports,
+        reported,
         unsupported,
         now: Timestamp::now(),
         deployments,

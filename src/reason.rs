@@ -77,6 +77,8 @@ reasons! {
     EndpointChanged,
     /// Somebody sets fields of children otherwise than the operator does.
     FieldOverridden,
+    /// A ready server cannot be asked what it serves.
+    ServerUnreachable,
     /// The autoscaler does not act.
     AutoscalerInactive,
     /// Somebody changed a revision's pod template into one that this operator does not write.

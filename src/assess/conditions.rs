@@ -1,12 +1,18 @@
 //! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
-//! False, Synced and AutoscalerActive. Pure.
+//! False, Synced, AutoscalerActive and ModelReported. Pure.
 
 use super::{autoscaling::inactive, routing::Answers};
-use crate::{apply::Applied, crd::ModelServiceStatus, observe::Observed, reason::Reason};
+use crate::{
+    apply::Applied,
+    crd::ModelServiceStatus,
+    observe::{Observed, Unreachable},
+    reason::Reason,
+};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use modelservice_contract::MANAGEMENT_PORT;
 
 /// Whether the cluster is as the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +121,20 @@ pub(super) fn conditions(
             message,
         ));
     }
+    if let Some(message) = unreachable(observed, applied) {
+        all.push(make("ModelReported", false, Reason::ServerUnreachable, message));
+    }
     all
+}
+
+/// Why `status.model` does not come.
+fn unreachable(observed: &Observed, applied: &Applied) -> Option<String> {
+    let Unreachable { revision, pod, error } = observed.reported.unreachable.as_ref()?;
+    (applied.traffic() == Some(revision)).then(|| {
+        format!(
+            "pod {pod} cannot be asked at port {MANAGEMENT_PORT} what it serves, so status.model stays unknown: {error}. Let the operator reach this port: look for NetworkPolicies and for a mesh that demands mutual TLS; the operator asks again every five minutes"
+        )
+    })
 }
 
 /// What others set otherwise than the operator does.

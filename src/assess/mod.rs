@@ -297,7 +297,8 @@ fn count(deployment: Option<&Arc<Deployment>>, field: impl Fn(&DeploymentStatus)
 /// What a server of the revision reported, now or earlier.
 fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> Option<ModelStatus> {
     let Some(report) = observed
-        .reports
+        .reported
+        .models
         .get(revision)
         .and_then(|report| report.models.first())
     else {
@@ -355,7 +356,8 @@ fn accelerator(
     let class = serving.annotations().get(CLASS_ANNOTATION)?.clone();
     let revision = revision_of(serving)?;
     let reported = observed
-        .reports
+        .reported
+        .models
         .get(revision)
         .map(|report| report.execution_provider.clone());
     let known = || {

@@ -846,7 +846,7 @@ fn what_a_server_reported_stays_with_its_revision() {
     let report = json!({"serverVersion": "1", "onnxRuntimeVersion": "2", "executionProvider": "CPUExecutionProvider",
         "models": [{"name": "photos", "digest": "sha256:ee", "opset": 17,
             "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}], "outputs": []}]});
-    observed.reports.insert(
+    observed.reported.models.insert(
         plan.rollout.target.clone(),
         Arc::new(serde_json::from_value(report).unwrap()),
     );
@@ -856,11 +856,35 @@ fn what_a_server_reported_stays_with_its_revision() {
         first.accelerator.as_ref().unwrap().execution_provider.as_deref(),
         Some("CPUExecutionProvider")
     );
-    observed.reports.clear();
+    observed.reported.models.clear();
     Arc::make_mut(&mut observed.service).status = Some(first.clone());
     let second = assess(&observed, &applied(&observed));
     assert_eq!(
         (second.model, second.accelerator),
         (first.model, first.accelerator)
     );
+}
+
+/// Otherwise `status.model` does not come, and nothing says why.
+#[test]
+fn a_server_that_cannot_be_asked_is_told_until_it_reports() {
+    let plan = observed(json!({})).planned();
+    let mut observed = observed(json!({})).running(&plan, 1, 1).routed(&plan);
+    observed.reported.unreachable = Some(crate::observe::Unreachable {
+        revision: plan.rollout.target.clone(),
+        pod: "photos-1".into(),
+        error: "Connection refused".into(),
+    });
+    let status = assess(&observed, &applied(&observed));
+    let told = condition(&status, "ModelReported").unwrap();
+    assert_eq!(
+        (told.status.as_str(), told.reason.as_str()),
+        ("False", "ServerUnreachable")
+    );
+    for words in ["photos-1", "port 8081", "Connection refused", "NetworkPolicies"] {
+        assert!(told.message.contains(words), "{}", told.message);
+    }
+    assert_eq!(condition(&status, "Ready").unwrap().status, "True");
+    observed.reported.unreachable.as_mut().unwrap().revision = "older".into();
+    assert!(condition(&assess(&observed, &applied(&observed)), "ModelReported").is_none());
 }

@@ -48,7 +48,9 @@ impl ControllerContext {
             Ok(object) => &object.metadata,
             Err(object) => &object.metadata,
         };
-        self.overrides.forget(metadata.uid.as_deref().unwrap_or_default());
+        let uid = metadata.uid.as_deref().unwrap_or_default();
+        self.overrides.forget(uid);
+        self.reports.forget(uid);
         if let Ok(object) = object {
             self.written.forget(object);
         }

@@ -47,7 +47,7 @@ impl Events {
 }
 
 /// Conditions that are there only while they are False, and do not change what else is told.
-const NOTICES: &[&str] = &["Synced", "AutoscalerActive"];
+const NOTICES: &[&str] = &["Synced", "AutoscalerActive", "ModelReported"];
 
 /// An event for each of these conditions that was not there before.
 fn notices(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Vec<Event> {

@@ -48,8 +48,8 @@ pub(super) async fn reconcile(
         return Ok(Action::await_change());
     }
     let mut observed = pass.step(Step::Observe, || {
-        let (reports, unsupported) = (context.reports.of(&service), context.support.problem());
-        observe(&context.caches, &context.classes, service, reports, unsupported)
+        let (reported, unsupported) = (context.reports.of(&service), context.support.problem());
+        observe(&context.caches, &context.classes, service, reported, unsupported)
     });
     let planned = pass.step(Step::Plan, || {
         let service = validate(&observed)?;

@@ -1,139 +1,227 @@
 //! Reports: asks a ready server of the revision that has the traffic what it serves, in the background. A server
-//! that cannot be asked delays nothing: its service is Ready without `status.model`, and it is asked again later.
+//! that cannot be asked delays nothing: its service is Ready without `status.model`, says after a while that the server
+//! cannot be asked, and it is asked again later.
 
 use crate::{
     cache::pod::Pod,
     cluster::inference_server,
     crd::{ModelService, ModelServiceStatus},
-    observe::Observed,
+    observe::{Observed, Reported, Unreachable},
 };
 use http_body_util::Full;
 use hyper::Request;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use modelservice_contract::{MANAGEMENT_PORT, REPORT_PATH, Report};
 use parking_lot::Mutex;
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, mpsc::UnboundedSender},
 };
 
+/// Together two minutes: in a burst of new services the network may come later than the pods.
 const WAITS: Waits = Waits {
-    attempts: [Duration::ZERO, Duration::from_secs(2), Duration::from_secs(10)],
+    attempts: [
+        Duration::ZERO,
+        Duration::from_secs(2),
+        Duration::from_secs(10),
+        Duration::from_secs(30),
+        Duration::from_secs(78),
+    ],
     again: Duration::from_secs(5 * 60),
 };
 /// Time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// How many servers are asked at the same time.
-const PARALLEL: usize = 8;
+const PARALLEL: usize = 32;
 /// Longest report that is read, in bytes.
 const MAX_BYTES: usize = 256 * 1024;
 
-type ByRevision = BTreeMap<String, Arc<Report>>;
-
 #[derive(Clone, Copy)]
 struct Waits {
-    /// How long to wait before each attempt.
-    attempts: [Duration; 3],
-    /// How long after the last attempt the pod may be asked again, if it is still there.
+    /// How long to wait before each attempt, until the service says that the server cannot be asked.
+    attempts: [Duration; 5],
+    /// How long to wait before each further one.
     again: Duration,
 }
 
 /// What servers reported about themselves and the status does not say yet.
 pub struct Reports {
-    known: Arc<Mutex<HashMap<String, ByRevision>>>,
-    asked: Arc<Mutex<HashSet<String>>>,
     waits: Waits,
     permits: Arc<Semaphore>,
+    /// By UID of the service.
+    services: Arc<Mutex<HashMap<String, Asked>>>,
     wake: UnboundedSender<ObjectRef<ModelService>>,
 }
 
+/// A service whose status does not say yet what it serves.
+#[derive(Default)]
+struct Asked {
+    reported: Reported,
+    /// UID of the pod that is being asked.
+    pod: String,
+}
+
 impl Reports {
-    /// Each report that arrives sends its service to `wake`, and so does the time to ask again.
+    /// Sends to `wake` each service whose server reported, or cannot be asked.
     #[must_use]
     pub fn new(wake: UnboundedSender<ObjectRef<ModelService>>) -> Self {
         Self {
-            known: Arc::default(),
-            asked: Arc::default(),
             waits: WAITS,
             permits: Arc::new(Semaphore::new(PARALLEL)),
+            services: Arc::default(),
             wake,
         }
     }
 
-    /// Reports of a service's revisions.
+    /// What the servers of a service reported.
     #[must_use]
-    pub fn of(&self, service: &ModelService) -> ByRevision {
-        self.known
-            .lock()
-            .get(service.metadata.uid.as_deref().unwrap_or_default())
-            .cloned()
-            .unwrap_or_default()
+    pub fn of(&self, service: &ModelService) -> Reported {
+        let services = self.services.lock();
+        let asked = services.get(service.metadata.uid.as_deref().unwrap_or_default());
+        asked.map(|asked| asked.reported.clone()).unwrap_or_default()
+    }
+
+    /// Forgets a service that was deleted.
+    pub fn forget(&self, uid: &str) {
+        self.services.lock().remove(uid);
     }
 
     /// Asks a server if the status does not say yet what the revision that has the traffic serves; forgets the
-    /// reports once it does.
+    /// service once it does, and while no server of it is ready.
     pub fn ask(&self, observed: &Observed, status: &ModelServiceStatus) {
-        let Some(revision) = status.current_revision.as_deref() else {
-            return;
-        };
-        let uid = observed.service.uid().unwrap_or_default();
-        if status
+        let service = observed.service.uid().unwrap_or_default();
+        let revision = status.current_revision.as_deref().unwrap_or_default();
+        let is_known = status
             .model
             .as_ref()
-            .is_some_and(|model| model.revision == revision)
-        {
-            self.known.lock().remove(&uid);
-            return;
-        }
-        let Some(pod) = observed.pods_of(revision).find(|pod| pod.is_ready()) else {
+            .is_some_and(|model| model.revision == revision);
+        let mut ready: Vec<(&Pod, IpAddr)> = observed
+            .pods_of(revision)
+            .filter(|pod| pod.is_ready())
+            .filter_map(|pod| Some((pod.as_ref(), address(pod)?)))
+            .collect();
+        ready.sort_by_key(|(pod, _)| pod.name_any());
+        let mut services = self.services.lock();
+        let Some((pod, address)) = ready.first().filter(|_| !is_known) else {
+            services.remove(&service);
             return;
         };
-        let Some(address) = address(pod) else { return };
-        let pod = pod.uid().unwrap_or_default();
-        if !self.asked.lock().insert(pod.clone()) {
+        let asked = services.entry(service.clone()).or_default();
+        if ready
+            .iter()
+            .any(|(pod, _)| pod.uid().as_deref() == Some(&asked.pod))
+        {
             return;
         }
-        let (asked, waits) = (self.asked.clone(), self.waits);
-        let (known, permits, wake) = (self.known.clone(), self.permits.clone(), self.wake.clone());
-        let (revision, service) = (
-            revision.to_owned(),
-            ObjectRef::from_obj(observed.service.as_ref()),
-        );
-        tokio::spawn(async move {
-            for wait in waits.attempts {
-                tokio::time::sleep(wait).await;
-                let Ok(_permit) = permits.acquire().await else {
-                    return;
-                };
-                match tokio::time::timeout(TIMEOUT, fetch(address)).await {
-                    Ok(Ok(report)) => {
-                        known
-                            .lock()
-                            .entry(uid)
-                            .or_default()
-                            .insert(revision, Arc::new(report));
-                        // Fails only when the operator is shutting down.
-                        let _ = wake.send(service);
-                        return;
-                    }
-                    Ok(Err(error)) => tracing::debug!(%service, %address, %error, "no report"),
-                    Err(_) => tracing::debug!(%service, %address, "no report in time"),
-                }
+        asked.pod = pod.uid().unwrap_or_default();
+        let question = Question {
+            waits: self.waits,
+            permits: self.permits.clone(),
+            services: self.services.clone(),
+            service,
+            reference: ObjectRef::from_obj(observed.service.as_ref()),
+            revision: revision.to_owned(),
+            pod: asked.pod.clone(),
+            pod_name: pod.name_any(),
+            address: *address,
+        };
+        let wake = self.wake.clone();
+        tokio::spawn(async move { question.ask_until_answered(&wake).await });
+    }
+}
+
+/// One pod that is being asked.
+struct Question {
+    waits: Waits,
+    permits: Arc<Semaphore>,
+    services: Arc<Mutex<HashMap<String, Asked>>>,
+    service: String,
+    reference: ObjectRef<ModelService>,
+    revision: String,
+    pod: String,
+    pod_name: String,
+    address: IpAddr,
+}
+
+impl Question {
+    /// Asks until the pod answers, or nobody wants to know any more.
+    async fn ask_until_answered(&self, wake: &UnboundedSender<ObjectRef<ModelService>>) {
+        for attempt in 0_usize.. {
+            let wait = self.waits.attempts.get(attempt).copied();
+            tokio::time::sleep(wait.unwrap_or(self.waits.again)).await;
+            if !self.is_open() {
+                return;
             }
-            tracing::warn!(
-                %service, %address, port = MANAGEMENT_PORT,
-                "status.model stays unknown: the server cannot be asked; let the operator reach this port"
-            );
-            tokio::time::sleep(waits.again).await;
-            asked.lock().remove(&pod);
-            let _ = wake.send(service);
-        });
+            let answer = self.ask().await;
+            let is_answered = answer.is_ok();
+            let is_news = match answer {
+                Err(error) if attempt + 1 < self.waits.attempts.len() => {
+                    tracing::debug!(service = %self.reference, address = %self.address, error, "no report");
+                    false
+                }
+                answer => self.tell(answer),
+            };
+            if is_news {
+                // Fails only when the operator is shutting down.
+                let _ = wake.send(self.reference.clone());
+            }
+            if is_answered {
+                return;
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<Report, String> {
+        // It is never closed.
+        let _permit = self.permits.acquire().await;
+        match tokio::time::timeout(TIMEOUT, fetch(self.address)).await {
+            Ok(Ok(report)) if report.models.is_empty() => Err("its report names no model".to_owned()),
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+        }
+    }
+
+    /// Whether this pod is still the one to be asked.
+    fn is_open(&self) -> bool {
+        let services = self.services.lock();
+        services
+            .get(&self.service)
+            .is_some_and(|asked| asked.pod == self.pod)
+    }
+
+    /// Remembers the answer; whether it is another than before.
+    fn tell(&self, answer: Result<Report, String>) -> bool {
+        let mut services = self.services.lock();
+        let Some(asked) = services
+            .get_mut(&self.service)
+            .filter(|asked| asked.pod == self.pod)
+        else {
+            return false;
+        };
+        match answer {
+            Ok(report) => {
+                let report = (self.revision.clone(), Arc::new(report));
+                asked.reported = Reported {
+                    models: [report].into(),
+                    unreachable: None,
+                };
+                true
+            }
+            Err(error) => {
+                let unreachable = Some(Unreachable {
+                    revision: self.revision.clone(),
+                    pod: self.pod_name.clone(),
+                    error,
+                });
+                let is_news = asked.reported.unreachable != unreachable;
+                if is_news {
+                    tracing::warn!(service = %self.reference, address = %self.address, port = MANAGEMENT_PORT, "the server cannot be asked what it serves");
+                }
+                asked.reported.unreachable = unreachable;
+                is_news
+            }
+        }
     }
 }
 
@@ -149,39 +237,4 @@ async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Se
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::observed;
-    use serde_json::json;
-    use tokio::sync::mpsc::unbounded_channel;
-
-    /// Otherwise `status.model` never comes once a NetworkPolicy that was in the way is mended.
-    #[tokio::test]
-    async fn a_server_that_could_not_be_asked_is_asked_again() {
-        let plan = observed(json!({})).planned();
-        // Nothing listens at this address.
-        let ready = json!({"phase": "Running", "podIP": "127.0.0.99",
-            "conditions": [{"type": "Ready", "status": "True"}]});
-        let observed = observed(json!({}))
-            .running(&plan, 1, 1)
-            .routed(&plan)
-            .pod(&plan, ready);
-        let status = ModelServiceStatus {
-            current_revision: Some(plan.rollout.target.clone()),
-            ..Default::default()
-        };
-        let (wake, mut woken) = unbounded_channel();
-        let reports = Reports {
-            waits: Waits {
-                attempts: [Duration::ZERO; 3],
-                again: Duration::ZERO,
-            },
-            ..Reports::new(wake)
-        };
-        for _ in 0..2 {
-            reports.ask(&observed, &status);
-            let again = tokio::time::timeout(Duration::from_secs(20), woken.recv()).await;
-            assert!(again.is_ok_and(|service| service.is_some()));
-        }
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ pub const CONDITION_TYPES: &[&str] = &[
     "RuntimeUpdateAvailable",
     "Synced",
     "AutoscalerActive",
+    "ModelReported",
 ];
 
 /// The observed state.
@@ -23,8 +24,8 @@ pub struct ModelServiceStatus {
     /// Generation of the spec that this status describes; −1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Available; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced and
-    /// AutoscalerActive.
+    /// Ready, Available; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced,
+    /// AutoscalerActive and ModelReported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
