@@ -26,7 +26,7 @@ images: ## Build the images of the operator and the server in buildah's storage
 	@scripts/packages
 	@scripts/images
 
-tools: ## Build the local cluster's programs from pinned Go modules (once, some 20 minutes)
+tools: ## Build the local cluster's programs from pinned Go modules (once, about 20 minutes)
 	@scripts/tools
 
 crds: ## Write crds/*.yaml from the Rust types, and the chart's copies

@@ -1,5 +1,5 @@
 //! Compiles `proto/inference.proto` to Rust types, and to the descriptors that gRPC's reflection hands out.
-//! The calls themselves are answered by `src/protocol/grpc`, so that no server is generated.
+//! `src/protocol/grpc` answers the calls itself, so no server is generated.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         folder.join("inference.bin"),
         compiler.encode_file_descriptor_set(),
     )?;
-    // The comments of the file are written for whoever reads it, not as Rust's documentation.
+    // The comments in the file are for its readers, and are not Rust documentation.
     prost_build::Config::new()
         .bytes(["."])
         .disable_comments(["."])

@@ -5,9 +5,8 @@ use clap::{Parser, Subcommand};
 use std::{io::Write as _, process::ExitCode};
 
 /// Serves CNN and other ONNX models on Kubernetes: reconciles ModelService resources into autoscaled Deployments.
-///
-/// Without a subcommand it runs the operator. It uses the pod's service account or, outside a cluster,
-/// $KUBECONFIG. A first try from a checkout:
+/// Without a subcommand, it runs the operator. It uses the pod's service account or, outside a cluster, $KUBECONFIG.
+/// To try it from a checkout:
 ///
 ///   kubectl apply --server-side -f crds/
 ///   modelservice-operator --runtime-image registry.example/modelservice-server:0.1.0
@@ -58,8 +57,8 @@ impl Arguments {
 }
 
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    // One thread is enough, because an operator mostly waits. More of them would pass work back and forth, and each
-    // would keep an arena of the allocator.
+    // One thread is enough, because an operator mostly waits. Several threads would pass work back and forth, and
+    // each would have its own allocator arena.
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

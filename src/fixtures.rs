@@ -21,7 +21,7 @@ pub(crate) fn runtime() -> DefaultRuntime {
     }
 }
 
-/// A service named `photos` in namespace `team-a`, observed before anything was made, with the class `cpu`.
+/// A service named `photos` in namespace `team-a`, observed before anything was created, with the class `cpu`.
 pub(crate) fn observed(spec: Value) -> Observed {
     let mut spec = spec;
     if spec.get("model").is_none() {
@@ -75,12 +75,12 @@ impl Observed {
         self
     }
 
-    /// With a pod of this plan's revision, made by its Deployment's ReplicaSet an hour ago.
+    /// With a pod of this plan's revision, created by its Deployment's ReplicaSet an hour ago.
     pub(crate) fn pod(self, plan: &Plan, status: Value) -> Self {
         self.pod_made(plan, 3600, status)
     }
 
-    /// With a pod of this plan's revision, made this many seconds ago.
+    /// With a pod of this plan's revision, created this many seconds ago.
     pub(crate) fn pod_made(mut self, plan: &Plan, seconds_ago: i64, status: Value) -> Self {
         let deployment = &plan.revisions[0].deployment;
         let labels = deployment.spec.template.metadata.clone().unwrap().labels;

@@ -1,4 +1,4 @@
-//! Observe: gathers what is known of one ModelService. Reads caches only: no request, no decision.
+//! Observe: gathers what is known about one ModelService. Only reads caches: no requests, no decisions.
 
 use crate::{
     cache::{Caches, classes::Classes, pod::Pod},
@@ -14,7 +14,7 @@ use kube::{Resource, ResourceExt as _};
 use modelservice_contract::Report;
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
-/// All that a reconcile of one service may know. Children are ours: their controller has the service's UID.
+/// Everything that a reconcile of one service may use. The children are ours: their controller has the service's UID.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The service itself.
@@ -29,7 +29,7 @@ pub struct Observed {
     pub autoscaler: Option<Arc<HorizontalPodAutoscaler>>,
     /// The disruption budget.
     pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
-    /// Pods that carry the service's label, whoever made them; see [`Self::pods_of`].
+    /// Pods that carry the service's label, whoever created them; see [`Self::pods_of`].
     pub pods: Vec<Arc<Pod>>,
     /// What servers reported about themselves.
     pub reported: Reported,
@@ -68,24 +68,24 @@ impl Observed {
             .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
     }
 
-    /// Pods of a revision that are to stay.
+    /// Pods of a revision that are not being deleted.
     pub fn pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
         self.remaining_pods_of(revision)
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
     }
 
-    /// Pods of a revision that start, run or end. What has ended for good holds nothing any more, and what only
-    /// carries the labels is not ours to wait for.
+    /// Pods of a revision that are starting, running or terminating. Pods that have ended for good hold no resources
+    /// any more, and pods that merely carry the labels are not ours.
     pub fn remaining_pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
         self.made_for(revision).filter(|pod| !pod.is_terminal())
     }
 
-    /// Pods of a revision that ended as a whole and are still there to be read.
+    /// Pods of a revision that failed as a whole and still exist.
     pub fn failed_pods_of<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
         self.made_for(revision).filter(|pod| pod.has_failed())
     }
 
-    /// Pods that a ReplicaSet of the revision's Deployment made.
+    /// Pods that a ReplicaSet of the revision's Deployment created.
     fn made_for<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
         let deployment = self.deployment(revision).map(|deployment| deployment.name_any());
         self.pods.iter().filter(move |pod| {
@@ -107,7 +107,7 @@ impl Observed {
     }
 }
 
-/// Gathers what the caches know of a service. `reported` is what its servers say; `unsupported` says why this
+/// Gathers what the caches know about a service. `reported` is what its servers say; `unsupported` says why this
 /// cluster cannot serve models, if it cannot.
 #[must_use]
 pub fn observe(
@@ -154,7 +154,7 @@ fn is_made_by(pod: &Pod, deployment: &str) -> bool {
     })
 }
 
-/// The child that has the service's name, if it belongs to this very service.
+/// The child that has the service's name, if it really belongs to this service.
 fn ours<K: Resource>(children: Vec<Arc<K>>, service: &ModelService) -> Option<Arc<K>> {
     children
         .into_iter()

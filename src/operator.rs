@@ -1,4 +1,4 @@
-//! Operator: wires the parts together and runs them until it is told to stop.
+//! Operator: connects the parts and runs them until it is told to stop.
 
 use crate::{
     cache::{Caches, classes::Classes},
@@ -38,13 +38,13 @@ use tokio::{
 /// How the operator runs.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
-    /// Image of the inference server for AcceleratorClasses that name none
+    /// Image of the inference server for AcceleratorClasses that do not name one
     #[arg(long, env = "RUNTIME_IMAGE", default_value = concat!("modelservice-server:", env!("CARGO_PKG_VERSION")))]
     pub runtime_image: String,
-    /// Watch only these namespaces, separated by commas; all of them if absent
+    /// Watch only these namespaces, separated by commas; all namespaces if absent
     #[arg(long = "namespace", env = "WATCH_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
-    /// Elect one of several replicas to work, by a Lease
+    /// Elect one active replica with a Lease
     #[arg(long)]
     pub leader_elect: bool,
     /// Name of the Lease
@@ -53,10 +53,10 @@ pub struct Settings {
     /// Namespace of the Lease, and of the dry run at startup
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     pub lease_namespace: String,
-    /// How long a replica that no longer renews the Lease keeps it; at least 3s
+    /// How long the Lease stays valid without being renewed; at least 3s
     #[arg(long, default_value = "15s", value_parser = lease_duration)]
     pub lease_duration: Duration,
-    /// Where /healthz, /readyz and /metrics are served
+    /// Address that serves /healthz, /readyz and /metrics
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// File with a YAML list of AcceleratorClasses to create at startup if they do not exist; without it, `cpu`
@@ -67,7 +67,7 @@ pub struct Settings {
 /// Runs the operator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start, or lost the lease: then another replica works, and this process has to start again.
+/// When it cannot start, or has lost the lease: then another replica is active, and this process has to restart.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
@@ -87,9 +87,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<()> {
         outcome = server => outcome.context("serving health and metrics"),
     };
     match outcome {
-        // An uninstallation takes the rights before it ends the pod: that is no failure of the operator.
+        // Uninstalling removes the rights before the pod ends, so this is not a failure of the operator.
         Err(error) if *stop.borrow() => {
-            tracing::warn!(error = format!("{error:#}"), "stopped, not all of it in order");
+            tracing::warn!(error = format!("{error:#}"), "stopped, but not cleanly");
             Ok(())
         }
         outcome => outcome,
@@ -104,9 +104,9 @@ fn stop_signal() -> anyhow::Result<Stop> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping: finishing the reconciles under way");
+        tracing::info!("stopping: finishing the current reconciles");
         sender.send_replace(true);
-        // If the sender were dropped, that would look like a signal.
+        // Dropping the sender would look like a signal.
         std::future::pending::<()>().await;
     });
     Ok(receiver)
@@ -119,7 +119,7 @@ async fn stopped(mut stop: Stop) {
 
 async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) -> anyhow::Result<()> {
     let classes = default_classes::read(settings.accelerator_classes.as_deref())?;
-    // Needs no permission: for reads, dry runs and the lease itself.
+    // A client that needs no permission, for reads, dry runs and the lease itself.
     let plain = client::build(config.clone(), Permission::always(), health.metrics.clone())?;
     tokio::select! {
         () = wait_for_definitions(&plain, &settings.namespaces) => {}
@@ -134,7 +134,8 @@ async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) 
     let client = client::build(config, permission.clone(), health.metrics.clone())?;
     let account = leadership::account(&plain, &settings.lease_namespace).await;
     let owner = account.unwrap_or_else(|error| {
-        tracing::warn!(%error, "cannot ask who I am: the lease stays when the operator is uninstalled");
+        tracing::warn!(%error, "cannot find out the operator's own service account: the lease will remain \
+            when the operator is uninstalled");
         None
     });
     let mut candidate = Candidate::new(
@@ -160,8 +161,8 @@ async fn work(settings: &Settings, config: Config, health: &Health, stop: Stop) 
         outcome = lead(settings, &plain, client, classes, health, stopped(stop)) => outcome,
         () = candidate.hold() => {
             health.metrics.set_leading(false);
-            // A new process is the surest way to leave no state of a leader behind.
-            bail!("lost the lease {:?}: another replica works now; restarting", settings.lease_name);
+            // A new process is the surest way to drop all of a leader's state.
+            bail!("lost the lease {:?}: another replica is active now; restarting", settings.lease_name);
         }
     };
     candidate.release().await?;
@@ -201,7 +202,7 @@ async fn lead(
     let from_file = if reads_classes {
         default_classes::create_missing(&client, &classes).await?
     } else {
-        tracing::info!("not allowed to read AcceleratorClasses; using those of the file instead");
+        tracing::info!("not allowed to read AcceleratorClasses; using those from the file instead");
         classes
     };
     let runtime = DefaultRuntime {
@@ -246,8 +247,8 @@ async fn lead(
     }
 }
 
-/// Checks again whether a cluster that could not serve models has been upgraded. The services follow by their
-/// back-off.
+/// Checks again whether a cluster that could not serve models has been upgraded. The services' back-off then retries
+/// them.
 async fn check_again(
     client: Client,
     support: Arc<ClusterSupport>,

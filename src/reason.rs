@@ -7,7 +7,7 @@ use modelservice_contract::ExitReason;
 /// Declares the reasons once: the enum, the list of all of them, and their names.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// Why a condition is as it is. Each has a row in docs/troubleshooting.md.
+        /// The reason of a condition. Each has a row in docs/troubleshooting.md.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
             $($(#[$doc])* $name,)+
@@ -17,7 +17,7 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The name, as conditions carry it.
+            /// The name, as it appears in conditions.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -29,13 +29,13 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Requests are answered by what the spec says.
+    /// The current spec's revision answers requests.
     Serving,
-    /// On the way there.
+    /// The service is on the way there.
     Progressing,
-    /// `spec.suspend` is set: no server runs.
+    /// `spec.suspend` is set: no server is running.
     Suspended,
-    /// The size is zero: no server runs.
+    /// The size is zero: no server is running.
     ScaledToZero,
     /// The model image cannot be pulled.
     ModelFetchFailed,
@@ -43,27 +43,27 @@ reasons! {
     ModelDigestMismatch,
     /// There is no `model.onnx`, or it is not a model that the runtime loads.
     ModelInvalid,
-    /// The device or its execution provider is not there.
+    /// The device or its execution provider is missing.
     AcceleratorUnavailable,
-    /// The execution provider does not hold the whole graph.
+    /// The execution provider does not run the whole graph.
     ExecutionProviderFallback,
-    /// No node takes the pods.
+    /// No node can run the pods.
     Unschedulable,
     /// The runtime image cannot be pulled.
     ImagePullFailed,
-    /// The server was killed for its memory.
+    /// The server was killed because of its memory use.
     OutOfMemory,
-    /// The server ends again and again.
+    /// The server terminates again and again.
     CrashLooping,
-    /// A container that somebody injected beside the server fails.
+    /// A container that was injected beside the server fails.
     InjectedContainerFailed,
-    /// A node ended or refused a server's pod: evicted, preempted, shut down.
+    /// A node terminated or rejected a server's pod: evicted, preempted, shut down.
     PodFailed,
     /// A quota does not allow the pods.
     QuotaExceeded,
     /// A policy does not allow the pods.
     PodsForbidden,
-    /// The spec cannot be met as it is.
+    /// The spec cannot be met.
     InvalidSpec,
     /// This cluster lacks what every model service needs.
     UnsupportedCluster,
@@ -71,7 +71,7 @@ reasons! {
     AcceleratorClassNotFound,
     /// Somebody else's object has the name that a child needs.
     NameConflict,
-    /// A child of a deleted service of the same name is still there.
+    /// A child of a deleted service of the same name still exists.
     WaitingForDeletion,
     /// Somebody changed the Service so that requests do not reach the servers.
     EndpointChanged,
@@ -87,14 +87,14 @@ reasons! {
     Forbidden,
     /// The API server did not do what it was asked.
     ApiError,
-    /// Nothing went wrong that can be seen, but too much time has passed.
+    /// No problem can be seen, but too much time has passed.
     ProgressDeadlineExceeded,
     /// A newer operator brings another runtime.
     RuntimeUpdate,
 }
 
 impl Reason {
-    /// What an exit of the server means for the service.
+    /// The reason that corresponds to an exit of the server.
     #[must_use]
     pub const fn of_exit(exit: ExitReason) -> Self {
         match exit {
@@ -108,11 +108,11 @@ impl Reason {
     }
 }
 
-/// What stands between a service and its children. Each variant has a condition reason of its own and a
-/// message that says what to do.
+/// Why a service's children cannot be as planned. Each variant has its own condition reason and a message that says
+/// what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// The spec contradicts itself, or the API server refuses what follows from it.
+    /// The spec contradicts itself, or the API server rejects objects that follow from it.
     #[error("{0}")]
     InvalidSpec(String),
     /// This cluster lacks what every model service needs.
@@ -120,24 +120,28 @@ pub enum Problem {
     UnsupportedCluster(String),
     /// `spec.accelerators` names a class that does not exist.
     #[error(
-        "there is no AcceleratorClass \"{0}\": name another in spec.accelerators, or have an administrator create it; whoever may list classes sees them with `kubectl get acceleratorclasses`"
+        "there is no AcceleratorClass \"{0}\": name another in spec.accelerators, or have an administrator \
+         create it; `kubectl get acceleratorclasses` lists them, if you are allowed to"
     )]
     AcceleratorClassNotFound(String),
-    /// An object that we did not make has the name that a child needs.
+    /// An object that we did not create has the name that a child needs.
     #[error(
-        "{kind} \"{name}\" exists already and belongs to {owner}; it was left as it is: delete or rename it, or give this ModelService another name"
+        "{kind} \"{name}\" already exists and belongs to {owner}; it was not changed: delete or rename it, \
+         or give this ModelService another name"
     )]
     NameConflict {
         /// Kind of the object.
         kind: String,
         /// Its name.
         name: String,
-        /// Whose it is.
+        /// Its owner.
         owner: String,
     },
     /// A deleted service of the same name left a child behind.
     #[error(
-        "{kind} \"{name}\" was left behind by a ModelService of this name that was deleted with --cascade=orphan, and was left as it is. To take back all that it left, without an outage, run: {command}"
+        "{kind} \"{name}\" was left behind by a ModelService of this name that was deleted with \
+         --cascade=orphan, and was not changed. To adopt everything that it left behind, without an outage, \
+         run: {command}"
     )]
     Orphaned {
         /// Kind of the object.
@@ -147,7 +151,7 @@ pub enum Problem {
         /// Shell command that makes the present ModelService the owner of all orphans.
         command: String,
     },
-    /// A child of a deleted service of the same name is still there.
+    /// A child of a deleted service of the same name still exists.
     #[error(
         "{kind} \"{name}\" belongs to a deleted ModelService of the same name; waiting until the garbage collector has removed it"
     )]
@@ -157,9 +161,11 @@ pub enum Problem {
         /// Its name.
         name: String,
     },
-    /// Somebody changed a revision's pod template, and its frozen copy, into one that this operator does not write.
+    /// Somebody changed a revision's pod template and its frozen copy into one that this operator would not write.
     #[error(
-        "the pod template of Deployment \"{deployment}\" was changed by somebody else: the operator does not write {field}, so it applies nothing; delete this Deployment to have it made anew, if it is still wanted"
+        "the pod template of Deployment \"{deployment}\" was changed by somebody else: the operator does not \
+         write {field}, so it applies nothing; if this Deployment is still needed, delete it to have it \
+         recreated"
     )]
     TemplateChanged {
         /// Name of the Deployment.
@@ -168,7 +174,7 @@ pub enum Problem {
         field: String,
     },
     /// A quota of the namespace does not allow it.
-    #[error("{0}; raise the quota or lower what the service asks for")]
+    #[error("{0}; raise the quota or lower what the service requests")]
     QuotaExceeded(String),
     /// The operator lacks a right.
     #[error("the operator may not {verb} {kind}: {message}; grant the verb (see the chart's ClusterRole)")]
@@ -187,7 +193,7 @@ pub enum Problem {
         verb: &'static str,
         /// Kind of the object.
         kind: String,
-        /// What was answered.
+        /// The API server's answer.
         message: String,
     },
 }
@@ -209,13 +215,13 @@ impl Problem {
         }
     }
 
-    /// Whether it ends by itself: then the service is reconciling, not stalled.
+    /// Whether it may resolve itself: then the service is reconciling, not stalled.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::WaitingForDeletion { .. } | Self::Api { .. })
     }
 
-    /// Whether nothing but a change of an object that is watched can help: then nothing is tried again.
+    /// Whether only a change of a watched object can help: then nothing is tried again.
     #[must_use]
     pub const fn waits_for_a_change(&self) -> bool {
         matches!(
@@ -224,7 +230,7 @@ impl Problem {
         )
     }
 
-    /// Reads what the API server answered to a request.
+    /// The problem that the API server's answer to a request means.
     #[must_use]
     pub fn of_request(verb: &'static str, kind: &str, error: &kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
@@ -235,14 +241,14 @@ impl Problem {
             };
         };
         match status.code {
-            422 => Self::InvalidSpec(format!("the API server refuses the {kind}: {}", status.message)),
+            422 => Self::InvalidSpec(format!("the API server rejects the {kind}: {}", status.message)),
             403 if is_missing_right(status) => Self::Forbidden {
                 verb,
                 kind: kind.to_owned(),
                 message: status.message.clone(),
             },
             403 if status.message.contains("exceeded quota") => Self::QuotaExceeded(status.message.clone()),
-            // A namespace that is going takes its services with it.
+            // A namespace that is being deleted takes its services with it.
             403 if status.message.contains("being terminated") => Self::Api {
                 verb,
                 kind: kind.to_owned(),
@@ -261,7 +267,7 @@ impl Problem {
     }
 }
 
-/// RBAC's refusals name the user and the verb; admission's do not.
+/// Refusals by RBAC name the user and the verb; those by admission do not.
 fn is_missing_right(status: &Status) -> bool {
     status.message.contains(" cannot ") && status.message.contains("User \"")
 }

@@ -1,4 +1,4 @@
-//! Self-test: from a ModelService to an answer. `helm test` runs it in the cluster.
+//! Self-test: creates a ModelService and sends it a request. `helm test` runs it in the cluster.
 
 use crate::{
     cluster::inference_server,
@@ -23,19 +23,19 @@ use tokio::net::TcpStream;
 /// Longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
-/// What the self-test tries.
+/// Settings of the self-test.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// Image of a small model package, by digest
+    /// Image of a small model package, pinned by digest
     #[arg(long)]
     model_image: String,
-    /// Where the ModelService is made
+    /// Namespace of the ModelService
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     self_test_namespace: String,
-    /// Its name
+    /// Name of the ModelService
     #[arg(long, default_value = "modelservice-self-test")]
     name: String,
-    /// How long it may take to be Ready
+    /// How long the ModelService may take to become Ready
     #[arg(long, default_value = "3m", value_parser = duration)]
     timeout: Duration,
 }
@@ -56,7 +56,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let outcome = attempt(&services, &settings).await;
     match services.delete(&settings.name, &DeleteParams::background()).await {
-        // It was never made; the outcome says why.
+        // It was never created; the outcome says why.
         Err(kube::Error::Api(status)) if status.code == 404 => outcome,
         deleted => outcome.and(deleted.map(drop).context("deleting the ModelService")),
     }
@@ -111,7 +111,7 @@ fn zeros(input: &TensorStatus) -> Value {
     json!({"name": input.name, "datatype": input.datatype, "shape": shape, "data": vec![0; count]})
 }
 
-/// Connects to a Service, about which this node learns a moment after its server is ready.
+/// Connects to a Service; this node learns of its server a moment after that becomes ready.
 async fn connect(host: &str, patience: Duration) -> anyhow::Result<TcpStream> {
     const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
     let deadline = Instant::now() + patience;

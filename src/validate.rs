@@ -1,4 +1,4 @@
-//! Validate: parses what a user wrote into types that cannot be wrong. Pure: no client, no clock.
+//! Validate: parses what a user wrote into types that are always valid. Pure: no client, no clock.
 
 use crate::{
     crd::{
@@ -22,11 +22,11 @@ pub struct ValidatedService {
     pub namespace: String,
     /// Its name, which its Service, autoscaler and disruption budget share.
     pub name: String,
-    /// Its UID: what makes a child ours.
+    /// Its UID: a child whose controller has it is ours.
     pub uid: String,
     /// Name of the revision that the spec asks for.
     pub revision: String,
-    /// The same revision, as it exists or is to be made.
+    /// The same revision, existing or to be created.
     pub target: Target,
     /// How many servers.
     pub size: Size,
@@ -45,7 +45,7 @@ impl ValidatedService {
 pub enum Target {
     /// It exists: its Deployment.
     Existing(Arc<Deployment>),
-    /// It is to be made, for this class.
+    /// It has to be created, for this class.
     New(Arc<AcceleratorClass>),
 }
 
@@ -59,7 +59,7 @@ pub enum Size {
 }
 
 impl Size {
-    /// Whether no server is asked for.
+    /// Whether the size is zero.
     #[must_use]
     pub const fn is_zero(&self) -> bool {
         matches!(self, Self::Fixed(0))
@@ -70,8 +70,8 @@ impl Size {
 ///
 /// # Errors
 /// [`Problem::UnsupportedCluster`], [`Problem::InvalidSpec`], [`Problem::TemplateChanged`] or
-/// [`Problem::AcceleratorClassNotFound`]; the last only if a revision is to be made: one that exists no longer needs its
-/// class.
+/// [`Problem::AcceleratorClassNotFound`]; the last only if a revision has to be created: an existing one no longer
+/// needs its class.
 pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     if let Some(message) = &observed.unsupported {
         return Err(Problem::UnsupportedCluster(message.clone()));
@@ -102,7 +102,7 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     })
 }
 
-/// The rules of the CRD, once more: a spec may be older than they are.
+/// Repeats the CRD's rules: a spec may be older than they are.
 fn refusals(spec: &ModelServiceSpec) -> Result<(), Problem> {
     let mut variables = spec.pod.env.iter().map(|variable| &variable.name);
     let mut annotations = spec.pod.annotations.keys();
@@ -114,11 +114,14 @@ fn refusals(spec: &ModelServiceSpec) -> Result<(), Problem> {
             Some(format!("spec.pod.annotations may not have {key}"))
         });
     refused.map_or(Ok(()), |what| {
-        Err(Problem::InvalidSpec(format!("{what}: it would run other code than the runtime image's, reach devices or weaken the pods; remove it")))
+        Err(Problem::InvalidSpec(format!(
+            "{what}: it would run code other than the runtime image's, reach \
+            devices or weaken the pods; remove it"
+        )))
     })
 }
 
-/// Every template that the plan will read is one that this operator could have written.
+/// Checks that this operator could have written every template that the plan will read.
 fn templates(observed: &Observed) -> Result<(), Problem> {
     observed.deployments.iter().try_for_each(|deployment| {
         revision::frozen_template(deployment)

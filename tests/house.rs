@@ -1,5 +1,5 @@
-//! The house stays in order: modules depend on each other in one direction, in both crates, and the files that
-//! CONTRIBUTING names exist.
+//! The structure of the code: modules of both crates depend on each other in one direction, and the files that
+//! CONTRIBUTING and the page on the architecture name exist.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{
@@ -18,7 +18,7 @@ type Module = Vec<String>;
 /// For each module, the modules that it uses.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Otherwise a step of the reconcile can no longer be read, tested or moved alone.
+/// Otherwise a step of the reconcile can no longer be read, tested or moved by itself.
 #[test]
 fn rooms_depend_on_each_other_in_one_direction() {
     for root in CRATES {
@@ -33,7 +33,7 @@ fn rooms_depend_on_each_other_in_one_direction() {
     }
 }
 
-/// Inside a room the same holds for its files: a file names its siblings, never the `mod.rs` that puts them together.
+/// Inside a room, the same applies to its files: a file imports its siblings, never the `mod.rs` that combines them.
 #[test]
 fn files_depend_on_each_other_in_one_direction() {
     for root in CRATES {
@@ -41,7 +41,7 @@ fn files_depend_on_each_other_in_one_direction() {
     }
 }
 
-/// A room for everything that has a theme; the top level is for what has none.
+/// Everything with a topic has a room; the top level is for the rest.
 #[test]
 fn the_top_level_has_at_most_ten_files() {
     for root in CRATES {
@@ -52,30 +52,32 @@ fn the_top_level_has_at_most_ten_files() {
     }
 }
 
-/// A map that names a file which was moved sends its reader astray.
+/// A map that names files that have moved misleads its readers.
 #[test]
 fn the_files_that_contributing_names_exist() {
-    let text = fs::read_to_string(repository("CONTRIBUTING.md")).unwrap();
-    let prose: Vec<&str> = text.split("```").step_by(2).collect();
-    let prose = prose.join("");
-    let code = prose.split('`').skip(1).step_by(2);
-    let suffixes = [".rs", ".md", ".yaml", ".toml", ".proto", "/"];
-    let paths: Vec<&str> = code
-        .filter(|code| code.contains('/') && !code.contains([' ', '<', '…', ':']))
-        .filter(|code| suffixes.iter().any(|suffix| code.ends_with(suffix)) || code.starts_with("src/"))
-        .collect();
-    assert!(paths.len() > 20, "only {paths:?} were found");
-    for path in paths {
-        // `crds/*.yaml` stands for a folder.
-        let folder = path.split_once("/*").map_or(path, |(folder, _)| folder);
-        assert!(
-            repository(folder).exists(),
-            "CONTRIBUTING.md names {path}, which does not exist"
-        );
+    for page in ["CONTRIBUTING.md", "docs/architecture.md"] {
+        let text = fs::read_to_string(repository(page)).unwrap();
+        let prose: Vec<&str> = text.split("```").step_by(2).collect();
+        let prose = prose.join("");
+        let code = prose.split('`').skip(1).step_by(2);
+        let suffixes = [".rs", ".md", ".yaml", ".toml", ".proto", "/"];
+        let paths: Vec<&str> = code
+            .filter(|code| code.contains('/') && !code.contains([' ', '<', '…', ':']))
+            .filter(|code| suffixes.iter().any(|suffix| code.ends_with(suffix)) || code.starts_with("src/"))
+            .collect();
+        assert!(paths.len() > 20, "{page}: only {paths:?} were found");
+        for path in paths {
+            // `crds/*.yaml` stands for a folder.
+            let folder = path.split_once("/*").map_or(path, |(folder, _)| folder);
+            assert!(
+                repository(folder).exists(),
+                "{page} names {path}, which does not exist"
+            );
+        }
     }
 }
 
-/// The test of the test: a cycle is found and told from end to end.
+/// Tests the test: it finds a cycle and prints all of it.
 #[test]
 fn a_cycle_is_found() {
     let module = |name: &str| vec![name.to_owned()];
@@ -184,7 +186,7 @@ fn resolve(module: &Module, path: &[String], sources: &BTreeMap<Module, String>)
             break;
         }
     }
-    // What does not begin with a child of this module is another crate or a type.
+    // A path that does not begin with a child of this module is another crate or a type.
     let is_found = !target.is_empty() && (!is_relative || target.len() > start);
     is_found.then_some(target)
 }
@@ -211,7 +213,7 @@ fn sources(root: &Path) -> BTreeMap<Module, String> {
             }
         }
     }
-    // The root only says which modules there are.
+    // The root only lists the modules.
     sources.retain(|module, _| !module.is_empty() && !tests.contains(module));
     sources
 }
@@ -229,7 +231,7 @@ fn module(path: &Path) -> Module {
     module
 }
 
-/// A file without what is compiled for tests only, and the names of its test modules that are files.
+/// A file without the parts that are compiled only for tests, and the names of its test modules that are files.
 fn without_tests(text: &str) -> (String, Vec<String>) {
     let (mut code, mut tests) = (String::new(), Vec::new());
     let mut lines = text.lines();
@@ -279,7 +281,7 @@ fn tokens(code: &str) -> Vec<String> {
     tokens
 }
 
-/// Every path of at least two segments, those of `use` trees in full.
+/// Every path of at least two segments, including expanded `use` trees.
 fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! The API server's audit log: who asked for what, when, and what was answered.
+//! The API server's audit log: who requested what, when, and with what result.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(crate) const OPERATOR: &str = "modelservice-operator/";
-/// Of the client that makes the same objects without an operator.
+/// User agent of the client that creates the same objects without an operator.
 pub(crate) const BARE: &str = "bare-client/";
 
 /// One answered request.
@@ -56,7 +56,7 @@ impl Request {
         })
     }
 
-    /// Anything that may change an object, but for events and the lease.
+    /// Anything that may change an object, except events and the lease.
     pub(crate) fn is_write(&self) -> bool {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete")
             && !matches!(self.resource.as_str(), "leases" | "events")
@@ -84,7 +84,7 @@ pub(crate) fn seen(log: &Path, wanted: impl Fn(&Request) -> bool) -> bool {
     operator_requests(log).iter().any(wanted)
 }
 
-/// The operator's requests, once it has made none for 20 s (longer than a revision drains) but for the lease's.
+/// The operator's requests, once it has sent none for 20 s (longer than a revision drains) except for the lease.
 pub(crate) async fn quiet(log: &Path) -> Vec<Request> {
     let mut last = (0, Instant::now());
     loop {
@@ -103,7 +103,7 @@ pub(crate) async fn quiet(log: &Path) -> Vec<Request> {
     }
 }
 
-/// From the first service's creation to the last child's that `agent` made.
+/// Seconds from the creation of the first service to that of the last child that `agent` created.
 pub(crate) fn children_exist_after(log: &Path, agent: &str) -> f64 {
     let all = requests(log);
     let first = all
@@ -136,7 +136,7 @@ pub(crate) fn children_exist_after(log: &Path, agent: &str) -> f64 {
     made.values().max().unwrap().duration_since(first).as_secs_f64()
 }
 
-/// From a changed spec's arrival to its new Deployment, in milliseconds.
+/// Times from the arrival of a changed spec to its new Deployment, in milliseconds.
 pub(crate) fn deployment_delays(log: &Path) -> Vec<f64> {
     let all = requests(log);
     let changes = all
@@ -155,7 +155,7 @@ pub(crate) fn deployment_delays(log: &Path) -> Vec<f64> {
         .collect()
 }
 
-/// What the requests were, per service.
+/// Prints the requests per service, by kind.
 pub(crate) fn explain(requests: &[Request], count: usize) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for request in requests
@@ -171,7 +171,7 @@ pub(crate) fn explain(requests: &[Request], count: usize) {
     }
 }
 
-/// How many requests the whole cluster made between two moments, per service and client, the most first.
+/// Prints the requests of the whole cluster between two moments, per service and client, the most frequent first.
 pub(crate) fn explain_all(log: &Path, from: Timestamp, to: Timestamp, count: usize) {
     let mut clients: HashMap<String, usize> = HashMap::new();
     for request in requests(log) {

@@ -1,5 +1,5 @@
-//! The floor: a client without an operator makes the same objects with plain requests to create them, as many at
-//! once as the operator reconciles. What it needs is what this control plane on this machine takes for them.
+//! The lower bound: a client without an operator creates the same objects with plain requests, as many at once as the
+//! operator reconciles. Its time is what this control plane on this machine needs for them.
 
 use crate::{
     audit::{BARE, children_exist_after},
@@ -20,10 +20,10 @@ use modelservice_operator::crd::{ModelService, SERVICE_LABEL};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, time::Instant};
 
-/// As many as the operator's reconciles.
+/// As many as the operator's concurrent reconciles.
 const PARALLEL: usize = 32;
 
-/// A service and the children that the operator made of it.
+/// A service and the children that the operator created for it.
 pub(crate) struct Made {
     service: ModelService,
     endpoint: Service,
@@ -31,7 +31,7 @@ pub(crate) struct Made {
     autoscaler: HorizontalPodAutoscaler,
 }
 
-/// Reads back what the operator made.
+/// Reads back what the operator created.
 pub(crate) async fn read_back(client: &Client) -> Vec<Made> {
     let services: Vec<ModelService> = list(client, "").await;
     let (endpoints, deployments, autoscalers) = (

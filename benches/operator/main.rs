@@ -1,4 +1,4 @@
-//! What services cost the API server and the operator: counted from the API server's audit log by user agent,
+//! The cost of services for the API server and the operator: counted in the API server's audit log by user agent,
 //! with pods that kwok makes ready at once. Run by `make bench-operator`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -38,10 +38,10 @@ struct Arguments {
     /// Measure another build of the operator
     #[arg(long, default_value = env!("CARGO_BIN_EXE_modelservice-operator"))]
     operator: PathBuf,
-    /// Stop when all are Ready
+    /// Stop when all services are Ready
     #[arg(long)]
     only_creation: bool,
-    /// Without the bare client
+    /// Do not measure the bare client
     #[arg(long)]
     no_bare_client: bool,
     /// What `cargo bench` adds
@@ -49,7 +49,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// Spec changes that are timed, one after the other.
+/// Number of spec changes that are timed, one after the other.
 const CHANGES: usize = 20;
 const IDLE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -101,7 +101,7 @@ async fn creation(
         seen(&log, |request| request.resource == "leases")
     })
     .await;
-    // The requests at start are not the services'.
+    // Requests at startup do not belong to the services.
     wait_for("the operator watches", async || {
         seen(&log, |request| request.verb == "create" && request.is_dry_run)
     })
@@ -245,7 +245,7 @@ async fn change(client: &Client, index: usize) {
     .await;
 }
 
-/// Waits until so many objects are as `is_done` says.
+/// Waits until `is_done` holds for this many objects.
 async fn until_all<K>(client: Client, count: usize, is_done: fn(&K) -> bool)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,

@@ -1,4 +1,4 @@
-//! The control plane under the benchmark, with an audit log, and clients of it.
+//! The control plane for the benchmark, with an audit log, and its clients.
 
 use kube::{
     Client, Config,
@@ -18,7 +18,7 @@ pub(crate) fn start(count: usize) -> ControlPlane {
     )
     .unwrap();
     let options = ControlPlaneOptions {
-        // Each service asks for half a CPU, a node has 32.
+        // Each service requests half a CPU, and a node has 32.
         fake_nodes: Some(FakeNodes::new(count / 50 + 4)),
         ..ControlPlaneOptions::named("bench")
     };
@@ -43,7 +43,7 @@ pub(crate) fn start(count: usize) -> ControlPlane {
     plane
 }
 
-/// A client that the audit log tells from others by `agent`.
+/// A client that the audit log identifies by `agent`.
 pub(crate) async fn client(plane: &ControlPlane, agent: &'static str) -> Client {
     let kubeconfig = Kubeconfig::read_from(plane.kubeconfig_path()).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())

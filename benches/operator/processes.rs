@@ -1,4 +1,4 @@
-//! Processes: the operator under test, and what each part of the control plane takes of the machine.
+//! Processes: the operator under test, and the machine's resources that each part of the control plane uses.
 
 use local_cluster::ControlPlane;
 use std::{
@@ -34,12 +34,12 @@ impl Operator {
         cpu_seconds(self.0.id())
     }
 
-    /// The most that was resident, in MiB.
+    /// Peak resident memory, in MiB.
     pub(crate) fn peak_memory(&self) -> f64 {
         self.memory("status", "VmHWM:")
     }
 
-    /// Prints what the memory is: the program's own pages are shared with its file.
+    /// Prints what the memory consists of: the program's own pages are shared with its file.
     pub(crate) fn explain_memory(&self) {
         for (file, field) in [
             ("status", "VmHWM:"),
@@ -69,7 +69,7 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may already have ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -86,7 +86,7 @@ fn ticks(field: &str) -> f64 {
     field.parse::<f64>().unwrap() / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// What the machine has done since a moment.
+/// The machine's CPU use since a moment.
 pub(crate) struct Usage {
     began: Instant,
     parts: BTreeMap<String, f64>,

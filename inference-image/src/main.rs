@@ -25,7 +25,8 @@ fn main() -> ! {
     exit::now(code.into())
 }
 
-/// ONNX Runtime is configured by the configuration, not by variables, by which it would also obey settings in a model.
+/// ONNX Runtime is configured only by the configuration. With these variables, it would also apply settings stored in
+/// a model.
 #[allow(unsafe_code)]
 fn settle_environment() {
     for (name, _) in std::env::vars_os() {

@@ -1,5 +1,5 @@
-//! What is recorded of a request while it is served, for the access log and traces. The code that learns something
-//! records it and need not know whether anyone reads it: without a reader, recording costs next to nothing.
+//! What is recorded about a request while it is served, for the access log and traces. Code records what it learns,
+//! without knowing whether anyone reads it: without a reader, recording costs next to nothing.
 
 use crate::metrics::Outcome;
 use crate::scheduling::Timing;

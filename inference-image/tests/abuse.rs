@@ -21,8 +21,8 @@ use tokio::net::TcpStream;
 const MAX_BODY: usize = 1 << 20;
 /// As many idle connections as a busy service may have, within the 20,000 files that a process may open here.
 const IDLE: usize = 10_000;
-/// What an idle connection may cost: its task and its timer, and after a request that hyper served its buffers, 16
-/// KiB. From this the server computes how many connections a container may have.
+/// Memory that an idle connection may take: its task and its timer and, after a request that hyper served, its
+/// buffers of 16 KiB. From this, the server computes how many connections a container may have.
 const MAX_IDLE_KIB: usize = 32;
 
 fn config(model: &str, limits: Value) -> String {
@@ -96,14 +96,14 @@ async fn open(http: SocketAddr, first: &'static [u8], count: usize) -> Vec<TcpSt
             let mut answer = [0; 4096];
             assert!(stream.read(&mut answer).await.unwrap() > 0);
         }
-        // Closing it leaves no trace.
+        // Closing it leaves no socket behind.
         stream.set_zero_linger().unwrap();
         streams.push(stream);
     }
     streams
 }
 
-/// Ten thousand clients that keep a connection and seldom use it are an ordinary day.
+/// Ten thousand clients that keep a connection and rarely use it are normal.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_cost_little_and_slow_nobody() {
     let limit = getrlimit(Resource::Nofile);
@@ -140,7 +140,7 @@ async fn ten_thousand_idle_connections_cost_little_and_slow_nobody() {
     }
 }
 
-/// Probes and scrapes must not fail because the server is busy: the pod would be restarted for it.
+/// Probes and scrapes must not fail because the server is busy: otherwise the pod would be restarted.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_answer_while_the_serving_port_is_overloaded() {
     let (_server, http, management) = start("efficientnet-lite0", json!({"queueLength": 8}));
@@ -282,7 +282,7 @@ async fn bodies_of_every_framing_are_read_or_refused_and_the_server_goes_on() {
     drop(server);
 }
 
-/// Uploads that break off must free what they held, or the server fills up over time.
+/// Interrupted uploads must free their memory, or the server would fill up over time.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_disconnect_in_the_middle_of_a_body_leave_nothing_behind() {
     let (server, http, management) = start("tiny", json!({"maxBodyBytes": MAX_BODY}));
@@ -324,7 +324,7 @@ async fn clients_that_disconnect_in_the_middle_of_a_body_leave_nothing_behind() 
     }
 }
 
-/// An upload that stalls must not hold its memory for ever.
+/// A stalled upload must not hold its memory for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_is_given_up_after_its_time() {
     let (_server, http, _) = start("tiny", json!({"bodySeconds": 1}));

@@ -1,4 +1,4 @@
-//! Answers depend on no other request: what many clients get at once is, to the last bit, what each gets alone.
+//! Answers do not depend on other requests: many clients at once get exactly the same bits as each client alone.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -18,7 +18,7 @@ const WIDTH: i64 = 4;
 /// A model of rows of four numbers.
 struct Case {
     name: &'static str,
-    /// What the report has to say of it.
+    /// The expected reason in the report.
     reason: &'static str,
     datatype: &'static str,
     file: Vec<u8>,
@@ -33,7 +33,7 @@ fn case(name: &'static str, reason: &'static str, nodes: Vec<Node>, constants: V
     }
 }
 
-/// Models whose rows see each other: each gave wrong answers once.
+/// Models whose rows depend on each other: each once gave wrong answers.
 fn mixing() -> Vec<Case> {
     let shifted = |name: &str, start: &str, end: &str| node("Slice", &["x", start, end, "first"], &[name]);
     let places = || {
@@ -137,7 +137,7 @@ fn mixing() -> Vec<Case> {
     ]
 }
 
-/// Zeros for a row that is the same as one before.
+/// Zeros for a row that equals an earlier one.
 fn first_of_equals() -> Vec<Node> {
     vec![
         node("Unsqueeze", &["x", "second"], &["down"]),
@@ -159,7 +159,7 @@ fn equals_constants() -> Vec<Tensor> {
     vec![list("first", &[0]), list("second", &[1]), number("minus one", -1)]
 }
 
-/// A layer as dynamically quantised transformers have it.
+/// A layer of dynamically quantised transformers.
 fn quantised() -> Vec<Node> {
     vec![
         node("LayerNormalization", &["x", "scale"], &["normal"]),
@@ -177,11 +177,11 @@ fn quantised_constants() -> Vec<Tensor> {
     ]
 }
 
-/// A model whose rows stay apart, with the same bits in any batch.
+/// A model whose rows are independent, with the same bits in any batch.
 fn apart() -> Case {
     case(
         "apart",
-        "together were measured to be faster",
+        "were measured to be faster",
         vec![
             node("Abs", &["x"], &["a"]),
             node("Mul", &["a", "x"], &["b"]),
@@ -200,7 +200,7 @@ struct Running {
     management: SocketAddr,
 }
 
-/// A server with these models; `scheduling` is what is said of each.
+/// A server with these models and this `scheduling` for each.
 fn start(cases: &[Case], scheduling: &Value) -> Running {
     let folder = |case: &Case| {
         let folder = tempfile::tempdir().unwrap();
@@ -221,7 +221,7 @@ fn start(cases: &[Case], scheduling: &Value) -> Running {
 }
 
 impl Running {
-    /// What the report says of a model's batches.
+    /// What the report says about batching for a model.
     async fn batching(&self, name: &str) -> (u64, String) {
         let text = ask(&mut connect(self.management).await, get("/report")).await;
         let report: Value = serde_json::from_str(&text).unwrap();
@@ -231,7 +231,7 @@ impl Running {
         (model["batching"]["rows"].as_u64().unwrap(), reason)
     }
 
-    /// The same once it speaks of this.
+    /// The same, once the reason contains this text.
     async fn batching_says(&self, name: &str, part: &str) -> (u64, String) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -270,7 +270,7 @@ async fn ask(sender: &mut Sender, request: hyper::Request<http_body_util::Full<b
 
 /// The answer to a client's row.
 async fn answer(sender: &mut Sender, case: &Case, client: usize) -> String {
-    // Some clients send the same, as cameras that see nothing do.
+    // Some clients send the same, like cameras that see nothing.
     let seed = if client.is_multiple_of(3) { 0 } else { client };
     let value = |column: usize| ((seed * 37 + column * 11) % 41) as f64 / 16.0 - 1.25;
     let data: Vec<Value> = (0..4)
@@ -284,7 +284,7 @@ async fn answer(sender: &mut Sender, case: &Case, client: usize) -> String {
     ask(sender, post(&path, json!({"inputs": [input]}).to_string())).await
 }
 
-/// What all clients get one after the other, and then at once, again and again.
+/// Compares what all clients get one after the other with what they get at once, again and again.
 async fn compare(running: &Running, case: &'static Case) {
     let mut sender = connect(running.http).await;
     let mut alone = Vec::new();
@@ -306,7 +306,7 @@ async fn compare(running: &Running, case: &'static Case) {
     }
 }
 
-/// A camera's picture would be judged by what other cameras see.
+/// Otherwise the result for one camera's picture would depend on what other cameras see.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_a_model_does_with_its_rows_each_client_gets_the_answer_that_it_gets_alone() {
     let cases: &'static [Case] = Vec::leak(mixing());
@@ -323,7 +323,7 @@ async fn whatever_a_model_does_with_its_rows_each_client_gets_the_answer_that_it
     }
 }
 
-/// Where it helps and does no harm, requests are put together: else the test above would show nothing.
+/// Where batching helps and does no harm, requests are batched: otherwise the test above would show nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_for_a_model_that_keeps_rows_apart_are_put_together() {
     let cases: &'static [Case] = Vec::leak(vec![apart()]);
@@ -344,7 +344,7 @@ async fn where_batching_is_off_requests_are_never_put_together() {
     assert!(running.rows_per_run("apart").await <= 1.0);
 }
 
-/// They would be slower for nothing.
+/// Otherwise they would be slower without need.
 #[tokio::test]
 async fn the_examples_keep_their_rows_apart() {
     for name in ["efficientnet-lite0", "tiny", "colors"] {
@@ -353,6 +353,6 @@ async fn the_examples_keep_their_rows_apart() {
         let line = server.wait_for("batches");
         assert_eq!(line["model"], name);
         let reason = line["reason"].as_str().unwrap();
-        assert!(reason.starts_with("the graph keeps rows apart"), "{reason}");
+        assert!(reason.starts_with("the graph keeps rows independent"), "{reason}");
     }
 }

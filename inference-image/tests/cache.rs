@@ -1,5 +1,5 @@
-//! Optimised graphs: created once, found again, never trusted blindly; and what the sessions of a model share. The
-//! real process on real files.
+//! Optimised graphs: created once, found again, never trusted blindly; and what the sessions of a model share. Uses
+//! the real process and real files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -114,7 +114,7 @@ fn copy(package: &str, to: &Path) {
     }
 }
 
-/// Without the cache, each start of a container optimises again.
+/// Without the cache, every start of a container optimises again.
 #[tokio::test]
 async fn a_graph_is_optimised_once_and_a_damaged_one_is_made_again() {
     let (package, cache) = (example("efficientnet-lite0"), tempfile::tempdir().unwrap());
@@ -165,7 +165,7 @@ async fn models_of_the_same_size_are_served_from_graphs_of_their_own() {
     }
 }
 
-/// With a memory map, a file that shrinks raises SIGBUS: a stray `cp` would end the server.
+/// With a memory map, a file that shrinks raises SIGBUS: a stray `cp` would kill the server.
 #[tokio::test]
 async fn files_that_change_under_a_running_server_change_nothing() {
     let (package, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -220,7 +220,7 @@ async fn a_package_can_carry_its_optimised_graph() {
     assert_eq!(server.classify().await, plain.classify().await);
 }
 
-/// A graph holds weights of its own: under a digest that does not cover it, other weights could be served.
+/// A graph has its own weights: with a digest that does not cover it, other weights could be served.
 #[tokio::test]
 async fn a_graph_in_a_package_is_used_if_the_digest_covers_it() {
     let package = tempfile::tempdir().unwrap();
@@ -286,8 +286,8 @@ async fn weights_may_be_in_a_file_beside_the_model() {
     assert!((answer - f64::from(expected)).abs() < 1e-3, "{answer} {expected}");
 }
 
-/// ONNX Runtime takes those of a branch from a folder, and without one from the working directory: they must be the
-/// package's, and no file of that name elsewhere.
+/// ONNX Runtime reads the weights of a branch from a folder, or else from the working directory: they must be the
+/// package's, and not those of another file with the same name.
 #[tokio::test]
 async fn weights_of_a_branch_may_be_in_a_file_beside_the_model_and_are_taken_from_nowhere_else() {
     let (width, package, cache) = (64, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -316,7 +316,7 @@ async fn weights_of_a_branch_may_be_in_a_file_beside_the_model_and_are_taken_fro
     assert_eq!(server.wait().code(), Some(13));
 }
 
-/// A text that is no UTF-8 hides a file's name from some readers of ONNX, but not from ONNX Runtime.
+/// Text that is not UTF-8 hides a file's name from some ONNX readers, but not from ONNX Runtime.
 #[tokio::test]
 async fn a_model_that_is_only_half_understood_gets_no_file_that_was_not_checked() {
     let (package, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,4 +1,4 @@
-//! The clients that users have, against the real process: each script in tests/clients/ compares its results with
+//! The clients that people use, against the real process: each script in tests/clients/ compares its results with
 //! ONNX Runtime in its own process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -14,7 +14,7 @@ use support::{Server, example, library, root};
 
 fn cache(path: &str) -> PathBuf {
     let path = root().join(".cache").join(path);
-    let problem = "is not there: run inference-image/tests/clients/prepare";
+    let problem = "does not exist: run inference-image/tests/clients/prepare";
     assert!(path.exists(), "{} {problem}", path.display());
     path
 }
@@ -91,19 +91,19 @@ fn script_with_servers(name: &str) {
     );
 }
 
-/// A server that ignores its input, or reads it in another order, answers every request and is wrong.
+/// A server that ignores its input, or reads it in the wrong order, answers every request, but incorrectly.
 #[test]
 fn nine_topologies_answer_as_onnx_runtime_does_through_every_protocol() {
     script_with_servers("light.py");
 }
 
-/// Clients whose tensors have an unusual type would get wrong numbers, or could not use the model at all.
+/// Otherwise clients whose tensors have an unusual type would get wrong numbers, or could not use the model at all.
 #[test]
 fn single_operators_of_every_type_answer_as_the_onnx_wheel_expects() {
     script_with_servers("nodes.py");
 }
 
-// Each failure breaks everyone who wrote against that client.
+// Each failure would break everyone who uses that client.
 
 #[test]
 fn tritonclient_over_http_gets_the_values_of_onnx_runtime() {
@@ -120,7 +120,7 @@ fn tritonclients_stream_ends_with_its_connection_and_no_answer_is_lost() {
     script_for("triton_stream.py", server_with(json!({"maxAgeSeconds": 1})));
 }
 
-/// Clients that set a priority or a deadline would be treated like all others.
+/// Otherwise clients that set a priority or a deadline would be treated like all others.
 #[test]
 fn timeout_and_priority_of_tritonclient_have_their_effect() {
     let package = tempfile::tempdir().unwrap();

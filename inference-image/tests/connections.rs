@@ -1,5 +1,5 @@
 //! How long connections live, how many there may be, and what clients can do to them: in process, with real sockets,
-//! and clients that never repeat a request.
+//! and with clients that never retry a request.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -98,7 +98,8 @@ fn echo(size: usize) -> Request<Full<Bytes>> {
     post("/echo", vec![7; size])
 }
 
-/// Clients that keep their connections would never find a new replica, and those that are cut off lose a request.
+/// Otherwise clients that keep their connections would never find a new replica, and clients that are cut off would
+/// lose a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_1_a_connection_has_an_age_and_no_request_fails() {
     let world = World::start(Settings {
@@ -263,7 +264,7 @@ async fn an_idle_connection_is_closed_after_its_time() {
     drop(silent);
 }
 
-/// Slowloris: one byte now and then keeps a connection, and a thousand of them keep everyone out.
+/// Slowloris: with a byte now and then a client keeps a connection open, and a thousand of them keep everyone out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_comes_byte_by_byte_is_cut_off_and_an_idle_connection_is_not() {
     let world = World::start(Settings {
@@ -343,7 +344,7 @@ async fn at_the_limit_newcomers_wait_until_a_busy_one_ends() {
     }
 }
 
-/// A client that is refused before all was read gets the response at once, and can go on using its connection.
+/// A client that is refused before everything was read gets the response at once, and can keep using its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
     let world = World::start(Settings {
@@ -368,7 +369,7 @@ async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
         answer[..read].starts_with(b"HTTP/1.1 404"),
         "the body has not ended yet"
     );
-    // For longer than the time limit of a head: this is still the body.
+    // For longer than the time limit for a head, since this is still the body.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(40)).await;
         stream.write_all(b"5\r\n56789\r\n").await.unwrap();
@@ -381,7 +382,7 @@ async fn a_refusal_does_not_wait_for_the_body_and_the_connection_goes_on() {
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
 }
 
-/// With windows that are too small, a batch of images waits for a round trip, or for ever.
+/// With windows that are too small, a batch of images would wait for a round trip, or for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_do_not_stall_over_http_2() {
     let world = World::start(settings());
@@ -453,7 +454,7 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
         let mut stream = TcpStream::connect(world.address).await.unwrap();
         stream.write_all(&whole[..end]).await.unwrap();
         if end % 2 == 0 {
-            // Gone without a word.
+            // It disappears without closing properly.
             stream.set_zero_linger().unwrap();
         }
     }
@@ -486,7 +487,7 @@ async fn clients_that_leave_in_the_middle_leave_nothing_behind() {
     );
 }
 
-/// A client that sends all it has at once keeps what does not fit into the queue.
+/// A client that sends everything at once keeps the requests that do not fit into the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_alone_never_finds_the_queue_full() {
     let models = serde_json::json!([{"name": "photos", "path": example("efficientnet-lite0")}]);

@@ -1,4 +1,4 @@
-//! The server accepts and says what docs/server.md shows.
+//! The server accepts and outputs what docs/server.md shows.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -75,7 +75,7 @@ fn every_key_of_the_configuration_is_shown() {
     }
 }
 
-/// What a reader copies must work: the commands are run as they are, except for the name of the server.
+/// Copied commands must work: they are run unchanged, except for the name of the server.
 #[test]
 fn the_commands_that_classify_images_answer_what_is_shown() {
     let docs = docs();

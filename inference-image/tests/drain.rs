@@ -69,7 +69,7 @@ async fn a_server_that_is_told_to_leave_answers_all_who_still_come() {
     assert!(TcpStream::connect(http).await.is_err());
 }
 
-/// A person who presses Ctrl-C waits for the prompt; nobody sends other clients to this server.
+/// Someone who presses Ctrl-C is waiting for the prompt, and there is no load balancer to be told.
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_ends_an_idle_server_at_once() {
     let mut server = Server::start(&config(50), &[]);
@@ -170,7 +170,7 @@ async fn a_second_signal_ends_it_at_once() {
     assert!(told.elapsed() < Duration::from_secs(10));
 }
 
-/// A pod that is deleted while it loads must not wait for its grace period.
+/// A pod that is deleted while it is loading must not wait for its grace period.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_still_loading_leaves_at_once() {
     let mut server = Server::start(&config(0), &[]);

@@ -173,8 +173,8 @@ impl Server {
     }
 }
 
-/// What the parser refuses is not answered. What it accepts may still be refused, for a deadline or another model
-/// name.
+/// What the parser rejects must not be answered. What it accepts may still be refused, because of a deadline or
+/// another model name.
 fn agreed(accepted: bool, answered: bool) -> bool {
     assert!(
         accepted || !answered,

@@ -215,7 +215,7 @@ const CASES: &[Case] = &[
     case(
         "a model that is not served",
         Code::NotFound,
-        "this server has: colors",
+        "not served here, only: colors",
         || ModelInferRequest {
             model_name: "dogs".to_owned(),
             ..raw()
@@ -242,7 +242,7 @@ const CASES: &[Case] = &[
     case(
         "an input that the model does not have",
         Code::InvalidArgument,
-        "it has: images",
+        "only: images",
         || with_input(|input| input.name = "pictures".to_owned()),
     ),
     case(
@@ -268,7 +268,7 @@ const CASES: &[Case] = &[
     case(
         "a datatype other than the model's",
         Code::InvalidArgument,
-        "is FP32, the request says INT32",
+        "is FP32, but the request says INT32",
         || with_input(|input| input.datatype = "INT32".to_owned()),
     ),
     case(
@@ -334,7 +334,7 @@ const CASES: &[Case] = &[
     case(
         "an output that the model does not have",
         Code::InvalidArgument,
-        "it has: scores",
+        "only: scores",
         || ModelInferRequest {
             outputs: vec![wanted("logits")],
             ..raw()
@@ -343,7 +343,7 @@ const CASES: &[Case] = &[
     case(
         "an `int64_param` or `uint64_param` of `timeout` or `priority` that is below 0, or of another type",
         Code::InvalidArgument,
-        "\"timeout\" must be an integer",
+        "\"timeout\" must be a non-negative integer",
         || with_parameter("timeout", ParameterChoice::Int64Param(-1)),
     ),
     case(
@@ -376,9 +376,9 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "an output asked for twice",
+        "an output requested twice",
         Code::InvalidArgument,
-        "asked for twice",
+        "requested twice",
         || ModelInferRequest {
             outputs: vec![wanted("scores"), wanted("scores")],
             ..raw()
@@ -563,7 +563,7 @@ async fn post(router: &Router, headers: &[(&str, &str)], message: &[u8]) -> Stri
     answer.headers()["grpc-status"].to_str().unwrap().to_owned()
 }
 
-/// Returns its input; no other test's requests are counted for it.
+/// Returns its input; requests of other tests are not counted for it.
 fn echo() -> Arc<Service> {
     let limits = Limits {
         max_body_bytes: 1_000_000,
@@ -575,7 +575,7 @@ fn echo() -> Arc<Service> {
     Arc::new(service)
 }
 
-/// Clients that send only invalid requests would appear in no graph.
+/// Otherwise clients that send only invalid requests would not appear in any graph.
 #[tokio::test]
 async fn what_fails_before_a_message_is_read_is_counted_for_its_model_if_that_is_known() {
     let service = echo();
@@ -740,7 +740,7 @@ async fn who_watches_the_health_is_told_of_each_change_and_then_let_go() {
     assert!(watch.next().await.is_none());
 }
 
-/// grpcurl and similar tools need no file of ours.
+/// grpcurl and similar tools need none of our files.
 #[tokio::test]
 async fn reflection_lists_the_services() {
     let path = PathAndQuery::from_static("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");

@@ -154,8 +154,8 @@ impl World {
     }
 }
 
-/// Puts files into the folder, or replaces them, as the kubelet does with a Secret: in a folder of their own, to
-/// which a symbolic link is moved.
+/// Puts files into the folder, or replaces them, as the kubelet does with a Secret: in a new folder, to which a
+/// symbolic link is then redirected.
 fn publish(folder: &Path, files: &[(&str, &str)]) {
     let version = tempfile::Builder::new().tempdir_in(folder).unwrap().keep();
     for (name, content) in files {
@@ -221,7 +221,7 @@ async fn both_protocols_are_served_over_tls() {
     assert_eq!(answer.status(), 200);
 }
 
-/// Certificates live for some weeks, servers longer.
+/// Certificates live for a few weeks, servers longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_used_for_new_connections_and_open_ones_go_on() {
     let (old, new) = (Authority::new(), Authority::new());
@@ -272,7 +272,7 @@ async fn only_clients_with_a_certificate_that_is_trusted_are_let_in() {
     world.ask(&authority, Some(clients.sign())).await.unwrap_err();
 }
 
-/// Clients that start no handshake, or speak without TLS, must not keep their slot.
+/// Clients that do not start a handshake, or do not use TLS, must not keep their slot.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handshake_that_does_not_come_is_given_up_and_keeps_nobody_waiting() {
     let authority = Authority::new();
@@ -314,15 +314,11 @@ fn files_that_do_not_go_together_are_refused_by_name() {
     assert!(problem(false).contains("tls.crt: No such file"));
     publish(&key, "");
     assert_eq!(problem(false), "");
-    assert!(problem(true).contains("ca.crt: no certificate"));
+    assert!(problem(true).contains("ca.crt: no PEM certificate"));
     publish(&other_key, "");
-    assert!(
-        problem(false).contains("do not belong together"),
-        "{}",
-        problem(false)
-    );
+    assert!(problem(false).contains("do not match"), "{}", problem(false));
     publish(&other, "");
-    assert!(problem(false).contains("tls.key: no private key"));
+    assert!(problem(false).contains("tls.key: no PEM private key"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,7 +348,7 @@ async fn only_clients_with_a_known_token_are_answered() {
         (refused.status.as_u16(), &refused.headers["www-authenticate"]),
         (401, &"Bearer".parse().unwrap())
     );
-    assert_eq!(body, r#"{"error":"the token is not known"}"#);
+    assert_eq!(body, r#"{"error":"the token is unknown"}"#);
     let (refused, _) = ask(
         None,
         "application/grpc",
@@ -379,7 +375,7 @@ async fn only_clients_with_a_known_token_are_answered() {
     );
 }
 
-/// A browser asks before it sends a token, and shows a page only what it may see.
+/// A browser asks before it sends a token, and lets a page see only what it may see.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_sites_may_do_what_the_configuration_says() {
     let tokens = tempfile::NamedTempFile::new().unwrap();
@@ -467,6 +463,6 @@ async fn a_server_is_guarded_as_its_configuration_says() {
         200
     );
     files("second\n");
-    server.wait_for("files read again");
+    server.wait_for("files reloaded");
     assert_eq!((ask("first").await, ask("second").await), (401, 200));
 }

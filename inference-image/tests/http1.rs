@@ -61,7 +61,7 @@ fn serve() -> (SocketAddr, oneshot::Sender<()>) {
     (address, stop)
 }
 
-/// Longer than it takes until a client that has closed its sending side is sent something.
+/// Takes longer than the server waits before it sends something to a client that has closed its sending side.
 async fn slow(body: Bytes) -> Bytes {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     body
@@ -227,7 +227,7 @@ async fn all_of(mut stream: TcpStream) -> String {
     text
 }
 
-/// Another server on the way might take a part of such a request for a request of its own.
+/// Another server on the way might read a part of such a request as a separate request.
 #[tokio::test]
 async fn a_request_without_a_clear_host_or_end_is_refused_by_whoever_reads_it() {
     let chunked = "POST /echo HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
@@ -249,7 +249,7 @@ async fn a_request_without_a_clear_host_or_end_is_refused_by_whoever_reads_it() 
             }
         }
     }
-    // Its length is refused before its body is waited for.
+    // The length is refused without waiting for the body.
     for length in ["18446744073709551615", "99999999999999999999999"] {
         let mut stream = start().await;
         let text = format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\nabc");
@@ -287,7 +287,7 @@ async fn a_request_that_has_begun_to_arrive_is_answered_by_a_server_that_leaves(
     let mut idle = Answers::of(TcpStream::connect(address).await.unwrap());
     let mut begun = TcpStream::connect(address).await.unwrap();
     begun.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
-    // Both connections have been served once this one, which came last, is.
+    // Once this last connection has been served, both have been.
     idle.stream
         .write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         .await

@@ -99,7 +99,7 @@ fn after(image: &[u8], what: &[u8]) -> usize {
     start + what.len()
 }
 
-/// Images of a kilobyte that claim 60000×60000 pixels, or as many as their format can.
+/// Images of a kilobyte that claim 60000×60000 pixels, or as many as their format allows.
 fn claims() -> Vec<(&'static str, Vec<u8>)> {
     let jpeg = stored("one-pixel.jpg");
     // Marker, length, precision; then height and width.
@@ -167,7 +167,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// One request of a kilobyte must not take the memory of all others.
+/// One request of a kilobyte must not take all the memory.
 #[test]
 fn a_size_that_is_only_claimed_takes_no_memory() {
     for (what, image) in claims() {
@@ -212,7 +212,7 @@ fn an_image_that_is_cut_off_anywhere_is_refused_unless_no_pixel_is_lost() {
     }
 }
 
-/// What a camera or an editor appends does not make an image a broken one, and does not hide that one is cut off.
+/// Data that a camera or an editor appends neither makes an image invalid nor hides that it is truncated.
 #[test]
 fn what_follows_a_jpeg_does_not_count() {
     let whole = stored("colour-420.jpg");
@@ -252,7 +252,7 @@ fn damage_ends_with_an_answer() {
         for _ in 0..40 {
             let mut damaged = whole.clone();
             for _ in 0..=next(4) {
-                // Headers are where the surprises are.
+                // Most surprises are in headers.
                 let reach = if next(2) == 0 {
                     damaged.len().min(64)
                 } else {

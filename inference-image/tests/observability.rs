@@ -1,4 +1,5 @@
-//! What the server says about requests: access log and traces, from the real process and a stand-in for a collector.
+//! What the server records about requests: access log and traces, from the real process, with a stand-in for a
+//! collector.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -248,7 +249,7 @@ async fn a_request_whose_caller_is_traced_has_a_span_with_parts() {
     }
 }
 
-/// Requests matter more than their traces, but a person who misses traces must find out why there are none.
+/// Requests matter more than their traces, but someone whose traces are missing must be able to find out why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_is_told_and_harms_no_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -52,7 +52,7 @@ fn min_max() -> Model {
     )
 }
 
-/// The means of red, green and blue, of which the last is never the answer.
+/// The means of red, green and blue; the last is never the answer.
 fn masked() -> Model {
     graph(
         vec![
@@ -71,7 +71,7 @@ fn masked() -> Model {
     )
 }
 
-/// `x` in the shape that `size` says, which neither zeros nor ones do.
+/// `x` in the shape given by `size`, for which neither zeros nor ones are valid.
 fn sizes() -> Model {
     graph(
         vec![node("Reshape", &["x", "size"], &["y"])],
@@ -81,7 +81,7 @@ fn sizes() -> Model {
     )
 }
 
-/// A constant text that is no UTF-8, beside a number.
+/// A constant text that is not UTF-8, and a number.
 fn bytes() -> Model {
     graph(
         vec![
@@ -132,7 +132,7 @@ fn operator(kind: &str, inputs: &[(&'static str, i32)], outputs: &[(&'static str
     )
 }
 
-/// Operators that refuse some values and sizes only while they run.
+/// Operators that reject some values and sizes only while they run.
 fn operators() -> Vec<(&'static str, Model, Option<String>)> {
     let (x, z, y) = (("x", FLOAT), ("z", FLOAT), ("y", FLOAT));
     let (whole_x, whole, index) = (("x", INT64), ("z", INT64), ("i", INT64));
@@ -210,7 +210,7 @@ impl Running {
         (status, answer.get("predictions").cloned().unwrap_or(answer))
     }
 
-    /// The whole table is of one server: each start takes a second.
+    /// One server for the whole table, since each start takes a second.
     async fn check(&self) {
         self.images().await;
         self.sizes().await;
@@ -251,10 +251,10 @@ impl Running {
             assert_eq!(status, expected, "{model}: {answer}");
             let problem = answer["error"].as_str().unwrap();
             if expected == 400 {
-                let begins = format!("the model refuses these inputs: {model}");
+                let begins = format!("the model rejects these inputs: {model}");
                 assert!(problem.starts_with(&begins), "{problem}");
             } else {
-                assert!(problem.contains("wants 17592186044416 bytes"), "{problem}");
+                assert!(problem.contains("needs 17592186044416 bytes"), "{problem}");
             }
             for place in ["onnxruntime", ".cc:", ".h:"] {
                 assert!(!problem.contains(place), "{problem}");
@@ -305,7 +305,7 @@ impl Running {
         );
     }
 
-    /// An image as a text, bytes that are no UTF-8, and a zero.
+    /// An image as a text, bytes that are not UTF-8, and a zero.
     async fn bytes(&self) {
         let x = json!({"name": "x", "datatype": "FP32", "shape": [1], "data": [1]});
         let (status, answer) = self.infer("bytes", json!([x])).await;
@@ -441,7 +441,7 @@ impl Running {
     }
 }
 
-/// Each of them ended the server at its start, or refused whatever it was sent.
+/// Each of them once ended the server at startup, or made it refuse every request.
 #[tokio::test]
 async fn valid_models_of_unusual_kinds_are_served() {
     let folder = tempfile::tempdir().unwrap();
@@ -452,7 +452,7 @@ async fn valid_models_of_unusual_kinds_are_served() {
         lines
             .filter(|line| line["model"] == model)
             .filter_map(|line| line["message"].as_str())
-            .any(|message| message.contains("not warmed up and not batched"))
+            .any(|message| message.contains("neither warmed up nor batched"))
     };
     assert!(failed("sizes"), "{:#?}", running.server.log());
     assert!(!failed("bytes") && !failed("min-max") && !failed("masked") && !failed("scalar"));
@@ -486,5 +486,5 @@ async fn a_model_whose_text_is_not_utf_8_is_served_like_any_other() {
         (&json!(17), &json!("caf\u{FFFD}"))
     );
     let reason = model["batching"]["reason"].as_str().unwrap();
-    assert!(reason.starts_with("the graph keeps rows apart"), "{reason}");
+    assert!(reason.starts_with("the graph keeps rows independent"), "{reason}");
 }

@@ -23,7 +23,7 @@ use support::engine::signature;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-/// Reports when it starts a run, and returns when told to, with an error if told so.
+/// Reports when it starts a run, and returns when told to, with an error if that was requested.
 struct Gated {
     signature: Signature,
     started: Sender<()>,
@@ -168,7 +168,7 @@ async fn what_cannot_wait_is_told_when_to_come_back() {
         .await;
 }
 
-/// Clients that gave up must not cost the runner any time.
+/// Clients that have given up must not cost the runner any time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_whose_client_left_is_not_run() {
     let bench = bench();

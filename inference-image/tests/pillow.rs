@@ -124,7 +124,7 @@ fn difference(entry: &Value) -> Option<String> {
     wrong.then(|| format!("{name}: mean {mean:.3}, largest {largest}"))
 }
 
-/// A decoder that sees other pixels than those a model was trained with gives wrong results without an error.
+/// If a decoder produces other pixels than those a model was trained with, results are silently wrong.
 #[test]
 fn every_kind_of_image_has_pillows_pixels() {
     let images = list("images.json");
@@ -133,8 +133,8 @@ fn every_kind_of_image_has_pillows_pixels() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Samplings, orders of scans, markers, ids, restart intervals and tails: a file that Pillow reads may be refused,
-/// if it has to be, but not be seen differently.
+/// Samplings, orders of scans, markers, IDs, restart intervals and trailing data: a file that Pillow reads may be
+/// refused, if necessary, but must not be decoded differently.
 #[test]
 fn every_jpeg_that_a_header_can_describe_has_pillows_pixels_or_none() {
     let (images, refused) = (list("jpegs.json"), list("refused.json"));

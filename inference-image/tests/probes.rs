@@ -12,7 +12,7 @@ use support::{Server, example};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
-/// More than the management port has places.
+/// More than the management port accepts.
 const IDLE: usize = 600;
 /// The kubelet's time limit for a probe.
 const PROBE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ async fn probe(management: SocketAddr, path: &str) -> u16 {
     exchange(&mut connect(management).await, get(path)).await.0
 }
 
-/// Otherwise any pod of the cluster can have the kubelet restart the server, without a token.
+/// Otherwise any pod in the cluster could make the kubelet restart the server, without a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_get_through_while_a_pod_holds_600_connections_to_the_management_port() {
     let config = json!({"models": [{"name": "tiny", "path": example("tiny")}]});
@@ -38,7 +38,7 @@ async fn probes_get_through_while_a_pod_holds_600_connections_to_the_management_
         let mut held = Vec::new();
         for _ in 0..IDLE {
             let mut stream = from_another_pod(management).await;
-            // Fails where the server has closed it already.
+            // Fails if the server has already closed it.
             let _ = stream.write_all(first.as_bytes()).await;
             held.push(stream);
         }

@@ -48,7 +48,7 @@ static SERVICE: LazyLock<Arc<Service>> = LazyLock::new(|| {
     Arc::new(Service::load(&config, &library(), 1).unwrap())
 });
 
-/// Replaces the name of the dimension by the number 1, which protobuf can encode in as many bytes.
+/// Replaces the name of the dimension with the number 1, which protobuf can encode in the same number of bytes.
 fn with_a_batch_of_one(mut model: Vec<u8>) -> Vec<u8> {
     let (name, one) = (b"\x12\x05batch", [0x08, 0x81, 0x80, 0x80, 0x80, 0x80, 0x00]);
     let places: Vec<usize> = (0..model.len())
@@ -196,7 +196,7 @@ fn red_bytes() -> Vec<u8> {
 }
 
 struct Case {
-    /// As the documentation puts it.
+    /// The text in the documentation.
     what: &'static str,
     status: u16,
     /// Part of the message.
@@ -223,19 +223,19 @@ const CASES: &[Case] = &[
     case(
         "a method that the path does not have",
         405,
-        "DELETE is not possible",
+        "DELETE is not allowed",
         || request(Method::DELETE, "/v2", Body::empty()),
     ),
     case(
         "GET of `:predict` or `:classify`",
         405,
-        "GET is not possible at /v1/models/colors:predict: use POST",
+        "GET is not allowed at /v1/models/colors:predict: use POST",
         || get(PREDICT),
     ),
     case(
         "a model that is not served",
         404,
-        "this server has: colors, photos, plain, single, texts, tiny",
+        "not served here, only: colors, photos, plain, single, texts, tiny",
         || post("/v2/models/dogs/infer", "{}"),
     ),
     case(
@@ -268,7 +268,7 @@ const CASES: &[Case] = &[
         "not compressed as its encoding says",
         || with(post(CLASSIFY, png(1, 1, [0; 3])), "content-encoding", "gzip"),
     ),
-    case("infer: a body that is not JSON", 400, "no valid JSON", || {
+    case("infer: a body that is not JSON", 400, "not valid JSON", || {
         post("/v2/models/colors/infer", photo("cat"))
     }),
     case(
@@ -287,7 +287,7 @@ const CASES: &[Case] = &[
     case(
         "infer: an input that the model does not have",
         400,
-        "it has: images",
+        "only: images",
         || infer("name", json!("pictures")),
     ),
     case(
@@ -306,7 +306,7 @@ const CASES: &[Case] = &[
     case(
         "infer: a datatype other than the model's",
         400,
-        "is FP32, the request says INT32",
+        "is FP32, but the request says INT32",
         || infer("datatype", json!("INT32")),
     ),
     case(
@@ -336,7 +336,7 @@ const CASES: &[Case] = &[
     case(
         "infer: lists whose nesting does not match the shape",
         400,
-        "do not have the shape",
+        "nested lists do not have the shape",
         || infer("data", json!([[1, 2], [3]])),
     ),
     case(
@@ -443,7 +443,7 @@ const CASES: &[Case] = &[
     case(
         "a version other than 1",
         404,
-        "has no version \"2\", it has: 1",
+        "has no version \"2\", only: 1",
         || post("/v2/models/colors/versions/2/infer", "{}"),
     ),
     case(
@@ -473,7 +473,7 @@ const CASES: &[Case] = &[
     case(
         "an index request that is not JSON",
         400,
-        "no JSON of an index request",
+        "not a valid index request",
         || post("/v2/repository/index", "ready"),
     ),
     case(
@@ -515,10 +515,10 @@ const CASES: &[Case] = &[
     case(
         "infer: an output that the model does not have",
         400,
-        "it has: scores",
+        "only: scores",
         || post("/v2/models/colors/infer", wanted(&["logits"])),
     ),
-    case("infer: an output asked for twice", 400, "asked for twice", || {
+    case("infer: an output requested twice", 400, "requested twice", || {
         post("/v2/models/colors/infer", wanted(&["scores", "scores"]))
     }),
     case("classify: an empty body", 400, "the image is empty", || {
@@ -527,13 +527,13 @@ const CASES: &[Case] = &[
     case(
         "classify: a body that is not an image",
         415,
-        "neither a JPEG nor a PNG, WebP, GIF or BMP",
+        "not a JPEG, PNG, WebP, GIF or BMP",
         || post(CLASSIFY, "%PDF-1.7"),
     ),
     case(
         "classify: an image of a kind that is not supported",
         415,
-        "not understood: arithmetic coding",
+        "not supported: arithmetic coding",
         || {
             let mut image = photo("cat");
             let frame = image.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
@@ -621,7 +621,7 @@ const CASES: &[Case] = &[
             )
         },
     ),
-    case("classify: a form without an image", 400, "holds no image", || {
+    case("classify: a form without an image", 400, "has no image", || {
         post_form(CLASSIFY, &[])
     }),
     case("classify: a truncated form", 400, "the form is broken", || {
@@ -635,7 +635,7 @@ const CASES: &[Case] = &[
     case(
         "classify: a form without its boundary",
         400,
-        "names no boundary",
+        "has no boundary",
         || with(post(CLASSIFY, form(&[])), "content-type", "multipart/form-data"),
     ),
     case(
@@ -659,7 +659,7 @@ const CASES: &[Case] = &[
     case(
         "classify: an unknown query parameter",
         400,
-        "there is: top_k",
+        "the only one is top_k",
         || post("/v1/models/colors:classify?topk=1", png(1, 1, [0; 3])),
     ),
     case(
@@ -683,7 +683,7 @@ const CASES: &[Case] = &[
     case(
         "predict: a body that is not a JSON object",
         400,
-        "no JSON object",
+        "not a JSON object",
         || post(PREDICT, "[]"),
     ),
     case(
@@ -701,7 +701,7 @@ const CASES: &[Case] = &[
     case(
         "predict: an instance or column whose name is not that of an input",
         400,
-        "it has: images",
+        "only: images",
         || post(PREDICT, r#"{"instances": [{"pictures": []}]}"#),
     ),
     case(
@@ -713,10 +713,10 @@ const CASES: &[Case] = &[
     case(
         "predict: an output with a text that is not UTF-8",
         400,
-        "is not UTF-8, which JSON must be",
+        "is not UTF-8, which JSON requires",
         || post(PREDICT_TEXTS, r#"{"instances": ["a", {"b64": "/w=="}]}"#),
     ),
-    case("any other POST to a model", 404, "nothing can be posted", || {
+    case("any other POST to a model", 404, "cannot POST", || {
         post("/v1/models/colors:explain", "")
     }),
 ];
@@ -745,7 +745,7 @@ async fn every_bad_request_is_refused_with_a_status_and_one_shape_of_error() {
     assert_eq!(send(infer("id", json!("x"))).await.status, 200);
 }
 
-/// Another server on the way may believe the other line.
+/// Another server on the way may use the other line.
 #[tokio::test]
 async fn a_header_that_says_one_thing_comes_once() {
     for name in ["x-request-timeout", "inference-header-content-length"] {
@@ -774,7 +774,8 @@ async fn a_refused_method_says_which_one_is_possible() {
     }
 }
 
-/// Other formats would be read as Protocol Buffers; and over HTTP/1 nothing tells that the client of a `Watch` has left.
+/// Other formats would be read as Protocol Buffers, and over HTTP/1 the server could not notice that the client of a
+/// `Watch` has left.
 #[tokio::test]
 async fn only_grpc_is_answered_at_its_paths() {
     let watch = "/grpc.health.v1.Health/Watch";
@@ -1177,7 +1178,7 @@ async fn the_repository_has_an_index() {
     }
 }
 
-/// A client without JSON sends a tensor as it is.
+/// A client without JSON sends the bare tensor.
 #[tokio::test]
 async fn a_raw_binary_request_is_the_tensor_itself() {
     let answer = send(with(

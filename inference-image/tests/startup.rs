@@ -1,4 +1,4 @@
-//! What can be wrong at the start: the exit code, the reason and the termination message. Each case is a row of the
+//! What can go wrong at startup: the exit code, the reason and the termination message. Each case is a row of the
 //! table in docs/server.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -13,12 +13,12 @@ use support::onnx::{Entry, FLOAT, identity, matmul};
 use support::{Server, check_docs_table, example};
 
 struct Case {
-    /// As the documentation puts it.
+    /// The text in the documentation.
     what: &'static str,
     reason: ExitReason,
     /// Part of the message.
     words: &'static str,
-    /// Makes the configuration, and what it needs, in an empty folder.
+    /// Creates the configuration, and the files it needs, in an empty folder.
     config: fn(&Path) -> String,
     arguments: &'static [&'static str],
 }
@@ -75,7 +75,7 @@ const CASES: &[Case] = &[
     Case::new(
         "a token file without a token",
         ExitReason::ConfigInvalid,
-        "no token in it",
+        "contains no token",
         |folder| {
             let path = folder.join("tokens");
             std::fs::write(&path, "# none yet\n").unwrap();
@@ -97,7 +97,7 @@ const CASES: &[Case] = &[
     Case::new(
         "options for the CPU, which takes none",
         ExitReason::ConfigInvalid,
-        "does not take",
+        "does not accept",
         |folder| {
             format!(
                 "{}executionProvider: {{name: CPUExecutionProvider, options: {{a: b}}}}\n",
@@ -108,13 +108,13 @@ const CASES: &[Case] = &[
     Case::new(
         "no folder at the model's path",
         ExitReason::ModelMissing,
-        "is not there",
+        "does not exist",
         |folder| serve(&folder.join("nothing")),
     ),
     Case::new(
         "a file at the model's path",
         ExitReason::ModelMissing,
-        "is a file: name the folder that holds model.onnx",
+        "is a file: give the folder that holds model.onnx",
         |folder| {
             colors(folder);
             serve(&folder.join("model.onnx"))
@@ -129,7 +129,7 @@ const CASES: &[Case] = &[
     Case::new(
         "a folder without model.onnx",
         ExitReason::ModelMissing,
-        "it holds: weights.pt",
+        "only: weights.pt",
         |folder| {
             std::fs::write(folder.join("weights.pt"), "x").unwrap();
             serve(folder)
@@ -138,16 +138,16 @@ const CASES: &[Case] = &[
     Case::new(
         "a digest other than the configured one",
         ExitReason::ModelDigestMismatch,
-        "was asked for",
+        "is configured",
         |folder| {
             let digest = "0".repeat(64);
             colors(folder).replace("}]", &format!(", digest: 'sha256:{digest}'}}]"))
         },
     ),
     Case::new(
-        "the digest of model.onnx alone, which keeps weights in another file",
+        "the digest of model.onnx alone, which stores weights in another file",
         ExitReason::ModelDigestMismatch,
-        "keeps weights in weights.data: give that of the whole package",
+        "stores weights in weights.data: use the digest of the whole package",
         |folder| {
             let (model, weights) = matmul(8, Some("weights.data"));
             std::fs::write(folder.join("weights.data"), weights).unwrap();
@@ -179,7 +179,7 @@ const CASES: &[Case] = &[
     Case::new(
         "external data that the package does not contain",
         ExitReason::ModelInvalid,
-        "keeps weights in \"weights.data\"",
+        "stores weights in \"weights.data\"",
         |folder| with_model(folder, &matmul(8, Some("weights.data")).0),
     ),
     Case::new(
@@ -198,9 +198,9 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "links that lead round in a circle",
+        "a loop of links",
         ExitReason::ModelInvalid,
-        "in a circle",
+        "loop of links",
         |folder| {
             let config = colors(folder);
             std::fs::remove_file(folder.join("model.yaml")).unwrap();
@@ -220,9 +220,9 @@ const CASES: &[Case] = &[
         },
     ),
     Case::new(
-        "a file that is larger than it can be",
+        "a file that is too large",
         ExitReason::ModelInvalid,
-        "has 1099511627776 bytes, at most 2147483647 are read",
+        "has 1099511627776 bytes, but at most 2147483647 are read",
         |folder| {
             let file = std::fs::File::create(folder.join("model.onnx")).unwrap();
             file.set_len(1 << 40).unwrap();
@@ -260,7 +260,7 @@ const CASES: &[Case] = &[
     Case::new(
         "a label file that the package does not contain",
         ExitReason::ModelInvalid,
-        "\"names.txt\", which is not there",
+        "\"names.txt\", which does not exist",
         |folder| {
             let config = colors(folder);
             let path = folder.join("model.yaml");
@@ -272,7 +272,7 @@ const CASES: &[Case] = &[
     Case::new(
         "an execution provider that the runtime does not have",
         ExitReason::AcceleratorUnavailable,
-        "it has: AzureExecutionProvider, CPUExecutionProvider",
+        "only: AzureExecutionProvider, CPUExecutionProvider",
         |folder| {
             format!(
                 "{}executionProvider: {{name: CUDAExecutionProvider}}\n",
@@ -359,7 +359,7 @@ fn append(path: &Path, text: &str) {
     std::fs::write(path, old + text).unwrap();
 }
 
-/// Without this, a person sees "CrashLoopBackOff" and no reason.
+/// Without this, people see "CrashLoopBackOff" and no reason.
 #[test]
 fn every_failure_has_its_exit_code_and_last_words() {
     for case in CASES {
@@ -467,10 +467,10 @@ fn a_configuration_can_be_checked_without_a_model() {
     assert_eq!(server.wait().code(), Some(10));
 }
 
-/// Whoever tries a model on a laptop does not mean to serve the whole network.
+/// People who try a model on a laptop do not want to serve the whole network.
 #[test]
 fn the_server_listens_where_it_is_told_and_warns_when_everyone_is_answered() {
-    const OPEN: &str = "everyone who can reach this address can use the models";
+    const OPEN: &str = "anyone who can reach this address can use the models";
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens");
     std::fs::write(&tokens, "secret\n").unwrap();
@@ -494,9 +494,9 @@ fn the_server_listens_where_it_is_told_and_warns_when_everyone_is_answered() {
     }
 }
 
-/// ONNX Runtime must not report to anyone what is run here; when it means to, it leaves files in the home folder.
-/// A model is data. With this variable ONNX Runtime takes options of the session from a model's metadata, and it has
-/// variables for its execution providers that name libraries and files.
+/// ONNX Runtime must not report what is run here; if it prepares to, it leaves files in the home folder. A model is
+/// data. With this variable, ONNX Runtime reads session options from a model's metadata, and its execution providers
+/// have variables that name libraries and files.
 #[test]
 fn variables_of_onnx_runtime_do_nothing() {
     let folder = tempfile::tempdir().unwrap();

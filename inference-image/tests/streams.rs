@@ -1,4 +1,4 @@
-//! gRPC's streams of requests: how many are in flight at once, and how a stream ends that nobody would end.
+//! gRPC's streams of requests: how many are in flight at once, and how streams end that clients never end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -136,7 +136,7 @@ fn check_all(answers: &[ModelStreamInferResponse], count: u8) {
     }
 }
 
-/// A client with one stream would use one core of the server, and no batches.
+/// Otherwise a client with one stream would use only one core of the server, and no batches.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_one_stream_are_under_way_together_and_answered_in_their_order() {
     let bench = bench(128);
@@ -170,7 +170,7 @@ async fn requests_that_wait_are_dropped_with_their_stream() {
     bench.until(|load| load.in_flight == 8).await;
     answers.abort();
     bench.until(|load| load.in_flight <= 1).await;
-    // For the one that is running; any other would wait for ever.
+    // For the request that is running; any other would wait for ever.
     bench.go.send(()).unwrap();
     bench
         .until(|load| (load.in_flight, load.queued, load.running) == (0, 0, 0))
@@ -285,7 +285,7 @@ fn check_end(status: &Status) {
     assert!(status.message().contains("open a new stream"), "{status:?}");
 }
 
-/// A client that streams would stay with its replica for ever, however many are added.
+/// Otherwise a streaming client would stay with its replica for ever, however many are added.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_stream_ends_with_the_age_of_its_connection_and_every_request_that_was_read_is_answered() {
     let mut server = Server::start(&config("connections: {maxAgeSeconds: 1}"), &[]);
@@ -300,7 +300,7 @@ async fn a_busy_stream_ends_with_the_age_of_its_connection_and_every_request_tha
     assert_eq!(counted(management, "cancelled").await, 0);
 }
 
-/// A server that waits for its streams would be killed with requests in flight.
+/// A server that waited for its streams would be killed with requests in flight.
 #[tokio::test(flavor = "multi_thread")]
 async fn busy_streams_end_when_the_server_leaves_which_is_in_time() {
     let drain = "drain: {acceptSeconds: 0, finishSeconds: 10}";
@@ -323,7 +323,8 @@ async fn busy_streams_end_when_the_server_leaves_which_is_in_time() {
     }
 }
 
-/// Tools keep such calls open as long as they run; each would keep its connection, and a server from shutting down.
+/// Tools keep such calls open as long as they run. Each would keep its connection open, and prevent the server from
+/// shutting down.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_only_listen_end_with_their_connection() {
     let mut server = Server::start(&config("connections: {maxAgeSeconds: 1}"), &[]);

@@ -219,7 +219,7 @@ async fn every_type_goes_in_as_typed_contents_but_half_precision() {
     }
 }
 
-/// Like Triton: a half-precision number as JSON would be rounded by its reader.
+/// As in Triton: a reader of JSON would round half-precision numbers.
 #[tokio::test]
 async fn half_precision_has_no_json_form() {
     for datatype in [DataType::Fp16, DataType::Bf16] {
@@ -234,7 +234,7 @@ async fn half_precision_has_no_json_form() {
         let (status, _, body) = rest(datatype.name(), Some(head.len()), format!("{head}01234567")).await;
         let body = String::from_utf8_lossy(&body);
         assert!(
-            status == 400 && body.contains("ask for it with binary_data"),
+            status == 400 && body.contains("request it with binary_data"),
             "{body}"
         );
     }

@@ -1,5 +1,5 @@
-//! How a request states its urgency, and what it is told when it cannot be served in time: the same over HTTP and
-//! gRPC. In process, with an engine that runs when the test says so.
+//! How a request states its urgency, and the response if it cannot be served in time: the same over HTTP and gRPC. In
+//! process, with an engine that runs when the test says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -257,7 +257,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     }
 }
 
-/// A client whose response would be late is better off asking another replica at once.
+/// A client whose response would be late should ask another replica at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_is_out_of_reach_is_refused_at_once_whoever_sets_it() {
     let bench = bench();
@@ -275,7 +275,7 @@ async fn a_deadline_that_is_out_of_reach_is_refused_at_once_whoever_sets_it() {
         for wishes in [
             in_parameter,
             in_transport,
-            // The earlier one counts.
+            // The earlier deadline counts.
             Wishes {
                 transport: Some(long),
                 ..in_parameter
@@ -291,7 +291,7 @@ async fn a_deadline_that_is_out_of_reach_is_refused_at_once_whoever_sets_it() {
             assert!(started.elapsed() < Duration::from_secs(1));
             bench.go.send(()).unwrap();
             running.await.unwrap();
-            check_refusal(refused, 503, Code::Unavailable, "out of reach");
+            check_refusal(refused, 503, Code::Unavailable, "cannot be met");
         }
     }
 }

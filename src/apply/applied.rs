@@ -1,4 +1,4 @@
-//! Applied: what the cluster is like after apply. Data only.
+//! Applied: the state of the cluster after apply. Data only.
 
 use super::overrides::Override;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use std::sync::Arc;
 
-/// What the cluster is like after apply: all that a status may be computed from.
+/// The state of the cluster after apply: everything that a status may be computed from.
 #[derive(Clone, Debug)]
 pub struct Applied {
     outcome: Outcome,
@@ -19,21 +19,21 @@ pub struct Applied {
     pub(super) overrides: Vec<Override>,
 }
 
-/// How far apply came.
+/// How far apply got.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// The spec cannot be met: there was no plan, and everything stays as it is.
+    /// The spec cannot be met: there was no plan, and nothing was changed.
     Refused(Problem),
-    /// The plan is carried out in part.
+    /// The plan was carried out in part.
     Stopped(Problem, Decision),
-    /// The plan is carried out.
+    /// The plan was carried out.
     Done(Decision),
 }
 
-/// What a plan decided and a status tells.
+/// What a plan decided and a status reports.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// Which revision has the traffic, and how large each one is.
+    /// Which revision has the traffic, and the size of each revision.
     pub rollout: Rollout,
     /// What a new revision would run with, if that differs from the present one.
     pub runtime_update: Option<String>,
@@ -46,7 +46,7 @@ impl Applied {
         Self::new(Outcome::Refused(problem), observed)
     }
 
-    /// Everything is as planned already.
+    /// Everything already is as planned.
     #[must_use]
     pub fn as_observed(rollout: Rollout, runtime_update: Option<String>, observed: &Observed) -> Self {
         let decision = Decision {
@@ -75,7 +75,7 @@ impl Applied {
         self
     }
 
-    /// How far apply came.
+    /// How far apply got.
     #[must_use]
     pub const fn outcome(&self) -> &Outcome {
         &self.outcome

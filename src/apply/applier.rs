@@ -1,5 +1,5 @@
-//! Applier: applies one child where it differs from what is wanted, or deletes it. Compares with the caches and
-//! updates them by what the API server answers.
+//! Applier: applies one child if it differs from the plan, or deletes it. Compares with the caches and updates them
+//! with the API server's answers.
 
 use super::{
     difference::{Difference, differences},
@@ -119,7 +119,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Settles what the API server answered, or remembers that it is not what was applied.
+    /// Settles the object that the API server returned, or remembers that it is not what was applied.
     fn compare_answer<K: Child>(
         &self,
         cache: &Children<K>,
@@ -139,7 +139,7 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Deletes a child that is not wanted.
+    /// Deletes a child that is no longer wanted.
     pub(super) async fn prune<K: Child>(
         &self,
         cache: &Children<K>,

@@ -1,4 +1,4 @@
-//! Create: makes a child that the caches do not show, unless somebody else's object has its name.
+//! Create: creates a child that is not in the caches, unless somebody else's object has its name.
 
 use super::request::{Child, Requests};
 use crate::{
@@ -11,14 +11,14 @@ use crate::{
 use kube::{Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
-/// A resource version that no object has: etcd's first write has the second one. An API server that is given it
-/// with an apply creates the object, and refuses with a conflict if one exists already. So in the usual case, in
-/// which nobody else has the name, it takes one request and no read before it.
+/// A resource version that no object has: etcd's first write gets version 2. An apply with this version creates the
+/// object, or fails with a conflict if it already exists. So in the usual case, in which the name is free, one
+/// request is enough and no read is needed.
 const CREATE_ONLY: &str = "1";
 
 impl Requests<'_> {
-    /// Creates an object that the caches do not show. One that exists nevertheless is touched only if it is ours
-    /// and merely lost its label.
+    /// Creates an object that is not in the caches. If it exists after all, it is changed only if it is ours and has
+    /// merely lost its label.
     pub(super) async fn create<K: Child>(&self, wanted: &mut Value) -> Result<K, Problem> {
         wanted["metadata"]["resourceVersion"] = CREATE_ONLY.into();
         let answer = self.try_patch(FIELD_MANAGER, wanted).await;
@@ -34,7 +34,7 @@ impl Requests<'_> {
         }
     }
 
-    /// UID of the object with this name, if it is ours and merely lost its label; `None` if it is gone by now.
+    /// UID of the object with this name, if it is ours and has merely lost its label; `None` if it is gone.
     async fn ours_by_name<K: Child>(&self, name: &Value) -> Result<Option<String>, Problem> {
         let (kind, name) = (K::kind(&()), name.as_str().unwrap_or_default());
         let found = self.api::<K>().get_metadata_opt(name).await;
@@ -48,7 +48,7 @@ impl Requests<'_> {
     }
 }
 
-/// Says whose object has the name of a child.
+/// The problem that somebody else's object has the name of a child.
 fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &ValidatedService) -> Problem {
     let controller = found
         .meta()
@@ -79,13 +79,13 @@ fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &ValidatedSe
     }
 }
 
-/// Whether this operator made the object for a service of this name.
+/// Whether this operator created the object for a service of this name.
 fn is_orphan<K: Resource>(found: &K, service: &ValidatedService) -> bool {
     let has = |(key, value): (&String, &String)| found.labels().get(key) == Some(value);
     found.annotations().contains_key(APPLIED_ANNOTATION) && labels(service).iter().all(has)
 }
 
-/// A shell command that makes the service the owner of all that an earlier one of its name left behind.
+/// A shell command that makes the service the owner of everything that an earlier service of its name left behind.
 fn adoption(service: &ValidatedService) -> String {
     let namespace = &service.namespace;
     let name = &service.name;

@@ -1,7 +1,7 @@
 //! Difference: what of the wanted object the one that exists has not, or has otherwise. Pure.
 //!
 //! Both are compared as the API server normalises them: quantities by value; an unset field equals an empty one and
-//! the zero of its type; lists whose items have names by name.
+//! its type's zero; items with names by name.
 
 use super::field::{Field, Step};
 use crate::revision::{hash, thousandths};
@@ -43,7 +43,7 @@ pub(super) fn differences(wanted: &Value, live: &Value) -> Vec<Difference> {
     compare(wanted, Some(live), Kind::Plain)
 }
 
-/// How scalars below a field are read.
+/// How scalars below a field are compared.
 #[derive(Clone, Copy)]
 enum Kind {
     Plain,
@@ -127,14 +127,14 @@ fn name(item: &Value) -> Option<&str> {
 
 /// Fields that are quantities, or maps of them.
 const QUANTITIES: [&str; 4] = ["requests", "limits", "sizeLimit", "divisor"];
-/// Maps that Kubernetes treats as one value: a further key in one of them changes ours.
+/// Maps that Kubernetes treats as one value: an additional key in one of them is a difference.
 const ATOMIC: [&str; 3] = ["selector", "matchLabels", "nodeSelector"];
 
 fn fields(value: Option<&Value>) -> usize {
     value.and_then(Value::as_object).map_or(0, serde_json::Map::len)
 }
 
-/// What the API server may leave out.
+/// Whether the API server may omit the value.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -142,7 +142,7 @@ fn is_empty(value: &Value) -> bool {
         Value::Number(value) => value.as_i64() == Some(0),
         Value::String(value) => value.is_empty(),
         Value::Array(items) => items.is_empty(),
-        // `{}` may mean something (an emptyDir), but has nothing in it that could differ.
+        // `{}` may have a meaning (an emptyDir), but contains nothing that could differ.
         Value::Object(fields) => fields.values().all(is_empty),
     }
 }
@@ -161,7 +161,7 @@ mod tests {
         found.first().map(|difference| difference.field.to_string())
     }
 
-    /// Each row would be a write on every reconcile: a hot loop.
+    /// Each row would cause a write in every reconcile: a hot loop.
     #[test]
     fn what_the_api_server_normalises_does_not_differ() {
         let same = [

@@ -1,17 +1,15 @@
-//! Apply: makes the cluster what the plan says, by server-side apply of what differs. Touches only objects
-//! whose controller has the service's UID.
-//!
-//! The order, and what another order would break:
-//! 1. An autoscaler that is not wanted goes first: it would scale a Deployment whose size is fixed next.
+//! Apply: makes the cluster match the plan, with server-side apply of what differs. Changes only objects whose
+//! controller has the service's UID. The order, and why it matters:
+//! 1. An autoscaler that is no longer wanted is deleted first: otherwise it would scale a Deployment whose size is
+//!    fixed in the next step.
 //! 2. Deployments, the target first: the Service must not select a revision that does not exist.
-//! 3. The Service, then the autoscaler: traffic moves before the old revision stops being sized by load.
-//! 4. The disruption budget, which counts pods of the revision that has the traffic by now.
-//! 5. What is no longer wanted: nothing refers to it any more.
+//! 3. The Service, then the autoscaler: traffic moves before the autoscaler stops scaling the old revision.
+//! 4. The disruption budget, which counts pods of the revision that now has the traffic.
+//! 5. Whatever is no longer wanted: nothing refers to it any more.
 //!
-//! A new service takes two passes. [`begin`] makes its Service and nothing else; [`finish`] does the rest once the
-//! other new services have their Services too. An API server makes one Service at a time, and each takes many
-//! times longer while the controllers work on Deployments on the same cores. Meanwhile there is no traffic that
-//! could go astray.
+//! A new service takes two passes. [`begin`] only creates its Service; [`finish`] does the rest once the other new
+//! services have their Services too. An API server creates one Service at a time, which takes many times longer while
+//! the controllers work on Deployments on the same cores. There is no traffic yet that could be lost.
 
 mod applied;
 mod applier;
@@ -48,10 +46,10 @@ pub enum Begun {
     Unrecognised(Option<Arc<Service>>),
 }
 
-/// The first pass of a new service: makes its Service.
+/// The first pass of a new service: creates its Service.
 ///
 /// # Errors
-/// When the Service cannot be made.
+/// When the Service cannot be created.
 pub async fn begin(applier: &Applier<'_>, plan: &Plan) -> Result<Begun, Problem> {
     let endpoints = &applier.caches.endpoints;
     let made = applier.ensure(endpoints, plan.endpoint.clone(), None).await?;
@@ -65,7 +63,7 @@ pub async fn begin(applier: &Applier<'_>, plan: &Plan) -> Result<Begun, Problem>
     })
 }
 
-/// Makes the cluster what the plan says, in the order above.
+/// Makes the cluster match the plan, in the order above.
 pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> Applied {
     let Plan {
         revisions,

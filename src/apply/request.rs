@@ -1,4 +1,4 @@
-//! Request: one call to the API server about a service's child. What is refused becomes a [`Problem`].
+//! Request: one call to the API server about a service's child. A failed request becomes a [`Problem`].
 
 use crate::{
     cache::retention::Retention, cluster::client::WithManagedFields, crd::FIELD_MANAGER, reason::Problem,
@@ -49,8 +49,8 @@ impl Requests<'_> {
         Api::namespaced(self.client.clone(), &self.service.namespace)
     }
 
-    /// Changes the object that has this UID: one that was deleted and made anew by somebody else in the meantime
-    /// is not touched.
+    /// Changes the object with this UID: if somebody else has meanwhile deleted and recreated it, the new one is not
+    /// changed.
     pub(super) async fn change<K: Child>(
         &self,
         wanted: &mut Value,
@@ -96,7 +96,7 @@ impl Requests<'_> {
         };
         match self.api::<K>().delete(&live.name_any(), &parameters).await {
             Ok(_) => Ok(()),
-            // It is gone already, or was replaced by an object that is not ours.
+            // It is already gone, or was replaced by an object that is not ours.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(error) => Err(Problem::of_request("delete", &K::kind(&()), &error)),
         }

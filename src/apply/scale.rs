@@ -1,8 +1,8 @@
-//! Scale: who owns a Deployment's `spec.replicas`. We do while the size is fixed, the autoscaler does otherwise.
+//! Scale: who owns a Deployment's `spec.replicas`. We do while the size is fixed; otherwise the autoscaler does.
 //!
 //! The field must never be without an owner, or the API server resets it to its default of 1. So before the main
-//! field manager lets go of it, a second one applies just the live value; the autoscaler's first write takes it
-//! from there. A new autoscaled Deployment gets its first size in the same way.
+//! field manager gives it up, a second one applies only the live value; the autoscaler takes it over with its first
+//! write. A new autoscaled Deployment gets its first size in the same way.
 
 use super::{
     applier::Applier,
@@ -66,7 +66,7 @@ fn resized(live: &Deployment, replicas: i32) -> Vec<Difference> {
     differences(&size(replicas), &size(wanted_replicas(live)))
 }
 
-/// Applies just `spec.replicas`, as the second field manager.
+/// Applies only `spec.replicas`, as the second field manager.
 async fn hold_replicas(
     applier: &Applier<'_>,
     live: &Deployment,
@@ -82,14 +82,14 @@ async fn hold_replicas(
     answer.map(Arc::new)
 }
 
-/// What is to be done about a Deployment's size.
+/// What to do about a Deployment's size.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// We own it, at this value.
     Fix(i32),
     /// Nobody but the autoscaler writes it.
     LeaveAlone,
-    /// The second field manager takes it at this value, then we let go of it.
+    /// The second field manager takes it over at this value, then we give it up.
     HandOver(i32),
 }
 

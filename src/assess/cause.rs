@@ -1,4 +1,4 @@
-//! Cause: why servers are not ready, in words and as a condition tells it. Data only.
+//! Cause: why servers are not ready, as a reason and a message for a condition. Data only.
 
 use crate::reason::Reason;
 
@@ -14,7 +14,7 @@ pub(super) struct Cause {
 }
 
 impl Cause {
-    /// Nothing but a change helps.
+    /// Only a change can help.
     pub(super) fn stalled(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,

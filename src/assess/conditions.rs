@@ -19,24 +19,24 @@ use modelservice_contract::MANAGEMENT_PORT;
 pub(super) enum Verdict {
     /// It is.
     Ready(Reason, String),
-    /// Requests are answered by what the spec says, but not by as many servers as are wanted.
+    /// The current spec's revision answers requests, but with fewer servers than wanted.
     Incomplete {
-        /// That they are answered.
+        /// Says that requests are answered.
         answers: String,
         /// Why servers are missing.
         reason: Reason,
-        /// The same for a person, with the figures.
+        /// A message for people, with the numbers.
         message: String,
         /// Whether only a change by somebody can help.
         stalled: bool,
     },
     /// Not yet.
     Progressing(String),
-    /// Something prevents it.
+    /// Something prevents this.
     Failed {
         /// What it is.
         reason: Reason,
-        /// The same for a person.
+        /// A message for people.
         message: String,
         /// Whether only a change by somebody can help.
         stalled: bool,
@@ -153,7 +153,7 @@ fn overridden(applied: &Applied) -> Option<String> {
     })
 }
 
-/// A condition's time has no fraction; with one it would differ from what the API server returns.
+/// A condition's time has no fraction of a second; with one, it would differ from what the API server returns.
 fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

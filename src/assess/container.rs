@@ -1,5 +1,5 @@
-//! Container: what the containers of a pod say that keep it from being ready. They are told by their names: every one
-//! but the server's was injected by somebody else. Pure.
+//! Container: why containers keep a pod from being ready. They are told apart by name: every container except the
+//! server's was injected by somebody else. Pure.
 
 use super::{
     cause::{Cause, brief},
@@ -14,27 +14,27 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStateWaiting};
 use modelservice_contract::{ExitReason, TerminationMessage};
 
-/// For how long a container runs again before its last end no longer explains anything. The kubelet forgets its
-/// restarts after the same time.
+/// How long a container must run again until its last termination no longer explains anything. The kubelet forgets
+/// its restarts after the same time.
 const RECOVERY: SignedDuration = SignedDuration::from_mins(10);
 
-/// How many injected containers are told with their words.
+/// How many injected containers are reported with their messages.
 const TOLD: usize = 8;
 
-/// What the words of a container depend on beside its status.
+/// What a container's message depends on, besides its status.
 #[derive(Clone, Copy)]
 struct Known<'a> {
     images: &'a Images,
-    /// Whether a pull that fails is given time.
+    /// Whether a failing pull is given more time.
     is_patient: bool,
     now: Timestamp,
 }
 
 /// What fails in a pod.
 pub(super) struct Failing {
-    /// All of it: the server's words first, then those of the others by their names.
+    /// All of it: the server's message first, then those of the others by name.
     pub cause: Cause,
-    /// Whether the server is among it.
+    /// Whether the server is among the failing containers.
     pub is_server: bool,
 }
 
@@ -59,16 +59,13 @@ pub(super) fn failing(pod: &Pod, images: &Images, now: Timestamp) -> Option<Fail
         stalled: first.stalled || next.stalled,
     })?;
     if more > 0 {
-        cause.message = format!(
-            "{}; injected containers that fail beside these: {more}",
-            cause.message
-        );
+        cause.message = format!("{}; further failing injected containers: {more}", cause.message);
     }
     Some(Failing { cause, is_server })
 }
 
-/// What a pod waits for although nothing in it fails: injected containers, while the server is ready or cannot start,
-/// or else a readiness gate, which somebody outside the pod has to open.
+/// What a pod is waiting for although nothing in it fails: injected containers, while the server is ready or cannot
+/// start, or else a readiness gate, which something outside the pod has to open.
 pub(super) fn held_by(pod: &Pod) -> Option<String> {
     let is_ready = server_of(pod).is_some_and(|server| server.ready);
     let holding = others(pod)
@@ -110,7 +107,7 @@ struct Other<'a> {
     is_init: bool,
 }
 
-/// Containers that are not ready and not the server, by their names.
+/// Containers other than the server that are not ready, by name.
 fn others(pod: &Pod) -> Vec<Other<'_>> {
     let with = |is_init: bool| move |status| Other { status, is_init };
     let init = pod.status.init_container_statuses.iter().map(with(true));
@@ -138,7 +135,7 @@ impl Other<'_> {
         format!("the injected {kind} {}", self.status.name)
     }
 
-    /// Whether it runs, or has run and is about to be started again.
+    /// Whether it is running, or has run and is about to be restarted.
     fn has_begun(&self) -> bool {
         let state = self.status.state.as_ref();
         state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
@@ -155,12 +152,12 @@ impl Other<'_> {
             .or_else(|| Some((self.ended(known.now)?, true)))?;
         Some(Cause {
             reason: Reason::InjectedContainerFailed,
-            message: format!("{} {said}; correct it where it is injected", self.name()),
+            message: format!("{} {said}; fix it where it is injected", self.name()),
             stalled,
         })
     }
 
-    /// How it ended, this time or the last; its memory is not the server's.
+    /// How it terminated, this time or last time; its memory is not the server's.
     fn ended(&self, now: Timestamp) -> Option<String> {
         let ended = terminated(self.status, now)?;
         let is_repeated = self.status.waits_for() == Some("CrashLoopBackOff");
@@ -170,7 +167,7 @@ impl Other<'_> {
         if is_out_of_memory(ended) {
             return Some("was killed because it needed more memory than its own limit".to_owned());
         }
-        Some(format!("ends with {}{}", ending(ended), said(ended)))
+        Some(format!("terminates with {}{}", ending(ended), said(ended)))
     }
 }
 
@@ -178,7 +175,10 @@ impl Other<'_> {
 fn not_started(waiting: &ContainerStateWaiting, is_patient: bool) -> Option<(String, bool)> {
     let message = waiting.message.as_deref().unwrap_or_default();
     if let Some(pull) = Pull::of(waiting) {
-        let said = format!("has no image: it cannot be pulled ({})", brief(pull.said));
+        let said = format!(
+            "cannot start, because its image cannot be pulled ({})",
+            brief(pull.said)
+        );
         return Some((said, !(is_patient && pull.is_repeated)));
     }
     let fails = matches!(
@@ -211,7 +211,7 @@ fn waiting(status: &ContainerStatus) -> Option<&ContainerStateWaiting> {
     status.state.as_ref()?.waiting.as_ref()
 }
 
-/// How it ended: this time, or the last if it has not recovered since.
+/// How it terminated: this time, or last time if it has not recovered since.
 fn terminated(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerStateTerminated> {
     fn ended(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
         state?.terminated.as_ref()
@@ -220,7 +220,8 @@ fn terminated(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerStat
     ended(status.state.as_deref()).or_else(last)
 }
 
-/// Whether it has started again and run for long since. A server that still loads its model has not started.
+/// Whether it has been restarted and has run for long enough since. A server that is still loading its model has not
+/// started.
 fn has_recovered(status: &ContainerStatus, now: Timestamp) -> bool {
     let running = status.state.as_ref().and_then(|state| state.running.as_ref());
     let since = running.and_then(|running| running.started_at.as_ref());
@@ -233,7 +234,7 @@ fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
         "CreateContainerConfigError" => Some(Cause::stalled(
             Reason::InvalidSpec,
             format!(
-                "the kubelet cannot make the container: {}; check what spec.pod refers to",
+                "the kubelet cannot create the container: {}; check the objects that spec.pod refers to",
                 brief(message)
             ),
         )),
@@ -245,7 +246,7 @@ fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
     }
 }
 
-/// What the server said when it ended, this time or the last.
+/// What the server said when it terminated, this time or last time.
 fn termination(status: &ContainerStatus, now: Timestamp) -> Option<Cause> {
     let ended = terminated(status, now)?;
     if let Ok(words) =
@@ -264,16 +265,16 @@ fn termination(status: &ContainerStatus, now: Timestamp) -> Option<Cause> {
         .into_iter()
         .find(|reason| i32::from(reason.code()) == ended.exit_code);
     let said = said(ended);
-    // Without the number of restarts: with it, each restart would write a status.
-    let message = format!("the server ended with {}{said}", ending(ended));
+    // Without the number of restarts: otherwise each restart would write a status.
+    let message = format!("the server terminated with {}{said}", ending(ended));
     match reason {
         Some(reason) => Some(Cause::stalled(Reason::of_exit(reason), message)),
-        // It ended well and is being started again.
+        // It ended without an error and is being restarted.
         None if ended.exit_code == 0 => None,
         None => Some(Cause::stalled(
             Reason::CrashLooping,
             format!(
-                "the server ends with {}{said}; `kubectl logs --previous` of the pod may say more",
+                "the server terminates with {}{said}; `kubectl logs --previous` of the pod may say more",
                 ending(ended)
             ),
         )),
@@ -289,7 +290,7 @@ fn ending(ended: &ContainerStateTerminated) -> String {
     }
 }
 
-/// Signals by which processes crash or are ended, with Linux' numbers (signal(7)).
+/// Signals that end processes, with Linux's numbers (signal(7)).
 const fn signal(number: i32) -> Option<&'static str> {
     Some(match number {
         4 => "SIGILL: illegal instruction",
@@ -314,7 +315,8 @@ fn is_out_of_memory(ended: &ContainerStateTerminated) -> bool {
     ended.reason.as_deref() == Some("OOMKilled") || ended.exit_code == 137 && was_killed(ended)
 }
 
-/// SIGKILL by the kernel's OOM killer, unnoticed by the container runtime; when the kubelet kills, it says so.
+/// SIGKILL from the kernel's OOM killer, which the container runtime did not notice; when the kubelet kills a
+/// container, it says so.
 fn was_killed(ended: &ContainerStateTerminated) -> bool {
     ended.reason.as_deref() == Some("Error")
         && ended.message.as_deref().is_none_or(str::is_empty)

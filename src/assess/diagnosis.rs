@@ -14,11 +14,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 
-/// How soon after a pod failed its ReplicaSet makes another.
+/// How soon after a pod has failed its ReplicaSet creates another.
 const REPLACED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// What keeps a revision's servers from being ready; `None` while nothing looks wrong. What runs speaks before what
-/// has ended: an evicted pod stays for hours.
+/// What keeps a revision's servers from being ready; `None` while nothing looks wrong. Running pods take precedence
+/// over terminated ones: an evicted pod stays for hours.
 pub(super) fn diagnose(
     observed: &Observed,
     revision: &str,
@@ -40,9 +40,10 @@ pub(super) fn diagnose(
             Reason::ProgressDeadlineExceeded,
             held().map_or_else(
                 || format!(
-                    "{message} The servers start but do not become ready: `kubectl logs` of a pod may say more; spec.rollout.progressDeadlineSeconds gives them longer"
+                    "{message} The servers start but do not become ready: `kubectl logs` of a pod may say \
+                     more; raise spec.rollout.progressDeadlineSeconds to give them more time"
                 ),
-                |held| format!("{message} In a pod {held}"),
+                |held| format!("{message} In a pod, {held}"),
             ),
         )),
         (None, None) => held().map(|held| Cause::waiting(Reason::Progressing, held)),
@@ -69,15 +70,15 @@ fn unready_pods<'a>(observed: &'a Observed, revision: &'a str) -> Vec<&'a Pod> {
     unready
 }
 
-/// The first pod in which the server fails, or else the first in which anything does.
+/// The cause in the first pod whose server fails, or else in the first in which anything fails.
 fn containers(pods: &[&Pod], images: &Images, now: Timestamp) -> Option<Cause> {
     let mut failing: Vec<_> = pods.iter().filter_map(|pod| failing(pod, images, now)).collect();
     failing.sort_by_key(|failing| !failing.is_server);
     failing.into_iter().next().map(|failing| failing.cause)
 }
 
-/// A pod that its node ended or refused, in the kubelet's words, until another has taken its place: also if that one
-/// is gone again since.
+/// A pod that its node terminated or rejected, in the kubelet's words, until another has taken its place, even if
+/// that one is gone again.
 fn failed_pod(observed: &Observed, revision: &str) -> Option<Cause> {
     let pod = observed
         .failed_pods_of(revision)
@@ -97,14 +98,14 @@ fn failed_pod(observed: &Observed, revision: &str) -> Option<Cause> {
         .collect();
     (!is_replaced && !words.is_empty()).then(|| {
         let message = format!(
-            "a node ended or refused a server's pod: {}",
+            "a node terminated or rejected a server's pod: {}",
             brief(&words.join(": "))
         );
         Cause::waiting(Reason::PodFailed, message)
     })
 }
 
-/// When the last container of a pod ended; a pod that its node refused has none.
+/// When the last container of a pod terminated; a pod that its node rejected has none.
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let ends = pod.status.container_statuses.iter().filter_map(|container| {
         let ended = container.state.as_ref()?.terminated.as_ref()?;
@@ -120,13 +121,14 @@ fn created_at(pod: &Pod) -> Option<Timestamp> {
 fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
     let message = pod.unschedulable()?;
     let advice = if is_exclusive && message.contains("Insufficient") {
-        "; the device is given to one server alone and none is spare: free one, add a node, or set spec.rollout.strategy to Recreate, which ends the old servers first"
+        "; each server needs a device of its own and none is free: free one, add a node, or set \
+         spec.rollout.strategy to Recreate, which stops the old servers first"
     } else {
         "; add a node that fits or change spec.resources, spec.accelerators, spec.pod or spec.server.cache"
     };
     Some(Cause::waiting(
         Reason::Unschedulable,
-        format!("no node takes the servers: {}{advice}", brief(message)),
+        format!("no node can run the servers: {}{advice}", brief(message)),
     ))
 }
 

@@ -1,8 +1,8 @@
 //! Assess: the status of a service, from what was observed and applied. Pure; `now` is passed in.
 //!
-//! `Available=True`: requests sent now are answered. `Ready=True`: they are answered by what the current spec
-//! says. `Reconciling` and `Stalled` are present only while True (kstatus). A message contains nothing that changes
-//! from pass to pass, so that a rollout costs few status writes.
+//! `Available=True`: requests sent now are answered. `Ready=True`: the current spec's revision answers them.
+//! `Reconciling` and `Stalled` are present only while True (kstatus). A message contains nothing that changes from
+//! pass to pass, so that a rollout costs few status writes.
 
 mod autoscaling;
 mod cause;
@@ -94,7 +94,8 @@ pub fn look_again(observed: &Observed) -> Option<SignedDuration> {
     Some(left + SignedDuration::from_millis(100))
 }
 
-/// The status as it was. One that was restored from a backup describes another object, whose children are not there.
+/// The previous status. A status that was restored from a backup describes another object, whose children do not
+/// exist.
 fn previous(observed: &Observed) -> ModelServiceStatus {
     let status = observed.service.status.clone().filter(|_| !observed.is_new());
     status.unwrap_or_default().without_foreign_conditions()
@@ -131,18 +132,19 @@ fn verdict(
         let (reason, message) = if spec.suspend {
             (
                 Reason::Suspended,
-                "suspended: no server runs, requests are not answered; remove spec.suspend to resume",
+                "suspended: no server is running, and requests are not answered; remove spec.suspend to \
+                 resume",
             )
         } else {
             (
                 Reason::ScaledToZero,
-                "spec.replicas is 0: no server runs, requests are not answered",
+                "spec.replicas is 0: no server is running, and requests are not answered",
             )
         };
         return if none_left {
             Verdict::Ready(reason, message.to_owned())
         } else {
-            Verdict::Progressing("servers are ending".to_owned())
+            Verdict::Progressing("servers are shutting down".to_owned())
         };
     }
     let another = || answered_by_another(applied, previous, &rollout.traffic);
@@ -154,7 +156,7 @@ fn verdict(
         };
     }
     let Some(target) = applied.deployment(&rollout.target) else {
-        return Verdict::Progressing("the revision is being made".to_owned());
+        return Verdict::Progressing("the revision is being created".to_owned());
     };
     if rollout.is_settled() && available(Some(target)) > 0 {
         return serving(observed, rollout, target);
@@ -162,7 +164,7 @@ fn verdict(
     unready(observed, applied, rollout, target)
 }
 
-/// The verdict on a revision that answers requests: whether it does so with as many servers as are wanted.
+/// The verdict on a revision that answers requests: whether it has as many servers as wanted.
 fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> Verdict {
     let answers = format!("revision {} answers requests", rollout.target);
     let (available, wanted) = (
@@ -249,10 +251,11 @@ fn waiting_for_room(observed: &Observed, rollout: &Rollout, active: &Deployment)
     }
 }
 
-/// The verdict on a rollout that waits until a pod has ended.
+/// The verdict on a rollout that is waiting for a pod to terminate.
 fn ending(observed: &Observed, rollout: &Rollout, pod: &str) -> Verdict {
     let message = format!(
-        "revision {} starts when the servers of revision {} have ended (spec.rollout.strategy is Recreate): waiting for pod {pod}",
+        "revision {} starts when the servers of revision {} have stopped (spec.rollout.strategy is \
+         Recreate): waiting for pod {pod}",
         rollout.target, rollout.traffic
     );
     let mut remaining = observed.remaining_pods_of(&rollout.traffic);
@@ -263,7 +266,8 @@ fn ending(observed: &Observed, rollout: &Rollout, pod: &str) -> Verdict {
         Verdict::Failed {
             reason: Reason::ProgressDeadlineExceeded,
             message: format!(
-                "{message}, which does not end: its node may be unreachable, or a finalizer holds it; see `kubectl describe pod {pod}`"
+                "{message}, which does not terminate: its node may be unreachable, or a finalizer is \
+                 blocking it; see `kubectl describe pod {pod}`"
             ),
             stalled: true,
         }
@@ -272,7 +276,7 @@ fn ending(observed: &Observed, rollout: &Rollout, pod: &str) -> Verdict {
     }
 }
 
-/// How many servers there should be: what the spec says, or what the autoscaler asks for within its range.
+/// How many servers there should be: what the spec says, or what the autoscaler wants within its range.
 fn wanted_size(observed: &Observed, target: &Deployment) -> i32 {
     let spec = &observed.service.spec;
     match &spec.autoscaling {
@@ -310,7 +314,7 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         opset,
         inputs,
         outputs,
-        // The server's own endpoints tell these.
+        // The server's own endpoints show these.
         digest_covers: _,
         digest_checked: _,
         producer: _,
@@ -380,7 +384,7 @@ fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
         number: number(deployment),
         model_image: Images::of(deployment).model,
         replicas: wanted_replicas(deployment),
-        // Servers that are being ended do not count: that saves a write for every revision that drains.
+        // Servers that are being stopped do not count, which saves a write for every draining revision.
         ready_replicas: count(Some(deployment), |status| status.ready_replicas)
             .min(wanted_replicas(deployment)),
     })

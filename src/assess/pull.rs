@@ -9,18 +9,18 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ContainerStateWaiting;
 
-/// For how long a pull has failed when it is told as Stalled. Until then the kubelet has tried four times: a registry
-/// that restarts must not end a deployment that waits for it.
+/// How long a pull must have failed before it is reported as Stalled. By then the kubelet has tried four times: a
+/// restarting registry must not end a deployment that is waiting for it.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Reasons with which a container waits for an image that the kubelet does not try to pull again.
+/// Waiting reasons of a container whose image the kubelet does not try to pull again.
 const PULLED_ONCE: &[&str] = &[
     "InvalidImageName",
     "ErrImageNeverPull",
     "SignatureValidationFailed",
 ];
 
-/// For how long pulls of this pod that fail are not told as Stalled yet; `None` once they are.
+/// How long until failing pulls of this pod are reported as Stalled; `None` once they are.
 pub(super) fn patience(pod: &Pod, now: Timestamp) -> Option<SignedDuration> {
     let created = || Some(pod.metadata.creation_timestamp.as_ref()?.0);
     let left = pod.pull_fails_since.or_else(created)? + PATIENCE - now;
@@ -29,8 +29,8 @@ pub(super) fn patience(pod: &Pod, now: Timestamp) -> Option<SignedDuration> {
         .filter(|left| left.is_positive())
 }
 
-/// A container runtime that knows no image volumes either says so or takes the missing host path for a folder to
-/// make: containerd 2.0 says `failed to mkdir "": mkdir : no such file or directory`.
+/// A container runtime that does not support image volumes either says so or tries to create a folder at the missing
+/// host path: containerd 2.0 says `failed to mkdir "": mkdir : no such file or directory`.
 pub(super) fn no_image_volumes(waiting: &ContainerStateWaiting) -> Option<Cause> {
     let message = waiting.message.as_deref().unwrap_or_default();
     let lower = message.to_lowercase();

@@ -43,7 +43,7 @@ fn words(reason: &str, message: &str) -> String {
     json!({"reason": reason, "message": message}).to_string()
 }
 
-/// docs/troubleshooting.md, row by row: what a pod says, and what the service says then.
+/// docs/troubleshooting.md, row by row: what a pod's status says, and what the service's status must say.
 #[test]
 fn every_way_in_which_a_pod_fails_has_its_reason() {
     let model = "Back-off pulling image \"models.example/net@sha256:aa\": not found";
@@ -189,7 +189,8 @@ fn ready(name: &str) -> Value {
     json!({"name": name, "ready": true, "state": {"running": {}}})
 }
 
-/// Meshes and agents are injected beside the server, before and after it by name: none may hide it or speak for it.
+/// Meshes and agents are injected beside the server, with names before and after its own: none may hide it or be
+/// mistaken for it.
 #[test]
 fn every_container_that_keeps_a_pod_from_being_ready_has_words_the_server_first() {
     let invalid = container(
@@ -229,7 +230,9 @@ fn every_container_that_keeps_a_pod_from_being_ready_has_words_the_server_first(
             ])),
             (
                 "InjectedContainerFailed",
-                "the injected container yyy has no image: it cannot be pulled (proxy.example/p:1: not found); correct it where it is injected; the injected container zzz ends with exit code 2: no certificate",
+                "the injected container yyy cannot start, because its image cannot be pulled \
+                 (proxy.example/p:1: not found); fix it where it is injected; the injected container zzz \
+                 terminates with exit code 2: no certificate",
             ),
         ),
         (
@@ -239,7 +242,7 @@ fn every_container_that_keeps_a_pod_from_being_ready_has_words_the_server_first(
             ])),
             (
                 "InjectedContainerFailed",
-                "the injected container agent ends with exit code 0",
+                "the injected container agent terminates with exit code 0",
             ),
         ),
         (
@@ -259,14 +262,14 @@ fn every_container_that_keeps_a_pod_from_being_ready_has_words_the_server_first(
             json!({"containerStatuses": [initializing], "initContainerStatuses": [done, container("istio-init", &crash)]}),
             (
                 "InjectedContainerFailed",
-                "the injected init container istio-init ends with exit code 2: no certificate",
+                "the injected init container istio-init terminates with exit code 2: no certificate",
             ),
         ),
         (
             json!({"containerStatuses": [initializing], "initContainerStatuses": [container("istio-init", &no_image)]}),
             (
                 "InjectedContainerFailed",
-                "the injected init container istio-init has no image",
+                "the injected init container istio-init cannot start, because its image cannot be pulled",
             ),
         ),
         (
@@ -297,7 +300,7 @@ fn every_container_that_keeps_a_pod_from_being_ready_has_words_the_server_first(
     }
 }
 
-/// Otherwise a crash of last week is told when a container beside the server fails today.
+/// Otherwise last week's crash is reported when a container beside the server fails today.
 #[test]
 fn a_server_that_is_ready_has_nothing_to_say() {
     let mut server = ready("server");
@@ -306,7 +309,7 @@ fn a_server_that_is_ready_has_nothing_to_say() {
     assert_eq!(condition(&status, "Ready").unwrap().reason, "Progressing");
 }
 
-/// Otherwise an OOM kill of last week speaks for a server that misses one probe today.
+/// Otherwise last week's OOM kill explains a server that misses one probe today.
 #[test]
 fn an_earlier_end_speaks_until_the_container_has_run_for_ten_minutes() {
     let reason = |name: &str, started: bool, minutes: i64| {
@@ -361,7 +364,7 @@ fn a_readiness_gate_that_is_closed_is_told_also_past_the_deadline() {
     assert!(told.message.contains("example.com/lb"), "{}", told.message);
 }
 
-/// A sidecar that ends and is started again is neither running nor failing for a moment.
+/// A sidecar that is being restarted is for a moment neither running nor failing.
 #[test]
 fn an_injected_container_between_two_starts_is_told() {
     let ended = json!({"name": "agent", "ready": false, "state": {"terminated": {"exitCode": 0}}});
@@ -370,7 +373,7 @@ fn an_injected_container_between_two_starts_is_told() {
     assert!(message.contains("container agent is not ready yet"), "{message}");
 }
 
-/// A condition's message has a limit, and so have people.
+/// A condition's message has a limit, and so does people's patience.
 #[test]
 fn many_failing_containers_are_counted() {
     let crash = json!({"exitCode": 2, "reason": "Error", "message": "x".repeat(4000)});
@@ -384,7 +387,7 @@ fn many_failing_containers_are_counted() {
         "{message}"
     );
     assert!(
-        message.ends_with("injected containers that fail beside these: 92"),
+        message.ends_with("further failing injected containers: 92"),
         "{message}"
     );
     assert!(message.len() < 32768);
@@ -404,7 +407,8 @@ fn a_server_speaks_before_an_injected_container_of_another_pod() {
     assert_eq!(condition(&status, "Ready").unwrap().reason, "OutOfMemory");
 }
 
-/// Pods that their nodes ended stay for hours. They explain why a server is missing until another has its place.
+/// Pods that their nodes ended stay for hours. They explain why a server is missing until another has taken its
+/// place.
 #[test]
 fn a_failed_pod_speaks_until_something_newer_explains_more() {
     let evicted = || {
@@ -503,7 +507,7 @@ fn a_failed_pod_speaks_until_something_newer_explains_more() {
     }
 }
 
-/// Otherwise a pod that never goes is an outage without a word.
+/// Otherwise a pod that never terminates is an outage without an explanation.
 #[test]
 fn a_rollout_that_waits_says_for_which_pod() {
     let spec = json!({"rollout": {"strategy": "Recreate"}});
@@ -535,7 +539,7 @@ fn a_rollout_that_waits_says_for_which_pod() {
     assert_eq!(told.reason, "ProgressDeadlineExceeded");
     assert!(
         told.message
-            .contains("waiting for pod photos-0, which does not end"),
+            .contains("waiting for pod photos-0, which does not terminate"),
         "{}",
         told.message
     );
@@ -561,7 +565,8 @@ fn an_image_that_cannot_be_pulled_is_stalled_after_a_minute() {
     assert!(stalled("InvalidImageName", 2), "no attempt can help");
 }
 
-/// Images of gigabytes fail late for the first time. Nothing else happens while the kubelet waits for its next attempt.
+/// Pulls of images of several gigabytes fail late for the first time. Nothing else happens while the kubelet waits
+/// for its next attempt.
 #[test]
 fn a_pull_that_begins_to_fail_late_is_given_the_same_minute_and_looked_at_again() {
     let plan = observed(json!({})).planned();
@@ -581,7 +586,7 @@ fn a_pull_that_begins_to_fail_late_is_given_the_same_minute_and_looked_at_again(
     assert_eq!(look_again(&observed), None);
 }
 
-/// An older containerd says something of a folder, others blame an image that is there.
+/// An older containerd complains about a folder; others blame an image that exists.
 #[test]
 fn a_node_without_image_volumes_is_told_what_it_needs() {
     let containerd = r#"failed to generate container "ab" spec: failed to generate spec: failed to mkdir "": mkdir : no such file or directory"#;
@@ -610,7 +615,7 @@ fn a_node_without_image_volumes_is_told_what_it_needs() {
     assert_eq!(condition(&full, "Ready").unwrap().reason, "CrashLooping");
 }
 
-/// Otherwise a status is written each time the kubelet tries again.
+/// Otherwise a status would be written each time the kubelet tries again.
 #[test]
 fn an_attempt_to_pull_and_its_back_off_say_the_same() {
     let attempt = "rpc error: models.example/net@sha256:aa: not found";
@@ -658,11 +663,11 @@ fn a_working_service_is_ready_and_available() {
     assert_eq!(status.url.as_deref(), Some("http://photos.team-a.svc"));
 }
 
-/// Otherwise Ready flaps with each step of an autoscaler, and whoever alerts on it is woken for nothing.
+/// Otherwise Ready flaps with each step of an autoscaler, and alerts on it wake people for nothing.
 #[test]
 fn a_size_that_is_on_its_way_leaves_the_service_ready() {
     let autoscaled = || json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 8}});
-    /// A case; spec; size and available servers of the Deployment; how many statuses behind; what is told.
+    /// A case; spec; size and available servers of the Deployment; how many statuses behind; expected message.
     type Row = (&'static str, Value, (i32, i32), i64, Option<&'static str>);
     let table: [Row; 8] = [
         ("as wanted", autoscaled(), (3, 3), 0, None),
@@ -713,7 +718,7 @@ fn a_size_that_is_on_its_way_leaves_the_service_ready() {
     }
 }
 
-/// Servers that are missing have their reason, beside those that answer.
+/// Missing servers get a reason, even if other servers answer.
 #[test]
 fn a_server_that_fails_beside_one_that_answers_is_told() {
     let plan = observed(json!({"replicas": 2})).planned();
@@ -731,7 +736,7 @@ fn a_server_that_fails_beside_one_that_answers_is_told() {
     assert!(told.message.starts_with("1 of 2 servers"), "{}", told.message);
 }
 
-/// Whoever reads it leaves a broken service alone.
+/// Otherwise people leave a broken service alone.
 #[test]
 fn a_revision_keeps_serving_only_if_it_serves() {
     for (available, keeps) in [(1, true), (0, false)] {
@@ -838,7 +843,7 @@ fn last_transition_time_moves_only_on_a_flip() {
     );
 }
 
-/// The signature survives a pass without a report, until another revision serves.
+/// The signature survives a pass without a report, until another revision has the traffic.
 #[test]
 fn what_a_server_reported_stays_with_its_revision() {
     let plan = observed(json!({})).planned();

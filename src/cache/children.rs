@@ -1,6 +1,6 @@
-//! Children: the objects of one kind that carry a service's label, grouped by service. Answers to our own writes
-//! go into the same cache, so that a reconcile that runs before the watch has caught up neither repeats a write nor
-//! reads an object.
+//! Children: the objects of one kind that carry a service's label, grouped by service. Answers to our own writes go
+//! into the same cache, so that a reconcile that runs before the watch has caught up neither repeats a write nor has
+//! to read an object.
 
 use super::{
     entry::{Entry, insert, is_namesake, is_same, version},
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 /// Namespace and name of a service.
 pub(super) type Key = (String, String);
 
-/// Objects of one kind, by service. Of two versions of an object the newer one stays, whether it came from the
+/// Objects of one kind, by service. Of two versions of an object, the newer one is kept, whether it came from the
 /// watch or from an answer.
 #[derive(Debug)]
 pub struct Children<K> {
@@ -63,7 +63,7 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
         object
     }
 
-    /// Whether this version of an object was found to have all that is wanted; `wanted` is a hash of that.
+    /// Whether this version of an object was found to match the wanted one, whose hash is `wanted`.
     #[must_use]
     pub fn is_settled(&self, object: &K, wanted: &str) -> bool {
         let Some(key) = key(object) else { return false };
@@ -76,7 +76,8 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
         known.is_some_and(|entry| entry.settled.as_deref() == Some(wanted))
     }
 
-    /// Remembers that this version of an object has all that is wanted, and drops what was only needed to see that.
+    /// Remembers that this version of an object matches the wanted one, and drops what was only needed to find that
+    /// out.
     pub fn settle(&self, object: &K, wanted: &str) {
         let Some(key) = key(object) else { return };
         let mut groups = self.groups.lock();
@@ -102,11 +103,11 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
 
     /// Returns once the first list is complete.
     pub async fn wait_filled(&self) {
-        // The sender lives as long as `self`.
+        // The sender lives as long as `self` does.
         let _ = self.filled.subscribe().wait_for(|filled| *filled).await;
     }
 
-    /// Applies a watch event; returns the services that it concerns.
+    /// Applies a watch event; returns the affected services.
     pub(super) fn handle(&self, event: watcher::Event<K>) -> Vec<Key> {
         match event {
             watcher::Event::Init => self.listing.lock().clear(),
@@ -141,7 +142,7 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
         Vec::new()
     }
 
-    /// Replaces everything by a complete list.
+    /// Replaces everything with a complete list.
     fn replace(&self) -> Vec<Key> {
         let mut listed = std::mem::take(&mut *self.listing.lock());
         let mut groups = self.groups.lock();
@@ -199,7 +200,7 @@ mod tests {
             .collect()
     }
 
-    /// Otherwise a watch that lags behind brings back an old object, and a write is repeated.
+    /// Otherwise a lagging watch brings back an old object, and a write is repeated.
     #[test]
     fn of_two_versions_the_newer_one_stays() {
         let cache = Children::default();
@@ -213,7 +214,7 @@ mod tests {
         assert!(versions(&cache).is_empty());
     }
 
-    /// Otherwise every status update of an autoscaler wakes a reconcile.
+    /// Otherwise every status update of an autoscaler triggers a reconcile.
     #[test]
     fn a_version_in_which_nothing_changed_wakes_nobody_and_stays_settled() {
         let cache = Children::default();

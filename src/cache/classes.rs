@@ -1,4 +1,4 @@
-//! Classes: AcceleratorClasses from the cluster or, where the operator may not read them, from a file.
+//! Classes: AcceleratorClasses from the cluster or, if the operator may not read them, from a file.
 
 use crate::crd::AcceleratorClass;
 use kube::{
@@ -20,7 +20,7 @@ pub struct Classes {
 }
 
 impl Classes {
-    /// Those in the cluster, if the operator may read them, and those of `file` that the cluster does not have.
+    /// Classes in the cluster, if the operator may read them, and classes in `file` that are not in the cluster.
     #[must_use]
     pub fn new(cluster: Option<Store<GuardedClass>>, file: &[AcceleratorClass]) -> Self {
         Self {
@@ -48,8 +48,8 @@ impl Classes {
     /// Returns once the first list is complete.
     pub async fn wait_filled(&self) {
         if let Some((store, filled)) = &self.cluster {
-            // Only one task may wait for a store, which wakes just the last one that asked (kube-runtime 5.0).
-            // It fails only when the watch has ended: then the operator is shutting down.
+            // Only one task may wait for a store, which wakes only the last waiter (kube-runtime 5.0). This fails
+            // only when the watch has ended, and then the operator is shutting down.
             filled
                 .get_or_init(async || drop(store.wait_until_ready().await))
                 .await;

@@ -15,7 +15,7 @@ pub(super) struct Entry<K> {
     pub(super) object: Arc<K>,
     /// Hash of the object as it arrived, without its resource version.
     fingerprint: u64,
-    /// Hash of what is wanted, once the object was found to have all of it.
+    /// Hash of the wanted object, once this one was found to match it.
     pub(super) settled: Option<String>,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn is_same<K: Resource>(entry: &Entry<K>, object: &K) -> bool {
     known.name == meta.name && known.uid == meta.uid && known.resource_version == meta.resource_version
 }
 
-/// Adds a version of an object; whether anything of meaning changed.
+/// Adds a version of an object; returns whether anything relevant changed.
 pub(super) fn insert<K: Retention + Resource + Clone>(
     group: &mut Vec<Entry<K>>,
     mut entry: Entry<K>,

@@ -1,7 +1,7 @@
-//! Cache: what the operator holds in memory of the cluster, filled by watches and by the answers to its own
-//! writes. It is no source of truth: after a restart the watches fill it again.
+//! Cache: the objects that the operator keeps in memory, filled by watches and by the answers to its own writes. It
+//! is not a source of truth: after a restart, the watches fill it again.
 //!
-//! A trap: [`Children::settle`] erases what was only needed to see that an object is as wanted, above all a
+//! A trap: [`Children::settle`] erases what was only needed to compare an object with the wanted one, above all a
 //! Deployment's pod template. So `spec.template` of a cached Deployment may be empty. Read the template that is
 //! frozen in its annotation, with `crate::revision`.
 
@@ -36,7 +36,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Returns once every cache holds its first list: until then a child may seem to be missing.
+    /// Returns once every cache has its first list: until then, children may seem to be missing.
     pub async fn wait_filled(&self) {
         self.deployments.wait_filled().await;
         self.endpoints.wait_filled().await;

@@ -1,4 +1,4 @@
-//! Pods, as far as a service's status depends on them.
+//! The parts of pods that a service's status depends on.
 
 use crate::crd::SERVER_CONTAINER;
 use jiff::Timestamp;
@@ -14,10 +14,10 @@ pub struct Pod {
     /// Name, labels and owner.
     #[serde(default)]
     pub metadata: ObjectMeta,
-    /// Where it is and how it is doing.
+    /// Its status.
     #[serde(default)]
     pub status: PodStatus,
-    /// When an image was first seen to be missing, if that was seen to begin: the kubelet does not tell.
+    /// When pulling an image was first seen to fail, if the operator saw it begin: the kubelet does not say.
     #[serde(skip)]
     pub pull_fails_since: Option<Timestamp>,
 }
@@ -30,16 +30,17 @@ pub struct PodStatus {
     pub phase: Option<String>,
     /// Why the pod failed as a whole, such as Evicted.
     pub reason: Option<String>,
-    /// The same for people.
+    /// A message for people.
     pub message: Option<String>,
     /// Address inside the cluster.
     #[serde(rename = "podIP")]
     pub pod_ip: Option<String>,
     /// PodScheduled and Ready.
     pub conditions: Vec<PodCondition>,
-    /// The server's container, and others that are not ready, by their names.
+    /// The server's container, and others that are not ready, by name.
     pub container_statuses: Vec<ContainerStatus>,
-    /// Init containers that are not done, or not ready if they stay. We have none: all are injected.
+    /// Init containers that have not finished, or are not ready if they keep running. The operator uses none, so all
+    /// of them are injected.
     pub init_container_statuses: Vec<ContainerStatus>,
 }
 
@@ -58,19 +59,19 @@ pub struct PodCondition {
     pub message: Option<String>,
 }
 
-/// How a container is doing.
+/// The status of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
     /// Its name in the pod.
     pub name: String,
-    /// Whether it keeps the pod from being ready no more; of an init container also whether it is done.
+    /// Whether it is ready; for an init container, also whether it has finished.
     pub ready: bool,
     /// Whether its startup probe has passed, if it has one.
     pub started: Option<bool>,
     /// Waiting, running or terminated.
     pub state: Option<Box<ContainerState>>,
-    /// How it ended last time.
+    /// How it terminated last time.
     pub last_state: Option<Box<ContainerState>>,
 }
 
@@ -96,13 +97,13 @@ impl Pod {
         (scheduled.status == "False").then(|| scheduled.message.as_deref().unwrap_or("no node fits"))
     }
 
-    /// Whether it has ended for good, and only stays to be read.
+    /// Whether it has ended for good, and stays only for inspection.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
-    /// Whether it failed as a whole: evicted, preempted, refused by its node.
+    /// Whether it failed as a whole: evicted, preempted, rejected by its node.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.status.phase.as_deref() == Some("Failed")
@@ -127,7 +128,7 @@ impl Pod {
     }
 }
 
-/// Reasons with which a container waits for an image that the kubelet tries to pull again.
+/// Waiting reasons of a container whose image the kubelet tries to pull again.
 pub const PULLED_AGAIN: &[&str] = &[
     "ErrImagePull",
     "ImagePullBackOff",
@@ -136,7 +137,7 @@ pub const PULLED_AGAIN: &[&str] = &[
 ];
 
 impl ContainerStatus {
-    /// The reason for which it waits.
+    /// The reason why it is waiting.
     #[must_use]
     pub fn waits_for(&self) -> Option<&str> {
         self.state.as_ref()?.waiting.as_ref()?.reason.as_deref()

@@ -1,6 +1,6 @@
-//! Retention: what is kept in memory of each kind of child. What nobody reads is dropped when an object arrives;
-//! what only serves to compare it with what is wanted is dropped once the two are equal. So a child costs a few
-//! kilobytes at most.
+//! Retention: which parts of each kind of child are kept in memory. Parts that nobody reads are dropped when an
+//! object arrives; parts that are only compared with the wanted object are dropped once the two match. So a child
+//! takes a few kilobytes at most.
 
 use super::pod::{ContainerStatus, Pod};
 use crate::crd::{REVISION_LABEL, SERVICE_LABEL};
@@ -18,19 +18,19 @@ use k8s_openapi::{
 };
 use kube::Resource;
 
-/// How much of a kind of child is kept.
+/// Which parts of a kind of child are kept.
 pub trait Retention {
-    /// Drops what is never read, and what changes without any meaning to us.
+    /// Drops what is never read, and what changes without being relevant.
     fn trim(&mut self);
 
-    /// Drops what is only needed to compare the object with what is wanted. Erases specs: see [`crate::cache`].
+    /// Drops what is only needed to compare the object with the wanted one. Erases specs: see [`crate::cache`].
     fn settle(&mut self);
 
-    /// Takes over what only the versions of an object tell together.
+    /// Carries over what cannot be seen from a single version of an object.
     fn follow(&mut self, _earlier: &Self, _now: Timestamp) {}
 }
 
-/// Drops the managed fields, which nobody reads and which are most of a small object.
+/// Drops the managed fields, which nobody reads and which make up most of a small object.
 pub fn drop_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
@@ -138,8 +138,8 @@ impl Retention for Pod {
 
     fn settle(&mut self) {}
 
-    /// Between two attempts to pull, the kubelet may say that it makes the container: only a pod that is ready has its
-    /// images for certain.
+    /// Between two attempts to pull an image, the kubelet may report that it is creating the container: only a ready
+    /// pod certainly has its images.
     fn follow(&mut self, earlier: &Self, now: Timestamp) {
         let begins = self.fails_to_pull() && !earlier.fails_to_pull();
         self.pull_fails_since = earlier
@@ -155,7 +155,7 @@ fn keep_unready(containers: &mut Vec<ContainerStatus>) {
     containers.sort_by(|a, b| (!a.is_server(), &a.name).cmp(&(!b.is_server(), &b.name)));
 }
 
-/// Keeps the labels by which a child is found.
+/// Keeps only the labels that identify a child.
 fn settle_labels(metadata: &mut ObjectMeta) {
     if let Some(labels) = &mut metadata.labels {
         labels.retain(|key, _| key == REVISION_LABEL || key == SERVICE_LABEL);
@@ -186,7 +186,7 @@ mod tests {
             .collect()
     }
 
-    /// Otherwise an injected container hides the server, or containers that nothing is told of fill the memory.
+    /// Otherwise an injected container hides the server, or containers that are never reported fill the memory.
     #[test]
     fn of_a_pod_the_server_its_owner_and_the_containers_that_are_not_ready_stay() {
         let container = |name: &str, ready: bool| json!({"name": name, "ready": ready, "restartCount": 3});
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(pod.status.reason.as_deref(), Some("Evicted"));
     }
 
-    /// Images of gigabytes fail late for the first time, and the kubelet tries again all the same.
+    /// Pulls of images of several gigabytes fail late for the first time, and the kubelet tries again anyway.
     #[test]
     fn a_pull_fails_since_it_was_first_seen_to_fail() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();

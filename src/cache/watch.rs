@@ -10,7 +10,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc};
 
-/// Fills `cache` by a watch of the objects that carry a service's label; yields the services that changed.
+/// Fills `cache` from a watch of the objects that carry a service's label; yields the services that changed.
 pub fn watched<K>(cache: Arc<Children<K>>, api: Api<K>) -> impl Stream<Item = ObjectRef<ModelService>> + Send
 where
     K: Retention
@@ -31,7 +31,7 @@ where
         .map(|(namespace, name)| ObjectRef::new(&name).within(&namespace))
 }
 
-/// What a watch yields; an error is logged, and the watch goes on.
+/// The items of a watch; an error is logged, and the watch continues.
 pub(crate) fn ok_or_warn<K: Resource<DynamicType = ()>>(
     event: watcher::Result<watcher::Event<K>>,
 ) -> Option<watcher::Event<K>> {

@@ -1,4 +1,4 @@
-//! Written: services as our own status writes left them.
+//! Written: services as they were after our own status writes.
 
 use super::entry::version;
 use crate::crd::ModelService;
@@ -6,8 +6,8 @@ use kube::ResourceExt as _;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
-/// Services as our status writes left them, until the watch has caught up: a reconcile that runs before that must
-/// not write the same status again.
+/// Services as they were after our status writes, until the watch has caught up: a reconcile that runs before that
+/// must not write the same status again.
 #[derive(Debug, Default)]
 pub struct Written(Mutex<HashMap<String, Arc<ModelService>>>);
 
@@ -17,7 +17,7 @@ impl Written {
         self.0.lock().insert(service.uid().unwrap_or_default(), service);
     }
 
-    /// The newer of what the watch has and what was answered.
+    /// The newer of the version from the watch and the answer to our write.
     #[must_use]
     pub fn newest(&self, cached: Arc<ModelService>) -> Arc<ModelService> {
         let mut written = self.0.lock();

@@ -1,5 +1,5 @@
 //! Client: how the operator talks to the API server. Counts requests, refuses writes once another replica could hold
-//! the lease, and drops from answers what nobody reads.
+//! the lease, and removes from answers what nobody reads.
 
 use super::{leadership::Permission, managed_fields::WithoutManagedFields};
 use crate::process::metrics::Metrics;
@@ -28,7 +28,7 @@ pub fn build(config: Config, permission: Permission, metrics: Arc<Metrics>) -> k
         .build())
 }
 
-/// This replica refused a write of its own.
+/// This replica refused one of its own writes.
 #[derive(Debug, thiserror::Error)]
 #[error("this replica does not hold the lease, so it writes nothing")]
 pub struct NotLeading;
@@ -76,7 +76,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<I>) -> Self::Future {
-        // Audit logs show it.
+        // Audit logs show this name.
         request
             .headers_mut()
             .insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -99,7 +99,7 @@ where
                 answer.as_ref().map_or(0, |answer| answer.status().as_u16()),
             );
             answer.map(|mut answer| {
-                // That of the whole body, which is shortened.
+                // It is the length of the original body, which is shortened.
                 answer.headers_mut().remove(CONTENT_LENGTH);
                 answer.map(|body| {
                     if is_whole {
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// Watches are reopened now and then although nothing changes, so they are counted separately.
+/// Watches are reopened from time to time although nothing changes, so they are counted separately.
 fn is_watch<I>(request: &Request<I>) -> bool {
     request
         .uri()

@@ -31,10 +31,10 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<Vec<AcceleratorClass>> {
     Ok(classes)
 }
 
-/// Whether this operator may read AcceleratorClasses. With rights in namespaces only, it may not.
+/// Whether this operator may read AcceleratorClasses. If it only has rights in namespaces, it may not.
 ///
 /// # Errors
-/// When the API server cannot be asked.
+/// When the API server cannot be reached.
 pub async fn may_read(client: &Client) -> kube::Result<bool> {
     let api: Api<AcceleratorClass> = Api::all(client.clone());
     match api.list_metadata(&ListParams::default().limit(1)).await {
@@ -47,7 +47,7 @@ pub async fn may_read(client: &Client) -> kube::Result<bool> {
 /// Creates the classes that do not exist. Returns those that the operator has no right to create.
 ///
 /// # Errors
-/// When the API server refuses one for another reason.
+/// When the API server rejects a class for another reason.
 pub async fn create_missing(
     client: &Client,
     classes: &[AcceleratorClass],
@@ -71,7 +71,8 @@ pub async fn create_missing(
                 tracing::warn!(
                     class = class.name_any(),
                     message = status.message,
-                    "not allowed to create the AcceleratorClass; using the one of the file until somebody applies it"
+                    "not allowed to create the AcceleratorClass; using the one from the file until it is \
+                     applied"
                 );
                 forbidden.push(class.clone());
             }

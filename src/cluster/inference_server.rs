@@ -10,31 +10,31 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// Why a server gave no answer that can be used.
+/// Why a server gave no usable response.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The connection broke, or the server does not speak HTTP.
-    #[error("the server cannot be asked: {0}")]
+    #[error("the server cannot be reached: {0}")]
     Http(#[from] hyper::Error),
-    /// The answer broke off or was too long.
-    #[error("the server's answer cannot be read: {0}")]
+    /// The response was incomplete or too long.
+    #[error("the server's response cannot be read: {0}")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The server refused.
-    #[error("the server answered {0}: {1}")]
+    /// The server responded with an error.
+    #[error("the server responded with {0}: {1}")]
     Refused(StatusCode, String),
 }
 
-/// Sends a request over a connection of its own; returns the body of a successful answer of at most `max_bytes`.
+/// Sends a request over a new connection; returns the body of a successful response of at most `max_bytes`.
 ///
 /// # Errors
-/// When no such answer arrives.
+/// When no such response arrives.
 pub async fn send(
     stream: TcpStream,
     mut request: Request<Full<Bytes>>,
     max_bytes: usize,
 ) -> Result<Bytes, RequestError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its error is the request's too.
+    // The request fails with the same error.
     tokio::spawn(connection);
     request
         .headers_mut()

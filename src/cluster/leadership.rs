@@ -1,10 +1,10 @@
-//! Leadership: elects the one of several replicas that works, by a `coordination.k8s.io/v1` Lease.
+//! Leadership: elects the one active replica among several, with a `coordination.k8s.io/v1` Lease.
 //!
 //! kube-runtime has no leader election, and the crates that have it only say whether the lease is held: a replica
 //! that was paused and resumes would still finish a write that it had prepared. So every write checks a permission
-//! that has a deadline: two thirds of the lease's duration after the last renewal was *sent*. Another replica takes
-//! the lease a whole duration after the last change that it *saw*, on its own clock. No two clocks are ever
-//! compared. The clock also counts while the machine sleeps (CLOCK_BOOTTIME).
+//! with a deadline: two thirds of the lease's duration after the last renewal was *sent*. Another replica takes over
+//! the lease a full duration after the last change that it *saw*, on its own clock. Two clocks are never compared.
+//! The clock keeps running while the machine sleeps (CLOCK_BOOTTIME).
 
 use anyhow::Context as _;
 use k8s_openapi::{
@@ -33,13 +33,13 @@ use std::{
 pub struct Permission(Arc<AtomicU64>);
 
 impl Permission {
-    /// For the only replica.
+    /// A permission for the only replica.
     #[must_use]
     pub fn always() -> Self {
         Self(Arc::new(AtomicU64::new(u64::MAX)))
     }
 
-    /// For a replica that does not hold the lease yet.
+    /// A permission for a replica that does not hold the lease yet.
     #[must_use]
     pub fn none_yet() -> Self {
         Self(Arc::new(AtomicU64::new(0)))
@@ -58,7 +58,7 @@ impl Permission {
         );
     }
 
-    /// Returns when it ends: at once if it is not in force, never if it is for ever.
+    /// Returns when it ends: at once if it is not in force, never if it has no end.
     async fn ended(&self) {
         loop {
             let deadline = Duration::from_millis(self.0.load(Ordering::Acquire));
@@ -79,8 +79,8 @@ fn now() -> Duration {
     )
 }
 
-/// The service account that this process runs as, if it is one of the namespace. As the owner of the lease it takes
-/// the lease along when it is deleted: an uninstallation knows nothing of what the operator made.
+/// The service account that this process runs as, if it is in the namespace. It owns the lease, so that the lease is
+/// deleted together with it: uninstalling does not delete objects that the operator created.
 ///
 /// # Errors
 /// When the API server does not say.
@@ -110,12 +110,12 @@ pub async fn account(client: &Client, namespace: &str) -> kube::Result<Option<Ow
 pub struct Candidate {
     leases: Api<Lease>,
     name: String,
-    /// Of a lease that is made.
+    /// The owner of a new lease.
     owner: Option<OwnerReference>,
     identity: String,
     duration: Duration,
     permission: Permission,
-    /// Version of the lease when it last changed, and when that was seen.
+    /// Version of the lease after its last change, and when that was seen.
     seen: Option<(String, Duration)>,
 }
 
@@ -135,7 +135,7 @@ impl Candidate {
             leases: Api::namespaced(client, namespace),
             name: name.to_owned(),
             owner,
-            // A restarted container has the host name of its predecessor, but must not take over its lease unnoticed.
+            // A restarted container has the host name of its predecessor, but must not silently take over its lease.
             identity: format!("{host}_{:016x}", fastrand::u64(..)),
             duration,
             permission,
@@ -149,14 +149,18 @@ impl Candidate {
             match self.attempt().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(error = format!("{error:#}"), "could not try to take the lease"),
+                Err(error) => tracing::warn!(
+                    error = format!("{error:#}"),
+                    "could not try to acquire the \
+                    lease"
+                ),
             }
-            // Jitter, so that candidates that started together do not stay in step.
+            // Jitter, so that candidates that started together do not stay synchronised.
             tokio::time::sleep(self.duration.div_f64(7.5).mul_f64(0.8 + fastrand::f64() * 0.4)).await;
         }
     }
 
-    /// Renews the lease until that has failed for too long; returns when the permission has ended.
+    /// Renews the lease until renewals have failed for too long; returns when the permission has ended.
     pub async fn hold(&mut self) {
         let pause = self.duration / 6;
         loop {
@@ -167,7 +171,7 @@ impl Candidate {
                 () = permission.ended() => return,
                 attempt = self.attempt() => match attempt {
                     Ok(true) => {}
-                    // Another replica has it, so there is nothing left to wait for.
+                    // Another replica holds it, so there is nothing left to wait for.
                     Ok(false) => return permission.extend_to(Duration::ZERO),
                     Err(error) => tracing::warn!(error = format!("{error:#}"), "could not renew the lease; trying again"),
                 },
@@ -175,7 +179,7 @@ impl Candidate {
         }
     }
 
-    /// Gives up the lease, so that another replica need not wait until it expires.
+    /// Releases the lease, so that another replica does not have to wait until it expires.
     ///
     /// # Errors
     /// When the API server refuses, or does not answer in time.
@@ -199,11 +203,11 @@ impl Candidate {
         self.leases
             .replace(&self.name, &PostParams::default(), &lease)
             .await
-            .context("giving up the lease")?;
+            .context("releasing the lease")?;
         Ok(())
     }
 
-    /// Tries once to take or renew the lease; returns whether it is held then.
+    /// Tries once to acquire or renew the lease; returns whether it is now held.
     async fn attempt(&mut self) -> anyhow::Result<bool> {
         let sent = now();
         let taken = tokio::time::timeout(self.duration / 3, self.take())
@@ -243,13 +247,14 @@ impl Candidate {
             .await)
     }
 
-    /// A lease that another held and that somebody deleted is still believed in by its holder, who makes it again.
+    /// Whether a missing lease may be created. If another replica held it and somebody deleted it, that replica still
+    /// relies on it and creates it again, so its duration has to pass first.
     fn may_make(&self) -> bool {
         let waits = |(_, since): &(String, Duration)| now() < *since + self.duration;
         self.permission.holds() || !self.seen.as_ref().is_some_and(waits)
     }
 
-    /// Whether nobody holds it, or its holder has not renewed it for its whole duration while we watched.
+    /// Whether nobody holds it, or its holder has not renewed it for the full duration while we watched.
     fn is_free(&mut self, lease: &Lease, spec: &LeaseSpec) -> bool {
         if spec.holder_identity.as_deref().is_none_or(str::is_empty) {
             return true;
@@ -286,7 +291,7 @@ impl Candidate {
     }
 }
 
-/// A conflict means that another candidate was faster, which is no error.
+/// A conflict means that another candidate was faster, which is not an error.
 fn won(answer: kube::Result<Lease>) -> anyhow::Result<bool> {
     match answer {
         Ok(_) => Ok(true),

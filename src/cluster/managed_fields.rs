@@ -1,4 +1,4 @@
-//! Managed fields: empties `managedFields` in what the API server answers, before it is parsed. They make up half of
+//! Managed fields: empties `managedFields` in the API server's answers before they are parsed. They make up half of
 //! an object that many controllers write, and nobody here reads them. Knows nothing of objects: it cuts one list out
 //! of JSON.
 
@@ -12,11 +12,11 @@ use std::{
 /// What precedes the items of the list. Inside a JSON string its quotes would be escaped.
 const BEGIN: &[u8] = b"\"managedFields\":[";
 
-/// A body of JSON in which every list `managedFields` is empty.
+/// A JSON body in which every list `managedFields` is empty.
 pub(super) struct WithoutManagedFields<B> {
     body: B,
     place: Place,
-    /// What is left of the last chunk that arrived.
+    /// What is left of the last chunk.
     rest: VecDeque<Bytes>,
     is_whole: bool,
 }
@@ -79,7 +79,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for WithoutManagedFields<B> {
 /// Where in the text a chunk ended.
 #[derive(Clone, Copy)]
 enum Place {
-    /// The last bytes were this many of [`BEGIN`].
+    /// The last bytes matched this many of [`BEGIN`].
     Outside { matched: usize },
     /// In the list, inside this many brackets.
     Inside { depth: usize, text: Text },
@@ -93,7 +93,7 @@ enum Text {
 }
 
 impl Place {
-    /// Appends to `rest` what is left of `chunk`.
+    /// Appends what is left of `chunk` to `rest`.
     fn cut(&mut self, mut chunk: Bytes, rest: &mut VecDeque<Bytes>) {
         while !chunk.is_empty() {
             match *self {
@@ -112,7 +112,7 @@ impl Place {
     }
 }
 
-/// How much to keep, and the place after that.
+/// How many bytes to keep, and the place after them.
 fn outside(chunk: &[u8], matched: usize) -> (usize, Place) {
     const INSIDE: Place = Place::Inside {
         depth: 1,
@@ -136,7 +136,7 @@ fn outside(chunk: &[u8], matched: usize) -> (usize, Place) {
     (chunk.len(), Place::Outside { matched })
 }
 
-/// How much to drop, and the place after that.
+/// How many bytes to drop, and the place after them.
 fn inside(chunk: &[u8], mut depth: usize, mut text: Text) -> (usize, Place) {
     for (at, byte) in chunk.iter().enumerate() {
         text = match (text, byte) {
@@ -169,7 +169,7 @@ mod tests {
     const OBJECT: &str = r#"{"metadata":{"name":"a \"managedFields\":[ b","managedFields":[{"fieldsV1":{"f:data":{"k:{\"x\":\"]\"}":{}}},"time":"\\"},{"a":[]}],"uid":"1"},"list":["managedFields"],"managedFields":[]}"#;
     const EMPTIED: &str = r#"{"metadata":{"name":"a \"managedFields\":[ b","managedFields":[],"uid":"1"},"list":["managedFields"],"managedFields":[]}"#;
 
-    /// A cut in the wrong place makes an answer unreadable, or changes what it says.
+    /// A cut in the wrong place makes an answer unreadable or changes its meaning.
     #[test]
     fn only_managed_fields_are_cut_out_wherever_the_text_is_split() {
         for size in 1..=OBJECT.len() {

@@ -1,5 +1,5 @@
-//! Cluster: talks to the cluster outside of reconciles: the API server's client, the lease, the checks and default
-//! classes of the start, and requests to inference servers.
+//! Cluster: talks to the cluster outside of reconciles: the API server's client, the lease, the startup checks, the
+//! default classes, and requests to inference servers.
 
 pub mod client;
 pub mod default_classes;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::time::Duration;
 
-/// How often a cluster is checked that cannot serve models or lacks the CRDs.
+/// How often a cluster that cannot serve models or lacks the CRDs is checked again.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why this cluster cannot serve models, if it cannot.
@@ -28,7 +28,7 @@ impl ClusterSupport {
     /// Checks the cluster.
     ///
     /// # Errors
-    /// When the API server cannot be asked.
+    /// When the API server cannot be reached.
     pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<()> {
         let problem = problem(client, namespace).await?;
         *self.0.lock() = problem;
@@ -63,7 +63,7 @@ async fn problem(client: &Client, namespace: &str) -> kube::Result<Option<String
         .await
     {
         Ok(answer) if has_image_volume(&answer) => Ok(None),
-        // A policy or quota that refuses says nothing about image volumes.
+        // A refusal by a policy or quota says nothing about image volumes.
         Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404 | 409) => {
             tracing::warn!(
                 message = status.message,
@@ -89,7 +89,9 @@ fn has_image_volume(deployment: &Deployment) -> bool {
 
 fn unsupported(version: &str) -> String {
     format!(
-        "this cluster ({version}) has no image volumes, which models are mounted with: use Kubernetes 1.35 or newer, or turn on the feature gate ImageVolume of the API server and the kubelets (1.33 and 1.34)"
+        "this cluster ({version}) does not support image volumes, which are needed to mount models: use \
+         Kubernetes 1.35 or newer, or turn on the feature gate ImageVolume of the API server and the \
+         kubelets (1.33 and 1.34)"
     )
 }
 
@@ -111,6 +113,6 @@ pub async fn check_definitions(client: &Client, namespaces: &[String]) -> Result
         Err(kube::Error::Api(status)) if status.code == 403 => {
             Err(format!("the operator may not list ModelServices: {}; bind the chart's roles to its service account", status.message))
         }
-        Err(error) => Err(format!("the API server cannot be asked: {error}")),
+        Err(error) => Err(format!("the API server cannot be reached: {error}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Back-off: how long a service that fails waits: exponentially longer, with jitter.
+//! Back-off: how long a failing service waits: exponentially longer, with jitter.
 
 use crate::crd::ModelService;
 use kube::runtime::reflector::ObjectRef;
@@ -19,7 +19,7 @@ impl Backoff {
         let count = failures.entry(service.clone()).or_default();
         let wait = FIRST.saturating_mul(2_u32.saturating_pow(*count)).min(LONGEST);
         *count = count.saturating_add(1);
-        // Between half and all of it, so that services that failed together are not tried again together.
+        // Between half of it and all of it, so that services that failed together are not retried together.
         wait.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 

@@ -1,9 +1,10 @@
-//! Bursts: when many services are new together, all their Services are made before the first Deployment.
+//! Bursts: when many services are created at once, all their Services are created before the first Deployment.
 //!
-//! An API server makes one Service at a time, and each takes many times longer while the controllers work on
-//! Deployments on the same cores. So the first pass of a new service makes its Service, and the second pass follows
-//! once no other service is making one, but after [`LONGEST`] at the latest: a Service that is slow or fails delays
-//! no other service for longer. Nothing here is a source of truth: after a restart every service is reconciled.
+//! An API server creates one Service at a time, which takes many times longer while the controllers work on
+//! Deployments on the same cores. So the first pass of a new service creates its Service, and the second pass follows
+//! once no other service is creating one. It follows after [`LONGEST`] at the latest, so that a slow or failing
+//! Service does not delay other services for longer. Nothing here is a source of truth: after a restart, every
+//! service is reconciled.
 
 use crate::crd::ModelService;
 use kube::runtime::reflector::ObjectRef;
@@ -13,10 +14,10 @@ use tokio::{
     time::timeout,
 };
 
-/// A service waits for others at most this long: an API server makes a thousand Services in that time.
+/// A service waits for others at most this long, in which an API server creates a thousand Services.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Counts the Services that are being made, and wakes the services that wait for them.
+/// Counts the Services that are being created, and wakes the services that wait for them.
 #[derive(Debug)]
 pub struct Bursts {
     making: watch::Sender<usize>,
@@ -25,7 +26,7 @@ pub struct Bursts {
 }
 
 impl Bursts {
-    /// `wake` receives the services that go on.
+    /// `wake` receives the services that continue.
     #[must_use]
     pub fn new(wake: UnboundedSender<ObjectRef<ModelService>>) -> Self {
         Self {
@@ -35,17 +36,17 @@ impl Bursts {
         }
     }
 
-    /// Counts a Service as being made until the returned value is dropped.
+    /// Counts a Service as being created until the returned value is dropped.
     pub fn making(&self) -> Making<'_> {
         self.making.send_modify(|making| *making += 1);
         Making(self)
     }
 
-    /// Goes on with `service` once no Service is being made.
+    /// Continues with `service` once no Service is being created.
     pub fn follow(&self, service: ObjectRef<ModelService>) {
         let (mut making, longest, wake) = (self.making.subscribe(), self.longest, self.wake.clone());
         tokio::spawn(async move {
-            // The service goes on in any case: in time, late, or when nothing is counted any more.
+            // The service continues in any case: in time, late, or when the counter is gone.
             let _ = timeout(longest, making.wait_for(|making| *making == 0)).await;
             // Fails only when the operator is shutting down.
             let _ = wake.send(service);
@@ -53,7 +54,7 @@ impl Bursts {
     }
 }
 
-/// A Service is being made.
+/// A Service that is being created.
 #[derive(Debug)]
 pub struct Making<'a>(&'a Bursts);
 
@@ -74,7 +75,7 @@ mod tests {
         (Bursts::new(wake), woken)
     }
 
-    /// Otherwise the first Deployments slow down every Service after them.
+    /// Otherwise the first Deployments slow down all later Services.
     #[tokio::test]
     async fn services_go_on_when_the_last_service_has_been_made() {
         let (bursts, mut woken) = bursts();
@@ -87,7 +88,7 @@ mod tests {
         assert_eq!(woken.recv().await.unwrap().name, "orchids");
     }
 
-    /// A service that comes alone does not wait, and one whose Service was refused delays no other.
+    /// A single new service does not wait, and a service whose Service was refused does not delay others.
     #[tokio::test]
     async fn a_service_alone_goes_on_at_once() {
         let (bursts, mut woken) = bursts();

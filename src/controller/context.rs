@@ -1,4 +1,4 @@
-//! Context: what every reconcile shares: caches and clients, and nothing that a restart may not lose.
+//! Context: what all reconciles share: caches and clients, and nothing that must survive a restart.
 
 use super::{backoff::Backoff, bursts::Bursts, events::Events, reports::Reports};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 use kube::{Client, core::error_boundary::InvalidObject, runtime::reflector::ObjectRef};
 use std::sync::Arc;
 
-/// What every reconcile shares.
+/// What all reconciles share.
 pub struct ControllerContext {
     /// Refuses writes once the lease could have been lost.
     pub client: Client,
@@ -20,7 +20,7 @@ pub struct ControllerContext {
     pub caches: Caches,
     /// AcceleratorClasses.
     pub classes: Classes,
-    /// Services whose status was written a moment ago.
+    /// Services whose status has just been written.
     pub written: Written,
     /// What new revisions run.
     pub runtime: DefaultRuntime,
@@ -34,7 +34,7 @@ pub struct ControllerContext {
     pub metrics: Arc<Metrics>,
     /// New services, which wait for each other's Services.
     pub bursts: Bursts,
-    /// How long services that fail wait.
+    /// How long failing services wait.
     pub backoff: Backoff,
     /// Fields of children that others set otherwise.
     pub overrides: Overrides,

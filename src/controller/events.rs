@@ -1,4 +1,4 @@
-//! Events: announces a service's transitions, once each, after the status that says so was written.
+//! Events: announces each transition of a service once, after its status has been written.
 
 use crate::{
     crd::{FIELD_MANAGER, ModelService, ModelServiceStatus},
@@ -28,7 +28,7 @@ impl Events {
         Self(Recorder::new(client, reporter))
     }
 
-    /// Publishes what changed from one status to the next. A failure is only logged: an event is a courtesy.
+    /// Publishes what changed from one status to the next. A failure is only logged: events are optional.
     pub async fn publish(
         &self,
         service: &ModelService,
@@ -62,7 +62,7 @@ fn notices(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> V
         .collect()
 }
 
-/// An event if what is to be told changed its reason, unless it is still progressing.
+/// An event if the reason of the most important condition has changed, unless the service is still progressing.
 fn transition(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Option<Event> {
     let (before, after) = (before.and_then(told), told(after)?);
     let same =
@@ -100,7 +100,7 @@ fn event(type_: EventType, condition: &Condition) -> Event {
     }
 }
 
-/// The condition that says most: why servers are missing, even if others answer, and otherwise `Ready`.
+/// The most important condition: why servers are missing, even if others answer, and otherwise `Ready`.
 fn told(status: &ModelServiceStatus) -> Option<&Condition> {
     let find = |types: &[&str]| {
         let mut conditions = status.conditions.iter();

@@ -1,4 +1,4 @@
-//! Controller: wakes on whatever concerns a service, and runs one reconcile of it.
+//! Controller: runs a reconcile of a service whenever something that concerns it changes.
 
 pub mod backoff;
 pub mod bursts;

@@ -27,7 +27,7 @@ pub(super) type GuardedService = DeserializeGuard<ModelService>;
 /// One pass over one service.
 ///
 /// # Errors
-/// When the status could not be written. Every other failure is told in the status.
+/// When the status could not be written. Every other failure is reported in the status.
 pub(super) async fn reconcile(
     object: Arc<GuardedService>,
     context: Arc<ControllerContext>,
@@ -77,7 +77,7 @@ pub(super) async fn reconcile(
     Ok(next(&context, &reference, &observed, &applied))
 }
 
-/// Carries out a plan. `None`: of a new service only the Service was made, and a second pass is to follow.
+/// Carries out a plan. `None` if only the Service of a new service was created, and a second pass must follow.
 async fn apply(
     context: &ControllerContext,
     service: &ValidatedService,
@@ -100,7 +100,7 @@ async fn apply(
     Some(apply::finish(&applier, observed, plan).await)
 }
 
-/// When to look again although nothing happens.
+/// When to reconcile again although nothing happens.
 fn next(
     context: &ControllerContext,
     service: &ObjectRef<ModelService>,
@@ -134,7 +134,7 @@ fn is_left_alone(service: &ModelService) -> bool {
             .is_some_and(|value| value == "true")
 }
 
-/// A status that could not be written is tried again after a while.
+/// If a status could not be written, this is tried again after a while.
 pub(super) fn error_policy(
     object: Arc<GuardedService>,
     error: &ReconcileError,

@@ -45,7 +45,7 @@ struct Waits {
     again: Duration,
 }
 
-/// What servers reported about themselves and the status does not say yet.
+/// What servers have reported about themselves and is not in the status yet.
 pub struct Reports {
     waits: Waits,
     permits: Arc<Semaphore>,

@@ -1,4 +1,4 @@
-//! Status: writes a service's status where it differs from what the service has.
+//! Status: writes a service's status if it has changed.
 
 use super::context::ControllerContext;
 use crate::{
@@ -24,8 +24,8 @@ pub(super) enum ReconcileError {
     Status(#[source] Box<kube::Error>),
 }
 
-/// Writes the status where it differs, then publishes the transition. What others wrote into our part of it (a backup
-/// that was restored, a person) goes; conditions of other types stay.
+/// Writes the status if it has changed, then publishes the transition. Anything that others have written into our
+/// part of it (a restored backup, a person) is removed; conditions of other types stay.
 pub(super) async fn write(
     context: &ControllerContext,
     service: &ModelService,
@@ -50,13 +50,13 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// Whether the object's status is this one, but for conditions of types that others write.
+/// Whether the object has this status, apart from conditions of types that others write.
 fn is_written(service: &ModelService, status: &ModelServiceStatus) -> bool {
     let ours = service.status.clone();
     ours.map(ModelServiceStatus::without_foreign_conditions).as_ref() == Some(status)
 }
 
-/// Replaces our part of the status. An apply leaves the fields that another manager owns as well.
+/// Replaces our part of the status. An apply would leave fields that another manager owns too.
 async fn replace(
     context: &ControllerContext,
     service: &ModelService,
@@ -70,7 +70,8 @@ async fn replace(
     let (mut wanted, present) = (json!(wanted), json!(present));
     remove_absent(&mut wanted, &present);
     let body = json!({
-        // What others write meanwhile is not lost: the API server refuses this with a conflict, and it is tried again.
+        // Concurrent writes are not lost: the API server then rejects this one with a conflict, and it is tried
+        // again.
         "metadata": {"resourceVersion": service.metadata.resource_version},
         "status": wanted,
     });
@@ -86,7 +87,7 @@ async fn replace(
     written(api.patch_status(name, &parameters, &Patch::Merge(body)).await)
 }
 
-/// Sets what is present and not wanted to null, which removes it in a merge patch (RFC 7386).
+/// Sets fields that are present but not wanted to null, which removes them in a merge patch (RFC 7386).
 fn remove_absent(wanted: &mut Value, present: &Value) {
     let (Some(wanted), Some(present)) = (wanted.as_object_mut(), present.as_object()) else {
         return;
@@ -129,7 +130,7 @@ async fn patch(
     written(api.patch_status(name, &parameters, &Patch::Apply(body)).await)
 }
 
-/// Says in the status of a stored object that this version cannot read it, if at least its status can be read.
+/// Reports in the status of a stored object that this version cannot read it, if at least its status can be read.
 pub(super) async fn write_unreadable(
     context: &ControllerContext,
     invalid: &InvalidObject,

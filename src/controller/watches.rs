@@ -1,5 +1,5 @@
-//! Watches: everything that wakes a reconcile. A child belongs to the service that its label names; an
-//! AcceleratorClass wakes the services that name it.
+//! Watches: everything that triggers a reconcile. A child belongs to the service that its label names; an
+//! AcceleratorClass triggers the services that name it.
 
 use super::{
     context::ControllerContext,
@@ -48,8 +48,8 @@ impl Scope {
     }
 }
 
-/// Reconciles until `shutdown`, then finishes the reconciles under way. `classes` writes the store in the context;
-/// `None` if classes come from a file. `woken` are services to look at again.
+/// Reconciles until `shutdown`, then finishes current reconciles. `classes` writes the store in the context; `None`
+/// if classes come from a file. `woken` are services to reconcile again.
 pub async fn run(
     context: Arc<ControllerContext>,
     scope: Scope,
@@ -79,7 +79,7 @@ pub async fn run(
         .inspect(move |service| metrics.triggered(service))
         .map(|service| service.into_kind_unchecked::<GuardedService>(()));
     let shutdown = shutdown.shared();
-    // The controller's own watch loses objects that are new in a repeated list; see `changed`.
+    // The controller's own watch misses objects that are new in a repeated list; see `changed`.
     Controller::for_stream(stream::pending(), reader)
         .with_config(controller::Config::default().concurrency(PARALLEL))
         .reconcile_on(triggers)
@@ -87,7 +87,7 @@ pub async fn run(
         .run(reconcile, error_policy, context)
         .for_each(|outcome| {
             match outcome {
-                // Logged where it happened.
+                // Already logged.
                 Ok(_) | Err(Error::ReconcilerFailed(..)) => {}
                 // A child of a deleted service, or the service itself.
                 Err(Error::ObjectNotFound(gone)) => {
@@ -124,7 +124,7 @@ fn services(
     )
 }
 
-/// Fills the classes' store; yields the services that name a class that changed.
+/// Fills the classes' store; yields the services that name a changed class.
 fn changed_classes(
     client: &Client,
     writer: Writer<GuardedClass>,
@@ -157,8 +157,8 @@ where
         .filter_map(|event| future::ready(ok_or_warn(event)))
 }
 
-/// Objects that changed. Listed ones follow only once the list is complete: the store shows a list only then, and a
-/// reconcile that does not find its object there is dropped for good.
+/// Objects that changed. Listed objects are yielded only once the list is complete: only then does the store show
+/// them, and a reconcile that does not find its object there is dropped for good.
 fn changed<K>(
     events: impl Stream<Item = watcher::Event<K>> + Send + 'static,
 ) -> impl Stream<Item = ObjectRef<K>> + Send + 'static

@@ -7,9 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How a kind of device is requested on this cluster, and which runtime image and execution provider drive
-/// it. Data only: a new kind of device needs no new code. An edit affects revisions made afterwards; running
-/// pods are never restarted by it.
+/// How a kind of device is requested on this cluster, and which runtime image and execution provider drive it. It is
+/// only data: a new kind of device needs no new code. An edit affects only revisions created afterwards; it never
+/// restarts running pods.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "serving.modelservice.dev",
@@ -28,14 +28,15 @@ use std::collections::BTreeMap;
     ),
     printcolumn(name = "Sharing", type_ = "string", json_path = ".spec.sharing"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must be at most 63 characters: spec.accelerators of a ModelService takes no more")
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must be at most 63 \
+        characters: spec.accelerators of a ModelService does not accept longer names")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AcceleratorClassSpec {
-    /// The device plug-in's extended resource that every server asks for. Absent for the CPU.
+    /// Extended resource of the device plug-in that every server requests. Absent for the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<DeviceResource>,
-    /// Labels of the nodes that carry the device.
+    /// Labels of the nodes that have the device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::labels")]
     pub node_selector: BTreeMap<String, String>,
@@ -51,7 +52,7 @@ pub struct AcceleratorClassSpec {
     /// What drives the device.
     #[serde(default)]
     pub runtime: Runtime,
-    /// Whether a device is given to one server alone (`Exclusive`) or to several (`Shared`).
+    /// Whether each server gets its own devices (`Exclusive`) or several servers share them (`Shared`).
     #[serde(default)]
     pub sharing: Sharing,
 }
@@ -64,7 +65,7 @@ pub struct DeviceResource {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::extended_resource())]
     pub name: String,
-    /// How many each server asks for.
+    /// How many each server requests.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 64))]
     pub count: i32,
@@ -74,7 +75,7 @@ pub struct DeviceResource {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Runtime {
-    /// Image of the inference server for this device; the operator's own CPU runtime when absent.
+    /// Image of the inference server for this device; the operator's own CPU runtime if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = constraints::image())]
@@ -102,12 +103,12 @@ impl Default for Runtime {
     }
 }
 
-/// Whether a device is given to one server alone.
+/// Whether each server gets its own devices.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
-    /// Each server has devices of its own: a rollout needs spare ones, or `strategy: Recreate`.
+    /// Each server gets its own devices: a rollout needs spare ones, or `strategy: Recreate`.
     Exclusive,
-    /// Servers share it, as they share CPUs.
+    /// Servers share devices, as they share CPUs.
     #[default]
     Shared,
 }

@@ -1,11 +1,11 @@
-//! What names, keys, images and quantities must look like. Rules with a message for fields of ours; patterns for
+//! What names, keys, images and quantities must look like: rules with a message for our own fields, and patterns for
 //! fields of Kubernetes' own types, where rules would cost the API server too much.
 
 use kube::core::{Message, Rule};
 
 /// A DNS subdomain.
 const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-/// The part of a label's key after its prefix, or its value.
+/// A label's value, or the part of its key after the prefix.
 const LABEL: &str = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
 
 /// Pattern of an object's name.
@@ -30,35 +30,38 @@ pub(super) const MAX_VALUE_LENGTH: u32 = 63;
 /// Longest name of an object.
 pub(super) const MAX_NAME_LENGTH: u32 = 253;
 
-/// The name of an object of Kubernetes.
+/// The name of a Kubernetes object.
 pub(super) fn object_name(what: &str) -> Rule {
     Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message(Message::Message(format!(
         "must be the name of {what}: a-z, 0-9, '-' and '.', with a letter or digit at both ends of each part"
     )))
 }
 
-/// Every key of a map is a label's.
+/// Every key of a map is a label key.
 pub(super) fn label_keys() -> Rule {
     Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())").message(
-        "keys must be those of labels: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', after a DNS name and a slash where wanted, such as example.com/team",
+        "keys must be label keys: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', optionally after a DNS name \
+         and a slash, such as example.com/team",
     )
 }
 
-/// Every key of a map is an annotation's, whose prefix may have capitals.
+/// Every key of a map is an annotation key, whose prefix may contain capitals.
 pub(super) fn annotation_keys() -> Rule {
     Rule::new("self.all(k, !format.qualifiedName().validate(k.lowerAscii()).hasValue())").message(
-        "keys must be those of annotations: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', after a DNS name and a slash where wanted, such as example.com/owner",
+        "keys must be annotation keys: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', optionally after a DNS \
+         name and a slash, such as example.com/owner",
     )
 }
 
 /// A label's value.
 pub(super) fn label_value() -> Rule {
     Rule::new("!format.labelValue().validate(self).hasValue()").message(
-        "must be a label's value: at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or digit at both ends, or nothing",
+        "must be a label value: empty, or at most 63 of A-Z, a-z, 0-9, '-', '_' and '.', with a letter or \
+         digit at both ends",
     )
 }
 
-/// Every key of a map is a resource of Kubernetes' own or an extended one.
+/// Every key of a map is one of Kubernetes' own resources or an extended one.
 pub(super) fn resource_names() -> Rule {
     Rule::new(
         "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || (k.contains('/') && !format.qualifiedName().validate(k).hasValue()))",
@@ -66,15 +69,15 @@ pub(super) fn resource_names() -> Rule {
     .message("keys must be cpu, memory, ephemeral-storage, hugepages-<size> or an extended resource such as nvidia.com/gpu")
 }
 
-/// The name of an extended resource. What has kubernetes.io/ in it no device plug-in may offer.
+/// The name of an extended resource. Device plug-ins must not offer resources with kubernetes.io/ in their names.
 pub(super) fn extended_resource() -> Rule {
     Rule::new(
         "self.contains('/') && !self.contains('kubernetes.io/') && !self.startsWith('requests.') && !format.qualifiedName().validate(self).hasValue()",
     )
-    .message("must be an extended resource such as nvidia.com/gpu; leave resource out for the CPU")
+    .message("must be an extended resource such as nvidia.com/gpu; omit resource for the CPU")
 }
 
-/// A quantity of at least zero, as text or number.
+/// A quantity of at least zero, as a string or a number.
 pub(super) fn quantity() -> Rule {
     Rule::new(
         "type(self) == int ? self >= 0 : (isQuantity(self) && quantity(self).compareTo(quantity('0')) >= 0)",
@@ -96,16 +99,18 @@ pub(super) fn pinned_image() -> Rule {
 
 /// `http://HOST:PORT`.
 pub(super) fn collector() -> Rule {
-    Rule::new(matches(&format!("http://{HOST}:[0-9]{{1,5}}")))
-        .message("must be http://HOST:PORT of a collector that takes OTLP over gRPC without TLS, for example http://collector.observability:4317")
+    Rule::new(matches(&format!("http://{HOST}:[0-9]{{1,5}}"))).message(
+        "must be http://HOST:PORT of a collector that accepts OTLP over gRPC without TLS, for \
+            example http://collector.observability:4317",
+    )
 }
 
-/// A host's name, or its address as URLs write it.
+/// A host name, or an address as written in URLs.
 const HOST: &str = "([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?([.][A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|[[][0-9A-Fa-f:.]+[]])";
 const TAG: &str = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}";
 const DIGEST: &str = "sha256:[a-f0-9]{64}";
 
-/// Registry and repository, as <https://github.com/distribution/reference> has them.
+/// Registry and repository, as <https://github.com/distribution/reference> defines them.
 fn repository() -> String {
     const PART: &str = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*";
     format!("({HOST}(:[0-9]{{1,5}})?/)?{PART}(/{PART})*")

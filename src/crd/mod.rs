@@ -1,6 +1,6 @@
 //! The API: `ModelService` and `AcceleratorClass` (v1alpha1), and their definitions. Types only: no I/O.
 
-// The derive for validation rules makes a second, private type with the same visibility.
+// The derive for validation rules creates a second, private type with the same visibility.
 #![allow(unreachable_pub)]
 // Two printer columns of the same type are not duplicates.
 #![allow(clippy::duplicated_attributes)]
@@ -36,7 +36,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomR
 use kube::CustomResourceExt as _;
 use serde_json::json;
 
-/// Both definitions, in the order in which they are to be applied.
+/// Both definitions, in the order in which they must be applied.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     [AcceleratorClass::crd(), with_unseen_status(ModelService::crd())]
@@ -45,7 +45,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
 }
 
 /// Gives objects that the operator has not seen a status that describes no generation. Without one, kstatus (Flux,
-/// `kpt`, Helm) takes a new object for finished.
+/// `kpt`, Helm) considers a new object finished.
 fn with_unseen_status(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     let schemas = definition.spec.versions.iter_mut();
     let schemas = schemas.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());

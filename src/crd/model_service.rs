@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 #[x_kube(validation = Rule::new("!has(self.autoscaling) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)").message("spec.autoscaling.target.cpuUtilization is a percentage of the CPU request: set spec.resources.requests.cpu"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServiceSpec {
-    /// The model package. A change makes a new revision.
+    /// The model package. A change creates a new revision.
     pub model: Model,
     /// Fixed number of servers; 1 if neither this nor `autoscaling` is set. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,17 +58,17 @@ pub struct ModelServiceSpec {
     /// Range for the number of servers, in which a HorizontalPodAutoscaler follows the load. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// Name of the AcceleratorClass to run on. A change makes a new revision.
+    /// Name of the AcceleratorClass to run on. A change creates a new revision.
     #[serde(default = "default_accelerators")]
     #[schemars(length(min = 1, max = 1), inner(length(min = 1, max = 63)))]
     #[x_kube(validation = Rule::new("self.all(name, !format.dns1123Subdomain().validate(name).hasValue())").message("must be the name of an AcceleratorClass: a-z, 0-9, '-' and '.'"))]
     pub accelerators: Vec<String>,
-    /// CPU and memory of each server. The server sizes its threads by its CPU limit. A change makes a new
-    /// revision. The accelerator's resource is added by its AcceleratorClass. Where `ephemeral-storage` is not
-    /// named, 64Mi are requested and 10Gi allowed.
+    /// CPU and memory of each server. The CPU limit determines the server's number of threads. A change creates a new
+    /// revision. The accelerator's resource is added by its AcceleratorClass. If `ephemeral-storage` is not set, the
+    /// request is 64Mi and the limit 10Gi.
     #[serde(default)]
     pub resources: Resources,
-    /// Settings of the inference server. A change makes a new revision.
+    /// Settings of the inference server. A change creates a new revision.
     #[serde(default, skip_serializing_if = "is_default")]
     pub server: ServerSettings,
     /// True removes every server but keeps the URL, the Service and the revisions. Changed in place.
@@ -77,14 +77,14 @@ pub struct ModelServiceSpec {
     /// How a new revision takes over. Changed in place.
     #[serde(default)]
     pub rollout: Rollout,
-    /// Settings of the servers' pods. A change makes a new revision.
+    /// Settings of the servers' pods. A change creates a new revision.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod: PodSettings,
-    /// How many old revisions are kept at size zero, to go back to. Changed in place.
+    /// How many old revisions are kept, scaled to zero, for rollbacks. Changed in place.
     #[serde(default = "default_history")]
     #[schemars(range(min = 0, max = 20))]
     pub revision_history_limit: i32,
-    /// Any new value makes a new revision with the operator's current runtime image and pod template. When the
+    /// Any new value creates a new revision with the operator's current runtime image and pod template. When the
     /// condition RuntimeUpdateAvailable appears, set this to the version that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
@@ -114,9 +114,9 @@ pub struct Model {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = constraints::pinned_image())]
     pub image: String,
-    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it; if
-    /// `model.onnx` keeps weights in other files, that of the package is required. The server refuses any other package.
-    /// If absent, the digest is not checked, only published in `status.model.digest`.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it;
+    /// if `model.onnx` stores weights in other files, the package's digest is required. The server refuses any other
+    /// package. If absent, the digest is not checked, only published in `status.model.digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx or modelservice-server digest prints them"))]
@@ -135,7 +135,7 @@ pub struct Autoscaling {
     /// Maximum number of servers.
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
-    /// What the autoscaler aims at.
+    /// The autoscaler's target.
     #[serde(default)]
     pub target: ScaleTarget,
     /// The HorizontalPodAutoscaler's own `behavior`, passed through.
@@ -144,7 +144,7 @@ pub struct Autoscaling {
     pub behavior: Option<HorizontalPodAutoscalerBehavior>,
 }
 
-/// What the autoscaler aims at.
+/// The autoscaler's target.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleTarget {
@@ -170,7 +170,7 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::quantities")]
     pub requests: BTreeMap<String, Quantity>,
-    /// The most that a server may use.
+    /// The limits of what a server may use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::quantities")]
     pub limits: BTreeMap<String, Quantity>,
@@ -194,12 +194,12 @@ impl Default for Resources {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available.
-    /// `Recreate` stops the old one first, which interrupts the service: for devices of which none is spare.
+    /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available. `Recreate`
+    /// stops the old one first, which interrupts the service: it is for devices without spares.
     #[serde(default)]
     pub strategy: RolloutStrategy,
     /// Seconds that a server may take to load and warm up its model before it is restarted. A revision keeps the
-    /// value that it was made with.
+    /// value that it was created with.
     #[serde(default = "default_startup_deadline")]
     #[schemars(range(min = 10, max = 86400))]
     pub startup_deadline_seconds: i32,
@@ -238,13 +238,14 @@ pub struct PodSettings {
     #[schemars(schema_with = "schemas::labels")]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('serving.modelservice.dev/'))").message("labels under app.kubernetes.io/ and serving.modelservice.dev/ are set by the operator"))]
     pub labels: BTreeMap<String, String>,
-    /// Additional annotations. Those by which a container runtime confines a pod differently are refused.
+    /// Additional annotations. Annotations that change how a container runtime confines a pod are refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schemas::annotations")]
     #[x_kube(validation = refusals::annotations())]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('serving.modelservice.dev/'))").message("annotations under serving.modelservice.dev/ are set by the operator"))]
     pub annotations: BTreeMap<String, String>,
-    /// Additional environment variables of the server. Those by which it would load libraries or get devices are refused.
+    /// Additional environment variables of the server. Variables with which it would load libraries or get devices
+    /// are refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::env")]
     #[x_kube(validation = refusals::variables())]
@@ -261,7 +262,8 @@ pub struct PodSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schemas::affinity")]
     pub affinity: Option<Affinity>,
-    /// How servers spread over zones and nodes. A constraint without a selector selects the service's own servers.
+    /// How servers are spread over zones and nodes. A constraint without a selector selects the service's own
+    /// servers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::topology_spread")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,

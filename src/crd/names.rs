@@ -16,23 +16,23 @@ pub const REVISION_LABEL: &str = "serving.modelservice.dev/revision";
 pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
 /// On a Deployment: the revision's frozen pod template, as canonical JSON.
 pub const TEMPLATE_ANNOTATION: &str = "serving.modelservice.dev/pod-template";
-/// On every child: hash of what was applied last, by which a field is noticed that is no longer wanted.
+/// On every child: hash of what was last applied, to notice fields that are no longer wanted.
 pub const APPLIED_ANNOTATION: &str = "serving.modelservice.dev/applied";
 /// `"fixed"` on a Deployment while we own its `spec.replicas`; absent while the autoscaler does.
 pub const REPLICAS_ANNOTATION: &str = "serving.modelservice.dev/replicas";
 /// On a Deployment: since when (RFC 3339) its revision gives way to the one that serves, or `"tried"`; see
 /// src/plan/room.rs.
 pub const GIVES_WAY_ANNOTATION: &str = "serving.modelservice.dev/gives-way";
-/// On a Deployment: number of the revision, one higher with each new revision.
+/// On a Deployment: number of the revision, which increases by one with each new revision.
 pub const REVISION_NUMBER_ANNOTATION: &str = "serving.modelservice.dev/revision-number";
-/// On the Service: when the traffic moved to its revision (RFC 3339), from which the old one drains.
+/// On the Service: when the traffic moved to its revision (RFC 3339), which is when the old one starts to drain.
 pub const SWITCHED_ANNOTATION: &str = "serving.modelservice.dev/switched-at";
-/// On a Deployment: the name of the AcceleratorClass that its template was made with.
+/// On a Deployment: the name of the AcceleratorClass that its template was created with.
 pub const CLASS_ANNOTATION: &str = "serving.modelservice.dev/accelerator-class";
-/// On a Deployment: version of the operator that made its template.
+/// On a Deployment: version of the operator that created its template.
 pub const RUNTIME_VERSION_ANNOTATION: &str = "serving.modelservice.dev/runtime-version";
 
-/// Name of the server's container in its pod. Every other container was put there by somebody else.
+/// Name of the server's container in its pod. Every other container was injected by somebody else.
 pub const SERVER_CONTAINER: &str = "server";
 
 /// Longest name of a `ModelService`: a child's name is `<name>-<10 characters>` and must stay a DNS label.

@@ -1,12 +1,12 @@
-//! Refusals: what an editor of ModelServices may not say of pods, because it would run other code than the runtime
-//! image's, reach devices or Secrets, or weaken the pods' security. docs/security.md lists the same.
+//! Refusals: pod settings that an editor of ModelServices must not use, because they would run code other than the
+//! runtime image's, reach devices or Secrets, or weaken the pods' security. docs/security.md lists the same.
 
 use kube::core::Rule;
 use modelservice_contract::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 
-/// What the operator itself sets.
+/// Variables that the operator itself sets.
 const OURS: &str = "MODELSERVICE_";
-/// Beginnings of variables that name libraries for the drivers and tools of devices, or devices themselves.
+/// Prefixes of variables that name libraries for the drivers and tools of devices, or devices themselves.
 const DEVICE_PREFIXES: &[&str] = &[
     "ASCEND_",
     "HSA_TOOLS_",
@@ -17,7 +17,7 @@ const DEVICE_PREFIXES: &[&str] = &[
     "ROCP",
     "VK_",
 ];
-/// The same, by name.
+/// The same, as full names.
 const DEVICE_NAMES: &[&str] = &[
     "ADSP_LIBRARY_PATH",
     "CUDA_INJECTION32_PATH",
@@ -27,12 +27,12 @@ const DEVICE_NAMES: &[&str] = &[
     "TPU_LIBRARY_PATH",
     "ZE_ENABLE_ALT_DRIVERS",
 ];
-/// End of variables by which container runtimes give devices to a container.
+/// Suffix of variables with which container runtimes give devices to a container.
 const DEVICES: &str = "_VISIBLE_DEVICES";
-/// Beginnings of variables whose values the server may repeat: in its log, its last words or its traces.
+/// Prefixes of variables whose values the server may repeat in its log, its termination message or its traces.
 const REPEATED: &str = "^(LOG_|OTEL_)";
 
-/// Beginnings of annotations by which the kubelet and container runtimes change how a pod is confined.
+/// Prefixes of annotations with which the kubelet and container runtimes change how a pod is confined.
 const ANNOTATION_PREFIXES: &[&str] = &[
     "cdi.k8s.io/",
     "dev.gvisor.",
@@ -70,7 +70,7 @@ pub fn is_refused_annotation(key: &str) -> bool {
         || ANNOTATION_PARTS.iter().any(|part| key.contains(part))
 }
 
-/// Rules of one variable.
+/// Rules for one variable.
 pub(super) fn variable() -> [Rule; 3] {
     let prefixes = [LOADER_PREFIXES, DEVICE_PREFIXES].concat().join("|");
     let names = [LOADER_NAMES, DEVICE_NAMES].concat().join("|");
@@ -82,19 +82,21 @@ pub(super) fn variable() -> [Rule; 3] {
         Rule::new(format!(
             "!has(self.valueFrom) || has(self.valueFrom.fieldRef) || has(self.valueFrom.resourceFieldRef) || !self.name.matches('{REPEATED}')"
         ))
-        .message("LOG_… and OTEL_… take no value from a Secret or ConfigMap: the server may repeat it in its log, its status or its traces"),
+        .message("LOG_… and OTEL_… must not take a value from a Secret or ConfigMap: the server may repeat \
+            it in its log, its status or its traces"),
     ]
 }
 
-/// Rule of all variables.
+/// Rule for all variables together.
 pub(super) fn variables() -> Rule {
     Rule::new(format!(
         "!self.exists(e, has(e.value) && e.value.contains('$(') && e.name.matches('{REPEATED}')) || self.all(e, !has(e.valueFrom) || has(e.valueFrom.fieldRef) || has(e.valueFrom.resourceFieldRef))"
     ))
-    .message("LOG_… and OTEL_… may not refer to other variables by $(…) while one has its value from a Secret or ConfigMap: the server may repeat it in its log, its status or its traces")
+    .message("LOG_… and OTEL_… must not refer to other variables by $(…) if any variable takes its value \
+        from a Secret or ConfigMap: the server may repeat it in its log, its status or its traces")
 }
 
-/// Rule of all annotations.
+/// Rule for all annotations.
 pub(super) fn annotations() -> Rule {
     let list = |texts: &[&str]| {
         texts

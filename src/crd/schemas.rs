@@ -1,5 +1,5 @@
 //! Schemas of Kubernetes' own types inside ours: like those of the API server, but without nested descriptions (a CRD
-//! stays below 100 KB), and bounded where a CEL rule looks inside.
+//! stays below 100 KB), and with limits where a CEL rule reads them.
 
 use super::{constraints, refusals};
 use k8s_openapi::{
@@ -49,10 +49,10 @@ pub(super) fn env(generator: &mut SchemaGenerator) -> Schema {
     constrain(
         &mut schema,
         json!({
-            // Also of the ConfigMaps and Secrets that are referred to.
+            // Also the names of ConfigMaps and Secrets that are referred to.
             "name": {"minLength": 1, "maxLength": 256, "pattern": "^[-._A-Za-z0-9]+$"},
             "key": {"minLength": 1, "maxLength": 253, "pattern": "^[-._A-Za-z0-9]+$"},
-            // Linux starts no program with a longer one.
+            // Linux does not start a program with a longer value.
             "value": {"maxLength": 131_072},
             "fieldPath": {"pattern": r"^(metadata\.(name|namespace|uid|(labels|annotations)\['.+'\])|spec\.(nodeName|serviceAccountName)|status\.(hostIPs?|podIPs?))$"},
             "resource": {"pattern": r"^(limits|requests)\.(cpu|memory|ephemeral-storage|hugepages-.+)$"},
@@ -83,7 +83,7 @@ pub(super) fn tolerations(generator: &mut SchemaGenerator) -> Schema {
         let rules = [
             (
                 "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
-                "without a key, operator must be Exists: every taint is tolerated then",
+                "without a key, operator must be Exists, which tolerates every taint",
             ),
             (
                 "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
@@ -160,7 +160,7 @@ fn scheduling() -> Value {
         "key": key(),
         "topologyKey": key(),
         "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]},
-        // Of labels, and names of nodes, which may be longer.
+        // Values of labels, and names of nodes, which may be longer.
         "values": {"items": {"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": "^[-._A-Za-z0-9]*$"}},
         "weight": {"minimum": 1, "maximum": 100},
         "namespaces": {"items": name()},
@@ -174,7 +174,7 @@ fn scheduling() -> Value {
     })
 }
 
-/// Label selectors compare no numbers.
+/// Label selectors cannot compare numbers.
 fn selectors(schema: &mut Schema) {
     let narrower = json!({
         "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},

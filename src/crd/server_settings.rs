@@ -24,32 +24,32 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_073_741_824_i64))]
     pub max_image_pixels: Option<i64>,
-    /// Maximum number of images in one form, which are in memory together (default 16).
+    /// Maximum number of images in one form, all of which are in memory at once (default 16).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_images_per_request: Option<i32>,
-    /// Maximum number of examples in one run of the model (default 8). The server measures how many to combine:
-    /// more than 1 only where that is faster. 1 keeps requests apart.
+    /// Maximum number of rows in one run of the model (default 8). The server measures how many to combine, and
+    /// combines requests only if that is faster. With 1, it never combines requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_batch_size: Option<i32>,
-    /// Requests that may wait in one server before the next one is answered with 429 (default 128).
+    /// Requests that may wait in one server; further requests are answered with 429 (default 128).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65536))]
     pub queue_length: Option<i32>,
     /// How long clients' connections live.
     #[serde(default, skip_serializing_if = "is_default")]
     pub connections: ConnectionSettings,
-    /// Who may send requests; everybody if absent.
+    /// Who may send requests; anyone if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<AuthSettings>,
     /// Which requests the servers log.
     #[serde(default, skip_serializing_if = "is_default")]
     pub access_log: AccessLogSettings,
-    /// Where traces of requests go; nowhere if absent.
+    /// Where traces of requests are sent; none are sent if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<TracingSettings>,
-    /// Where each server keeps its optimised graphs.
+    /// Where each server stores its optimised graphs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cache: CacheSettings,
 }
@@ -60,7 +60,7 @@ pub struct ServerSettings {
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionSettings {
     /// Age in seconds at which a connection is closed without losing a request, give or take 10 % (default 300); 0
-    /// means never. It takes that long until a new server has its share of keep-alive and gRPC clients.
+    /// means never. It takes this long for a new server to get its share of keep-alive and gRPC clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604_800))]
     pub max_age_seconds: Option<i32>,
@@ -68,8 +68,8 @@ pub struct ConnectionSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647_i64))]
     pub max_requests: Option<i32>,
-    /// Seconds after which an idle connection is closed (default 620). Must be longer than a load balancer in front
-    /// keeps idle connections: if the server closes one while the load balancer sends, that request is lost.
+    /// Seconds after which an idle connection is closed (default 620). Must be longer than the idle timeout of a load
+    /// balancer in front: if the server closes a connection while the load balancer is sending, that request is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub idle_seconds: Option<i32>,
@@ -79,8 +79,8 @@ pub struct ConnectionSettings {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthSettings {
-    /// Secret in the service's namespace whose key `tokens` has one bearer token per line. Every request needs one
-    /// of them, except for health. A changed Secret takes effect a few minutes later, without a restart.
+    /// Secret in the service's namespace whose key `tokens` has one bearer token per line. Every request except
+    /// health checks needs one of them. A changed Secret takes effect a few minutes later, without a restart.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = constraints::object_name("a Secret of this namespace"))]
     pub token_secret_name: String,
@@ -94,12 +94,12 @@ pub struct AccessLogSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample_ratio: Option<f64>,
-    /// Every request that a server fails to answer, whatever the share (default true).
+    /// Whether every request that a server fails to answer is logged, whatever the share (default true).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<bool>,
 }
 
-/// Where traces of requests go.
+/// Where traces of requests are sent.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct TracingSettings {
@@ -115,12 +115,12 @@ pub struct TracingSettings {
     pub sample_ratio: Option<f64>,
 }
 
-/// Where a server keeps its optimised graphs, so that it starts faster.
+/// Where a server stores its optimised graphs, so that it starts faster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheSettings {
-    /// A volume that outlives the servers. Without it, each pod has an empty folder of its own, which only helps that
-    /// pod when its container restarts.
+    /// A volume that outlives the servers. Without it, each pod has its own empty folder, which helps only when the
+    /// pod's container restarts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim: Option<VolumeClaim>,
 }

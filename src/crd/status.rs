@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Types of the conditions that the operator writes, and removes whoever wrote them.
+/// Types of the conditions that the operator owns: it removes those that others have written.
 pub const CONDITION_TYPES: &[&str] = &[
     "Ready",
     "Available",
@@ -29,7 +29,7 @@ pub struct ModelServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
-    /// Where requests go inside the cluster.
+    /// The URL of the service inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Servers of the revision that has the traffic.
@@ -75,8 +75,8 @@ impl ModelServiceStatus {
 pub struct ModelStatus {
     /// Revision whose server reported this.
     pub revision: String,
-    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package if that was asked for or `model.onnx` keeps weights in
-    /// other files.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package if `spec.model.digest` is that of the package or
+    /// `model.onnx` stores weights in other files.
     pub digest: String,
     /// Inputs, outputs and operator set, read from the file.
     pub signature: Signature,

@@ -7,7 +7,7 @@ use k8s_openapi::api::autoscaling::v2::{
     MetricTarget, ResourceMetricSource,
 };
 
-/// `None` for a fixed size, and while suspended: an autoscaler would only complain about a Deployment at zero.
+/// `None` for a fixed size, and while suspended: an autoscaler would only complain about a Deployment of size zero.
 pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Option<HorizontalPodAutoscaler> {
     let Size::Autoscaled(range) = &service.size else {
         return None;

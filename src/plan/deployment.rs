@@ -1,4 +1,4 @@
-//! A revision's Deployment. Its pod template is made once and frozen in an annotation. Pure.
+//! A revision's Deployment. Its pod template is created once and frozen in an annotation. Pure.
 
 use super::{
     meta,
@@ -46,7 +46,7 @@ pub(super) fn new(
 /// The Deployment of a revision that exists, with its frozen template.
 pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deployment {
     let revision = revision_of(live).unwrap_or_default();
-    // Validated: there is one.
+    // Validation has checked that there is one.
     let template = frozen_template(live).unwrap_or_default();
     let mut annotations: BTreeMap<String, String> = [
         CLASS_ANNOTATION,
@@ -83,7 +83,7 @@ fn deployment(
             progress_deadline_seconds: Some(service.spec().rollout.progress_deadline_seconds),
             // The template never changes, so there is no history to keep.
             revision_history_limit: Some(0),
-            // Within a revision nothing rolls but a template that somebody changed and we repair.
+            // Within a revision, pods are only replaced if somebody changed the template and we restore it.
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {

@@ -11,8 +11,8 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-/// Wanted for more than one server. An autoscaled service that has one keeps it when it shrinks to one server, for
-/// which it allows every eviction: otherwise the budget would come and go with the load.
+/// There is one if there is more than one server. An autoscaled service keeps its budget when it shrinks to one
+/// server, for which every eviction is allowed: otherwise the budget would come and go with the load.
 pub(super) fn disruption_budget(
     service: &ValidatedService,
     observed: &Observed,

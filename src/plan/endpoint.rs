@@ -37,8 +37,8 @@ pub fn ports() -> [ServicePort; 2] {
     ]
 }
 
-/// The server tells the protocols apart on its single port. Here each has a port of its own, because a proxy or a
-/// mesh has to know the protocol beforehand.
+/// The server tells the protocols apart on its single port. Here each has its own port, because a proxy or a mesh has
+/// to know the protocol beforehand.
 fn port(name: &str, port: i32, app_protocol: &str) -> ServicePort {
     ServicePort {
         name: Some(name.into()),

@@ -1,4 +1,4 @@
-//! Plan: every child of a service as it should be. Pure and total: no client, no clock, no environment.
+//! Plan: every child of a service as it should be. Pure, and never fails: no client, no clock, no environment.
 
 mod autoscaler;
 mod deployment;
@@ -42,7 +42,7 @@ pub struct Plan {
     pub disruption_budget: Option<PodDisruptionBudget>,
     /// Deployments of revisions beyond the history limit.
     pub retired: Vec<Arc<Deployment>>,
-    /// Which revision has the traffic and how large each one is.
+    /// Which revision has the traffic, and the size of each revision.
     pub rollout: Rollout,
     /// What a new revision would run with, if that differs from the present one.
     pub runtime_update: Option<String>,
@@ -98,7 +98,7 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
     }
 }
 
-/// Deployments beyond the history limit, which drops the oldest: neither wanted nor serving nor draining.
+/// Deployments beyond the history limit, which drops the oldest: neither the target, nor serving, nor draining.
 fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deployment>> {
     let limit = usize::try_from(limit).unwrap_or(0);
     observed

@@ -1,4 +1,4 @@
-//! Rollout: which revision has the traffic and how large each one is. Pure.
+//! Rollout: which revision has the traffic, and the size of each revision. Pure.
 //!
 //! With `target` the revision that the spec asks for and `active` the one that has the traffic:
 //! 1. No `active`: the traffic goes to `target`, at the size that the spec says.
@@ -24,8 +24,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// How long a revision that lost the traffic keeps its size, so that every node can learn of the switch and requests
-/// under way can end. After that the servers drain kept-alive connections themselves.
+/// How long a revision that lost the traffic keeps its size, so that every node can learn of the switch and current
+/// requests can finish. After that the servers drain kept-alive connections themselves.
 pub const DRAIN_HOLD: SignedDuration = SignedDuration::from_secs(15);
 
 /// How the size of one revision's Deployment is decided.
@@ -38,7 +38,7 @@ pub enum Scale {
         /// Size at which a Deployment starts that is new or at zero, and which one that we sized has at least.
         start: i32,
     },
-    /// Left as it is, whoever set it.
+    /// Unchanged, whoever set it.
     Unchanged,
 }
 
@@ -53,11 +53,11 @@ pub struct Rollout {
     pub switched_at: Option<Timestamp>,
     /// Size of every revision that exists or is to be created.
     pub scales: BTreeMap<String, Scale>,
-    /// The pod that has to end before the traffic can move: the one that was to end first.
+    /// The pod that has to terminate before the traffic can move: the one that should have terminated first.
     pub waits_for: Option<String>,
     /// How the target gives way to the revision that has the traffic, if there is no room for both.
     pub gives_way: Option<GivesWay>,
-    /// When to look again although nothing happens.
+    /// When to reconcile again although nothing happens.
     pub look_again: Option<SignedDuration>,
 }
 
@@ -69,7 +69,7 @@ impl Rollout {
     }
 }
 
-/// Decides which revision has the traffic and how large each one is.
+/// Decides which revision has the traffic, and the size of each revision.
 #[must_use]
 pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
     let target = service.revision.as_str();
@@ -140,14 +140,14 @@ fn switch(rollout: &mut Rollout, observed: &Observed) {
     rollout.switched_at = Some(observed.now);
 }
 
-/// When a pod that has to end is told as one that does not. None that is not being ended is.
+/// When a pod that has to terminate is reported as not terminating. `None` if it is not being deleted.
 #[must_use]
 pub fn overdue_at(pod: &Pod, spec: &ModelServiceSpec) -> Option<Timestamp> {
     let deadline = spec.rollout.progress_deadline_seconds;
     Some(ends_at(pod)? + SignedDuration::from_secs(deadline.into()))
 }
 
-/// When the kubelet is to have ended a pod.
+/// When the kubelet should have terminated a pod.
 fn ends_at(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.deletion_timestamp.as_ref().map(|at| at.0)
 }
@@ -161,7 +161,7 @@ fn all_at_zero(observed: &Observed, target: &str) -> BTreeMap<String, Scale> {
         .collect()
 }
 
-/// Leaves the size of every revision that lost the traffic less than [`DRAIN_HOLD`] ago.
+/// Keeps the size of every revision that lost the traffic less than [`DRAIN_HOLD`] ago.
 fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
     let until = rollout.switched_at.map(|at| at + DRAIN_HOLD);
     let Some(until) = until.filter(|until| *until > observed.now) else {
@@ -196,8 +196,8 @@ fn within(size: &Size, servers: i32) -> i32 {
     }
 }
 
-/// The revision that has the traffic. If the Service is missing or selects no revision that exists, it is the newest
-/// revision that works; if none does, the target.
+/// The revision that has the traffic. If the Service is missing or selects no existing revision, it is the newest
+/// revision that works, or the target if none works.
 fn active<'a>(observed: &'a Observed, target: &'a str) -> &'a str {
     if let Some(revision) = observed
         .traffic()
@@ -320,8 +320,8 @@ mod tests {
         assert_eq!(scale(&gone, &two.new_name), Scale::Fixed(2));
     }
 
-    /// An evicted pod stays for hours, and nobody can be made to delete a pod of somebody else: waiting for either is
-    /// an outage without end.
+    /// An evicted pod stays for hours, and somebody else's pod may never be deleted: waiting for either would be an
+    /// endless outage.
     #[test]
     fn recreate_waits_for_no_pod_that_has_ended_or_is_not_ours() {
         let waits = |change: fn(&mut Pod)| {

@@ -30,9 +30,9 @@ const GIVE_UP: SignedDuration = SignedDuration::from_mins(10);
 /// How a new revision gives way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivesWay {
-    /// Its servers meanwhile.
+    /// Number of its servers meanwhile.
     pub size: i32,
-    /// Its servers otherwise.
+    /// Number of its servers otherwise.
     pub full: i32,
     /// Since when; `None` once the serving revision has all of its servers, and the new one is tried.
     pub since: Option<Timestamp>,
@@ -124,7 +124,7 @@ pub(super) fn is_reduced(live: &Deployment, full: i32) -> bool {
     GivesWay::of(live, full).is_some_and(|gives_way| gives_way.size < full)
 }
 
-/// How a revision that gives way already goes on doing so.
+/// How a revision that already gives way continues.
 fn go_on(present: GivesWay, observed: &Observed, live: &Deployment, is_in_the_way: bool) -> GivesWay {
     let age = present.since.map(|since| observed.now.duration_since(since));
     let target = revision_of(live).unwrap_or_default();
@@ -149,7 +149,7 @@ fn is_stuck(observed: &Observed, live: &Deployment, target: &str) -> bool {
     refused_pods(live).is_some() || unready_until(observed, target).any(|overdue| overdue <= observed.now)
 }
 
-/// When to look again although nothing happens.
+/// When to reconcile again although nothing happens.
 fn look_again(gives_way: Option<&GivesWay>, observed: &Observed, target: &str) -> Option<SignedDuration> {
     let since = gives_way.and_then(|gives_way| gives_way.since);
     let due: Vec<Timestamp> = match since {

@@ -1,4 +1,4 @@
-//! Whether a new revision would run with something else than the present one, which nothing moves by itself. Pure.
+//! Whether a new revision would run with something other than the present one, which never changes by itself. Pure.
 
 use super::template::{self, DefaultRuntime};
 use crate::{
@@ -36,10 +36,10 @@ pub(super) fn runtime_update(
             runtime.version
         )
     } else {
-        format!("this revision runs {was}, a new one would run {is}")
+        format!("this revision runs {was}, but a new one would run {is}")
     };
     Some(format!(
-        "{what}; set spec.adoptRuntime to \"{}\" to move to it",
+        "{what}; set spec.adoptRuntime to \"{}\" to switch to it",
         runtime.version
     ))
 }

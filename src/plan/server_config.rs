@@ -11,8 +11,8 @@ use modelservice_contract::{
 };
 use serde_json::{Value, json};
 
-/// The document for a new revision. It contains only what differs from the server's defaults, so that a runtime image
-/// older than a setting sees that setting only if somebody uses it.
+/// The document for a new revision. It contains only values that differ from the server's defaults, so that a runtime
+/// image that is older than a setting sees it only if it is used.
 pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass) -> String {
     let default = ServerConfig::default();
     let config = config(service, class, &default);
@@ -23,7 +23,7 @@ pub(super) fn server_config(service: &ValidatedService, class: &AcceleratorClass
         "accessLog": default.access_log,
         "tracing": {"sampleRatio": Tracing::SAMPLE_RATIO},
     });
-    // Plain data: serialises infallibly.
+    // Plain data, whose serialisation cannot fail.
     let different = without_defaults(serde_json::to_value(&config).unwrap_or_default(), &defaults);
     serde_saphyr::to_string(&different.unwrap_or_default()).unwrap_or_default()
 }
@@ -92,7 +92,7 @@ fn tracing(settings: &TracingSettings) -> Tracing {
     }
 }
 
-/// What was set, or the default. The schema admits only numbers that fit.
+/// The value that was set, or the default. The schema accepts only numbers that fit.
 fn number<Set, Used: TryFrom<Set>>(set: Option<Set>, default: Used) -> Used {
     set.and_then(|set| Used::try_from(set).ok()).unwrap_or(default)
 }
@@ -144,7 +144,7 @@ mod tests {
         keys.fold(value, |inner, key| json!({key: inner}))
     }
 
-    /// A setting that does not reach the server is worse than no setting.
+    /// A setting that does not reach the server would be worse than no setting.
     #[test]
     fn every_setting_of_the_spec_arrives_in_the_configuration() {
         for (setting, place) in SETTINGS {
@@ -215,7 +215,7 @@ mod tests {
         );
     }
 
-    /// Whoever writes a default out asks for what runs already. (src/revision/canonical.rs has the defaults.)
+    /// Writing out a default changes nothing. (src/revision/canonical.rs has the defaults.)
     #[test]
     fn a_default_that_is_written_out_makes_no_revision() {
         let revision = |server: Value| validate(&observed(json!({"server": server}))).unwrap().revision;

@@ -1,4 +1,4 @@
-//! The pod template of a revision: one restricted container with its model and its cache. Pure.
+//! The pod template of a revision: one restricted container with its model and cache. Pure.
 
 use super::{meta, server_config::server_config, volumes, volumes::RUNTIME_ID};
 use crate::{
@@ -20,16 +20,16 @@ use k8s_openapi::{
 use modelservice_contract::{CONFIG_ENV, Drain, HTTP_PORT, LIVE_PATH, MANAGEMENT_PORT, READY_PATH};
 use std::collections::BTreeMap;
 
-/// Seconds before SIGTERM, in which every node learns that the pod is leaving.
+/// Seconds before SIGTERM, in which every node learns that the pod is terminating.
 const PRE_STOP_SECONDS: u32 = 5;
 /// Name of the resource that logs and emptyDirs count against.
 const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
-/// What the scheduler reserves: a server's log as the kubelet keeps it by default.
+/// What the scheduler reserves: the size of a server's log that the kubelet keeps by default.
 const EPHEMERAL_REQUEST: &str = "64Mi";
-/// Room for the log and for a cache in an emptyDir, whose graph must also fit the server's memory. A pod that
+/// Room for the log and for a cache in an emptyDir, whose graph must also fit into the server's memory. A pod that
 /// exceeds it is evicted.
 const EPHEMERAL_LIMIT: &str = "10Gi";
-/// Seconds by which the grace period exceeds everything that a leaving server does.
+/// Seconds by which the grace period exceeds everything that a terminating server does.
 const GRACE_SLACK_SECONDS: u32 = 5;
 
 /// What new revisions run unless their AcceleratorClass says otherwise.
@@ -37,7 +37,7 @@ const GRACE_SLACK_SECONDS: u32 = 5;
 pub struct DefaultRuntime {
     /// Image of the inference server.
     pub image: String,
-    /// Version of the operator, which its runtime shares.
+    /// Version of the operator, which is also the version of its runtime.
     pub version: String,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn template(
     let mut labels = spec.pod.labels.clone();
     labels.extend(meta::labels(service));
     labels.extend(meta::revision_selector(service, &service.revision));
-    // What the user says about them wins.
+    // The user's own annotations win.
     let mut annotations: BTreeMap<_, _> = volumes::safe_to_evict(spec).into_iter().collect();
     annotations.extend(spec.pod.annotations.clone());
     PodTemplateSpec {
@@ -64,7 +64,7 @@ pub(super) fn template(
     }
 }
 
-/// The start-up deadline belongs to the revision, so it is copied before two templates are compared.
+/// The startup deadline belongs to the revision, so it is copied before two templates are compared.
 pub(super) fn keep_startup_deadline(fresh: &mut PodTemplateSpec, frozen: &PodTemplateSpec) {
     let probe = frozen
         .spec
@@ -215,11 +215,11 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-/// What the user asks for, ephemeral storage where they do not mention it, and the class's extended resource, which
-/// Kubernetes demands as request and limit.
+/// What the user requests, ephemeral storage unless they mention it, and the class's extended resource, which
+/// Kubernetes requires as request and limit.
 fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequirements {
     let (mut requests, mut limits) = (spec.resources.requests.clone(), spec.resources.limits.clone());
-    // Half of it could contradict the user's other half.
+    // Setting only one of them could contradict the user's value of the other.
     if !requests.contains_key(EPHEMERAL_STORAGE) && !limits.contains_key(EPHEMERAL_STORAGE) {
         requests.insert(EPHEMERAL_STORAGE.into(), Quantity(EPHEMERAL_REQUEST.into()));
         limits.insert(EPHEMERAL_STORAGE.into(), Quantity(EPHEMERAL_LIMIT.into()));

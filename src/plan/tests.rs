@@ -13,7 +13,7 @@ fn document(plan: &Plan) -> Value {
         .iter()
         .map(|planned| {
             let mut deployment = serde_json::to_value(&planned.deployment).unwrap();
-            // The frozen template is the template once more.
+            // The frozen template repeats the template.
             deployment["metadata"]["annotations"]["serving.modelservice.dev/pod-template"] =
                 "(see below)".into();
             json!({"scale": format!("{:?}", planned.scale), "deployment": deployment})
@@ -27,7 +27,7 @@ fn document(plan: &Plan) -> Value {
     })
 }
 
-/// A line that changes here changes the pods of users at their next revision.
+/// A change here changes users' pods at their next revision.
 #[test]
 fn the_whole_plan_of_a_plain_service() {
     insta::assert_yaml_snapshot!(document(&observed(json!({})).planned()));
@@ -67,7 +67,7 @@ fn the_whole_plan_of_a_rich_service_on_a_device() {
     insta::assert_yaml_snapshot!(document(&plan));
 }
 
-/// An operator upgrade or an edited class restarts no pod.
+/// An operator upgrade or an edited class must not restart any pod.
 #[test]
 fn a_template_that_was_made_is_never_rendered_again() {
     let first = observed(json!({})).planned();
@@ -88,7 +88,7 @@ fn a_template_that_was_made_is_never_rendered_again() {
     assert_eq!(plan(&service, &observed, &runtime()).runtime_update, None);
 }
 
-/// A default that is newer than the revision takes effect with the next revision, and restarts nothing before.
+/// A default that is newer than the revision takes effect with the next revision, and restarts nothing until then.
 #[test]
 fn a_template_of_an_operator_without_todays_defaults_stays_as_it_is() {
     let mut first = observed(json!({})).planned();
@@ -104,7 +104,7 @@ fn a_template_of_an_operator_without_todays_defaults_stays_as_it_is() {
     assert!(again.runtime_update.unwrap().contains("the pod template made by"));
 }
 
-/// Whoever may edit Deployments must not get the operator to apply what they may not run themselves.
+/// Someone who may edit Deployments must not be able to make the operator apply what they may not run themselves.
 #[test]
 fn a_template_that_somebody_else_wrote_is_never_applied() {
     type Change = fn(&mut Value);
@@ -203,7 +203,7 @@ fn a_template_that_somebody_else_wrote_is_never_applied() {
     }
 }
 
-/// A spec may be older than the rules of the CRD.
+/// A spec may be older than the CRD's rules.
 #[test]
 fn what_the_crd_refuses_is_refused_by_the_operator_too() {
     let refused = |pod: Value| validate(&observed(json!({"pod": pod}))).unwrap_err().to_string();
@@ -214,7 +214,8 @@ fn what_the_crd_refuses_is_refused_by_the_operator_too() {
     assert!(message.contains("container.apparmor"), "{message}");
 }
 
-/// Half of a user's wish with half of ours can contradict itself: a request above a limit is refused.
+/// Combining a user's request with our limit, or the reverse, can contradict itself: a request above a limit is
+/// refused.
 #[test]
 fn ephemeral_storage_is_the_users_as_soon_as_they_name_it() {
     let named = |resources: Value| {
@@ -241,7 +242,7 @@ fn ephemeral_storage_is_the_users_as_soon_as_they_name_it() {
     assert_eq!(named(limited), [None, some("1Mi")]);
 }
 
-/// Without the group a server cannot write to its claim; without the annotation its node is never removed.
+/// Without the group, a server cannot write to its claim; without the annotation, its node is never removed.
 #[test]
 fn a_cache_is_writable_and_holds_no_node() {
     let pod = |spec: Value| {

@@ -22,7 +22,7 @@ const TOKEN_FOLDER: &str = "/etc/modelservice/auth";
 const TOKEN_KEY: &str = "tokens";
 /// Its path.
 pub(super) const TOKEN_FILE: &str = "/etc/modelservice/auth/tokens";
-/// User and group of the runtime image. A claim's files belong to the group unless `spec.pod.fsGroup` names another.
+/// User and group of the runtime image. A claim's files belong to this group unless `spec.pod.fsGroup` names another.
 pub(super) const RUNTIME_ID: i64 = 65532;
 /// Annotation of a pod: volumes that the cluster autoscaler may delete together with their node.
 const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
@@ -47,7 +47,8 @@ pub(super) fn volumes(spec: &ModelServiceSpec, storage_limit: Option<&Quantity>)
                 }),
                 ..Volume::default()
             },
-            // It counts towards the container's limit anyway; a smaller one of its own would only evict sooner.
+            // It counts towards the container's limit anyway; a smaller limit of its own would only cause earlier
+            // evictions.
             None => Volume {
                 empty_dir: Some(EmptyDirVolumeSource {
                     size_limit: storage_limit.cloned(),
@@ -61,13 +62,14 @@ pub(super) fn volumes(spec: &ModelServiceSpec, storage_limit: Option<&Quantity>)
         name: TOKENS.into(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(auth.token_secret_name.clone()),
-            // Whatever else is in the Secret is nobody's business.
+            // Nothing else in the Secret is mounted.
             items: Some(vec![KeyToPath {
                 key: TOKEN_KEY.into(),
                 path: TOKEN_KEY.into(),
                 ..KeyToPath::default()
             }]),
-            // If the Secret is missing, the server says so in the status; the kubelet would wait for it silently.
+            // If the Secret is missing, the server reports that in the status; the kubelet would silently wait for
+            // it.
             optional: Some(true),
             ..SecretVolumeSource::default()
         }),
@@ -94,7 +96,7 @@ pub(super) fn mounts(spec: &ModelServiceSpec) -> Vec<VolumeMount> {
     .collect()
 }
 
-/// The group that owns mounted volumes. With most storage, nobody else can write to a claim's root.
+/// The group that owns mounted volumes. With most kinds of storage, only its group can write to a claim's root.
 pub(super) fn fs_group(spec: &ModelServiceSpec) -> Option<i64> {
     let claimed = spec.server.cache.volume_claim.is_some();
     spec.pod.fs_group.or_else(|| claimed.then_some(RUNTIME_ID))

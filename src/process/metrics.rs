@@ -112,7 +112,7 @@ impl Metrics {
         );
         registry.register(
             "queue_length",
-            "Services that wait for a reconcile",
+            "Services waiting for a reconcile",
             self.queued.clone(),
         );
         registry.register_with_unit(
@@ -145,7 +145,7 @@ impl Metrics {
         self.queued.set(i64::try_from(since.len()).unwrap_or(i64::MAX));
     }
 
-    /// A service is gone, and waits no longer.
+    /// A service is gone and no longer waits.
     pub fn forget(&self, service: &ObjectRef<ModelService>) {
         let mut since = self.since.lock();
         since.remove(service);
@@ -176,7 +176,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Says whether this replica may write.
+    /// Records whether this replica may write.
     pub fn set_leading(&self, leading: bool) {
         self.leading.set(i64::from(leading));
     }
@@ -189,7 +189,7 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// It could not do what the spec asks for.
+    /// It could not do what the spec says.
     pub fn failed(&mut self, reason: Reason) {
         self.outcome = reason.as_str();
     }
@@ -202,7 +202,7 @@ impl Pass<'_> {
         result
     }
 
-    /// Times a step with requests in it.
+    /// Times a step that sends requests.
     pub async fn step_async<T>(&self, step: Step, run: impl Future<Output = T>) -> T {
         let started = Instant::now();
         let result = run.await;

@@ -1,4 +1,5 @@
-//! Process: what any program of this kind needs: health endpoints, metrics, logs and traces, a command line's values.
+//! Process: what any program of this kind needs: health endpoints, metrics, logs and traces, and values on the
+//! command line.
 
 pub mod duration;
 pub mod health;

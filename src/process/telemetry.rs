@@ -11,9 +11,9 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object per line, with the object that is reconciled in `span`
+    /// One JSON object per line, which names the reconciled object in `span`
     Json,
-    /// For people
+    /// Human-readable text
     Text,
 }
 
@@ -32,7 +32,7 @@ pub struct Settings {
     pub otlp_endpoint: Option<String>,
 }
 
-/// Traces that were not sent yet.
+/// Traces that have not been sent yet.
 pub struct Telemetry(Option<SdkTracerProvider>);
 
 impl Telemetry {
@@ -51,7 +51,7 @@ impl Telemetry {
 /// Starts logging and tracing, once per process.
 ///
 /// # Errors
-/// When the log level cannot be parsed or the endpoint is no URL.
+/// When the log level cannot be parsed or the endpoint is not a URL.
 pub fn start(settings: &Settings) -> anyhow::Result<Telemetry> {
     let level = || {
         EnvFilter::try_new(&settings.log_level).with_context(|| {
@@ -97,7 +97,7 @@ fn provider(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
         .build())
 }
 
-/// A word that is no level would be taken for the name of a module, and everything else be silent.
+/// A word that is not a level would be taken for the name of a module, and everything else would be silent.
 fn log_level(text: &str) -> Result<String, String> {
     if names_levels(text) && EnvFilter::try_new(text).is_ok() {
         Ok(text.to_owned())
@@ -110,7 +110,7 @@ fn log_level(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    /// An operator that is asked for `loud` and says nothing hides what goes wrong.
+    /// If `loud` were accepted and nothing logged, problems would be hidden.
     #[test]
     fn a_log_level_is_a_level_or_names_one() {
         for right in [

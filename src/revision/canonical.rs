@@ -1,6 +1,6 @@
-//! Canonical form of the fields that make a revision: what means the same to Kubernetes and to the server is written
-//! the same. docs/revisions.md lists the rules. Whatever changes here renames revisions, and so restarts every server
-//! that it concerns. Pure.
+//! Canonical form of the fields that make a revision: values that mean the same to Kubernetes and to the server are
+//! written the same. docs/revisions.md lists the rules. Any change here renames revisions, and so restarts every
+//! affected server. Pure.
 
 use super::quantity::thousandths;
 use crate::crd::SERVER_CONTAINER;
@@ -17,8 +17,8 @@ pub(super) fn canonical(mut fields: Value) -> Value {
     fields
 }
 
-/// What the server takes where [`crate::crd::ServerSettings`] are silent. The API's description promises it, so it stays as long
-/// as the API's version does.
+/// The server's values for whatever [`crate::crd::ServerSettings`] leave out. The API's description promises them, so
+/// they stay as long as the API's version does.
 fn server_defaults() -> Value {
     json!({
         "maxBodyBytes": 67_108_864,
@@ -37,7 +37,7 @@ fn without_tag(image: &mut Value) {
     let Some((name, digest)) = image.as_str().and_then(|image| image.split_once('@')) else {
         return;
     };
-    // A colon before the last slash is that of the registry's port.
+    // A colon before the last slash belongs to the registry's port.
     let repository = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
@@ -45,7 +45,7 @@ fn without_tag(image: &mut Value) {
     *image = format!("{repository}@{digest}").into();
 }
 
-/// A request that is left out is the limit; ephemeral storage that is not mentioned is what the API's description says.
+/// A missing request equals the limit; missing ephemeral storage has the values in the API's description.
 fn resources(resources: &mut Value) {
     const STORAGE: &str = "ephemeral-storage";
     let mut storage = json!({"requests": {STORAGE: "64Mi"}, "limits": {STORAGE: "10Gi"}});
@@ -93,7 +93,7 @@ fn pod(pod: &mut Value, claimed: bool) {
     }
 }
 
-/// The order of variables has a meaning only where one refers to another.
+/// The order of variables matters only if one refers to another.
 fn environment(variables: &mut Value) {
     let mut refer = false;
     for variable in items(variables) {
@@ -111,7 +111,7 @@ fn environment(variables: &mut Value) {
             "fileKeyRef": {"optional": false},
         });
         remove_equal(source, &defaults);
-        // So do these.
+        // These come from the same defaults.
         remove_equal(
             source,
             &json!({"resourceFieldRef": {"containerName": "", "divisor": "0"}}),
@@ -123,14 +123,14 @@ fn environment(variables: &mut Value) {
     }
 }
 
-/// Writes a quantity as its thousandths.
+/// Writes a quantity in thousandths.
 fn quantity(value: &mut Value) {
     if let Some(number) = value.as_str().and_then(thousandths) {
         *value = number.to_string().into();
     }
 }
 
-/// Removes the fields that have the value which they have if they are left out.
+/// Removes fields that are set to their defaults.
 fn remove_equal(value: &mut Value, defaults: &Value) {
     let (Some(fields), Some(defaults)) = (value.as_object_mut(), defaults.as_object()) else {
         return;
@@ -144,7 +144,7 @@ fn remove_equal(value: &mut Value, defaults: &Value) {
     }
 }
 
-/// Removes what is empty. An item of a list stays, and so does a selector that is there: it selects everything.
+/// Removes empty values. Items of lists stay, and so does an empty selector, which selects everything.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -163,7 +163,7 @@ fn prune(value: &mut Value) {
     }
 }
 
-/// Sorts lists whose order has no meaning. An item counts once, except a preference, whose weights add up.
+/// Sorts lists whose order does not matter. Duplicates are removed, except preferences, whose weights add up.
 fn sort(key: &str, value: &mut Value) {
     match value {
         Value::Object(fields) => fields.iter_mut().for_each(|(key, field)| sort(key, field)),

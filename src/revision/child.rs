@@ -1,10 +1,10 @@
-//! Whose a child is, and of which revision. Pure.
+//! Which service and which revision a child belongs to. Pure.
 
 use crate::crd::{ModelService, REVISION_LABEL};
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt as _};
 
-/// Whether a child belongs to this very object, not to a namesake that was deleted.
+/// Whether a child belongs to this object, and not to a deleted one of the same name.
 #[must_use]
 pub fn is_ours<K: Resource>(child: &K, service: &ModelService) -> bool {
     let uid = service.metadata.uid.as_deref();

@@ -1,4 +1,4 @@
-//! What a revision's Deployment says of it: its number, its size, whether it is available. Pure.
+//! What a revision's Deployment says about it: its number, its size, and whether it is available. Pure.
 
 use crate::crd::REVISION_NUMBER_ANNOTATION;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
@@ -20,7 +20,7 @@ pub fn wanted_replicas(deployment: &Deployment) -> i32 {
     deployment.spec.replicas.unwrap_or(1)
 }
 
-/// Whether every server that a Deployment should have is available, as of its present spec.
+/// Whether every server that a Deployment should have is available, with its present spec.
 #[must_use]
 pub fn is_available(deployment: &Deployment) -> bool {
     let Some(status) = &deployment.status else {

@@ -6,8 +6,8 @@ use kube::ResourceExt as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-/// The fields whose change makes a new revision. A field that is added later is left out while it is unset, so
-/// that the hashes of existing services stay the same.
+/// The fields whose change makes a new revision. A field that is added later is omitted while it is unset, so that
+/// the hashes of existing services stay the same.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -24,13 +24,13 @@ struct Fields<'a> {
 #[must_use]
 pub fn asked_for(service: &ModelService) -> String {
     let mut spec = service.spec.clone();
-    // It is the name if there is none.
+    // Without a model name, the service's name is used.
     spec.server.model_name = spec.server.model_name.filter(|name| *name != service.name_any());
     name(&spec)
 }
 
-/// Names a revision by the fields of a spec that make one, in their canonical form: what means the same has the same
-/// name.
+/// Names a revision by the fields of a spec that make one, in their canonical form: specs that mean the same have the
+/// same name.
 #[must_use]
 pub fn name(spec: &ModelServiceSpec) -> String {
     let fields = Fields {
@@ -41,7 +41,7 @@ pub fn name(spec: &ModelServiceSpec) -> String {
         pod: &spec.pod,
         adopt_runtime: spec.adopt_runtime.as_deref(),
     };
-    // Our types serialise infallibly.
+    // Serialising our types cannot fail.
     hash(&canonical(serde_json::to_value(&fields).unwrap_or_default()))
 }
 
@@ -58,7 +58,7 @@ pub fn hash<T: Serialize>(value: &T) -> String {
 
 /// JSON with sorted keys.
 pub(super) fn canonical_json<T: Serialize>(value: &T) -> String {
-    // Through `Value`, whose maps are sorted. Our types serialise infallibly.
+    // Through `Value`, whose maps are sorted. Serialising our types cannot fail.
     serde_json::to_value(value)
         .map(|value| value.to_string())
         .unwrap_or_default()
@@ -74,7 +74,7 @@ mod tests {
         name(&serde_json::from_value(spec).unwrap())
     }
 
-    /// A changed name restarts all pods of all users at the next operator upgrade.
+    /// If a name changes, the next operator upgrade restarts all pods of all users.
     #[test]
     fn the_hash_of_a_known_spec_never_changes() {
         assert_eq!(

@@ -1,5 +1,5 @@
-//! Revision: one immutable combination of model, runtime and settings. What names it, what its Deployment says of
-//! it, and the pod template that was frozen when it was made. Pure.
+//! Revision: one immutable combination of model, runtime and settings. Its name, what its Deployment says about it,
+//! and the pod template that was frozen when it was created. Pure.
 
 mod canonical;
 mod child;

@@ -1,14 +1,15 @@
-//! Shape: what a pod template of this operator looks like, now and in earlier versions. Whoever may edit a Deployment
-//! may edit the template that is frozen in it; the operator applies only what it could have written itself. Pure.
+//! Shape: what a pod template of this operator looks like, now and in earlier versions. Anyone who may edit a
+//! Deployment can edit the template that is frozen in it; the operator applies only templates that it could have
+//! written itself. Pure.
 
 use crate::crd::{SERVER_CONTAINER, is_refused_annotation, is_refused_variable};
 use modelservice_contract::{CACHE_PATH, CONFIG_ENV, MODEL_PATH};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
-/// What a revision chooses: any value.
+/// Any value: it depends on the revision.
 const ANY: &str = "<any>";
-/// What must be there, with the value that the shape has.
+/// Fields that must be present, with the value in the shape.
 const REQUIRED: [&str; 6] = [
     "spec.automountServiceAccountToken",
     "spec.securityContext.runAsNonRoot",
@@ -27,8 +28,8 @@ pub(super) fn first_foreign_field(template: &Value) -> Option<String> {
     path.map(|path| path.trim_start_matches('.').to_owned())
 }
 
-/// A template as src/plan/template.rs makes it, with the defaults that the API server adds. Of the items of a list each
-/// one that is there has one of these shapes.
+/// A template as src/plan/template.rs makes it, with the defaults that the API server adds. Each item of a list has
+/// one of the listed shapes.
 static SHAPE: LazyLock<Value> = LazyLock::new(shape);
 
 fn shape() -> Value {
@@ -103,7 +104,7 @@ fn container() -> Value {
     })
 }
 
-/// Path of the first field that the shape does not have, or has with another value.
+/// Path of the first field that is not in the shape, or has another value there.
 fn foreign(value: &Value, shape: &Value) -> Option<String> {
     if *shape == ANY || value == shape {
         return None;
@@ -118,7 +119,7 @@ fn foreign(value: &Value, shape: &Value) -> Option<String> {
         }),
         (Value::Array(items), Value::Array(shapes)) => items.iter().enumerate().find_map(|(index, item)| {
             let mut paths = shapes.iter().map(|shape| foreign(item, shape));
-            // Of several shapes none says best where an item is wrong.
+            // With several shapes, the exact place of the error is not known.
             let path = match shapes.as_slice() {
                 [_] => paths.next().flatten(),
                 _ => paths.all(|path| path.is_some()).then(String::new),
@@ -129,7 +130,7 @@ fn foreign(value: &Value, shape: &Value) -> Option<String> {
     }
 }
 
-/// Path of the first variable or annotation that a spec may not have.
+/// Path of the first variable or annotation that a spec must not have.
 fn foreign_name(template: &Value) -> Option<String> {
     let annotations = template["metadata"]["annotations"].as_object();
     let annotation = annotations
@@ -147,7 +148,7 @@ fn foreign_name(template: &Value) -> Option<String> {
         .or_else(|| variable.map(|name| format!("spec.containers[0].env[{name}]")))
 }
 
-/// Path of the first field that must be there and is not.
+/// Path of the first required field that is missing.
 fn missing(template: &Value) -> Option<&'static str> {
     REQUIRED.into_iter().find(|path| {
         template

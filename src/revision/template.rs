@@ -1,4 +1,4 @@
-//! The pod template that a revision was made with, frozen in an annotation of its Deployment. Pure.
+//! The pod template that a revision was created with, frozen in an annotation of its Deployment. Pure.
 
 use super::{hash::canonical_json, shape::first_foreign_field};
 use crate::crd::TEMPLATE_ANNOTATION;
@@ -17,17 +17,17 @@ pub fn freeze(template: &PodTemplateSpec) -> String {
     canonical_json(template)
 }
 
-/// The template as it was made. If somebody removed, broke or changed the annotation, the live one.
+/// The original template. If somebody has removed, broken or changed the annotation, the live template.
 ///
 /// # Errors
-/// The path of a field that this operator does not write, if the live template is changed too.
+/// The path of a field that this operator would not write, if the live template was changed too.
 pub fn frozen_template(live: &Deployment) -> Result<PodTemplateSpec, String> {
     let frozen = live.annotations().get(TEMPLATE_ANNOTATION);
     let frozen = frozen.and_then(|json| serde_json::from_str(json).ok());
     if let Some(template) = frozen.and_then(|template| checked(template).ok()) {
         return Ok(template);
     }
-    // Serialises infallibly.
+    // Serialising it cannot fail.
     checked(serde_json::to_value(&live.spec.template).unwrap_or_default())
 }
 
@@ -49,14 +49,14 @@ fn checked(template: Value) -> Result<PodTemplateSpec, String> {
 /// Images of a revision, read from its frozen template: the live one may have been dropped, see [`crate::cache`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Images {
-    /// Of the inference server.
+    /// Image of the inference server.
     pub runtime: String,
-    /// Of the model package.
+    /// Image of the model package.
     pub model: Option<String>,
 }
 
 impl Images {
-    /// Of the revision of this Deployment.
+    /// The images of this Deployment's revision.
     #[must_use]
     pub fn of(live: &Deployment) -> Self {
         #[derive(Default, Deserialize)]

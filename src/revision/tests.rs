@@ -1,4 +1,4 @@
-//! Properties of revisions' names: what means the same has one name, and what means something else has another.
+//! Properties of revisions' names: specs that mean the same have the same name, and others have different names.
 #![allow(clippy::unwrap_used)]
 use super::{asked_for, name};
 use crate::crd::{ModelService, ModelServiceSpec};
@@ -10,7 +10,7 @@ fn named(spec: &Value) -> String {
     name(&serde_json::from_value::<ModelServiceSpec>(spec.clone()).unwrap())
 }
 
-/// A spec that says something in every place where the same can be said in several ways.
+/// A spec that uses every field that has several notations for the same value.
 fn spec() -> Value {
     json!({
         "model": {"image": format!("r.example:5000/net@{DIGEST}")},
@@ -39,10 +39,10 @@ fn spec() -> Value {
     })
 }
 
-/// A change at a place of the spec, which is made if it is not there: pointer and new value.
+/// A change at a place in the spec, which is created if it does not exist: pointer and new value.
 type Edit = (&'static str, Value);
 
-/// Short for long places in pointers.
+/// Abbreviations for long paths in pointers.
 const TERMS: (&str, &str) = (
     "TERMS",
     "/pod/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
@@ -52,7 +52,7 @@ const PREFERENCES: (&str, &str) = (
     "/pod/affinity/podAntiAffinity/preferredDuringSchedulingIgnoredDuringExecution",
 );
 
-/// Other words for what [`spec`] says.
+/// Other notations for what [`spec`] says.
 fn same() -> Vec<Edit> {
     vec![
         ("/model/image", json!(format!("r.example:5000/net:v1@{DIGEST}"))),
@@ -107,7 +107,7 @@ fn same() -> Vec<Edit> {
     ]
 }
 
-/// What makes other pods than [`spec`].
+/// Changes that result in pods other than those of [`spec`].
 fn different() -> Vec<Edit> {
     vec![
         ("/model/image", json!(format!("r.example:5001/net@{DIGEST}"))),
@@ -141,12 +141,12 @@ fn different() -> Vec<Edit> {
         ("/pod/serviceAccountName", json!("models")),
         ("/pod/priorityClassName", json!("high")),
         ("/pod/fsGroup", json!(7)),
-        // Without a selector it selects nothing.
+        // A missing selector selects nothing.
         ("PREFERENCES/0/podAffinityTerm/labelSelector", Value::Null),
-        // Without namespaces it means its own, with an empty selector it means all.
+        // Without namespaces it means its own namespace; with an empty selector it means all.
         ("PREFERENCES/0/podAffinityTerm/namespaceSelector", json!({})),
         ("PREFERENCES/1/weight", json!(1)),
-        // Of every pod, not only of the service's own.
+        // Selects every pod, not only the service's own.
         ("/pod/topologySpreadConstraints/0/labelSelector", json!({})),
         ("/pod/topologySpreadConstraints/0/minDomains", json!(2)),
         (
@@ -181,7 +181,7 @@ fn edit(spec: &mut Value, (pointer, value): &Edit) {
     }
 }
 
-/// Changes the order of every list that has none; of the variables none refers to another.
+/// Shuffles every list whose order does not matter; none of the variables refers to another.
 fn shuffle(random: &mut fastrand::Rng, value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(|field| shuffle(random, field)),
@@ -201,7 +201,7 @@ fn reworded(random: &mut fastrand::Rng) -> Value {
     spec
 }
 
-/// Otherwise a formatter, a GitOps tool or another tool's export restarts every server.
+/// Otherwise a formatter, a GitOps tool or an export from another tool restarts every server.
 #[test]
 fn other_words_for_the_same_have_the_same_name() {
     let expected = named(&spec());
@@ -253,7 +253,7 @@ fn a_size_has_one_name_in_every_notation() {
             format!("{n}000000u"),
             format!("0{n}"),
             format!("{}.{:03}k", n / 1000, n % 1000),
-            // n/1024 has at most ten binary, and so ten decimal places.
+            // n/1024 has at most ten binary places, and so at most ten decimal places.
             format!("{kibi}.{:010}Ki", rest * 10_u64.pow(10) / 1024),
         ];
         for text in notations {
@@ -301,7 +301,7 @@ fn a_model_that_is_named_like_its_service_is_named_by_default() {
     assert_ne!(service(json!({"modelName": "letters"})), service(json!({})));
 }
 
-/// What the schema's default says is what an absent field says, in the operator too.
+/// The schema's default means the same as an absent field, in the operator too.
 #[test]
 fn resources_by_default_can_be_written_out() {
     let with = |resources: Value| named(&json!({"model": {"image": "i"}, "resources": resources}));

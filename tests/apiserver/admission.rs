@@ -1,4 +1,4 @@
-//! What the API server itself refuses, by the CRDs' schema and CEL rules, and what it says then.
+//! What the API server itself rejects, by the CRDs' schema and CEL rules, and its messages.
 
 use crate::fixture::{Spec, World, model, service};
 use kube::api::{Patch, PatchParams};
@@ -126,7 +126,7 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "must be http://HOST:PORT of a collector",
         ),
         (
-            "tokens in what is no Secret",
+            "tokens in an invalid Secret name",
             base().with("server.auth", json!({"tokenSecretName": "To kens"})),
             "must be the name of a Secret",
         ),
@@ -136,7 +136,7 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "spec.server.cache.volumeClaim.name: Required value",
         ),
         (
-            "a cache on what is no claim",
+            "a cache on an invalid claim name",
             base().with("server.cache", json!({"volumeClaim": {"name": "/graphs"}})),
             "must be the name of a PersistentVolumeClaim",
         ),
@@ -146,12 +146,12 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "the repository in lower case",
         ),
         (
-            "a class that can be none",
+            "an invalid class name",
             base().with("accelerators", json!(["Bad Name"])),
             "must be the name of an AcceleratorClass",
         ),
         (
-            "a resource that can be none",
+            "an invalid resource name",
             base().with("resources", json!({"requests": {"cpu": "1", "a/b/c d": "1"}})),
             "keys must be cpu, memory",
         ),
@@ -199,7 +199,7 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "at most 52 characters",
         ),
         (
-            "a name that is no Service's",
+            "a name that a Service cannot have",
             Spec {
                 name: "1photos".into(),
                 ..base()
@@ -217,7 +217,8 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
     ]
 }
 
-/// What may be said of pods, in Kubernetes' own words: refused when it is written, not when a pod is made of it.
+/// Settings of pods in Kubernetes' own types: mistakes must be rejected when they are written, not when a pod is
+/// created.
 fn pod_table() -> Vec<(Value, &'static str)> {
     let affinity = |value: Value| json!({"affinity": value});
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -229,18 +230,15 @@ fn pod_table() -> Vec<(Value, &'static str)> {
     };
     let variable = |value: Value| json!({"env": [value]});
     vec![
-        (json!({"labels": {"a b": "c"}}), "keys must be those of labels"),
-        (json!({"labels": {"a": "b c"}}), "must be a label's value"),
+        (json!({"labels": {"a b": "c"}}), "keys must be label keys"),
+        (json!({"labels": {"a": "b c"}}), "must be a label value"),
         (json!({"labels": {"a": "x".repeat(64)}}), "63"),
         (
             json!({"annotations": {"a/b/c": "d"}}),
-            "keys must be those of annotations",
+            "keys must be annotation keys",
         ),
-        (
-            json!({"nodeSelector": {"a/b/c": "d"}}),
-            "keys must be those of labels",
-        ),
-        (json!({"nodeSelector": {"zone": "-"}}), "must be a label's value"),
+        (json!({"nodeSelector": {"a/b/c": "d"}}), "keys must be label keys"),
+        (json!({"nodeSelector": {"zone": "-"}}), "must be a label value"),
         (
             json!({"tolerations": [{"key": "a b", "operator": "Exists"}]}),
             "should match",
@@ -369,7 +367,7 @@ async fn nonsense_about_pods_and_scaling_is_refused(world: Arc<World>) {
     }
 }
 
-/// Rules that are too strict are found by users only.
+/// Otherwise only users would find rules that are too strict.
 async fn what_kubernetes_takes_is_taken(world: Arc<World>) {
     let place = world.namespace().await;
     let spec = json!({
@@ -409,7 +407,7 @@ async fn what_kubernetes_takes_is_taken(world: Arc<World>) {
         .await;
 }
 
-/// Otherwise a user's mistake comes back hours later, or not at all.
+/// Otherwise users learn of their mistake hours later, or never.
 async fn bad_services_are_refused_with_a_message_that_helps(world: Arc<World>) {
     let place = world.namespace().await;
     for (what, spec, expected) in table() {
@@ -450,11 +448,8 @@ async fn bad_classes_are_refused(world: Arc<World>) {
             json!({"runtime": {"image": "r.example/Server:1"}}),
             "the repository in lower case",
         ),
-        (
-            json!({"nodeSelector": {"a/b/c": "d"}}),
-            "keys must be those of labels",
-        ),
-        (json!({"nodeSelector": {"a": "b c"}}), "must be a label's value"),
+        (json!({"nodeSelector": {"a/b/c": "d"}}), "keys must be label keys"),
+        (json!({"nodeSelector": {"a": "b c"}}), "must be a label value"),
         (
             json!({"tolerations": [{"key": "a", "operator": "Is"}]}),
             "Unsupported value",
@@ -502,7 +497,7 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         .unwrap();
 }
 
-/// Three lines of intent are a whole service.
+/// Three lines of spec are a complete service.
 async fn defaults_are_visible(world: Arc<World>) {
     let place = world.namespace().await;
     let stored = place.apply(&service("photos")).await;
@@ -518,7 +513,7 @@ async fn defaults_are_visible(world: Arc<World>) {
     );
 }
 
-/// docs/autoscaling.md quotes what the API server says.
+/// docs/autoscaling.md quotes the API server's message.
 async fn scaling_an_autoscaled_service_says_what_to_do(world: Arc<World>) {
     let place = world.namespace().await;
     place.apply(&service("photos").autoscaled(1, 3)).await;
@@ -536,7 +531,7 @@ async fn scaling_an_autoscaled_service_says_what_to_do(world: Arc<World>) {
     );
 }
 
-/// Flux otherwise calls a broken model ready in the moment before the operator has seen it.
+/// Otherwise Flux calls a broken model ready until the operator has seen it.
 async fn a_new_object_is_in_progress(world: Arc<World>) {
     let place = world.namespace().await;
     let created = place.apply(&service("photos")).await;
@@ -547,7 +542,7 @@ async fn a_new_object_is_in_progress(world: Arc<World>) {
     }
 }
 
-/// What kstatus, the library that Flux judges readiness with, makes of an object.
+/// The verdict on an object by kstatus, the library with which Flux judges readiness.
 fn kstatus(object: &Value) -> Value {
     let mut child = Command::new(local_cluster::tool("kstatus").unwrap())
         .stdin(Stdio::piped())

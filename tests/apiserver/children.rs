@@ -1,4 +1,4 @@
-//! Children: made, repaired, pruned; those of others untouched.
+//! Children are created, repaired and pruned; objects of others are not touched.
 
 use crate::fixture::{World, condition, eventually, service};
 use k8s_openapi::api::{
@@ -133,7 +133,7 @@ async fn drift_in_any_child_is_repaired(world: Arc<World>) {
         }
     })
     .await;
-    // Without its label the watch does not see it any more.
+    // Without its label, the watch no longer sees it.
     place
         .merge::<Service>(
             "auto",
@@ -161,7 +161,7 @@ async fn drift_in_any_child_is_repaired(world: Arc<World>) {
     .await;
 }
 
-/// A Service that is made anew has another address, and every client loses its connections.
+/// A recreated Service has another address, and every client loses its connections.
 async fn a_service_from_before_grpc_gets_its_port_in_place(world: Arc<World>) {
     let (place, mut operator) = world.place().await;
     place.apply(&service("photos")).await;
@@ -212,7 +212,7 @@ async fn what_is_no_longer_wanted_goes(world: Arc<World>) {
         }
     })
     .await;
-    // A field that is wanted no more is removed, not left behind.
+    // A field that is no longer wanted is removed, not left behind.
     let behavior = json!({"maxReplicas": 4, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 7}}});
     place
         .apply(&service("photos").with("autoscaling", behavior))
@@ -244,7 +244,7 @@ async fn what_is_no_longer_wanted_goes(world: Arc<World>) {
     .await;
 }
 
-/// The operator never touches an object that it did not make.
+/// The operator never touches an object that it did not create.
 async fn objects_of_others_stay_byte_identical(world: Arc<World>) {
     let (place, operator) = world.place().await;
     let foreign = json!({"apiVersion": "v1", "kind": "Service",
@@ -260,7 +260,7 @@ async fn objects_of_others_stay_byte_identical(world: Arc<World>) {
     let stalled = place.wait_ready("photos", "False", "NameConflict").await;
     let (_, _, message) = condition(&stalled, "Stalled").unwrap();
     assert!(
-        message.contains("Service \"photos\"") && message.contains("left as it is"),
+        message.contains("Service \"photos\"") && message.contains("was not changed"),
         "{message}"
     );
     operator.quiet().await;
@@ -273,7 +273,8 @@ async fn objects_of_others_stay_byte_identical(world: Arc<World>) {
     place.serving("photos").await;
 }
 
-/// A service that is deleted and made anew at once must not adopt children that the collector is about to take.
+/// A service that is deleted and immediately recreated must not adopt children that the garbage collector is about to
+/// remove.
 async fn children_of_a_deleted_namesake_are_waited_for(world: Arc<World>) {
     let place = world.namespace().await;
     let old = json!({"apiVersion": "v1", "kind": "Service",
@@ -297,7 +298,7 @@ async fn children_of_a_deleted_namesake_are_waited_for(world: Arc<World>) {
     place.serving("photos").await;
 }
 
-/// The way to replace a ModelService without an outage. The command is run as the message prints it.
+/// This is how to replace a ModelService without an outage. The test runs the command that the message prints.
 async fn orphans_are_taken_back_by_the_command_that_is_told(world: Arc<World>) {
     let (place, operator) = world.place().await;
     let spec = service("photos").autoscaled(2, 3);
@@ -376,7 +377,7 @@ async fn orphans_are_taken_back_by_the_command_that_is_told(world: Arc<World>) {
     }
 }
 
-/// A backup tool writes the status of then with a field manager of its own, which server-side apply leaves alone.
+/// A backup tool writes an old status with its own field manager, whose fields server-side apply would leave alone.
 async fn a_restored_status_does_not_stay(world: Arc<World>) {
     let place = world.namespace().await;
     place.apply(&service("photos")).await;
@@ -415,7 +416,7 @@ async fn a_restored_status_does_not_stay(world: Arc<World>) {
         .unwrap();
     assert!(
         ready.last_transition_time.0.to_string().as_str() > "2026-02",
-        "it was not ready before it was there"
+        "it was not ready before it existed"
     );
     let status = place.service("photos").await.status.unwrap();
     let mut types: Vec<_> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
@@ -425,7 +426,7 @@ async fn a_restored_status_does_not_stay(world: Arc<World>) {
     assert_ne!(status.url.as_deref(), Some("http://elsewhere"));
     assert_ne!(status.target_revision.as_deref(), Some("then"));
 
-    // The same while it runs: a person, or a tool that writes whole statuses.
+    // The same while it is running: a person, or a tool that writes whole statuses.
     let stalled =
         json!({"status": {"conditions": [condition_of("Stalled"), condition_of("example.com/Checked")]}});
     api.patch_status("photos", &manager, &Patch::Merge(stalled))
@@ -455,6 +456,6 @@ async fn a_deleted_service_leaves_nothing(world: Arc<World>) {
     assert_eq!(
         place.versions().await,
         Vec::<String>::new(),
-        "nothing was made anew"
+        "nothing was recreated"
     );
 }

@@ -1,4 +1,4 @@
-//! A control plane for all tests, a namespace and an operator for each, and words to write tests with.
+//! A control plane for all tests, a namespace and an operator for each, and helpers to write tests with.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -31,7 +31,7 @@ use std::{
 
 pub type Test = Box<dyn FnOnce(Arc<World>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
 
-/// Names tests by their functions.
+/// Names tests after their functions.
 #[macro_export]
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
@@ -97,7 +97,7 @@ impl World {
         self.runtime.block_on(work)
     }
 
-    /// A namespace of its own.
+    /// A new namespace.
     pub async fn namespace(&self) -> Place {
         let name = format!("team-{}", self.count.fetch_add(1, Ordering::Relaxed));
         let namespace = Namespace {
@@ -109,7 +109,7 @@ impl World {
         };
         let api: Api<Namespace> = Api::all(self.client.clone());
         api.create(&PostParams::default(), &namespace).await.unwrap();
-        // The controllers make it a moment later, and pods are refused until then.
+        // The controllers create it a moment later, and pods are rejected until then.
         eventually("the service account", async || {
             let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
                 Api::namespaced(self.client.clone(), &name);
@@ -207,7 +207,7 @@ impl Place {
         .await
     }
 
-    /// Waits until it serves, at its full size.
+    /// Waits until the service serves, at its full size.
     pub async fn serving(&self, name: &str) -> ModelService {
         eventually(&format!("{name} serves"), async || {
             let service = self.wait_ready(name, "True", "Serving").await;
@@ -219,7 +219,7 @@ impl Place {
         .await
     }
 
-    /// Waits until it serves; the revision that does.
+    /// Waits until the service serves; returns the serving revision.
     pub async fn serving_revision(&self, name: &str) -> String {
         self.serving(name).await.status.unwrap().current_revision.unwrap()
     }
@@ -308,7 +308,8 @@ impl Place {
             .unwrap()
     }
 
-    /// Sets a Deployment's size as the autoscaler does: there are no metrics here, so it does not by itself.
+    /// Sets a Deployment's size as the autoscaler would: there are no metrics here, so the autoscaler itself does
+    /// not.
     pub async fn scale_as_the_autoscaler(&self, deployment: &str, replicas: i32) {
         let scale = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         let manager = Some("kube-controller-manager".to_owned());
@@ -354,7 +355,7 @@ pub struct Spec {
     pub spec: Value,
 }
 
-/// A service with a model of its own.
+/// A service with its own model.
 pub fn service(name: &str) -> Spec {
     Spec {
         name: name.to_owned(),
@@ -362,7 +363,7 @@ pub fn service(name: &str) -> Spec {
     }
 }
 
-/// A model image; each letter is another one.
+/// A model image; each letter stands for a different one.
 pub fn model(letter: char) -> String {
     format!("models.example/net@sha256:{}", letter.to_string().repeat(64))
 }
@@ -389,7 +390,7 @@ impl Spec {
         self.with("model.image", model(letter).into())
     }
 
-    /// Pods of this one never find a node.
+    /// The same, but its pods never find a node.
     pub fn unschedulable(self) -> Self {
         self.with("pod.nodeSelector", json!({"no-such": "node"}))
     }
@@ -447,7 +448,7 @@ impl Operator {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Stops it as a kubelet does; its exit status.
+    /// Stops it as a kubelet does; returns its exit status.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         self.signal(Signal::TERM);
         self.ended().await
@@ -506,7 +507,7 @@ impl Operator {
             .sum()
     }
 
-    /// Requests that may change something.
+    /// The number of requests that may change something.
     pub async fn writes(&self) -> f64 {
         let writes = [
             "method=\"PATCH\"",
@@ -517,7 +518,7 @@ impl Operator {
         self.metric("api_requests_total", &writes).await
     }
 
-    /// Waits until nothing was reconciled for a second: nothing is under way any more.
+    /// Waits until nothing has been reconciled for a second: no work is left.
     pub async fn quiet(&self) {
         let mut last = (-1.0, Instant::now());
         eventually("the operator has nothing to do", async || {
@@ -545,13 +546,13 @@ impl Drop for Operator {
                 lines.into_iter().rev().collect::<Vec<_>>().join("\n")
             );
         }
-        // It may have ended already.
+        // It may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Awaits a condition with a deadline, and shows what was there instead.
+/// Waits for a condition with a deadline, and shows what was found instead.
 pub async fn eventually<T, E: std::fmt::Display>(
     what: &str,
     mut look: impl AsyncFnMut() -> Result<T, E>,

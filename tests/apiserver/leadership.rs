@@ -24,7 +24,7 @@ async fn leading(operators: &[&Operator]) -> usize {
 
 async fn only_one_of_two_works_and_the_other_takes_over_at_once(world: Arc<World>) {
     let place = world.namespace().await;
-    // Longer than the test may take: only a lease that was given up is taken over in time.
+    // Longer than the test may take: only a released lease is taken over in time.
     let flags = [
         "--leader-elect",
         "--lease-namespace",
@@ -63,7 +63,7 @@ async fn only_one_of_two_works_and_the_other_takes_over_at_once(world: Arc<World
     .await;
 }
 
-/// A leader that was stopped (a paused VM, a debugger) believes that it leads when it goes on.
+/// A leader that was paused (a VM, a debugger) believes that it is still the leader when it resumes.
 async fn a_frozen_leader_writes_nothing_when_it_goes_on(world: Arc<World>) {
     let place = world.namespace().await;
     let flags = [
@@ -78,7 +78,7 @@ async fn a_frozen_leader_writes_nothing_when_it_goes_on(world: Arc<World>) {
     place.serving("photos").await;
     frozen.quiet().await;
     frozen.signal(Signal::STOP);
-    // What the frozen one has not seen yet, and would act upon.
+    // A change that the frozen one has not seen yet, and would act upon.
     place.apply(&service("photos").replicas(2)).await;
     let second = place.operator(&flags);
     eventually("the second leads and works", async || {

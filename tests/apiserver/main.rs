@@ -1,5 +1,5 @@
-//! The operator against a real API server, controller manager and scheduler; nodes and pods are kwok's. Each
-//! test has a namespace, and an operator that watches only that.
+//! The operator against a real API server, controller manager and scheduler; kwok simulates nodes and pods. Each test
+//! has its own namespace, and an operator that watches only that.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -57,7 +57,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
             let world = world.cloned();
             all.push(Trial::test(name, move || {
                 let world = world.ok_or("no control plane")?;
-                // A panic is caught by the runner.
+                // The test runner catches panics.
                 world.block_on(test(world.clone()));
                 Ok(())
             }));

@@ -1,4 +1,4 @@
-//! What stands in a service's way without a kubelet: classes, quotas, policies, rights, clusters.
+//! Problems that need no kubelet: classes, quotas, policies, rights, unsuitable clusters.
 
 use crate::fixture::{World, condition, control_plane, eventually, service};
 use k8s_openapi::api::admissionregistration::v1::{
@@ -51,7 +51,7 @@ async fn an_unknown_class_is_named_and_waited_for(world: Arc<World>) {
         .await
         .unwrap();
     place.serving("photos").await;
-    // A revision that exists needs its class no more.
+    // An existing revision no longer needs its class.
     world
         .classes()
         .delete("not-there-yet", &DeleteParams::default())
@@ -155,7 +155,7 @@ async fn pods_comply_with_restricted_pod_security(world: Arc<World>) {
     place.serving("photos").await;
 }
 
-/// The server would go on without its cache; its pod does not even start.
+/// The server would work without its cache, but its pod does not even start.
 async fn a_claim_that_is_not_there_is_named(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     restrict(&place.client, &place.name).await;
@@ -221,7 +221,7 @@ async fn events_tell_transitions_once(world: Arc<World>) {
 
 /// Otherwise a model's pod runs with an empty folder, and nobody knows why.
 async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
-    // As Kubernetes 1.34 was, where they were off.
+    // As in Kubernetes 1.34, where they were disabled.
     let old = tokio::task::spawn_blocking(|| {
         World::with(control_plane("old").flag("kube-apiserver", "--emulated-version=1.34"))
     });

@@ -1,4 +1,4 @@
-//! Revisions: how a new one takes over, what a broken one does not do, and what an upgrade leaves alone.
+//! Revisions: how a new one takes over, what a broken one must not do, and what an upgrade leaves alone.
 
 use crate::fixture::{Place, World, condition, eventually, service};
 use k8s_openapi::api::{
@@ -65,7 +65,7 @@ async fn a_new_revision_starts_at_the_old_ones_size_and_takes_over(world: Arc<Wo
     .await;
     let [new, was] = place.deployments("photos").await.try_into().unwrap();
     assert_eq!(new.labels()[REVISION], second);
-    assert_eq!(new.spec.replicas, Some(3), "as many as carried the load");
+    assert_eq!(new.spec.replicas, Some(3), "as many servers as carried the load");
     assert_eq!(
         new.status.unwrap().available_replicas,
         Some(3),
@@ -185,7 +185,7 @@ async fn a_revision_that_cannot_take_over_leaves_the_quota_to_the_one_that_serve
     );
 }
 
-/// Another tool's notation must not restart a fleet. What the API server stores is what was written, not its value.
+/// Another tool's notation must not restart a fleet. The API server stores what was written, not its canonical value.
 async fn the_same_in_other_words_makes_no_revision(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     let said = |requests: Value, limits: Value, pod: Value| {
@@ -244,7 +244,7 @@ async fn going_back_reuses_the_old_revision(world: Arc<World>) {
 async fn old_revisions_beyond_the_limit_go(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     for letter in ['a', 'b', 'c', 'd'] {
-        // Recreate has no drain to wait for.
+        // With Recreate, there is no drain to wait for.
         let spec = service("photos")
             .model(letter)
             .with("revisionHistoryLimit", 1.into());
@@ -380,7 +380,7 @@ async fn an_operator_with_another_runtime_restarts_no_pod(world: Arc<World>) {
     .await;
 }
 
-/// As for the pod template of an operator that knew of no cache.
+/// For example, the pod template of an operator without caches.
 async fn a_template_that_an_older_operator_made_stays(world: Arc<World>) {
     let (place, mut operator) = world.place().await;
     place.apply(&service("photos")).await;
@@ -478,7 +478,7 @@ fn image(deployment: &Deployment) -> String {
         .unwrap()
 }
 
-/// No truth lives in one object: a Service that somebody deleted comes back for what works.
+/// No single object holds the truth: a deleted Service comes back for the revision that works.
 async fn a_lost_service_is_made_anew_for_the_revision_that_works(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     place.apply(&service("photos")).await;

@@ -1,4 +1,4 @@
-//! Who owns `spec.replicas`, and that it never blips while it changes hands.
+//! Who owns `spec.replicas`, and that its value never blips while its owner changes.
 
 use crate::fixture::{Place, World, condition, eventually, service};
 use futures::StreamExt as _;
@@ -26,7 +26,7 @@ crate::tests!(
     a_paused_service_is_left_alone,
 );
 
-/// Every size that a Deployment ever had, from a watch of its own.
+/// Every size that a Deployment ever had, from a separate watch.
 async fn sizes(place: &Place, name: &str) -> Arc<Mutex<Vec<i32>>> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (api, sink) = (place.api::<Deployment>(), seen.clone());
@@ -53,7 +53,7 @@ fn managers_of_replicas(deployment: &Deployment) -> Vec<String> {
     owners.filter_map(|entry| entry.manager.clone()).collect()
 }
 
-/// A blip to one server drops the load of all the others.
+/// A blip to one server drops the load of all others.
 async fn replicas_never_blip_between_fixed_and_autoscaled(world: Arc<World>) {
     let (place, operator) = world.place().await;
     place.apply(&service("photos").replicas(4)).await;
@@ -87,7 +87,7 @@ async fn replicas_never_blip_between_fixed_and_autoscaled(world: Arc<World>) {
         })
         .await;
     }
-    assert_eq!(*seen.lock().unwrap(), [4], "no other size was ever there");
+    assert_eq!(*seen.lock().unwrap(), [4], "there was never another size");
 }
 
 async fn a_new_autoscaled_service_starts_at_its_minimum(world: Arc<World>) {
@@ -255,10 +255,10 @@ async fn a_suspended_service_keeps_its_url_and_comes_back(world: Arc<World>) {
     );
 }
 
-/// What docs/gitops.md advises, until the size may belong to somebody else from the start.
+/// This is what docs/gitops.md advises.
 async fn an_autoscaler_of_ones_own_works_once_the_size_is_set(world: Arc<World>) {
     let (place, _operator) = world.place().await;
-    // Not a word of the size, as in a manifest in Git.
+    // Says nothing about the size, like a manifest in Git.
     let manifest = || {
         let mut spec = service("photos");
         spec.spec.as_object_mut().unwrap().remove("replicas");

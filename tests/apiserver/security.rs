@@ -1,5 +1,5 @@
-//! What neither an editor of ModelServices nor one of Deployments gets the operator to run. docs/security.md says the
-//! same.
+//! What neither editors of ModelServices nor editors of Deployments can make the operator run. docs/security.md says
+//! the same.
 
 use crate::fixture::{World, eventually, service};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -18,7 +18,7 @@ crate::tests!(
 
 const TEMPLATE: &str = "serving.modelservice.dev/pod-template";
 
-/// Their names are what counts, wherever their values come from.
+/// Only their names matter, wherever their values come from.
 async fn variables_that_load_libraries_or_give_devices_are_refused(world: Arc<World>) {
     let place = world.namespace().await;
     let names = [
@@ -76,25 +76,29 @@ async fn variables_that_load_libraries_or_give_devices_are_refused(world: Arc<Wo
     assert!(error.contains("field not declared in schema"), "{error}");
 }
 
-/// Otherwise whoever may write ModelServices reads every Secret of the namespace: in the status, or at a collector.
+/// Otherwise anyone who may write ModelServices can read every Secret of the namespace: in the status, or at a
+/// collector.
 async fn secrets_do_not_reach_what_the_server_repeats(world: Arc<World>) {
     let place = world.namespace().await;
     let secret = |name: &str| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}});
     let text = |name: &str, value: &str| json!({"name": name, "value": value});
     let field = json!({"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
     let refused = [
-        (json!([secret("LOG_FORMAT")]), "take no value from a Secret"),
+        (
+            json!([secret("LOG_FORMAT")]),
+            "must not take a value from a Secret",
+        ),
         (
             json!([secret("OTEL_RESOURCE_ATTRIBUTES")]),
-            "take no value from a Secret",
+            "must not take a value from a Secret",
         ),
         (
             json!([{"name": "LOG_LEVEL", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]),
-            "take no value from a Secret",
+            "must not take a value from a Secret",
         ),
         (
             json!([secret("TOKEN"), text("OTEL_SERVICE_NAME", "x$(TOKEN)")]),
-            "may not refer to other variables",
+            "must not refer to other variables",
         ),
         (
             json!([
@@ -102,7 +106,7 @@ async fn secrets_do_not_reach_what_the_server_repeats(world: Arc<World>) {
                 text("COPY", "$(TOKEN)"),
                 text("LOG_FORMAT", "$(COPY)")
             ]),
-            "may not refer to other variables",
+            "must not refer to other variables",
         ),
     ];
     for (env, expected) in refused {
@@ -160,7 +164,7 @@ async fn annotations_that_weaken_a_pod_are_refused(world: Arc<World>) {
         .await;
 }
 
-/// A rule that costs too much refuses what is allowed.
+/// A rule that costs too much would reject what is allowed.
 async fn the_longest_lists_are_taken(world: Arc<World>) {
     let place = world.namespace().await;
     let variables: Vec<Value> = (0..64)
@@ -179,7 +183,7 @@ async fn the_longest_lists_are_taken(world: Arc<World>) {
     place.apply(&service("photos").with("pod", pod)).await;
 }
 
-/// Whoever may edit Deployments must not borrow the operator's rights, nor hide behind it.
+/// Someone who may edit Deployments must not be able to borrow the operator's rights or hide behind it.
 async fn a_template_that_somebody_else_wrote_is_never_applied(world: Arc<World>) {
     let (place, operator) = world.place().await;
     place.apply(&service("photos")).await;

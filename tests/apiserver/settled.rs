@@ -17,10 +17,10 @@ crate::tests!(
     traces_are_sent_where_they_are_asked_for,
 );
 
-/// Otherwise a thousand new services ask the API server thrice each for what is not there.
+/// Otherwise each of a thousand new services asks the API server three times for objects that do not exist.
 async fn a_new_service_costs_no_read(world: Arc<World>) {
     let (place, operator) = world.place().await;
-    // The first one's reads are those at start.
+    // The first service's reads include those at startup.
     place.apply(&service("first")).await;
     place.serving("first").await;
     operator.quiet().await;
@@ -61,7 +61,7 @@ async fn a_second_reconcile_makes_no_request(world: Arc<World>) {
     );
     let reconciles = operator.metric("reconciles_total", &[]).await;
     for name in ["rich", "plain"] {
-        // A label of the user's wakes a reconcile of both kinds.
+        // A label set by the user triggers a reconcile of both kinds.
         place
             .merge::<ModelService>(name, json!({"metadata": {"labels": {"touched": "yes"}}}))
             .await;
@@ -110,7 +110,7 @@ async fn a_restarted_operator_writes_nothing(world: Arc<World>) {
     .await;
     again.quiet().await;
     assert_eq!(place.versions().await, before);
-    // The dry run at start is the one request of a writing kind.
+    // The dry run at startup is the only writing request.
     assert_eq!(again.writes().await, 1.0);
 }
 
@@ -123,9 +123,9 @@ async fn a_stopped_operator_ends_well(world: Arc<World>) {
     assert!(operator.stop().await.success());
 }
 
-/// Written by a version with another schema, or by hand into etcd: one bad object, and nobody is served.
+/// One bad object, written with another schema or directly into etcd, must not stop all services.
 async fn one_object_that_cannot_be_read_does_not_stop_the_others(_: Arc<World>) {
-    // A control plane of its own: a changed definition ends every watch of the kind.
+    // Needs its own control plane: a changed definition ends every watch of the kind.
     let options = ControlPlaneOptions {
         fake_nodes: Some(FakeNodes::new(1)),
         ..control_plane("loose")
@@ -142,7 +142,7 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others(_: Arc<World>) 
     let definitions: kube::Api<
         k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     > = kube::Api::all(place.client.clone());
-    // Made while the schema is looser for a moment.
+    // Created while the schema is temporarily relaxed.
     let (name, mut loose) = (
         definition.metadata.name.clone().unwrap(),
         serde_json::to_value(&definition).unwrap(),
@@ -157,7 +157,7 @@ async fn one_object_that_cannot_be_read_does_not_stop_the_others(_: Arc<World>) 
     let bad = service("bad").with("revisionHistoryLimit", "several".into());
     eventually("the relaxed schema is in force", async || {
         match place.try_apply(&bad).await {
-            // Stored; the answer cannot be read here either.
+            // It was stored; the answer cannot be parsed here either.
             Err(kube::Error::SerdeError(_)) => Ok(()),
             answer => Err(format!("{answer:?}")),
         }
@@ -219,7 +219,7 @@ async fn metrics_name_no_objects(world: Arc<World>) {
     }
 }
 
-/// The collector is a stand-in that speaks gRPC's HTTP/2: no real one can be built here.
+/// A stand-in that speaks gRPC's HTTP/2 replaces the collector, which cannot be built here.
 async fn traces_are_sent_where_they_are_asked_for(world: Arc<World>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());

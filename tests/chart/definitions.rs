@@ -1,4 +1,4 @@
-//! CRDs of other projects, from pinned Go modules, so that manifests which use them are judged by the real ones.
+//! CRDs of other projects, from pinned Go modules, so that manifests are validated against the real ones.
 
 use crate::repository;
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! The documentation says what is so: pages made from the code are current, tables list what the code has,
-//! links lead somewhere. Manifests in it are applied (dry) by `lifecycle`.
+//! The documentation is correct: pages generated from the code are current, tables list what the code has, and links
+//! lead somewhere. `lifecycle` applies its manifests (as a dry run).
 
 mod api_reference;
 
@@ -14,7 +14,7 @@ use modelservice_operator::{
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Every page of the book, and the README.
+/// Every page of the book, README and CONTRIBUTING.
 fn pages() -> Vec<String> {
     let mut pages: Vec<String> = std::fs::read_dir(repository("docs"))
         .unwrap()
@@ -40,7 +40,7 @@ pub(crate) fn blocks(page: &str, language: &str) -> Vec<(String, String)> {
             }
             None => {
                 if let Some(fence) = line.trim().strip_prefix("```") {
-                    // Blocks of other languages are read too, so that their end does not look like a beginning.
+                    // Blocks of other languages are read too, so that their end is not taken for a beginning.
                     let place = if fence == language {
                         format!("{page}:{}", number + 1)
                     } else {
@@ -55,20 +55,20 @@ pub(crate) fn blocks(page: &str, language: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Manifests in the documentation that a control plane with our definitions can judge.
+/// Manifests in the documentation that a control plane with our definitions can validate.
 pub(crate) fn manifests() -> Vec<(String, String)> {
     let all: Vec<(String, String)> = pages().iter().flat_map(|page| blocks(page, "yaml")).collect();
     let manifests: Vec<(String, String)> = all
         .into_iter()
         .filter(|(_, text)| text.contains("apiVersion:") && text.contains("kind:"))
-        // Argo CD's definitions are in no module of a bearable size.
+        // Argo CD's definitions are only in very large modules.
         .filter(|(_, text)| !text.contains("apiVersion: argoproj.io/"))
         .collect();
     assert!(manifests.len() > 10, "the documentation has lost its examples");
     manifests
 }
 
-/// Values that the schema refuses help nobody.
+/// Otherwise users copy values that the schema rejects.
 #[test]
 fn the_chart_accepts_the_values_in_the_documentation() {
     let all = pages();
@@ -103,7 +103,7 @@ fn the_api_reference_is_what_the_definitions_say() {
     );
 }
 
-/// A page that the summary lacks is found by nobody.
+/// Nobody finds a page that is not in the summary.
 #[test]
 fn every_page_is_in_the_summary() {
     let summary = read("docs/SUMMARY.md");
@@ -199,7 +199,7 @@ fn rows(page: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// The person on call looks a reason up; one that is missing costs them the night.
+/// People on call look up reasons; a missing one costs them hours.
 #[test]
 fn every_reason_has_a_row_in_troubleshooting() {
     let rows = rows("docs/troubleshooting.md");
@@ -222,7 +222,7 @@ fn every_reason_has_a_row_in_troubleshooting() {
     }
 }
 
-/// Somebody decides by this table whether a change on a Friday restarts servers.
+/// People use this table to decide whether a change can be made on a Friday.
 #[test]
 fn the_table_of_revisions_says_what_the_hash_does() {
     let rows = rows("docs/revisions.md");
@@ -287,7 +287,7 @@ fn the_table_of_revisions_says_what_the_hash_does() {
     }
 }
 
-/// Whoever decides what to allow decides by this page.
+/// People use this page to decide what to allow.
 #[test]
 fn the_security_page_names_everything_that_is_refused_of_pods() {
     let page = read("docs/security.md");
@@ -317,7 +317,7 @@ fn the_security_page_names_everything_that_is_refused_of_pods() {
     }
 }
 
-/// A dashboard is made from this list.
+/// People build dashboards from this list.
 #[test]
 fn every_metric_of_the_operator_is_documented() {
     let page = read("docs/metrics.md");

@@ -1,4 +1,4 @@
-//! What GitOps tools make of a status: Flux through kstatus itself, Argo CD through the script in our docs.
+//! How GitOps tools judge a status: Flux with kstatus itself, Argo CD with the script in our documentation.
 
 use crate::docs;
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ fn service(generation: i64, observed: Option<i64>, conditions: &[(&str, &str, &s
     service
 }
 
-/// A pipeline that waits for the wrong thing deploys a broken model, or hangs.
+/// A pipeline that waits for the wrong condition deploys a broken model, or hangs.
 #[test]
 fn both_tools_judge_every_kind_of_status_alike() {
     let serving = [("Ready", "True", "Serving"), ("Available", "True", "Serving")];

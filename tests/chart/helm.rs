@@ -19,7 +19,7 @@ pub(crate) enum Helm {
 impl Helm {
     pub(crate) const BOTH: [Self; 2] = [Self::Three, Self::Four];
 
-    /// Helm with a home of its own; `kubeconfig` where it is to talk to a cluster.
+    /// Helm with its own home folder; `kubeconfig` is set if it should talk to a cluster.
     pub(crate) fn command(self, kubeconfig: Option<&Path>) -> Command {
         let name = match self {
             Self::Three => "helm3",
@@ -39,7 +39,7 @@ impl Helm {
     /// What the chart renders with these arguments.
     ///
     /// # Errors
-    /// With what Helm said.
+    /// Helm's error message.
     pub(crate) fn template(self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command(None);
         command.args([
@@ -104,7 +104,7 @@ pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-/// Runs a command; its standard output, or everything that it said.
+/// Runs a command; returns its standard output, or all output if it fails.
 pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()

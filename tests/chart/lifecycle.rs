@@ -26,7 +26,7 @@ impl Helm {
         output(command.args(arguments)).unwrap_or_else(|error| panic!("{self:?}: {error}"))
     }
 
-    /// What Helm says when it is refused.
+    /// Helm's message when it fails.
     fn fails(self, plane: &ControlPlane, arguments: &[&str]) -> String {
         let mut command = self.command(Some(&plane.kubeconfig_path()));
         output(command.args(arguments)).expect_err("Helm was not refused")
@@ -61,7 +61,7 @@ impl Helm {
     }
 }
 
-/// Something of an object, by JSONPath.
+/// A part of an object, by JSONPath.
 pub(crate) fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
     let output = format!("jsonpath={{{path}}}");
     plane
@@ -69,7 +69,7 @@ pub(crate) fn get(plane: &ControlPlane, object: &[&str], path: &str) -> String {
         .unwrap()
 }
 
-/// Dry-runs objects with strict validation; `Err` also for a warning, such as one of Pod Security.
+/// Dry-runs objects with strict validation; a warning, such as one from Pod Security, is an `Err` too.
 fn validate(plane: &ControlPlane, manifest: &str, extra: &[&str]) -> Result<String, String> {
     let mut command = plane.kubectl_command().unwrap();
     command
@@ -125,7 +125,7 @@ fn newer_chart(folder: &Path) {
     std::fs::write(path, chart).unwrap();
 }
 
-/// An upgrade or an uninstallation that takes the users' models with it is the worst thing a chart can do.
+/// The worst thing a chart can do is to delete users' models in an upgrade or an uninstallation.
 fn keeps_the_users_services(helm: Helm, name: &str) {
     let plane = plane(name);
     let chart = repository(CHART);
@@ -153,7 +153,7 @@ fn keeps_the_users_services(helm: Helm, name: &str) {
     assert!(get(&plane, &operator, ".spec.template.spec.containers[0].args").contains("--log-level=debug"));
     assert_eq!(identity(), before);
 
-    // The same again restarts nothing.
+    // Upgrading to the same version restarts nothing.
     let generation = get(&plane, &operator, ".metadata.generation");
     helm.upgrade(&plane, &chart, &["--set", "logLevel=debug"]);
     assert_eq!(get(&plane, &operator, ".metadata.generation"), generation);
@@ -192,7 +192,7 @@ fn keeps_the_users_services(helm: Helm, name: &str) {
         assert_eq!(left.trim(), "");
     }
 
-    // Installed again, the release takes up the definitions that it left.
+    // When the release is installed again, it adopts the definitions that it left behind.
     helm.install(&plane, &chart, &[]);
     assert_eq!(identity(), before);
     let columns = get(
@@ -202,7 +202,7 @@ fn keeps_the_users_services(helm: Helm, name: &str) {
     );
     assert!(!columns.contains("Image"), "{columns}");
 
-    // And only who asks for it loses them.
+    // The definitions are removed only on request.
     helm.upgrade(&plane, &chart, &["--set", "crds.keep=false"]);
     helm.uninstall(&plane);
     wait_until("the definitions are gone", Duration::from_secs(30), || {
@@ -221,7 +221,8 @@ fn helm_4_keeps_the_users_services() {
     keeps_the_users_services(Helm::Four, "chart-helm4");
 }
 
-/// Everything that needs one cluster with the definitions: one control plane for all, as each costs seconds.
+/// Everything that needs a cluster with the definitions: one control plane for all, since each takes seconds to
+/// start.
 #[test]
 fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     let plane = plane("chart-strict");
@@ -232,7 +233,7 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     }
     for namespace in [NAMESPACE, "team-a", "team-b", "flux-system", "monitoring"] {
         plane.kubectl(&["create", "namespace", namespace]).unwrap();
-        // A pod or template that is not restricted is refused or warned of.
+        // A pod or template that is not restricted is rejected or causes a warning.
         let labels = ["enforce", "warn"].map(|mode| format!("pod-security.kubernetes.io/{mode}=restricted"));
         plane
             .kubectl(&["label", "namespace", namespace, &labels[0], &labels[1]])
@@ -269,7 +270,7 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     for (place, manifest) in crate::docs::manifests() {
         validate(&plane, &manifest, &[]).unwrap_or_else(|error| panic!("{place}: {error}\n{manifest}"));
     }
-    // What people type: `modelservice` must not also be the name of a category.
+    // People type `modelservice`, so that must not also be the name of a category.
     plane.apply(SERVICE).unwrap();
     for name in ["modelservice", "modelservices", "msvc"] {
         let found = plane
@@ -282,7 +283,7 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
         .unwrap();
     assert!(both.contains("orchids"), "{both}");
 
-    // docs/autoscaling.md quotes what `kubectl scale` says of an autoscaled service.
+    // docs/autoscaling.md quotes what `kubectl scale` says about an autoscaled service.
     plane
         .apply(&SERVICE.replace("spec:\n", "spec:\n  autoscaling: {maxReplicas: 3}\n"))
         .unwrap();
@@ -318,7 +319,7 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     );
 }
 
-/// Whoever may edit a namespace may serve models in it, and nobody else.
+/// Only people who may edit a namespace may serve models in it.
 #[test]
 fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
     let plane = plane("chart-roles");
@@ -355,7 +356,7 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
             &user,
             &subresource,
         ];
-        // It exits with 1 for no.
+        // It exits with 1 for "no".
         plane
             .kubectl(&arguments)
             .is_ok_and(|answer| answer.trim() == "yes")
@@ -417,7 +418,7 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
         .unwrap();
 }
 
-/// The rows of docs/install.md: what is said where another hand has been, and what helps then.
+/// The rows of docs/install.md: the message if another tool has changed an object, and what helps.
 #[test]
 fn what_another_hand_has_changed_is_taken_back_as_documented() {
     let page = read("docs/install.md");
@@ -499,14 +500,14 @@ fn definitions_pass_from_hand_to_hand(plane: &ControlPlane, documented: &dyn Fn(
             helm.uninstall(plane);
             for name in ["modelservices", "acceleratorclasses"] {
                 let definition = format!("crd/{name}.serving.modelservice.dev");
-                // As if the release had never been.
+                // As if the release had never existed.
                 let label = ["label", &definition, "app.kubernetes.io/managed-by-"];
                 plane.kubectl(&label).unwrap();
             }
         }
     }
 
-    // And back to kubectl, of another version.
+    // And back to kubectl, with another version.
     let newer = plane.folder().join("newer-chart");
     newer_chart(&newer);
     let newer = newer.join("files/crds");
@@ -526,7 +527,8 @@ fn definitions_pass_from_hand_to_hand(plane: &ControlPlane, documented: &dyn Fn(
     assert_eq!(get(plane, &service, ".metadata.uid"), uid);
 }
 
-/// RBAC lets nobody grant a right that they do not have: a team could not install what is made for teams.
+/// RBAC does not let anyone grant a right that they do not have: without the documented grant, a team could not
+/// install the chart.
 #[test]
 fn a_namespaces_admin_installs_the_chart_for_it_with_the_documented_grant() {
     let plane = plane("chart-admin");
@@ -577,7 +579,7 @@ fn a_namespaces_admin_installs_the_chart_for_it_with_the_documented_grant() {
             bind("modelservice-operator-installer");
         }
         helm.run(&plane, &install);
-        // No node runs the test's pod, but it is made, with the roles that it needs.
+        // No node runs the test's pod, but it is created, with the roles that it needs.
         let said = helm.fails(
             &plane,
             &[&["test", release, "--timeout=3s"], &as_jane[..]].concat(),

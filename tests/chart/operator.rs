@@ -1,5 +1,5 @@
-//! The operator itself, as a process with the flags, the configuration and exactly the rights that the chart
-//! gives it, on a control plane whose nodes are played by kwok: its pods are ready at once.
+//! The operator itself, as a process with the flags, the configuration and exactly the rights that the chart gives
+//! it, on a control plane with nodes simulated by kwok, whose pods are ready at once.
 
 use crate::{
     gitops::{argo_cd, kstatus},
@@ -170,7 +170,7 @@ fn install(plane: &ControlPlane, command: &str, set: &[&str]) {
     };
 }
 
-/// Rights that are too few show here, flags that do not exist, and statuses that GitOps tools misread.
+/// This finds missing rights, flags that do not exist, and statuses that GitOps tools misread.
 #[test]
 fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() {
     let options = ControlPlaneOptions {
@@ -215,7 +215,7 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
         "2"
     );
 
-    // Somebody adapts a default class, and removes another.
+    // Somebody edits a default class and removes another.
     assert_eq!(
         get(
             &plane,
@@ -301,7 +301,7 @@ fn single_namespaces_need_no_cluster_role(plane: &ControlPlane) {
         .apply(&service("lilies", "team-a", "  replicas: 2"))
         .unwrap();
     let object = wait_for(plane, "lilies", "team-a", "Serving");
-    // The class of the ConfigMap, not the edited one of the cluster, which this operator may not read.
+    // The class in the ConfigMap, not the edited one in the cluster, which this operator may not read.
     let name = format!("lilies-{}", object["status"]["currentRevision"].as_str().unwrap());
     let selector = get(
         plane,
@@ -314,8 +314,8 @@ fn single_namespaces_need_no_cluster_role(plane: &ControlPlane) {
     operator.stop();
 }
 
-/// Helm takes the operator's rights, then the kubelet ends it. A pod in `Error` looks like a fault of it; a Lease
-/// without an owner stays for ever.
+/// Helm removes the operator's rights, then the kubelet stops it. A pod in `Error` would look like a bug of the
+/// operator; a Lease without an owner would stay for ever.
 fn an_uninstalled_operator_ends_well_and_leaves_no_lease(plane: &ControlPlane) {
     let lease = ["lease", ACCOUNT, "--namespace", NAMESPACE];
     let operator = Operator::start(plane, "uninstalled");
@@ -324,7 +324,8 @@ fn an_uninstalled_operator_ends_well_and_leaves_no_lease(plane: &ControlPlane) {
     })
     .unwrap();
     assert!(!get(plane, &lease, ".spec.holderIdentity").is_empty());
-    // Without waiting: the kubelet does not wait either, and a lease that cannot be renewed is lost after some seconds.
+    // Without waiting: the kubelet does not wait either, and a lease that cannot be renewed is lost after a few
+    // seconds.
     Helm::Four.run(plane, &["uninstall", "serving", "--namespace", NAMESPACE]);
     operator.stop();
     wait_until("the Lease is gone", PATIENCE, || {

@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-/// Otherwise a user of the other Helm gets another installation.
+/// Otherwise users of the other Helm version get a different installation.
 #[test]
 fn both_helms_render_the_same_objects() {
     for set in value_sets() {
@@ -20,7 +20,7 @@ fn both_helms_render_the_same_objects() {
     }
 }
 
-/// Otherwise the chart installs another API than `kubectl apply -f crds/` and the operator's own types.
+/// Otherwise the chart's API differs from that of `kubectl apply -f crds/` and the operator's own types.
 #[test]
 fn the_charts_definitions_are_those_of_the_repository() {
     for name in ["modelservices", "acceleratorclasses"] {
@@ -95,7 +95,7 @@ fn every_pod_is_restricted() {
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
             assert_eq!(pod["securityContext"]["runAsUser"], 65532);
             assert_eq!(pod["securityContext"]["runAsGroup"], 65532);
-            // Thousands of Services are more variables than a process can start with.
+            // With thousands of Services, there would be more variables than a process can start with.
             assert_eq!(pod["enableServiceLinks"], false);
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
             for container in pod["containers"].as_array().unwrap() {
@@ -130,7 +130,7 @@ fn operator_arguments(deployment: &Value) -> Vec<&str> {
     list.iter().map(|argument| argument.as_str().unwrap()).collect()
 }
 
-/// A digest that is ignored runs another image than the one that was reviewed.
+/// If a digest is ignored, an image runs that was not reviewed.
 #[test]
 fn a_digest_wins_over_a_tag_and_the_tag_over_the_charts_version() {
     let image = |arguments: &[&str]| {
@@ -151,7 +151,7 @@ fn a_digest_wins_over_a_tag_and_the_tag_over_the_charts_version() {
     assert!(operator_arguments(&runtime).contains(&"--runtime-image=r.example/s:0.1.0"));
 }
 
-/// Two operators on one node, or both evicted at once, are no better than one.
+/// Two operators on one node, or both evicted at once, would be no better than one.
 #[test]
 fn two_replicas_spread_and_have_a_disruption_budget() {
     let one = objects(&Helm::Four.template(&[]).unwrap());
@@ -184,7 +184,7 @@ fn two_replicas_spread_and_have_a_disruption_budget() {
     assert!(operator_arguments(deployment).contains(&"--leader-elect"));
 }
 
-/// The first model of a newcomer names no class: `cpu` has to be there.
+/// A newcomer's first model does not name a class, so `cpu` has to exist.
 #[test]
 fn the_default_classes_reach_the_operator() {
     let rendered = objects(
@@ -225,7 +225,7 @@ fn the_default_classes_reach_the_operator() {
     assert_eq!(of_kind(&none, "ConfigMap").count(), 0);
 }
 
-/// What is applied without Helm is what Helm would install, less Helm's own labels and the test.
+/// The manifest without Helm is what Helm would install, without Helm's own labels and the test.
 #[test]
 fn the_manifest_for_plain_kubectl_is_up_to_date() {
     let rendered = Helm::Four
@@ -251,8 +251,8 @@ fn the_manifest_for_plain_kubectl_is_up_to_date() {
                 && !line.starts_with("# Source:")
         })
         .collect();
-    let header = "# The operator without Helm: see docs/install.md. Made from the chart by\n\
-                  # UPDATE_GENERATED=1 cargo test --test chart; not to be edited.\n";
+    let header = "# The operator without Helm: see docs/install.md. Generated from the chart by\n\
+                  # UPDATE_GENERATED=1 cargo test --test chart; do not edit.\n";
     let wanted = format!("{header}{}\n", body.join("\n").trim_end());
     let path = "charts/install.yaml";
     if std::env::var_os("UPDATE_GENERATED").is_some() {
@@ -264,7 +264,7 @@ fn the_manifest_for_plain_kubectl_is_up_to_date() {
     );
 }
 
-/// A metrics Service or policy that selects nothing is worse than none.
+/// A metrics Service or policy that selects nothing would be worse than none.
 #[test]
 fn everything_that_selects_the_operator_selects_it() {
     let rendered = objects(
@@ -330,7 +330,7 @@ fn the_self_test_runs_in_the_releases_namespace_and_serves_in_a_watched_one() {
     assert_eq!(binding.unwrap()["subjects"][0]["namespace"], NAMESPACE);
 }
 
-/// The policy must open the port on which the collector is called: its own, or that of the URL's scheme.
+/// The policy must open the collector's port: the one in its URL, or the default of the URL's scheme.
 #[test]
 fn the_network_policy_opens_the_collectors_port() {
     let egress = |endpoint: &str| {
@@ -349,7 +349,8 @@ fn the_network_policy_opens_the_collectors_port() {
     }
 }
 
-/// A cluster-wide object in an installation by a team with rights in its own namespaces fails as a whole.
+/// If a team that only has rights in its own namespaces installs the chart, a single cluster-wide object makes the
+/// installation fail.
 #[test]
 fn the_namespaced_installation_renders_nothing_cluster_wide() {
     let namespaced = ["--values", &format!("{CHART}/ci/namespaced-values.yaml")];

@@ -1,4 +1,4 @@
-//! The operator's rights are exactly the least set. A new right is a decision: it has to be written here too.
+//! The operator's rights are exactly the minimal set. A new right is a decision: it has to be listed here too.
 
 use crate::helm::{CHART, Helm, NAMESPACE, RELEASE, arguments, objects, of_kind, reference, value_sets};
 use crate::read;
@@ -10,7 +10,7 @@ type Right = (String, String, String, String);
 
 const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
-/// What the operator does in the namespaces that it serves.
+/// What the operator may do in the namespaces that it serves.
 const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("serving.modelservice.dev", "modelservices", &["list", "watch"]),
     ("serving.modelservice.dev", "modelservices/status", &["patch"]),
@@ -27,7 +27,7 @@ const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
-/// Any other Lease of the namespace is none of its business.
+/// It must not touch any other Lease of the namespace.
 const LEASES: &[(&str, &str, &[&str])] = &[
     ("coordination.k8s.io", "leases", &["create"]),
     (
@@ -110,7 +110,7 @@ fn rendered(arguments: &[&str]) -> Vec<Value> {
 
 const ACCOUNT: &str = "serving-modelservice-operator";
 
-/// More than this is more than a platform team has to grant.
+/// A platform team must not have to grant more than this.
 #[test]
 fn cluster_wide_rights_are_the_least_set() {
     let wanted: BTreeSet<Right> = [
@@ -153,7 +153,7 @@ fn no_lease_rights_without_leader_election() {
     assert!(!rights.iter().any(|(_, group, ..)| group == "coordination.k8s.io"));
 }
 
-/// Whatever is switched on: reading every Secret of a cluster is what reviewers look for first.
+/// With any values: reviewers first look for the right to read every Secret of a cluster.
 #[test]
 fn no_role_names_secrets_or_a_wildcard() {
     for set in value_sets() {
@@ -184,7 +184,8 @@ fn no_role_names_secrets_or_a_wildcard() {
     }
 }
 
-/// What is missing in it is refused by RBAC when a namespace's admin installs the chart; what is too much is a gift.
+/// If a right is missing, RBAC refuses when a namespace's admin installs the chart; a superfluous right would be an
+/// unneeded grant.
 #[test]
 fn the_installers_role_is_what_the_charts_roles_have_beyond_kubernetes_own() {
     let namespaced = rendered(&["--values", &format!("{CHART}/ci/namespaced-values.yaml")]);
@@ -205,7 +206,7 @@ fn the_installers_role_is_what_the_charts_roles_have_beyond_kubernetes_own() {
     assert_eq!(rights_of(&[role.clone(), binding], "installer"), wanted);
 }
 
-/// Nobody else's account gets rights, and the test's account gets none that outlive the test.
+/// No other account gets rights, and the test's account gets none that outlive the test.
 #[test]
 fn only_the_operator_and_the_self_test_are_bound() {
     for set in value_sets() {
@@ -250,7 +251,7 @@ fn only_the_operator_and_the_self_test_are_bound() {
     assert_eq!(test, rights(NAMESPACE, &wanted));
 }
 
-/// The operator that is bound is the operator that runs.
+/// Otherwise the running operator has no rights.
 #[test]
 fn the_operators_pod_uses_the_bound_account() {
     for set in value_sets() {

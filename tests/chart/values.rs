@@ -1,4 +1,4 @@
-//! values.schema.json: what can be said, and what is refused before anything is installed.
+//! values.schema.json: which values are accepted, and which are rejected before anything is installed.
 
 use crate::{
     helm::{CHART, Helm, output},
@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::Value;
 
-/// A typo that is accepted silently is found in production.
+/// A typo that is silently accepted would be found only in production.
 #[test]
 fn nonsense_is_refused_and_the_message_names_the_key() {
     let digest = "sha256:short";
@@ -69,7 +69,7 @@ fn nonsense_is_refused_and_the_message_names_the_key() {
             &["--set", "test.modelImage=registry.example/model:latest"],
             "modelImage",
         ),
-        // What a schema cannot say, the templates do.
+        // The templates check what a schema cannot.
         (
             &["--set", "replicas=2,leaderElection.enabled=false"],
             "leaderElection.enabled",
@@ -90,7 +90,7 @@ fn nonsense_is_refused_and_the_message_names_the_key() {
     }
 }
 
-/// As YAML: what `--set` cannot say, each with what the message must name.
+/// Values as YAML, which `--set` cannot express, each with what the message must name.
 const NONSENSE: &[(&str, &str)] = &[
     ("fullnameOverride: Bad_Name", "fullnameOverride"),
     ("fullnameOverride: 1st", "fullnameOverride"),
@@ -182,7 +182,7 @@ const NONSENSE: &[(&str, &str)] = &[
         "networkPolicy: {metricsFrom: [{podSelector: {matchLabels: {a: b c}}}]}",
         "matchLabels",
     ),
-    // It would allow registry.example.elsewhere.net too.
+    // Without a slash, it would also allow registry.example.elsewhere.net.
     (
         "admissionPolicy: {allowedModelImages: [registry.example]}",
         "allowedModelImages",
@@ -233,7 +233,7 @@ const NONSENSE: &[(&str, &str)] = &[
     ),
 ];
 
-/// What is refused here would otherwise be refused object by object while it is installed, or by nobody.
+/// Otherwise the API server would reject these object by object during the installation, or not at all.
 #[test]
 fn names_quantities_labels_and_peers_are_checked_before_anything_is_installed() {
     for (number, (values, key)) in NONSENSE.iter().enumerate() {
@@ -247,7 +247,7 @@ fn names_quantities_labels_and_peers_are_checked_before_anything_is_installed() 
     }
 }
 
-/// What people do write.
+/// Values that people really write.
 #[test]
 fn sensible_values_are_accepted() {
     let values = r#"
@@ -290,7 +290,7 @@ admissionPolicy: {enabled: true, allowedModelImages: ["registry.example:5000/", 
     }
 }
 
-/// A release may be called what no Service may.
+/// A release may have a name that a Service cannot have.
 #[test]
 fn a_release_whose_name_no_service_can_have_is_told_so() {
     for (release, set, accepted) in [
@@ -316,7 +316,7 @@ fn a_release_whose_name_no_service_can_have_is_told_so() {
     }
 }
 
-/// A value of which the schema says nothing but its type takes any nonsense.
+/// If the schema gave only a type, any nonsense of that type would be accepted.
 #[test]
 fn the_schema_leaves_no_value_open() {
     let schema: Value = serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).unwrap();
@@ -356,7 +356,7 @@ fn find_open(path: &str, schema: &Value, open: &mut Vec<String>) {
     }
 }
 
-/// An undocumented value is found by reading templates only; a value that the schema lacks is refused.
+/// An undocumented value can be found only in the templates, and a value that is missing from the schema is rejected.
 #[test]
 fn every_value_is_in_the_schema_and_in_the_documented_defaults() {
     let schema: Value = serde_json::from_str(&read(&format!("{CHART}/values.schema.json"))).unwrap();
@@ -369,7 +369,7 @@ fn compare(path: &str, schema: &Value, values: &Value) {
         return;
     };
     for (key, nested) in properties {
-        // Helm's own; what is asked of resources is Kubernetes' business.
+        // Helm's own value, and one that Kubernetes defines.
         if ["global", "claims"].contains(&key.as_str()) {
             continue;
         }

@@ -9,7 +9,7 @@ fn path(name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-/// Otherwise `kubectl apply -f crds/` installs another API than the operator speaks. `make crds` rewrites them.
+/// Otherwise `kubectl apply -f crds/` installs an API that differs from the operator's. `make crds` rewrites them.
 #[test]
 fn committed_definitions_equal_the_generated_ones() {
     for definition in crd::definitions() {
@@ -27,7 +27,7 @@ fn committed_definitions_equal_the_generated_ones() {
     }
 }
 
-/// Larger ones do not fit client-side apply's annotation and slow every API server down.
+/// Larger ones do not fit into client-side apply's annotation, and slow down every API server.
 #[test]
 fn definitions_stay_below_100_kilobytes() {
     for definition in crd::definitions() {

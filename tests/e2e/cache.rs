@@ -1,4 +1,4 @@
-//! Optimised graphs: what a container finds again after its restart, and a new pod on a claim.
+//! Optimised graphs: what a container finds after its restart, and what a new pod finds on a claim.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-// Under restricted Pod Security and with a read-only root the server must still have a place to write.
+// Under restricted Pod Security and with a read-only root, the server must still have a place to write.
 async fn restarted_container(fixture: &Fixture) -> Result<()> {
     let restricted = ("pod-security.kubernetes.io/enforce", "restricted");
     let team = fixture.team("team-restart", &[restricted]).await?;
@@ -48,12 +48,12 @@ async fn restarted_container(fixture: &Fixture) -> Result<()> {
 
 /// The server's process in a pod, as this machine sees it.
 fn server_of(uid: &str) -> Result<rustix::process::Pid> {
-    // Kubelets write it with dashes or with underscores.
+    // Kubelets write the UID with dashes or with underscores.
     let spellings = [uid.to_owned(), uid.replace('-', "_")];
     let is_server = |folder: &PathBuf| {
         let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
         let groups = read("cgroup");
-        // The kernel keeps fifteen characters of a name.
+        // The kernel stores fifteen characters of a name.
         read("comm").starts_with("modelservice-se") && spellings.iter().any(|uid| groups.contains(uid))
     };
     let processes = std::fs::read_dir("/proc")?.filter_map(|entry| Some(entry.ok()?.path()));
@@ -65,13 +65,13 @@ fn server_of(uid: &str) -> Result<rustix::process::Pid> {
     rustix::process::Pid::from_raw(pid.parse()?).context("no process")
 }
 
-// An emptyDir helps no new pod; without the claim every rollout and every added server optimises anew.
+// An emptyDir does not help new pods; without the claim, every rollout and every added server optimises again.
 async fn claim(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-claim", &[]).await?;
     let folder = fixture.cluster.folder().join("graphs");
     std::fs::create_dir_all(&folder)?;
     let volumes: Api<PersistentVolume> = Api::all(fixture.client.clone());
-    // On one node, as most volumes are.
+    // It is on one node, like most volumes.
     let volume = json!({"metadata": {"name": "graphs"}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "graphs",
         "local": {"path": folder},
@@ -129,7 +129,7 @@ async fn only_pod(team: &Team<'_>, name: &str) -> Result<Pod> {
     pods.pop().context("no pod")
 }
 
-/// Where a server's graph came from, as it reports itself.
+/// Where a server's graph came from, according to its report.
 async fn graph(team: &Team<'_>, pod: &Pod) -> Result<GraphSource> {
     let report: Report = serde_json::from_str(&team.management(pod, REPORT_PATH)?)?;
     Ok(report.models.first().context("no model")?.graph)

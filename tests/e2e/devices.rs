@@ -1,4 +1,5 @@
-//! Devices that a real device plug-in offers: asked for, shown, and missed with a reason.
+//! Devices that a real device plug-in offers: servers request them, the status shows them, and a missing one has a
+//! reason.
 
 use anyhow::{Context, Result, ensure};
 use modelservice_operator::crd::RolloutStrategy;
@@ -44,7 +45,7 @@ async fn devices(fixture: &Fixture) -> Result<()> {
         ensure!(devices.0 == "1", "{devices:?}");
     }
 
-    // A new revision finds no device beside the old one, which goes on serving.
+    // A new revision finds no device beside the old one, which keeps serving.
     wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
     team.apply(&wanted).await?;
     let stuck = team
@@ -62,7 +63,7 @@ async fn devices(fixture: &Fixture) -> Result<()> {
         "{stuck:?}"
     );
 
-    // The way out that the message names.
+    // The solution that the message names.
     wanted.spec.rollout.strategy = RolloutStrategy::Recreate;
     team.serve(&wanted).await?;
     team.delete("vision").await

@@ -1,4 +1,4 @@
-//! What goes wrong, and what the owner reads then: each is a row of docs/troubleshooting.md.
+//! What can go wrong, and what the owner then reads: each case is a row in docs/troubleshooting.md.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service};
@@ -96,7 +96,7 @@ pub(crate) const TESTS: &[Test] = &[
     }),
 ];
 
-/// Waits for a reason and checks what an owner reads with it. Only a change helps where it is `stalled`.
+/// Waits for a reason and checks its message. If it is `stalled`, only a change helps.
 async fn fails(team: &Team<'_>, name: &str, reason: &str, says: &str, stalled: bool) -> Result<()> {
     let failed = team
         .wait(name, reason, |service| {
@@ -177,7 +177,7 @@ async fn no_node(fixture: &Fixture) -> Result<()> {
     .await
 }
 
-/// A healthy model on a kind of device that does not work out.
+/// A healthy model on a kind of device that does not work.
 async fn class(
     fixture: &Fixture,
     name: &str,
@@ -208,7 +208,7 @@ async fn unknown_class(fixture: &Fixture) -> Result<()> {
         })
     })
     .await?;
-    // It is not the owner who has to do something now.
+    // Here somebody other than the owner has to do something.
     fixture.class("made-later", json!({})).await?;
     team.ready("broken").await?;
     team.delete("broken").await
@@ -286,7 +286,7 @@ async fn foreign_service(fixture: &Fixture) -> Result<()> {
     let after = team.api::<Service>().get("broken").await?;
     ensure!(after == foreign, "the foreign Service was changed: {after:?}");
 
-    // Once the name is free the service takes it.
+    // Once the name is free, the service takes it.
     team.api::<Service>()
         .delete("broken", &Default::default())
         .await?;

@@ -20,7 +20,7 @@ use crate::team::Team;
 pub(crate) const SYSTEM: &str = "modelservice-system";
 /// The device that every node has one of.
 pub(crate) const DEVICE: &str = "example.com/tpu";
-/// Longer than anything here takes on a busy machine with two cores.
+/// Longer than anything here takes, even on a busy machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The cluster and what is in it.
@@ -68,7 +68,7 @@ impl Fixture {
         self.runtime.block_on(future)
     }
 
-    /// Makes a namespace of its own for a test; `labels` are such as Pod Security's.
+    /// Creates a namespace for a test; `labels` are for example those of Pod Security.
     pub(crate) async fn team(&self, name: &str, labels: &[(&str, &str)]) -> Result<Team<'_>> {
         let labels: std::collections::BTreeMap<_, _> = labels.iter().copied().collect();
         let namespace: Namespace =
@@ -82,7 +82,7 @@ impl Fixture {
         })
     }
 
-    /// Makes a kind of device known.
+    /// Creates an AcceleratorClass.
     pub(crate) async fn class(&self, name: &str, spec: Value) -> Result<()> {
         let class: AcceleratorClass = serde_json::from_value(json!({
             "apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
@@ -94,7 +94,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// What the operator said last, for the message of a failed test.
+    /// The end of the operator's log, for the message of a failed test.
     pub(crate) fn operator_log(&self) -> String {
         let arguments = [
             "-n",
@@ -109,7 +109,7 @@ impl Fixture {
     }
 }
 
-/// A service that needs little: several of them start side by side on a machine with two cores.
+/// A service that needs few resources: several of them can start at once on a machine with two cores.
 pub(crate) fn service(name: &str, image: &str) -> ModelService {
     serde_json::from_value(json!({
         "apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "ModelService",
@@ -122,7 +122,7 @@ pub(crate) fn service(name: &str, image: &str) -> ModelService {
     .unwrap()
 }
 
-/// The status of a condition, if it speaks of the present spec.
+/// The status of a condition, if it is about the present spec.
 pub(crate) fn condition<'a>(service: &'a ModelService, type_: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let status = service.status.as_ref()?;
     let condition = status
@@ -136,7 +136,7 @@ pub(crate) fn condition<'a>(service: &'a ModelService, type_: &str) -> Option<(&
     ))
 }
 
-/// Whether it is served by what its spec says, by all servers that it asks for.
+/// Whether it is served by the current spec's revision, with all the servers that it should have.
 pub(crate) fn is_ready(service: &ModelService) -> bool {
     condition(service, "Ready").is_some_and(|(status, ..)| status == "True")
         && condition(service, "Reconciling").is_none()
@@ -147,12 +147,12 @@ pub(crate) fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A photograph that `examples/prepare` made.
+/// A photograph that `examples/prepare` created.
 pub(crate) fn photo(name: &str) -> PathBuf {
     repository().join(".cache/examples/photos").join(name)
 }
 
-/// Runs a program; what it says is only shown when it fails.
+/// Runs a program; its output is shown only if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
@@ -170,12 +170,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 async fn client(kubeconfig: &Path) -> Result<Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-    // The cluster is on this machine, whatever proxy is set for the outside world.
+    // The cluster is on this machine, whatever proxy is configured.
     config.proxy_url = None;
     Ok(Client::try_from(config)?)
 }
 
-/// Installs the chart as its users do, with the images that were just built.
+/// Installs the chart as users do, with the images that were just built.
 fn install(cluster: &Cluster) -> Result<()> {
     let operator = cluster.push("localhost/modelservice-operator:dev", "modelservice-operator:dev")?;
     let server = cluster.push("localhost/modelservice-server:dev", "modelservice-server:dev")?;

@@ -21,7 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const RELEASE: &str = "modelservice-operator";
 
-// A test that is green without an answer lets a broken installation pass.
+// If the test passed without an answer, it would not notice a broken installation.
 async fn helm_test(fixture: &Fixture) -> Result<()> {
     let Err(refusal) = helm(fixture, &["test", RELEASE, "--logs"]) else {
         bail!("`helm test` passes without a model");
@@ -62,7 +62,7 @@ async fn helm_test_of_another_namespace(fixture: &Fixture) -> Result<()> {
             .team(namespace, &[("pod-security.kubernetes.io/enforce", "restricted")])
             .await?;
     }
-    // The cluster's operator serves every namespace already: of this release only the test is tried.
+    // The cluster's operator already serves every namespace: only this release's test is used.
     let images = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("images.yaml");
     std::fs::write(
         &images,

@@ -1,5 +1,5 @@
-//! Clients that keep their connections: each sends one request after the other over its own, and opens another
-//! only when the server has asked for it or has closed it. Nothing is ever tried again.
+//! Clients that keep their connections: each sends one request after the other over its own connection, and opens
+//! another only when the server has asked for that or has closed the connection. They never retry.
 //!
 //! They run in a thread that has entered a node's network namespace, where Services have addresses.
 
@@ -13,7 +13,7 @@ use futures::future::join_all;
 
 use crate::load::{Connection, Target, connect, exchange, inside, until_reachable};
 
-/// Between two requests of a client: together they are far below what one server answers.
+/// Pause between two requests of a client. All clients together send far less than one server can answer.
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// What happened to one client so far.
@@ -23,7 +23,7 @@ pub(crate) struct Client {
     pub opened: Vec<Instant>,
     /// Requests that were answered with 2xx.
     pub answered: usize,
-    /// The request that was not, after which it has given up.
+    /// The request that was not, after which the client has given up.
     pub error: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct KeptAlive {
 }
 
 impl KeptAlive {
-    /// Starts so many clients inside the network namespace `netns`.
+    /// Starts this many clients inside the network namespace `netns`.
     pub(crate) fn start(netns: &Path, target: Target, count: usize) -> Result<Self> {
         let clients: Arc<Vec<_>> = Arc::new((0..count).map(|_| Mutex::default()).collect());
         let (running, stopped) = mpsc::channel::<()>();
@@ -62,7 +62,7 @@ impl KeptAlive {
             .collect()
     }
 
-    /// Ends after the requests under way, and fails if any request of the whole run did.
+    /// Stops after the current requests, and fails if any request of the whole run has failed.
     pub(crate) fn finish(mut self) -> Result<Vec<Client>> {
         drop(self.running.take());
         if let Some(thread) = self.thread.take() {
@@ -97,13 +97,13 @@ async fn send(target: &Target, client: &Mutex<Client>, runs: &impl Fn() -> bool)
     }
 }
 
-/// The connection to go on with, if the server has not asked for another.
+/// The connection to continue with, if the server has not asked for another.
 async fn request(
     target: &Target,
     client: &Mutex<Client>,
     kept: Option<Connection>,
 ) -> Result<Option<Connection>> {
-    // One that the server has closed meanwhile is forgotten: nothing was sent over it.
+    // A connection that the server has meanwhile closed is dropped: nothing was sent over it.
     let mut connection = match kept.filter(|connection| !connection.is_closed()) {
         Some(connection) => connection,
         None => {

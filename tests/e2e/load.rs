@@ -1,6 +1,6 @@
-//! An open-loop load generator: requests start at a fixed rate, whether or not earlier ones were answered.
-//! Half of them go over kept-alive connections, half open one of their own. Nothing is ever tried again: what
-//! a client without retries would see is what is counted.
+//! An open-loop load generator: requests start at a fixed rate, whether or not earlier ones were answered. Half of
+//! them use kept-alive connections, half open a new one. There are no retries: the result is what a client without
+//! retries would see.
 //!
 //! It runs in a thread that has entered a node's network namespace, where Services have addresses.
 
@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::TcpStream;
 
-/// A request without an answer by then has failed.
+/// A request without an answer after this time has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Kept-alive connections that are opened before one is used again. Few enough that each is used every second:
 /// a server that drains closes connections that stay idle, as every HTTP server may.
@@ -37,7 +37,7 @@ pub(crate) struct Target {
     pub content_type: &'static str,
     /// The body of every request.
     pub body: Bytes,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: f64,
 }
 
@@ -61,7 +61,7 @@ impl Report {
         latest["outputs"][0]["data"] == serde_json::json!([1.0, 2.0, 3.0, 4.0].map(|x| x + constant))
     }
 
-    /// How long the middle answer took.
+    /// The median latency.
     pub(crate) fn median(&self) -> Duration {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -108,7 +108,7 @@ impl Load {
         self.state.lock().unwrap().report.clone()
     }
 
-    /// Goes on at another rate.
+    /// Continues at another rate.
     pub(crate) fn set_rate(&self, rate: f64) {
         self.state.lock().unwrap().rate = rate;
     }
@@ -130,7 +130,7 @@ impl Load {
         .with_context(|| format!("{:?}", self.report()))
     }
 
-    /// Ends after the requests under way, and fails if any request of the whole run did.
+    /// Stops after the current requests, and fails if any request of the whole run has failed.
     pub(crate) fn finish(mut self, what: &str) -> Result<Report> {
         drop(self.running.take());
         if let Some(thread) = self.thread.take() {
@@ -164,14 +164,14 @@ impl Load {
     }
 }
 
-/// Does `work` in a thread of its own, inside the network namespace `netns`.
+/// Does `work` in a new thread, inside the network namespace `netns`.
 pub(crate) fn inside(
     netns: &Path,
     work: impl AsyncFnOnce() -> Result<()> + Send + 'static,
 ) -> Result<JoinHandle<Result<()>>> {
     let namespace = File::open(netns).with_context(|| format!("cannot open {}", netns.display()))?;
     Ok(std::thread::spawn(move || {
-        // Only this thread moves; the runtime below uses no other for its sockets.
+        // Only this thread enters it; the runtime below uses no other thread for its sockets.
         move_into_link_name_space(
             std::os::fd::AsFd::as_fd(&namespace),
             Some(LinkNameSpaceType::Network),
@@ -187,7 +187,7 @@ pub(crate) fn inside(
 pub(crate) type Connection = SendRequest<Full<Bytes>>;
 type Pool = Arc<Mutex<VecDeque<Connection>>>;
 
-/// Waits until the node knows where the Service is: kube-proxy learns of it up to a second after it was made.
+/// Waits until the node knows where the Service is: kube-proxy learns of it up to a second after it was created.
 pub(crate) async fn until_reachable(address: SocketAddr) -> Result<()> {
     for _ in 0..60 {
         if tokio::time::timeout(Duration::from_millis(500), connect(address))
@@ -235,7 +235,7 @@ async fn send(target: Arc<Target>, state: Arc<Mutex<State>>, stopped: &mpsc::Rec
             }
         });
         while tasks.try_join_next().is_some() {}
-        // By the clock, not by the answers: an open loop.
+        // Follows the clock, not the answers: an open loop.
         next += Duration::from_secs_f64(1.0 / state.lock().unwrap().rate);
         tokio::time::sleep_until(next).await;
     }
@@ -257,7 +257,7 @@ async fn request(target: &Target, pool: Option<Pool>) -> Result<Bytes> {
     Ok(body)
 }
 
-/// Sends one request. The answer's body, and whether the server asks for another connection next time.
+/// Sends one request. Returns the answer's body, and whether the server asks for another connection next time.
 pub(crate) async fn exchange(
     connection: &mut Connection,
     target: &Target,
@@ -283,7 +283,7 @@ pub(crate) async fn exchange(
         .into_body()
         .collect()
         .await
-        .context("the answer broke off")?
+        .context("the answer was incomplete")?
         .to_bytes();
     ensure!(
         status.is_success(),
@@ -293,7 +293,7 @@ pub(crate) async fn exchange(
     Ok((body, closes))
 }
 
-/// The connection that was idle longest, once there are enough. One that the server has closed is forgotten:
+/// The connection that was idle longest, once there are enough. A connection that the server has closed is dropped:
 /// nothing was sent over it.
 async fn idle(pool: &Pool) -> Option<Connection> {
     loop {

@@ -1,7 +1,7 @@
 //! End to end: the operator, installed by its chart, on a real two-node cluster with real kubelets.
 //!
-//! The cluster is started by the first test that runs and removed after the last. Tests whose services mostly
-//! wait run side by side; those that count every request of a load run one after the other.
+//! The cluster is started by the first test that runs and removed after the last. Tests whose services mostly wait
+//! run concurrently; those that count every request of a load run one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod cache;
@@ -28,12 +28,12 @@ use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 
 use fixture::Fixture;
 
-/// A test: a sentence about behaviour, and the code that finds out.
+/// A test: a sentence about behaviour, and the code that checks it.
 pub(crate) type Test = (&'static str, for<'a> fn(&'a Fixture) -> BoxFuture<'a, Result<()>>);
 
 type Shared = Arc<OnceLock<Result<Fixture, String>>>;
 
-/// How many tests run side by side that mostly wait for a kubelet.
+/// How many tests that mostly wait for a kubelet run concurrently.
 const SIDE_BY_SIDE: usize = 6;
 
 fn main() -> ExitCode {
@@ -83,7 +83,7 @@ fn run(shared: &Shared, tests: &[Test], threads: usize) -> Conclusion {
     libtest_mimic::run(&arguments, trials.collect())
 }
 
-/// Removes the cluster and looks whether anything is left of it.
+/// Removes the cluster and checks whether anything is left of it.
 fn end(fixture: Result<Fixture, String>, failed: bool) -> Result<()> {
     let Ok(fixture) = fixture else { return Ok(()) };
     if failed {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::fixture::{repository, run};
 use crate::onnx;
 
-/// Model images by what is in them, pinned by digest.
+/// Model images, pinned by digest.
 pub(crate) struct Models {
     /// EfficientNet-Lite0 with its labels.
     pub(crate) photos: String,
@@ -22,7 +22,7 @@ pub(crate) struct Models {
     pub without_model: String,
     /// A model.onnx that is something else.
     pub not_onnx: String,
-    /// A model for an operator set that nobody has written yet.
+    /// A model for an operator set that does not exist yet.
     pub too_new: String,
     /// An OCI artifact, which nodes mount as an empty folder.
     pub artifact: String,

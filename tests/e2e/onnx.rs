@@ -4,7 +4,7 @@
 //! The encoding is protobuf's (<https://protobuf.dev/programming-guides/encoding>), the field numbers are
 //! those of `onnx.proto3` (<https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3>).
 
-/// An operator set that every ONNX Runtime of the last years knows.
+/// An operator set that every ONNX Runtime of the last few years supports.
 pub(crate) const OPSET: u64 = 17;
 /// How many numbers go in and come out.
 const WIDTH: u64 = 4;

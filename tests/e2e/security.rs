@@ -1,4 +1,4 @@
-//! What does nothing in a server although it is there.
+//! Settings that have no effect in a server although they are present.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{EnvVar, Pod};
@@ -13,7 +13,8 @@ pub(crate) const TESTS: &[Test] = &[(
     |fixture| Box::pin(loader_variables(fixture)),
 )];
 
-// A webhook may add what spec.pod.env refuses. The loader would say that a model is no library.
+// A webhook may add variables that spec.pod.env refuses. If the loader used them, it would complain that a model is
+// not a library.
 async fn loader_variables(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-loader", &[]).await?;
     team.serve(&service("adder", &fixture.models.plus_one)).await?;

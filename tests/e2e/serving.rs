@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-// The whole point: if this fails, nobody can use the product.
+// This is the whole point: if it fails, nobody can use the product.
 async fn photographs(fixture: &Fixture) -> Result<()> {
     let team = fixture
         .team(
@@ -74,7 +74,8 @@ async fn photographs(fixture: &Fixture) -> Result<()> {
     team.delete("photos").await
 }
 
-// At the Service's port for gRPC: whether the model is ready, framed by hand, so that no client hides what is sent.
+// Asks the Service's gRPC port whether the model is ready. The call is framed here, so that no client library hides
+// what is sent.
 fn over_grpc(fixture: &Fixture, url: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (question, answer) = (folder.path().join("question"), folder.path().join("answer"));
@@ -110,12 +111,12 @@ fn over_grpc(fixture: &Fixture, url: &str) -> Result<()> {
     Ok(())
 }
 
-// From this machine, as docs/networking.md says.
+// From this machine, as described in docs/networking.md.
 fn through_port_forward(fixture: &Fixture, namespace: &str) -> Result<String> {
     let mut kubectl = fixture.cluster.kubectl_command()?;
     kubectl.args(["-n", namespace, "port-forward", "service/photos", ":80"]);
     let mut forward = kubectl.stdout(Stdio::piped()).spawn()?;
-    // Kept open: kubectl says something about every connection.
+    // Kept open: kubectl prints something about every connection.
     let mut said = BufReader::new(forward.stdout.take().context("no output")?);
     let mut line = String::new();
     said.read_line(&mut line)?;
@@ -150,7 +151,7 @@ fn classify(mut curl: Command, url: &str, file: &str) -> Result<String> {
     Ok(said)
 }
 
-// A Secret that is missing must be named: the operator cannot look, and the kubelet would wait in silence.
+// The status must name a missing Secret: the operator may not read it, and the kubelet would silently wait for it.
 async fn tokens(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-tokens", &[]).await?;
     let mut wanted = service("adder", &fixture.models.plus_one);
@@ -202,7 +203,7 @@ async fn tokens(fixture: &Fixture) -> Result<()> {
     team.delete("adder").await
 }
 
-// An owner turns these two knobs daily; a restart of the servers that stay would be an outage.
+// Owners change these two settings daily; restarting the remaining servers would be an outage.
 async fn sizes(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-sizes", &[]).await?;
     let served = team.serve(&service("adder", &fixture.models.plus_one)).await?;
@@ -256,7 +257,7 @@ async fn sizes(fixture: &Fixture) -> Result<()> {
     team.api::<Service>()
         .get("adder")
         .await
-        .context("the Service is to stay")?;
+        .context("the Service must stay")?;
 
     suspended.spec.suspend = false;
     let resumed = team.serve(&suspended).await?;

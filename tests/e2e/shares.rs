@@ -1,4 +1,4 @@
-//! How requests are shared among servers: Kubernetes balances connections, and clients keep theirs.
+//! How requests are distributed among servers: Kubernetes balances connections, and clients keep theirs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,13 +32,13 @@ pub(crate) const TESTS: &[Test] = &[
 const AGE: i32 = 3;
 /// Clients that keep their connections.
 const CLIENTS: usize = 8;
-/// kube-proxy hears of an endpoint up to a second after it is ready; the rest is for a busy machine.
+/// kube-proxy learns of an endpoint up to a second after it is ready; the rest is for a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
-/// Ages over which requests are counted. A new connection goes to either server by chance: of 8 × 10 a quarter
-/// or less goes to the new one once in a million runs.
+/// Ages over which requests are counted. A new connection goes to either server by chance: that a quarter or less of
+/// 8 × 10 go to the new one happens once in a million runs.
 const AGES: usize = 10;
 
-// Without it an autoscaler adds servers that get nothing, while the one that is busy stays so.
+// Without this, an autoscaler adds servers that get no requests, while the busy one stays busy.
 async fn added_server(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-shares", &[]).await?;
     let mut wanted = service("orders", &fixture.models.plus_one);
@@ -94,7 +94,7 @@ async fn added_server(fixture: &Fixture) -> Result<()> {
     team.leave("orders").await
 }
 
-/// The age and 10 %.
+/// The age plus 10 %.
 fn longest_life() -> Duration {
     Duration::from_secs_f64(f64::from(AGE) * 1.1)
 }
@@ -104,7 +104,7 @@ fn lives(client: &Client) -> impl Iterator<Item = Duration> {
     client.opened.windows(2).map(|pair| pair[1] - pair[0])
 }
 
-/// Waits until each client has opened so many connections since `since`, or has been answered at all.
+/// Waits until each client has opened this many connections since `since`, or has got any answer.
 fn renewed(clients: &KeptAlive, times: usize, since: Instant) -> Result<()> {
     let since_then = |client: &Client| client.opened.iter().filter(|at| **at > since).count();
     let done = |client: &Client| client.answered > 0 && since_then(client) >= times;
@@ -138,7 +138,7 @@ async fn requests(team: &Team<'_>, name: &str) -> Result<BTreeMap<String, f64>> 
     Ok(all)
 }
 
-// Every Service that an older operator made gets the port with an upgrade, while it carries traffic.
+// With an upgrade, every Service that an older operator created gets the port while it carries traffic.
 async fn grpc_port(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-grpc-port", &[]).await?;
     team.serve(&service("orders", &fixture.models.plus_one)).await?;
@@ -156,7 +156,7 @@ async fn grpc_port(fixture: &Fixture) -> Result<()> {
     };
     team.until::<Service>("orders", "the port is there", has_port)
         .await?;
-    // Until nodes have heard of it, and some more.
+    // Until nodes have learned of it, and a few more.
     tokio::task::block_in_place(|| load.wait_answers(60))?;
     tokio::task::block_in_place(|| load.finish("a port added to the Service"))?;
     let endpoint = team.api::<Service>().get("orders").await?;

@@ -1,5 +1,5 @@
-//! A namespace of one test: make services there, wait for what happens to them, and describe it all when a
-//! test fails.
+//! The namespace of a test: creates services, waits for what happens to them, and describes everything when a test
+//! fails.
 
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -38,7 +38,7 @@ impl Team<'_> {
         Api::namespaced(self.fixture.client.clone(), &self.namespace)
     }
 
-    /// Creates a service, or changes it to what is given.
+    /// Creates or changes a service.
     pub(crate) async fn apply(&self, service: &ModelService) -> Result<()> {
         let parameters = PatchParams::apply("e2e").force();
         let name = service.name_any();
@@ -160,7 +160,7 @@ impl Team<'_> {
             .collect())
     }
 
-    /// Deletes a service and leaves the rest to the cluster, which goes soon.
+    /// Deletes a service and leaves the rest to the cluster, which is removed soon.
     pub(crate) async fn leave(&self, name: &str) -> Result<()> {
         self.api::<ModelService>()
             .delete(name, &DeleteParams::default())
@@ -188,7 +188,7 @@ impl Team<'_> {
         }
     }
 
-    /// Pods of a service that are not ending.
+    /// Pods of a service that are not terminating.
     pub(crate) async fn pods(&self, name: &str) -> Result<Vec<Pod>> {
         let selector = ListParams::default().labels(&format!("{SERVICE_LABEL}={name}"));
         let pods = self.api::<Pod>().list(&selector).await?;

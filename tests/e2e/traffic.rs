@@ -1,6 +1,5 @@
-//! No request is lost, whatever an owner or an administrator does: every test sends an open-loop load over
-//! kept-alive and new connections, without retries, and fails on the first transport error or answer that
-//! is not 2xx.
+//! No request is lost, whatever an owner or an administrator does: every test sends an open-loop load over kept-alive
+//! and new connections, without retries, and fails on the first transport error or non-2xx answer.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -50,7 +49,7 @@ pub(crate) const TESTS: &[Test] = &[
     }),
 ];
 
-/// Far below what one server answers.
+/// Far less than one server can answer.
 const RATE: f64 = 20.0;
 
 /// Some more answers, then the end of the load.
@@ -89,7 +88,7 @@ async fn killed_operator(fixture: &Fixture) -> Result<()> {
             .delete(&pod.name_any(), &DeleteParams::default().grace_period(0))
             .await?;
     }
-    // The next operator goes on with the work.
+    // The next operator continues the work.
     wanted.spec.replicas = Some(2);
     team.apply(&wanted).await?;
     team.wait("orders", "two servers are ready", |service| {
@@ -113,7 +112,7 @@ async fn new_model(fixture: &Fixture) -> Result<()> {
         ..Autoscaling::default()
     });
     team.serve(&wanted).await?;
-    // As the autoscaler would: three servers, which a rollout must not shrink.
+    // Three servers, as the autoscaler would choose: a rollout must not reduce them.
     wanted.spec.autoscaling = Some(Autoscaling {
         min_replicas: 3,
         max_replicas: 4,
@@ -142,7 +141,7 @@ async fn new_model(fixture: &Fixture) -> Result<()> {
         "the new revision is smaller: {fresh:?}"
     );
 
-    // The old servers' end is part of it: until then kept-alive connections lead to them.
+    // This includes the end of the old servers: until then, kept-alive connections lead to them.
     team.until::<Deployment>(&format!("orders-{old}"), "at zero", |old: Option<&Deployment>| {
         old.is_some_and(|old| {
             old.status
@@ -252,12 +251,12 @@ async fn by_cpu(fixture: &Fixture) -> Result<()> {
     team.serve(&wanted).await?;
     let load = team.load_photo("photos", &photo("coffee.jpg"), 2.0).await?;
     tokio::task::block_in_place(|| load.wait_answers(20))?;
-    // So many that one server uses 130m: below half of its limit, above four times what is aimed at.
+    // Enough for one server to use 130m: below half of its limit, and above four times the target.
     load.set_rate(0.13 / load.report().median().as_secs_f64());
     size(&team, 3).await?;
     load.set_rate(0.2);
     size(&team, 1).await?;
-    // Until the last server that had to go has gone.
+    // Until the last superfluous server is gone.
     settled(&team, "photos", 1).await?;
     tokio::task::block_in_place(|| load.wait_answers(1))?;
     tokio::task::block_in_place(|| load.finish("one to three to one servers by CPU"))?;
@@ -319,7 +318,7 @@ async fn size(team: &Team<'_>, wanted: i32) -> Result<()> {
     .map(drop)
 }
 
-/// Waits until exactly `count` pods of a service exist, those that are ending counted too.
+/// Waits until exactly `count` pods of a service exist, including terminating ones.
 async fn settled(team: &Team<'_>, name: &str, count: usize) -> Result<()> {
     let selector = format!("{}={name}", modelservice_operator::crd::SERVICE_LABEL);
     pods_are(team, &selector, |pods| pods == count).await

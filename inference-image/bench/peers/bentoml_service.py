@@ -1,4 +1,4 @@
-"""BentoML: one worker process per core; a tensor goes in as a file of a form and comes out as a file."""
+"""BentoML: one worker process per core; tensors are sent as a file in a form and returned as a file."""
 
 import tempfile
 from pathlib import Path

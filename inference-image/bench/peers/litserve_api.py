@@ -1,4 +1,4 @@
-"""LitServe: one worker process per core; a tensor goes in as a file of a form and comes out as bytes."""
+"""LitServe: one worker process per core; tensors are sent as a file in a form and returned as bytes."""
 
 import sys
 

@@ -1,11 +1,11 @@
-"""What every peer runs: a session of ONNX Runtime as the server's runners have one, thread for thread."""
+"""What every peer runs: a session of ONNX Runtime with the same threads as those of the server's runners."""
 
 import os
 
 import numpy as np
 import onnxruntime
 
-# Of the model's input, without the batch dimension.
+# The shape of the model's input, without the batch dimension.
 SHAPE = [int(size) for size in os.environ["BENCH_SHAPE"].split(",")]
 CORES = len(os.sched_getaffinity(0))
 

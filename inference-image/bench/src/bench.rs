@@ -22,7 +22,7 @@ pub(crate) struct Bench {
     pub(crate) server: PathBuf,
     /// The ONNX Runtime library, for both sides.
     pub(crate) library: PathBuf,
-    /// What models.py made.
+    /// The folder with the models that models.py creates.
     pub(crate) models: PathBuf,
     /// Folder for the requests and logs of this run.
     pub(crate) work: PathBuf,
@@ -98,7 +98,7 @@ impl Bench {
             (&server, "cargo build --release --package modelservice-server"),
             (&models, "scripts/bench-server"),
         ] {
-            ensure!(path.exists(), "{} is not there: run {made_by}", path.display());
+            ensure!(path.exists(), "{} does not exist: run {made_by}", path.display());
         }
         let work = root.join("target/bench/server");
         let _ = fs::remove_dir_all(&work);
@@ -254,7 +254,7 @@ impl Bench {
         }
     }
 
-    /// Puts a load on a server, from a process of its own.
+    /// Puts a load on a server, from a separate process.
     pub(crate) fn drive(&self, drive: &Drive) -> Result<Driven> {
         let mut command = Command::new(&self.program);
         command
@@ -293,7 +293,7 @@ impl Bench {
     }
 }
 
-/// Outputs that cannot be told apart prove nothing.
+/// Outputs that are almost the same prove nothing.
 fn ensure_different(model: &Model, outputs: &[PathBuf]) -> Result<()> {
     let values = outputs
         .iter()

@@ -1,5 +1,5 @@
 //! The loopback echo, with which a round trip through the server is compared: it reads as many bytes as a request
-//! has, and writes a response of the server. No parsing, no tasks, no queue.
+//! has, and writes one of the server's responses. No parsing, no tasks, no queue.
 
 use anyhow::{Context, Result, bail};
 use std::io::{ErrorKind, Read, Write};

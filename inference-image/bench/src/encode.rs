@@ -67,7 +67,7 @@ pub(crate) fn post(path: &str, content_type: &str, headers: &[(&str, &str)], bod
     [head.as_bytes(), b"\r\n", body].concat()
 }
 
-/// `inference.ModelInferRequest` with raw contents, behind gRPC's prefix.
+/// `inference.ModelInferRequest` with raw contents, after gRPC's prefix.
 /// <https://github.com/open-inference/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto>
 pub(crate) fn grpc(model: &str, shape: &[i64], tensor: &[u8]) -> Vec<u8> {
     let mut input = Vec::new();

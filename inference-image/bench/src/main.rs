@@ -25,10 +25,10 @@ use table::Table;
 
 /// Measures modelservice-server's release build against ONNX Runtime called in-process, in interleaved rounds.
 ///
-/// Every row is the median of its rounds. A row under load is the served rate as a part of the raw one, with the
-/// generator's time taken from what raw could have had: served ÷ (raw × (1 − generator CPU seconds ÷ (wall × cores))).
-/// Prints a table and writes target/bench/server.json. Run it through `make bench-server`, which makes the models
-/// and builds the programs; nothing else should run on the machine.
+/// Every row is the median of its rounds. A row under load is the served rate as a share of the raw one, where raw is
+/// reduced by the generator's share of the CPU: served ÷ (raw × (1 − generator CPU seconds ÷ (wall × cores))). Prints
+/// a table and writes target/bench/server.json. Run it with `make bench-server`, which creates the models and builds
+/// the programs; nothing else should run on the machine.
 #[derive(Parser)]
 #[command(
     name = "bench-server",
@@ -42,7 +42,7 @@ struct Arguments {
     /// Only rows whose name contains this, ignoring case: `--only gRPC`, `--only memory`.
     #[arg(long, value_name = "SUBSTRING")]
     only: Option<String>,
-    /// Two short rounds, to check that everything works; not for numbers.
+    /// Two short rounds, to check that everything works; the numbers mean nothing.
     #[arg(long)]
     quick: bool,
     /// Seconds for which each load is measured.
@@ -58,7 +58,7 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// The processes of a run, which starts them itself.
+/// The helper processes, which a run starts itself.
 #[derive(Subcommand)]
 enum Part {
     /// Sessions of ONNX Runtime; reads commands from standard input.
@@ -113,7 +113,7 @@ fn coordinate(arguments: Arguments) -> Result<ExitCode> {
     rows::measure(&bench, &mut table)?;
     ensure!(
         !table.is_empty(),
-        "no row's name contains what --only says; a run without it shows them all"
+        "no row's name contains the text given with --only; a run without it shows all rows"
     );
     let machine = json!({
         "cores": bench.cores,

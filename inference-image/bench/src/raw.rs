@@ -1,4 +1,4 @@
-//! The raw side: ONNX Runtime called in-process, in a process of its own, so that its memory and CPU can be measured
+//! The raw side: ONNX Runtime called in-process, in a separate process, so that its memory and CPU can be measured
 //! separately. Knows nothing of servers.
 
 use crate::spec::{Raw, RawCommand, RawReady, RawRun, Times};
@@ -60,7 +60,7 @@ fn load_library(library: &Path) -> Result<Environment> {
     Ok(builder.with_name("server-bench").with_telemetry(false).build()?)
 }
 
-/// Contiguous samples, the first ones again at the end, so that every batch is a slice.
+/// Contiguous samples, with the first ones repeated at the end, so that every batch is a slice.
 struct Samples {
     values: Vec<f32>,
     shape: Vec<i64>,
@@ -75,7 +75,7 @@ impl Samples {
         let length = usize::try_from(spec.shape.iter().product::<i64>())?;
         ensure!(
             values.len() % length == 0 && !values.is_empty(),
-            "{} is not whole samples",
+            "the size of {} is not a multiple of a sample",
             spec.inputs.display()
         );
         let count = (values.len() / length).min(spec.samples.max(1));
@@ -106,7 +106,7 @@ impl Samples {
     }
 }
 
-/// The float32 of a file.
+/// The float32 numbers in a file.
 pub(crate) fn read_floats(path: &Path) -> Result<Vec<f32>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(bytes
@@ -134,7 +134,7 @@ fn load(spec: &Raw, environment: &Environment, samples: &Samples) -> Result<Vec<
 }
 
 fn session(spec: &Raw, environment: &Environment) -> Result<Session> {
-    let refused = |error: ort::Error<_>| anyhow!("ONNX Runtime refuses an option: {error}");
+    let refused = |error: ort::Error<_>| anyhow!("ONNX Runtime rejects an option: {error}");
     Session::builder(environment)?
         .with_intra_threads(spec.threads)
         .map_err(refused)?

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
-/// Sessions in a process of their own, loaded and run once.
+/// Sessions in a separate process, loaded and run once.
 pub(crate) struct RawSide {
     process: Process,
     commands: ChildStdin,

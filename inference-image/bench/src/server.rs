@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Interval between readiness checks; each costs some 50 µs of the cores that the server loads with.
+/// Interval between readiness checks; each takes about 50 µs of the cores on which the server is loading.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// A server that is ready.
@@ -77,7 +77,7 @@ impl Server {
         log.lines().last().unwrap_or("it said nothing").to_owned()
     }
 
-    /// Its first process.
+    /// The ID of its first process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -92,7 +92,7 @@ impl Server {
         get(self.management, path)
     }
 
-    /// Waits until it is idle: what it measures once it is ready would be counted too.
+    /// Waits until it is idle, because its own measurements after it has become ready would be counted too.
     pub(crate) fn settle(&self) {
         settle(&self.family());
     }
@@ -111,12 +111,12 @@ pub(crate) fn settle(family: &Family) {
     println!("  the server is not idle after 30 s without requests");
 }
 
-/// It was free a moment ago; nothing else on this machine claims ports that quickly.
+/// A port that was free a moment ago; nothing else on this machine claims ports that quickly.
 pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.local_addr()?)
 }
 
-/// A GET request on a connection of its own.
+/// A GET request on a new connection.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -22,10 +22,10 @@ pub(crate) struct Request {
     pub(crate) answer: Answer,
 }
 
-/// What a right response contains. Every response is checked, not a sample of them.
+/// What a correct response contains. Every response is checked, not just a sample.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// Ends in (REST) or is (gRPC) this file of float32, up to rounding.
+    /// Ends with (REST) or equals (gRPC) this file of float32 numbers, except for rounding.
     Tensor(PathBuf),
     /// JSON whose first "class" is this.
     Class(usize),
@@ -50,7 +50,7 @@ pub(crate) struct Drive {
     pub(crate) server: u32,
     /// An open loop: requests are sent on schedule, whether or not earlier ones have been answered.
     pub(crate) open: Option<Open>,
-    /// File for the first response, as it came.
+    /// File for the first response, as it was received.
     pub(crate) keep: Option<PathBuf>,
 }
 
@@ -96,11 +96,11 @@ pub(crate) struct Driven {
     pub(crate) wall: f64,
     /// CPU seconds: `own` is the generator's, `watched` the server's.
     pub(crate) cpu: Cpu,
-    /// From the first byte of a request sent to the last byte of its response read, for right responses.
+    /// From the first byte of a request sent to the last byte of its response read, for correct responses.
     pub(crate) answered: Times,
     /// The same for responses 429 and 503.
     pub(crate) refused: Times,
-    /// Right responses within the deadline (open loop).
+    /// Correct responses within the deadline (open loop).
     pub(crate) in_time: usize,
     /// How long after their scheduled time requests were sent (open loop).
     pub(crate) lateness: Times,
@@ -109,7 +109,7 @@ pub(crate) struct Driven {
 }
 
 impl Driven {
-    /// Right responses per second.
+    /// Correct responses per second.
     pub(crate) fn rate(&self) -> f64 {
         self.answered.count as f64 / self.wall
     }
@@ -120,7 +120,7 @@ impl Driven {
     }
 }
 
-/// Sessions of ONNX Runtime in a process of their own.
+/// Sessions of ONNX Runtime in a separate process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Raw {
     pub(crate) library: PathBuf,
@@ -129,13 +129,13 @@ pub(crate) struct Raw {
     pub(crate) inputs: PathBuf,
     /// Maximum number to read: they count as memory.
     pub(crate) samples: usize,
-    /// Of one sample, without the batch dimension.
+    /// Shape of one sample, without the batch dimension.
     pub(crate) shape: Vec<i64>,
     /// Samples per run.
     pub(crate) batch: usize,
-    /// Sessions; each has a caller thread of its own.
+    /// Sessions; each has its own caller thread.
     pub(crate) sessions: usize,
-    /// Threads per session, the caller included.
+    /// Threads per session, including the caller.
     pub(crate) threads: usize,
     /// Whether idle threads spin.
     pub(crate) spinning: bool,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The key under which a row says how much CPU others took, in percent; up to this much is normal.
+/// The key for the CPU that other processes took, in percent of the cores; and how much is normal.
 const OTHERS: &str = "othersPercentOfCores";
 const QUIET: f64 = 5.0;
 
@@ -43,7 +43,7 @@ impl Aim {
         }
     }
 
-    /// Reported without a target.
+    /// A row that is reported without a target.
     pub(crate) fn beside(workload: &str, unit: &'static str) -> Self {
         Self {
             workload: workload.to_owned(),

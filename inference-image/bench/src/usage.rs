@@ -49,7 +49,7 @@ impl Family {
     /// Ends all of them at once.
     pub(crate) fn kill(&self) {
         for pid in self.0.iter().filter_map(|&pid| Pid::from_raw(pid)) {
-            // It may have ended already.
+            // It may already have ended.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
@@ -59,7 +59,7 @@ impl Family {
         self.0.iter().map(|&pid| cpu_of(pid)).sum()
     }
 
-    /// Memory in bytes, where each page is divided by the number of processes that map it.
+    /// Memory in bytes; each page is divided by the number of processes that map it.
     pub(crate) fn proportional_memory(&self) -> Result<u64> {
         self.0
             .iter()
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_same_work_is_seen_by_getrusage_and_by_the_clock_of_the_process() {
         let me = i32::try_from(std::process::id()).unwrap_or_default();
-        // Other tests run in this process too: one interval lies within the other.
+        // Other tests run in this process too, so one interval is nested in the other.
         let (clock, own) = (cpu_of(me), own_cpu());
         let inner = cpu_of(me);
         let mut sum = 0_u64;

@@ -20,7 +20,7 @@ pub struct ServerConfig {
     /// How requests are batched and run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scheduling: Scheduling,
-    /// Where optimised graphs are kept.
+    /// Where optimised graphs are stored.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cache: Cache,
     /// How long connections live, and how many there may be.
@@ -29,7 +29,7 @@ pub struct ServerConfig {
     /// TLS on the serving port; without it the port is plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Who may use the serving port; without it, everyone.
+    /// Who may use the serving port; without it, anyone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
     /// Which pages of other sites may use the serving port from a browser; without it, none.
@@ -54,28 +54,29 @@ pub struct ModelConfig {
     pub name: String,
     /// Folder of the model package: `model.onnx` and, optionally, `model.yaml`.
     pub path: String,
-    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it, which
-    /// is required if `model.onnx` keeps weights in other files. A package that differs is rejected before it is parsed.
+    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it,
+    /// which is required if `model.onnx` stores weights in other files. A package that differs is rejected before it
+    /// is parsed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// How requests for this model are put together.
+    /// How requests for this model are batched.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scheduling: ModelScheduling,
 }
 
-/// How requests for one model are put together.
+/// How requests for one model are batched.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ModelScheduling {
-    /// Whether requests of different clients may be one run of the model.
+    /// Whether requests of different clients may share a run of the model.
     pub batching: Batching,
 }
 
-/// Whether requests of different clients may be one run of a model.
+/// Whether requests of different clients may share a run of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Batching {
-    /// If the model's graph keeps the rows of a batch apart, and that is measured to be faster.
+    /// If the model's graph keeps the rows of a batch independent, and measurements show that batching is faster.
     #[default]
     Auto,
     /// Never.
@@ -88,7 +89,7 @@ pub enum Batching {
 pub struct ExecutionProvider {
     /// ONNX Runtime's name, for example `CPUExecutionProvider`.
     pub name: String,
-    /// Provider options, passed to ONNX Runtime as they are.
+    /// Provider options, passed to ONNX Runtime unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
 }
@@ -112,7 +113,7 @@ pub struct Limits {
     pub max_image_pixels: u64,
     /// Images in one form; all of them are in memory as one batch.
     pub max_images_per_request: u32,
-    /// Requests that may wait for a runner, per model; the next one gets 429.
+    /// Requests that may wait for a runner, per model; further ones get 429.
     pub queue_length: u32,
     /// Time for the head of a request, and for a TLS handshake, in seconds.
     pub header_seconds: u32,
@@ -150,7 +151,7 @@ impl Default for Scheduling {
     }
 }
 
-/// Where optimised graphs are kept.
+/// Where optimised graphs are stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Cache {

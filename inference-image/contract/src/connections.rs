@@ -14,11 +14,12 @@ pub struct Connections {
     pub max_age_seconds: u32,
     /// Requests after which a connection is ended in the same way; 0 is never.
     pub max_requests: u32,
-    /// Time after which an idle connection is closed, in seconds. Longer than load balancers keep theirs (at most 600
-    /// s among the common ones): if one side closes while the other sends, a request is lost.
+    /// Time after which an idle connection is closed, in seconds. Longer than the idle timeouts of load balancers
+    /// (common ones have at most 600 s): if one side closes a connection while the other is sending, a request is
+    /// lost.
     pub idle_seconds: u32,
-    /// Concurrent requests on one HTTP/2 connection; its client keeps the others. As many as `limits.queueLength`, so
-    /// that a connection alone never finds the queue full.
+    /// Concurrent requests on one HTTP/2 connection; further requests stay with the client. The same as
+    /// `limits.queueLength`, so that a single connection never finds the queue full.
     pub max_concurrent_requests: u32,
 }
 

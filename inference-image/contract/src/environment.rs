@@ -1,9 +1,9 @@
-//! Environment variables that the dynamic loader, the C library and ONNX Runtime obey: by them a program runs or writes
-//! what nobody reviewed. They come from nowhere but the runtime image.
+//! Environment variables that the dynamic loader, the C library and ONNX Runtime obey. They can make a program run
+//! code or write files that nobody has reviewed, so only the runtime image may set them.
 
-/// The beginnings of their names.
+/// Prefixes of their names.
 pub const LOADER_PREFIXES: &[&str] = &["LD_", "GLIBC_", "ORT_"];
-/// Names of others: those that the C library ignores in privileged programs, and files of its allocator.
+/// Full names of others: those that the C library ignores in privileged programs, and files of its allocator.
 pub const LOADER_NAMES: &[&str] = &[
     "GCONV_PATH",
     "GETCONF_DIR",
@@ -29,7 +29,7 @@ pub fn is_loader_variable(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Each runs code or writes files as the server.
+    /// Each of them can run code or write files as the server.
     #[test]
     fn what_a_loader_obeys_is_known_and_other_variables_are_free() {
         for name in [

@@ -1,11 +1,11 @@
-//! How the server ends on its own, and its termination message.
+//! How the server ends by itself, and its termination message.
 
 use serde::{Deserialize, Serialize};
 
-/// Why the server ended on its own: its exit code and the reason in its [`TerminationMessage`].
+/// Why the server ended by itself: its exit code and the reason in its [`TerminationMessage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ExitReason {
-    /// The configuration cannot be read, or has a value that is impossible.
+    /// The configuration cannot be read, or has an impossible value.
     ConfigInvalid,
     /// The model package has no `model.onnx` (a mounted OCI artifact looks like an empty folder).
     ModelMissing,
@@ -56,7 +56,7 @@ impl ExitReason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TerminationMessage {
-    /// Why.
+    /// The reason.
     pub reason: ExitReason,
     /// What happened and what to do, for a person.
     pub message: String,

@@ -23,13 +23,13 @@ pub struct Report {
 pub struct ModelReport {
     /// Name in request paths.
     pub name: String,
-    /// `sha256:<64 hex>`: the digest that was asked for; otherwise that of `model.onnx`, or, if it keeps weights in
-    /// other files, of the whole package.
+    /// `sha256:<64 hex>`: the configured digest; otherwise that of `model.onnx`, or of the whole package if
+    /// `model.onnx` stores weights in other files.
     pub digest: String,
     /// What `digest` covers.
     #[serde(default)]
     pub digest_covers: DigestCovers,
-    /// Whether `digest` was asked for, and found to be right.
+    /// Whether `digest` was configured, and found to be correct.
     #[serde(default)]
     pub digest_checked: bool,
     /// Version of the default ONNX operator set.
@@ -38,7 +38,7 @@ pub struct ModelReport {
     pub inputs: Vec<TensorSpec>,
     /// Outputs, in the model's order.
     pub outputs: Vec<TensorSpec>,
-    /// Program that made the file, and its version.
+    /// Program that created the file, and its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub producer: Option<String>,
     /// A description for people.
@@ -53,28 +53,28 @@ pub struct ModelReport {
     /// Seconds from opening the package until its sessions were created.
     #[serde(default)]
     pub load_seconds: f64,
-    /// Whether requests are put together, where that is told.
+    /// Whether requests are batched, if this is reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingReport>,
 }
 
-/// Whether requests of different clients are one run of a model.
+/// Whether requests of different clients share runs of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchingReport {
-    /// Rows of several requests that go into one run when enough wait; with 1 each request is run by itself.
+    /// Rows of several requests that go into one run when enough are waiting; with 1, each request is run separately.
     pub rows: u64,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
 /// What a digest covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DigestCovers {
-    /// `model.onnx`: it is the SHA-256 of its bytes.
+    /// `model.onnx`: the digest is the SHA-256 of its bytes.
     #[default]
     ModelFile,
-    /// All files of the package: it is what `modelservice-server digest` prints.
+    /// All files of the package: the digest is what `modelservice-server digest` prints.
     Package,
 }
 

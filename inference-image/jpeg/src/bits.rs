@@ -3,12 +3,12 @@
 use crate::Error;
 use crate::segments::{Segments, marker};
 
-/// Reads bits up to the next marker. After it come zeros, which `overrun` tells.
+/// Reads bits up to the next marker. After it come zeros, which `overrun` detects.
 #[derive(Debug)]
 pub(crate) struct Bits<'a> {
     bytes: &'a [u8],
     place: usize,
-    /// The next bits, from the highest on; those below `count` are zero.
+    /// The next bits, starting with the highest; those after `count` bits are zero.
     reservoir: u64,
     count: u32,
     /// How many of them are not from the file.
@@ -26,7 +26,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Makes sure of 32 bits: a code of at most 16 and what belongs to it.
+    /// Makes sure that 32 bits are there: a code of at most 16 bits and the number after it.
     #[inline(always)]
     pub(crate) fn fill(&mut self) {
         if self.count < 32 {
@@ -59,7 +59,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// `None` at a marker, before which it stays. A zero after 0xFF says that this is none.
+    /// `None` at a marker, which is not consumed. A zero after 0xFF means that it is not a marker.
     fn byte(&mut self) -> Option<u8> {
         let byte = *self.bytes.get(self.place)?;
         if byte == 0xFF {
@@ -74,7 +74,7 @@ impl<'a> Bits<'a> {
         Some(byte)
     }
 
-    /// The next `count` bits, at most 32, without taking them.
+    /// The next `count` bits, at most 32, without consuming them.
     #[inline(always)]
     pub(crate) fn peek(&self, count: u32) -> usize {
         (self.reservoir >> 1 >> (63 - count)) as usize
@@ -86,7 +86,7 @@ impl<'a> Bits<'a> {
         self.count -= count;
     }
 
-    /// At most 16 bits; `fill` must have made sure of them.
+    /// At most 16 bits, which `fill` must have provided.
     #[inline(always)]
     pub(crate) fn take(&mut self, count: u32) -> i32 {
         let bits = self.peek(count);
@@ -100,7 +100,7 @@ impl<'a> Bits<'a> {
         self.take(1) == 1
     }
 
-    /// A number of `size` bits, of which the first says the sign (F.2.2.1 of the specification).
+    /// A number of `size` bits, whose first bit gives the sign (F.2.2.1 of the specification).
     #[inline(always)]
     pub(crate) fn number(&mut self, size: u32) -> i32 {
         let bits = self.take(size);
@@ -108,13 +108,13 @@ impl<'a> Bits<'a> {
         bits - negative * ((1 << size) - 1)
     }
 
-    /// Whether bits were taken that the file does not hold.
+    /// Whether bits were consumed that are not in the file.
     #[inline(always)]
     pub(crate) fn overrun(&self) -> bool {
         self.count < self.padding
     }
 
-    /// What such bits mean: the file is cut off, or the scan is.
+    /// The error for such bits: the file or the scan is truncated.
     pub(crate) fn missing(&self) -> Error {
         match self.bytes.get(self.place..) {
             Some([] | [0xFF]) | None => Error::Truncated,
@@ -122,7 +122,7 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Passes the restart marker of this number, 0 to 7, and begins anew after it.
+    /// Consumes the restart marker with this number, 0 to 7, and starts over after it.
     pub(crate) fn restart(&mut self, number: u8) -> Result<(), Error> {
         let mut segments = self.rest();
         if segments.marker()? != marker::RST0 + number {
@@ -132,7 +132,7 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
-    /// What follows; bits that were read ahead never reach beyond a marker.
+    /// What follows; bits are never read ahead beyond a marker.
     pub(crate) fn rest(&self) -> Segments<'a> {
         Segments {
             bytes: self.bytes,

@@ -14,7 +14,7 @@ pub(crate) fn difference(bits: &mut Bits<'_>, dc: &Table) -> Result<i32, Error> 
     Ok(bits.number(u32::from(size)))
 }
 
-/// A whole block; whether it is flat.
+/// Decodes a whole block; returns whether it is flat.
 #[inline(always)]
 pub(crate) fn sequential(
     bits: &mut Bits<'_>,
@@ -52,13 +52,13 @@ pub(crate) fn sequential(
     Ok(flat)
 }
 
-/// A progressive scan's part of each block: the first and the last coefficient, and the bits that are left out.
+/// A progressive scan's part of each block: the first and the last coefficient, and the bits that are omitted.
 #[derive(Clone, Debug)]
 pub(crate) struct Band {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) low: u8,
-    /// Blocks that are still to come without another coefficient.
+    /// Remaining blocks without further coefficients.
     pub(crate) ends: u32,
 }
 
@@ -93,7 +93,7 @@ impl Band {
         Ok(())
     }
 
-    /// One more bit of them (figure G.7).
+    /// One more bit of the coefficients (figure G.7).
     pub(crate) fn refine(
         &mut self,
         bits: &mut Bits<'_>,
@@ -128,7 +128,7 @@ impl Band {
         Ok(())
     }
 
-    /// Refines what is not zero up to the zero after so many others, or the end; where that is.
+    /// Refines nonzero coefficients up to the zero after this many others, or up to the end; returns its position.
     #[inline(always)]
     fn refine_until(
         &self,

@@ -1,22 +1,23 @@
-//! What the components are, and how they become grey or red, green and blue.
+//! The meaning of the components, and their conversion to grey or to red, green and blue.
 
 use crate::frame::Frame;
 use crate::segments::{Segment, marker};
 
-/// What the components are.
+/// The meaning of the components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Color {
     Grey,
     Rgb,
     YCbCr,
-    /// With inverted values, as Adobe stores them and Pillow takes all of them to be.
+    /// With inverted values, as Adobe stores them and as Pillow assumes for all files.
     Cmyk,
-    /// The first three of these as YCbCr.
+    /// The same, with the first three as YCbCr.
     Ycck,
 }
 
 impl Color {
-    /// libjpeg's rules: a JFIF marker says YCbCr, Adobe's says what it is, and without either the ids count.
+    /// libjpeg's rules: a JFIF marker means YCbCr, Adobe's marker gives the meaning, and without either the component
+    /// IDs decide.
     pub(crate) fn of(frame: &Frame, application: &[Segment<'_>]) -> Self {
         let has_jfif = application.iter().any(|one| {
             one.marker == marker::APP0 && one.content.len() >= 14 && one.content.starts_with(b"JFIF\0")
@@ -42,7 +43,7 @@ impl Color {
         }
     }
 
-    /// Makes one row of the image from one row of each component.
+    /// Creates one row of the image from one row of each component.
     #[inline(always)]
     pub(crate) fn convert(self, lines: [&[u8]; 4], row: &mut [u8]) {
         let [a, b, c, d] = lines;
@@ -70,7 +71,7 @@ fn each(a: &[u8], b: &[u8], c: &[u8], row: &mut [u8], pixel: impl Fn(u8, u8, u8)
     }
 }
 
-/// The factors of JFIF in 16 bits after the point.
+/// JFIF's factors with 16 fractional bits.
 #[inline(always)]
 fn rgb(y: u8, cb: u8, cr: u8) -> [u8; 3] {
     const HALF: i32 = 1 << 15;
@@ -87,7 +88,7 @@ fn clamp(value: i32) -> u8 {
     value.clamp(0, 255) as u8
 }
 
-/// Cyan, magenta and yellow with black to red, green and blue, as Pillow does it; all are inverted.
+/// Converts cyan, magenta, yellow and black to red, green and blue, as Pillow does; all are inverted.
 #[inline(always)]
 fn with_black(row: &mut [u8], black: &[u8]) {
     for (pixel, &black) in row.as_chunks_mut::<3>().0.iter_mut().zip(black) {

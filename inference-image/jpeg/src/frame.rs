@@ -5,10 +5,10 @@ use crate::upsample::Upsampling;
 
 /// Samples along the side of a block.
 pub(crate) const BLOCK: usize = 8;
-/// What libjpeg allows in one unit of an interleaved scan, as the specification does.
+/// The most blocks that libjpeg and the specification allow in one unit of an interleaved scan.
 const MOST_BLOCKS_IN_A_UNIT: usize = 10;
 
-/// One of the planes that make the image.
+/// One of the planes that make up the image.
 #[derive(Clone, Debug)]
 pub(crate) struct Component {
     pub(crate) id: u8,
@@ -19,12 +19,12 @@ pub(crate) struct Component {
     /// Samples that belong to the image.
     pub(crate) width: usize,
     pub(crate) height: usize,
-    /// How it gets the image's size.
+    /// How it is enlarged to the image's size.
     pub(crate) upsampling: Upsampling,
 }
 
 impl Component {
-    /// Blocks of a scan that holds this component alone.
+    /// Blocks of a scan that contains only this component.
     pub(crate) fn blocks(&self) -> (usize, usize) {
         (self.width.div_ceil(BLOCK), self.height.div_ceil(BLOCK))
     }
@@ -49,7 +49,7 @@ impl Frame {
             return Err(Error::Broken("its frame header is too short"));
         };
         if *bits != 8 {
-            return Err(Error::Unsupported("its samples have not 8 bits"));
+            return Err(Error::Unsupported("its samples do not have 8 bits"));
         }
         let (width, height) = (u16::from_be_bytes([*x1, *x0]), u16::from_be_bytes([*y1, *y0]));
         if width == 0 || height == 0 {
@@ -60,7 +60,7 @@ impl Frame {
             return Err(Error::Broken("its frame header has the wrong length"));
         }
         if !matches!(count, 1 | 3 | 4) {
-            return Err(Error::Unsupported("it has neither 1 nor 3 nor 4 components"));
+            return Err(Error::Unsupported("it does not have 1, 3 or 4 components"));
         }
         Self::with(progressive, width, height, components)
     }
@@ -75,9 +75,9 @@ impl Frame {
             return Err(Error::Broken("a sampling factor is not 1 to 4"));
         }
         if components.iter().any(|&[_, _, table]| table > 3) {
-            return Err(Error::Broken("a quantisation table is not 0 to 3"));
+            return Err(Error::Broken("a quantisation table number is not 0 to 3"));
         }
-        // A single component is never interleaved, and sampled by itself alone.
+        // A single component is never interleaved, and its sampling factors do not matter.
         let alone = components.len() == 1;
         let factors = |component: &[u8; 3]| if alone { (1, 1) } else { factors(component) };
         let largest = components.iter().map(factors);
@@ -106,8 +106,8 @@ impl Frame {
         })
     }
 
-    /// The components of a scan, by their place in the frame, from the ids that its header lists. libjpeg's rule:
-    /// they come in the frame's order, and one whose id was taken goes to the next with the same id.
+    /// The components of a scan, by their position in the frame, from the IDs that its header lists. libjpeg's rule:
+    /// they come in the frame's order, and an ID that was already used refers to the next component with the same ID.
     pub(crate) fn find(&self, ids: impl Iterator<Item = u8>) -> Result<Vec<usize>, Error> {
         let mut found: Vec<usize> = Vec::new();
         for id in ids {
@@ -117,7 +117,7 @@ impl Frame {
                 .enumerate()
                 .position(|(place, component)| component.id == id && place >= found.len())
                 .filter(|place| !found.contains(place))
-                .ok_or(Error::Broken("a scan is of a component that is not there"))?;
+                .ok_or(Error::Broken("a scan is for a component that does not exist"))?;
             found.push(place);
         }
         let blocks = found.iter().map(|&place| &self.components[place]);

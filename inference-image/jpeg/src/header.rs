@@ -1,4 +1,4 @@
-//! What stands before the first scan, and what of it may change between scans.
+//! The parts before the first scan, some of which may change between scans.
 
 use crate::Error;
 use crate::color::Color;
@@ -6,14 +6,14 @@ use crate::frame::Frame;
 use crate::huffman::Specification;
 use crate::segments::{Segment, Segments, marker};
 
-/// The tables in force: each may be replaced between two scans.
+/// The current tables: each may be replaced between two scans.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tables {
-    /// In the order of rows and columns.
+    /// In row-major order.
     pub(crate) quantisation: [Option<[u16; 64]>; 4],
     pub(crate) dc: [Option<Specification>; 4],
     pub(crate) ac: [Option<Specification>; 4],
-    /// Units between two restart markers; 0 is none.
+    /// Units between two restart markers; 0 means no markers.
     pub(crate) restart_interval: usize,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Header<'a> {
     pub(crate) application: Vec<Segment<'a>>,
     /// The content of the first scan's header.
     pub(crate) scan: &'a [u8],
-    /// At the first scan's data.
+    /// The segments, positioned at the first scan's data.
     pub(crate) segments: Segments<'a>,
 }
 
@@ -76,7 +76,7 @@ fn process(marker: u8) -> Result<bool, Error> {
 }
 
 impl Tables {
-    /// A segment that may stand before any scan.
+    /// Reads a segment that may precede any scan.
     pub(crate) fn read(&mut self, segment: Segment<'_>) -> Result<(), Error> {
         let Segment { marker, content } = segment;
         match marker {
@@ -129,7 +129,7 @@ impl Tables {
     }
 }
 
-/// Where the coefficients of a block, as they come, stand in its rows.
+/// The row-major positions of a block's coefficients in the order of the file.
 pub(crate) const ZIGZAG: [u8; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7,
     14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39,

@@ -3,10 +3,10 @@
 use crate::Error;
 use crate::bits::Bits;
 
-/// Codes of so many bits are looked up at once.
+/// Codes of up to this many bits are looked up at once.
 const QUICK: u32 = 10;
 
-/// A table as the file gives it: how many codes of 1 to 16 bits there are, and their symbols in order.
+/// A table as stored in the file: how many codes of 1 to 16 bits there are, and their symbols in order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Specification {
     counts: [u8; 16],
@@ -14,7 +14,7 @@ pub(crate) struct Specification {
 }
 
 impl Specification {
-    /// Reads one, and returns what follows it.
+    /// Reads a table, and returns the bytes after it.
     pub(crate) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (counts, rest) = bytes.split_first_chunk::<16>()?;
         let total: usize = counts.iter().map(|&count| usize::from(count)).sum();
@@ -31,7 +31,7 @@ impl Specification {
         Self { counts, symbols }
     }
 
-    /// The tables of appendix K, which frames of a Motion JPEG leave out: for luminance and chrominance.
+    /// The tables of appendix K, for luminance and chrominance, which frames of Motion JPEG omit.
     pub(crate) fn standard(dc: bool, table: usize) -> Option<Self> {
         const DC: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
         match (dc, table) {
@@ -50,15 +50,17 @@ impl Specification {
     }
 }
 
-/// A table that decodes.
+/// A table for decoding.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     symbols: [u8; 256],
-    /// By the next `QUICK` bits: the code's length above its symbol, or 0 where the code is longer.
+    /// Indexed by the next `QUICK` bits: the code's length in the upper bits and its symbol, or 0 if the code is
+    /// longer.
     quick: Vec<u16>,
-    /// The same with the number that follows, where it fits: the number, zeros before it, and all bits.
+    /// The same with the number after the code, if it fits: the number, the zeros before it, and the total number of
+    /// bits.
     numbers: Vec<Number>,
-    /// By length: one more than the largest code, with all bits below set; and what to add to get a symbol's place.
+    /// By length: one more than the largest code, with all lower bits set; and the offset to a symbol's index.
     ends: [u32; 17],
     offsets: [i32; 17],
 }
@@ -84,7 +86,7 @@ impl Table {
         for (length, &count) in (1_u32..).zip(&specification.counts) {
             table.offsets[length as usize] = place as i32 - code as i32;
             for _ in 0..count {
-                // Nor may there be a code of ones only.
+                // A code must not consist of ones only.
                 if code + 1 >= 1 << length {
                     return Err(Error::Broken("a Huffman table has too many codes"));
                 }
@@ -126,13 +128,13 @@ impl Table {
         specification.symbols[..count].iter().all(|&symbol| symbol < 16)
     }
 
-    /// The next coefficient together with its code, where both are short.
+    /// The next coefficient together with its code, if both are short.
     #[inline(always)]
     pub(crate) fn number(&self, bits: &Bits<'_>) -> Number {
         self.numbers[bits.peek(QUICK)]
     }
 
-    /// The next symbol; the bits must have been filled.
+    /// The next symbol; `fill` must have provided the bits.
     #[inline(always)]
     pub(crate) fn symbol(&self, bits: &mut Bits<'_>) -> Result<u8, Error> {
         let entry = self.quick[bits.peek(QUICK)];
@@ -156,7 +158,7 @@ impl Table {
         Err(if bits.overrun() {
             bits.missing()
         } else {
-            Error::Broken("a scan has a code of no meaning")
+            Error::Broken("a scan has an undefined code")
         })
     }
 }

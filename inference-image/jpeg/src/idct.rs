@@ -3,14 +3,14 @@
 
 use std::num::Wrapping;
 
-/// A row of numbers; a damaged file may make them overflow, which is no bug.
+/// A row of numbers; a damaged file may make them overflow, which is not a bug.
 type Row = [Wrapping<i32>; 8];
 
-/// Bits after the point, in constants and after the first pass.
+/// Fractional bits, in constants and after the first pass.
 const CONSTANT: usize = 13;
 const PASS: usize = 2;
 
-/// Makes the 8×8 samples of a block, from its coefficients and their steps, both in rows.
+/// Computes the 8×8 samples of a block from its coefficients and their steps, both in row-major order.
 #[inline(always)]
 pub(crate) fn inverse(coefficients: &[i16; 64], steps: &[u16; 64], samples: &mut [u8], stride: usize) {
     let mut rows = [[Wrapping(0); 8]; 8];
@@ -28,7 +28,7 @@ pub(crate) fn inverse(coefficients: &[i16; 64], steps: &[u16; 64], samples: &mut
     }
 }
 
-/// The same where all coefficients but the first are zero.
+/// The same if all coefficients except the first are zero.
 #[inline(always)]
 pub(crate) fn flat(coefficient: i16, step: u16, samples: &mut [u8], stride: usize) {
     let value = i32::from(coefficient.wrapping_mul(step as i16));
@@ -45,7 +45,7 @@ fn transposed(rows: &[Row; 8]) -> [Row; 8] {
     std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
 }
 
-/// One dimension, of all columns at once.
+/// One dimension, for all columns at once.
 #[inline(always)]
 fn pass<const SHIFT: usize>(input: &[Row; 8]) -> [Row; 8] {
     let mut out = [[Wrapping(0); 8]; 8];

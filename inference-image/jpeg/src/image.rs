@@ -7,23 +7,23 @@ use crate::rows::Rows;
 use crate::scan::{Reader, Scan};
 use crate::segments::{Segments, marker};
 
-/// More scans take time and show nothing: an encoder writes about ten.
+/// More scans only take time: encoders write about ten.
 const MOST_SCANS: usize = 100;
-/// The coefficients whose absence makes libjpeg guess them, so that the image is not what the file says.
+/// If these coefficients are missing, libjpeg guesses them, and the image is not what the file says.
 const GUESSED: std::ops::RangeInclusive<usize> = 1..=9;
 
 /// Decodes all scans.
 pub(crate) fn decode(header: Header<'_>, pixels: &mut [u8]) -> Result<(), Error> {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2") {
-        // SAFETY: this processor has what the function is compiled for.
+        // SAFETY: this processor has the features for which the function is compiled.
         #[allow(unsafe_code)]
         return unsafe { decode_with_avx2(header, pixels) };
     }
     decode_with(header, pixels)
 }
 
-/// The same code, which the compiler makes wider vectors of.
+/// The same code, compiled with wider vectors.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi2")]
 fn decode_with_avx2(header: Header<'_>, pixels: &mut [u8]) -> Result<(), Error> {
@@ -51,10 +51,10 @@ fn decode_with(header: Header<'_>, pixels: &mut [u8]) -> Result<(), Error> {
 
 fn steps(tables: &Tables, frame: &Frame, component: usize) -> Result<[u16; 64], Error> {
     tables.quantisation[frame.components[component].quantisation]
-        .ok_or(Error::Broken("a component's quantisation table is not there"))
+        .ok_or(Error::Broken("a component's quantisation table is missing"))
 }
 
-/// One scan that holds everything: rows come out while it is read.
+/// One scan that contains everything: rows are produced while it is read.
 #[inline(always)]
 fn at_once(
     frame: &Frame,
@@ -86,11 +86,11 @@ fn at_once(
     let mut tables = tables.clone();
     match next_scan(reader.bits.rest(), &mut tables)? {
         None => Ok(()),
-        Some(_) => Err(Error::Broken("a scan follows the last one")),
+        Some(_) => Err(Error::Broken("there is a scan after the last one")),
     }
 }
 
-/// The content of the next scan's header, and what follows it; `None` at the end of the image.
+/// The content of the next scan's header, and the bytes after it; `None` at the end of the image.
 fn next_scan<'a>(
     mut segments: Segments<'a>,
     tables: &mut Tables,
@@ -105,20 +105,20 @@ fn next_scan<'a>(
     }
 }
 
-/// Keeps the coefficients of all scans, and makes pixels of them at the end.
+/// Collects the coefficients of all scans, and turns them into pixels at the end.
 struct Collector {
     frame: Frame,
     tables: Tables,
     planes: Vec<Plane>,
 }
 
-/// A component's blocks, in rows that are filled up to whole units.
+/// A component's blocks, in rows that are padded to whole units.
 struct Plane {
     blocks: Vec<[i16; 64]>,
     columns: usize,
-    /// Of the first scan of the component.
+    /// The steps at the component's first scan.
     steps: Option<[u16; 64]>,
-    /// Of each coefficient, how many low bits are still missing; `None` before it was there.
+    /// For each coefficient, how many low bits are still missing; `None` before its first scan.
     missing: [Option<u8>; 64],
 }
 
@@ -159,7 +159,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Whether the scan may come now.
+    /// Checks whether this scan may come now.
     fn note(&mut self, scan: &Scan) -> Result<(), Error> {
         for member in &scan.members {
             let plane = &mut self.planes[member.component];
@@ -218,7 +218,8 @@ impl Collector {
         Ok(reader.bits.rest())
     }
 
-    /// libjpeg makes up what a progressive file leaves out, and shows grey for a component that never came.
+    /// Refuses what libjpeg would make up: it guesses what a progressive file omits, and shows grey for a missing
+    /// component.
     fn check_complete(&self) -> Result<(), Error> {
         if self.planes.iter().any(|plane| plane.missing[0].is_none()) {
             return Err(Error::Unsupported("a component has no scan"));

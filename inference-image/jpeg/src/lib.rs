@@ -1,11 +1,12 @@
-//! A JPEG decoder that gives libjpeg-turbo's pixels, bit by bit, for every sampling, order of scans and kind of
-//! colour that a header can carry, or refuses: models are trained with these pixels, and other ones give wrong
-//! answers without an error. No decoder in safe Rust does; the one in C is not wanted where strangers' files come in.
+//! A JPEG decoder that produces exactly libjpeg-turbo's pixels, for every sampling, order of scans and kind of colour
+//! that a header can describe, or refuses the file. Models are trained with these pixels, and with others they
+//! silently give wrong answers. No decoder in safe Rust does this, and a decoder in C should not read untrusted
+//! files.
 //!
-//! Baseline, extended sequential and progressive files of 8 bits are understood (ITU-T T.81). Where the
-//! specification leaves a choice, the choices are libjpeg's: the accurate integer transform (`JDCT_ISLOW`),
-//! triangle filters between the samples of subsampled components ("fancy upsampling"), and how the markers say
-//! what the components are. Where libjpeg goes on with a damaged file, this decoder does not.
+//! It supports baseline, extended sequential and progressive files of 8 bits (ITU-T T.81). Where the specification
+//! leaves a choice, the choices are libjpeg's: the accurate integer transform (`JDCT_ISLOW`), triangle filters
+//! between the samples of subsampled components ("fancy upsampling"), and how markers determine the meaning of the
+//! components. Where libjpeg continues with a damaged file, this decoder does not.
 
 mod bits;
 mod blocks;
@@ -32,7 +33,7 @@ pub enum Error {
     /// It breaks the rules of the format.
     #[error("{0}")]
     Broken(&'static str),
-    /// It may be right, and is of a kind that this decoder leaves out.
+    /// It may be valid, but this decoder does not support its kind.
     #[error("{0}")]
     Unsupported(&'static str),
 }
@@ -44,10 +45,10 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Reads up to the first scan.
+    /// Reads the file up to its first scan.
     ///
     /// # Errors
-    /// When the header is broken, cut off, or of an image that is not understood.
+    /// When the header is broken, truncated, or of an unsupported image.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         Ok(Self {
             header: Header::read(bytes)?,
@@ -66,16 +67,16 @@ impl<'a> Decoder<'a> {
         self.header.color.channels()
     }
 
-    /// The segments before the first scan that are the application's: EXIF, XMP and so on.
+    /// The application segments before the first scan: EXIF, XMP and so on.
     pub fn application_segments(&self) -> impl Iterator<Item = Segment<'a>> + '_ {
         self.header.application.iter().copied()
     }
 
-    /// Decodes into a buffer of width × height × channels bytes, row by row. Beside it, a progressive file, or one of
-    /// several scans, takes two bytes for each sample.
+    /// Decodes into a buffer of width × height × channels bytes, row by row. A progressive file, or one with several
+    /// scans, takes another two bytes per sample.
     ///
     /// # Errors
-    /// When what follows the header is broken, cut off, or incomplete.
+    /// When the data after the header is broken, truncated or incomplete.
     ///
     /// # Panics
     /// When the buffer has another size.

@@ -1,5 +1,5 @@
-//! From blocks to rows of pixels. Of each component only the rows of one unit are kept, and those above that the
-//! filters still need: the last rows of a unit come out when the next one is there.
+//! From blocks to rows of pixels. For each component, only the rows of one unit are kept, and the rows above that the
+//! filters still need: the last rows of a unit are produced once the next unit is available.
 
 use crate::color::Color;
 use crate::frame::{BLOCK, Component, Frame};
@@ -9,24 +9,24 @@ use crate::upsample::Upsampling;
 pub(crate) struct Rows<'p> {
     color: Color,
     planes: Vec<Plane>,
-    /// Rows of the image that one row of samples at the smallest sampling makes.
+    /// Rows of the image that one row of samples with the smallest sampling factor covers.
     group: usize,
     width: usize,
     height: usize,
     pixels: &'p mut [u8],
 }
 
-/// The rows of a component that are kept.
+/// The kept rows of a component.
 struct Plane {
     component: Component,
     steps: [u16; 64],
-    /// `component.v` + 1 rows of the unit before, then those of this one.
+    /// `component.v` + 1 rows of the previous unit, then those of this one.
     window: Vec<u8>,
     stride: usize,
-    /// The last row that was enlarged, and room for sums.
+    /// The last enlarged row, and room for sums.
     line: Vec<u8>,
     sums: Vec<i16>,
-    /// Where the row that was asked for begins in the window, if it needs no enlarging.
+    /// Where the requested row begins in the window, if it need not be enlarged.
     start: usize,
 }
 
@@ -56,8 +56,8 @@ impl<'p> Rows<'p> {
         self.planes[component].steps = steps;
     }
 
-    /// Puts a block into this row of units: its column, and its row within the unit. `flat`: only its first
-    /// coefficient is not zero.
+    /// Puts a block into this row of units: its column, and its row within the unit. `flat` means that only its first
+    /// coefficient is nonzero.
     #[inline(always)]
     pub(crate) fn put(&mut self, component: usize, column: usize, row: usize, block: &[i16; 64], flat: bool) {
         let plane = &mut self.planes[component];
@@ -70,12 +70,12 @@ impl<'p> Rows<'p> {
         }
     }
 
-    /// All blocks of a row of units are there.
+    /// Call this when all blocks of a row of units are there.
     #[inline(always)]
     pub(crate) fn finish(&mut self, unit: usize) {
         let row = |group: usize| (group * self.group).min(self.height);
         let (first, end) = (row((unit * BLOCK).saturating_sub(1)), row(unit * BLOCK + BLOCK));
-        // The last group's rows wait for what comes below, if anything does.
+        // The last group's rows wait for the rows below, if there are any.
         let end = if end < self.height {
             row(unit * BLOCK + BLOCK - 1)
         } else {
@@ -102,7 +102,7 @@ impl<'p> Rows<'p> {
 }
 
 impl Plane {
-    /// Makes the row that belongs to one of the image.
+    /// Computes the component's row for a row of the image.
     #[inline(always)]
     fn enlarge(&mut self, row: usize, unit: usize) {
         let Component {

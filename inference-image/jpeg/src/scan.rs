@@ -8,7 +8,7 @@ use crate::header::Tables;
 use crate::huffman::{Specification, Table};
 use crate::segments::Segments;
 
-/// A component of a scan: its place in the frame, and its tables.
+/// A component of a scan: its position in the frame, and its tables.
 pub(crate) struct Member {
     pub(crate) component: usize,
     dc: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Member {
 pub(crate) struct Scan {
     pub(crate) members: Vec<Member>,
     pub(crate) band: Band,
-    /// The bits that were left out before; 0 if this is the first scan of the band.
+    /// The bits that earlier scans omitted; 0 if this is the first scan of the band.
     pub(crate) high: u8,
 }
 
@@ -34,7 +34,7 @@ impl Scan {
             return Err(WRONG);
         };
         if !(1..=4).contains(count) {
-            return Err(Error::Broken("a scan has not 1 to 4 components"));
+            return Err(Error::Broken("a scan does not have 1 to 4 components"));
         }
         let members = members.as_chunks::<2>().0;
         let found = frame.find(members.iter().map(|&[id, _]| id))?;
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Before each unit: passes a restart marker where there is one.
+    /// Before each unit: consumes a restart marker if there is one.
     #[inline(always)]
     pub(crate) fn begin_unit(&mut self) -> Result<(), Error> {
         if self.interval > 0 {
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Decodes a block of the scan's `member`; whether it is known to hold nothing but its first coefficient.
+    /// Decodes a block of the scan's `member`; returns whether it is known to have only its first coefficient.
     #[inline(always)]
     pub(crate) fn block(&mut self, member: usize, block: &mut [i16; 64]) -> Result<bool, Error> {
         let coder = &mut self.coders[member];
@@ -194,14 +194,14 @@ impl<'a> Reader<'a> {
             (Process::DcRefinement, ..) => block[0] |= i16::from(bits.bit()) << self.band.low,
             (Process::AcFirst, _, Some(ac)) => self.band.first(bits, ac, block)?,
             (Process::AcRefinement, _, Some(ac)) => self.band.refine(bits, ac, block)?,
-            // The tables were looked up for the process.
+            // The tables match the coding process.
             _ => {}
         }
         Ok(())
     }
 }
 
-/// A table that the scan needs. A sequential file may leave the usual ones out.
+/// A table that the scan needs. A sequential file may omit the standard ones.
 fn table(tables: &Tables, dc: bool, index: usize, frame: &Frame) -> Result<Table, Error> {
     let given = if dc { &tables.dc } else { &tables.ac };
     let given = given.get(index).copied().flatten();
@@ -211,10 +211,9 @@ fn table(tables: &Tables, dc: bool, index: usize, frame: &Frame) -> Result<Table
             .flatten()
     };
     let specification = given.or_else(usual);
-    let specification =
-        specification.ok_or(Error::Broken("a scan needs a Huffman table that is not there"))?;
+    let specification = specification.ok_or(Error::Broken("a scan needs a Huffman table that is missing"))?;
     if dc && !Table::is_for_dc(&specification) {
-        return Err(Error::Broken("a Huffman table is of the wrong kind"));
+        return Err(Error::Broken("a Huffman table has the wrong kind"));
     }
     Table::new(&specification)
 }

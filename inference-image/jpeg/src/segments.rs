@@ -2,7 +2,7 @@
 
 use crate::Error;
 
-/// The markers that mean something here (ITU-T T.81, table B.1).
+/// The markers that matter here (ITU-T T.81, table B.1).
 pub(crate) mod marker {
     pub(crate) const TEM: u8 = 0x01;
     pub(crate) const SOF0: u8 = 0xC0;
@@ -25,12 +25,12 @@ pub(crate) mod marker {
     pub(crate) const COM: u8 = 0xFE;
 }
 
-/// A marker and what belongs to it.
+/// A marker and its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment<'a> {
     /// Its marker's second byte.
     pub marker: u8,
-    /// What follows the length.
+    /// The bytes after the length.
     pub content: &'a [u8],
 }
 
@@ -42,15 +42,15 @@ pub(crate) struct Segments<'a> {
 }
 
 impl<'a> Segments<'a> {
-    /// After the marker that begins every file.
+    /// Starts after the marker that begins every file.
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         match bytes {
             [0xFF, marker::SOI, ..] => Ok(Self { bytes, place: 2 }),
-            _ => Err(Error::Broken("it does not begin as a JPEG")),
+            _ => Err(Error::Broken("it does not begin like a JPEG")),
         }
     }
 
-    /// The next marker, whatever lies before it: as libjpeg does, bytes that are none are skipped.
+    /// The next marker; like libjpeg, this skips any other bytes before it.
     pub(crate) fn marker(&mut self) -> Result<u8, Error> {
         loop {
             let rest = self.bytes.get(self.place..).unwrap_or_default();
@@ -65,7 +65,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The next segment. Markers that stand alone within a file carry nothing, and are passed over.
+    /// The next segment. Markers without content are skipped.
     pub(crate) fn next(&mut self) -> Result<Segment<'a>, Error> {
         loop {
             let marker = match self.marker()? {

@@ -1,16 +1,16 @@
-//! How a component with fewer samples than the image gets the image's size.
+//! How a component with fewer samples than the image is enlarged to the image's size.
 
 use crate::Error;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upsampling {
     None,
-    /// Twice the columns, by a triangle filter.
+    /// Doubles the columns with a triangle filter.
     Columns,
-    /// Twice the rows.
+    /// Doubles the rows.
     Rows,
     Both,
-    /// Each sample so many times in each direction.
+    /// Repeats each sample this many times in each direction.
     Repeat {
         h: usize,
         v: usize,
@@ -20,7 +20,7 @@ pub(crate) enum Upsampling {
 impl Upsampling {
     /// As libjpeg chooses it, for a component of `width` samples; `own` and `largest` are sampling factors.
     pub(crate) fn choose(own: (usize, usize), largest: (usize, usize), width: usize) -> Result<Self, Error> {
-        // The filter needs three samples at least.
+        // The filter needs at least three samples.
         let wide = width > 2;
         if !largest.0.is_multiple_of(own.0) || !largest.1.is_multiple_of(own.1) {
             return Err(Error::Unsupported(
@@ -36,7 +36,7 @@ impl Upsampling {
         }
     }
 
-    /// How many columns a sample makes.
+    /// How many columns a sample covers.
     pub(crate) const fn columns(self) -> usize {
         match self {
             Self::None | Self::Rows => 1,
@@ -45,7 +45,7 @@ impl Upsampling {
         }
     }
 
-    /// The rows that make a row of the image: the nearest one, and the one that counts a quarter.
+    /// The rows that contribute to a row of the image: the nearest one, and the one that counts for a quarter.
     #[inline(always)]
     pub(crate) fn rows(self, row: usize, height: usize) -> (usize, usize) {
         match self {
@@ -56,7 +56,7 @@ impl Upsampling {
         }
     }
 
-    /// Fills `line` from those rows. `even`: whether the image's row is an even one, for which is rounded down.
+    /// Fills `line` from those rows. `even` says whether the image's row is even, which is rounded down.
     #[inline(always)]
     pub(crate) fn fill(self, near: &[u8], far: &[u8], even: bool, line: &mut [u8], sums: &mut [i16]) {
         match self {
@@ -83,7 +83,7 @@ impl Upsampling {
     }
 }
 
-/// Three quarters of the nearest sample and a quarter of the next one; rounding goes down and up in turn.
+/// Three quarters of the nearest sample and a quarter of the next one; alternately rounded down and up.
 #[inline(always)]
 fn columns(near: &[u8], line: &mut [u8]) {
     let count = near.len();

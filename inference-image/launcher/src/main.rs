@@ -1,6 +1,6 @@
-//! The entry point of the server's image: replaces itself with the server, in whose environment it leaves nothing that
-//! the dynamic loader, the C library or ONNX Runtime obeys. `scripts/images` links it statically, so that no loader
-//! obeys those variables before it runs. Without dependencies, so that this takes a second.
+//! The entry point of the server's image: removes the variables that the dynamic loader, the C library or ONNX
+//! Runtime obey from its environment, and replaces itself with the server. `scripts/images` links it statically, so
+//! that no loader obeys those variables before it runs. It has no dependencies, so linking takes a second.
 
 #[allow(unreachable_pub)]
 #[path = "../../contract/src/environment.rs"]
@@ -11,7 +11,7 @@ use std::{env, os::unix::process::CommandExt as _, process, process::Command};
 
 /// The server's program in the image.
 const SERVER: &str = "/usr/bin/modelservice-server";
-/// What shells exit with when a program cannot be started.
+/// The exit code of shells if a program cannot be started.
 const CANNOT_START: i32 = 126;
 
 fn main() {

@@ -1,4 +1,4 @@
-//! What a person types: flags, or environment variables instead of them. Everything else is in the configuration.
+//! Command-line flags, and the environment variables that can replace them. Everything else is in the configuration.
 
 use crate::config::Overrides;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -36,7 +36,7 @@ pub struct Arguments {
     /// What to do instead of serving
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Serve the model package in this folder. Its name in requests is the folder's name unless one is given. Can be
+    /// Serve the model package in this folder. Its name in requests is NAME, or else the folder's name. Can be
     /// repeated; adds to the models of the configuration
     #[arg(
         long = "model",
@@ -89,14 +89,15 @@ pub struct Arguments {
 /// What to do instead of serving.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Optimise the graph of each package and store it in its folder, so that the server need not do it at every
-    /// start. Run this on the kind of processor that will serve, before building the image of the package
+    /// Optimise the graph of each package and store it in its folder, so that the server does not have to do it at
+    /// every start. Run this on the kind of processor that the server will run on, before building the package's
+    /// image
     Optimize {
-        /// Folders that hold a model package
+        /// Folders with a model package
         #[arg(required = true, value_name = "FOLDER")]
         packages: Vec<PathBuf>,
     },
-    /// Print the digest of a whole model package, which a configuration or a `ModelService` can ask for
+    /// Print the digest of a whole model package, for use in a configuration or a `ModelService`
     Digest {
         /// Folder with a model package
         #[arg(value_name = "FOLDER")]
@@ -114,7 +115,7 @@ pub enum LogFormat {
 }
 
 impl Arguments {
-    /// What overrides the configuration.
+    /// The flags that override the configuration.
     pub(super) fn overrides(&self) -> Overrides {
         Overrides {
             models: self.models.clone(),
@@ -136,11 +137,16 @@ fn model(text: &str) -> Result<ModelConfig, String> {
 }
 
 fn folder_name(path: &Path) -> Result<String, String> {
-    // `.` and `..` have no name of their own.
+    // `.` and `..` are not names.
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = whole.file_name().and_then(|name| name.to_str());
-    name.map(str::to_owned)
-        .ok_or_else(|| format!("{} has no name: write NAME={}", path.display(), path.display()))
+    name.map(str::to_owned).ok_or_else(|| {
+        format!(
+            "{} does not end in a name: write NAME={}",
+            path.display(),
+            path.display()
+        )
+    })
 }
 
 /// A log filter.

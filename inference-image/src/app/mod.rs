@@ -47,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     let overrides = arguments.overrides();
     let config = config::load(arguments.config.as_deref(), environment.as_deref(), overrides)?;
     if arguments.check_config {
-        // Whoever asks to check a configuration wants to see what was understood.
+        // Printing it shows the user how the configuration was understood.
         let text = config::effective(&config);
         return print(&text.map_err(|error| Fatal::system("cannot print the configuration", &error))?);
     }
@@ -60,8 +60,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     result
 }
 
-/// With few cores, one thread serves all connections and also runs jobs of up to 1 ms. With many cores, one thread would be
-/// too few, and a core more or less makes no difference.
+/// With few cores, one thread serves all connections and also runs jobs of up to 1 ms. With many cores, one thread is
+/// too few, and sharing one core between both kinds of work gains nothing.
 fn runtime(cores: usize) -> std::io::Result<Runtime> {
     if cores <= ONE_NETWORK_THREAD {
         Builder::new_current_thread().enable_all().build()
@@ -111,7 +111,7 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     warn_if_open(address(&listener), &config);
     serve_until_told(server, listener, &lifecycle, &config.drain, signals).await;
     if let Some(traces) = traces {
-        // It waits for its own thread, which sends through this runtime.
+        // This blocks until the exporter's own thread has ended, which sends through this runtime.
         let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
     }
     Ok(())
@@ -133,7 +133,7 @@ async fn serve_until_told(
     });
     let stopped = async {
         match stopped.await {
-            // A person at a terminal is waiting for the end, and sends nobody else here.
+            // A person at a terminal is waiting, and no load balancer has to be told first.
             Ok(Told::Interrupt) => Drain {
                 accept_seconds: 0,
                 ..drain.clone()
@@ -147,7 +147,7 @@ async fn serve_until_told(
     }
 }
 
-/// No request has been served yet, so there is nothing to drain; and loading cannot be interrupted.
+/// No request has been served yet, so there is nothing to drain. Loading cannot be interrupted.
 fn leave_unloaded() -> ! {
     tracing::info!("stopped before the models were loaded");
     exit::now(0);

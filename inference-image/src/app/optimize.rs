@@ -1,4 +1,4 @@
-//! `modelservice-server optimize`: stores the optimised graph in a package, so that no start has to make it.
+//! `modelservice-server optimize`: stores the optimised graph in a package, so that no start has to create it.
 
 use crate::engine::Runtime;
 use crate::package::{self, BAKED_FOLDER, Parsed};
@@ -6,8 +6,8 @@ use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ModelConfig};
 use std::path::{Path, PathBuf};
 
-/// Optimises each package for this ONNX Runtime and this machine's processor. Returns the folders of the graphs. A
-/// graph that exists already is kept.
+/// Optimises each package for this ONNX Runtime and this machine's processor. Returns the folders of the graphs. An
+/// existing graph is left as it is.
 ///
 /// # Errors
 /// What is wrong with a package, or that its folder cannot be written.

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 /// Limit on connections to the management port.
 const MANAGEMENT_CONNECTIONS: usize = 128;
-/// Limit on those of one address: many idle connections of one pod must not keep the kubelet's probes out.
+/// Limit on the connections of one address: many idle connections of one pod must not keep the kubelet's probes out.
 const MANAGEMENT_CONNECTIONS_PER_PEER: usize = 8;
 /// Time for a request's head on the management port, if the configuration does not allow less.
 const MANAGEMENT_HEADER: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub(super) fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, 
     })
 }
 
-/// Warns if everyone who reaches the address is answered.
+/// Warns if the server answers anyone who can reach the address.
 pub(super) fn warn_if_open(address: SocketAddr, config: &ServerConfig) {
     let knows_clients = config
         .tls
@@ -40,8 +40,8 @@ pub(super) fn warn_if_open(address: SocketAddr, config: &ServerConfig) {
     if config.auth.is_none() && !knows_clients && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
             %address,
-            "everyone who can reach this address can use the models: set auth.tokenFile, or start the server with \
-             --address 127.0.0.1 to serve this machine alone"
+            "anyone who can reach this address can use the models: set auth.tokenFile, or start the server \
+             with --address 127.0.0.1 to serve this machine alone"
         );
     }
 }
@@ -52,8 +52,7 @@ pub(super) fn address(listener: &TcpListener) -> SocketAddr {
         .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-/// The serving port before there are models to serve: mistakes in its configuration are found before the models are
-/// loaded.
+/// The serving port, set up before the models are loaded, so that mistakes in its configuration are found early.
 pub(super) struct Serving {
     settings: Settings,
     tls: Option<(Tls, Watched)>,
@@ -108,7 +107,7 @@ impl Serving {
     }
 }
 
-/// The management port has a thread of its own, so that it responds when the others are busy.
+/// The management port has its own thread, so that it responds when the others are busy.
 pub(super) fn start_management(
     listener: TcpListener,
     management: Management,
@@ -133,7 +132,7 @@ pub(super) fn start_management(
                 tokio::spawn(protocol::record_load(management.clone()));
                 match TcpListener::from_std(listener) {
                     Ok(listener) => serve_management(listener, management, settings).await,
-                    Err(error) => tracing::error!("the management port is lost: {error}"),
+                    Err(error) => tracing::error!("the management port has failed: {error}"),
                 }
             });
         });

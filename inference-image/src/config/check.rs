@@ -3,7 +3,7 @@
 use modelservice_contract::{Cors, ModelConfig, ServerConfig};
 use std::collections::BTreeSet;
 
-/// Ordinary clients send more than this.
+/// Even ordinary clients send more than this.
 const MIN_HEADER_BYTES: u32 = 1024;
 
 pub(super) fn check(config: &ServerConfig) -> Result<(), String> {
@@ -41,14 +41,14 @@ pub(super) fn check(config: &ServerConfig) -> Result<(), String> {
 fn check_observability(config: &ServerConfig) -> Result<(), String> {
     let share = 0.0..=1.0;
     if !share.contains(&config.access_log.sample_ratio) {
-        return Err("accessLog: sampleRatio must be a share from 0 to 1".to_owned());
+        return Err("accessLog: sampleRatio must be a number from 0 to 1".to_owned());
     }
     config.cors.as_ref().map_or(Ok(()), check_cors)?;
     let Some(tracing) = &config.tracing else {
         return Ok(());
     };
     if !share.contains(&tracing.sample_ratio) {
-        return Err("tracing: sampleRatio must be a share from 0 to 1".to_owned());
+        return Err("tracing: sampleRatio must be a number from 0 to 1".to_owned());
     }
     if !tracing.endpoint.starts_with("http://") {
         return Err(format!(
@@ -61,7 +61,7 @@ fn check_observability(config: &ServerConfig) -> Result<(), String> {
 
 fn check_cors(cors: &Cors) -> Result<(), String> {
     let is_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]".contains(&byte);
-    // As browsers write it: without a path, and without the port that the scheme means.
+    // As browsers write it: without a path, and without the scheme's default port.
     let is_origin = |origin: &String| {
         let https = origin.strip_prefix("https://").map(|host| (host, ":443"));
         let http = origin.strip_prefix("http://").map(|host| (host, ":80"));
@@ -75,11 +75,11 @@ fn check_cors(cors: &Cors) -> Result<(), String> {
         .find(|origin| *origin != "*" && !is_origin(origin))
     {
         Some(origin) => Err(format!(
-            "cors: allowedOrigins has {origin:?}, it must be '*' or a scheme, a host and perhaps a port, in small letters \
-             and without a slash at the end, such as https://app.example.com"
+            "cors: allowedOrigins has {origin:?}, it must be '*', or a scheme, a host and optionally a port, \
+             in lower case and without a slash at the end, such as https://app.example.com"
         )),
         None if cors.allowed_origins.is_empty() => {
-            Err("cors: allowedOrigins is empty: leave cors out".to_owned())
+            Err("cors: allowedOrigins is empty: remove cors".to_owned())
         }
         None => Ok(()),
     }
@@ -91,7 +91,7 @@ fn check_model(model: &ModelConfig) -> Result<(), String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > 253 || !name.bytes().all(is_plain) {
         return Err(format!(
-            "models: {name:?} is no name: use 1 to 253 letters, digits, '.', '_' and '-'"
+            "models: {name:?} is not a valid name: use 1 to 253 letters, digits, '.', '_' and '-'"
         ));
     }
     if model.path.is_empty() {

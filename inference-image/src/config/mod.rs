@@ -67,9 +67,9 @@ pub fn load(
 /// The configuration as YAML, with the values of all keys, including those that were left out.
 ///
 /// # Errors
-/// When a value has no YAML form; every value has one.
+/// When a value has no YAML form, which never happens.
 pub fn effective(config: &ServerConfig) -> Result<String, String> {
-    // Without `..`, so that a new part cannot be forgotten.
+    // Without `..`, so that a new field cannot be forgotten.
     let ServerConfig {
         models,
         execution_provider,

@@ -80,10 +80,10 @@ pub async fn watch(mut watched: Watched, period: Duration, metrics: ConnectionMe
         }
         metrics.reloaded(watched.what, result.is_ok());
         match result {
-            Ok(()) => tracing::info!(what = ?watched.what, "files read again"),
+            Ok(()) => tracing::info!(what = ?watched.what, "files reloaded"),
             Err(problem) => tracing::error!(
                 what = ?watched.what,
-                "changed files cannot be used, what was read before stays in force: {problem}"
+                "the changed files cannot be used, so the previous ones stay in force: {problem}"
             ),
         }
     }

@@ -53,7 +53,7 @@ fn what_is_impossible_is_named() {
             "null",
         ),
         ("models: [{name: a/b, path: x}]".to_owned(), "a/b"),
-        ("models: [{name: '', path: x}]".to_owned(), "no name"),
+        ("models: [{name: '', path: x}]".to_owned(), "not a valid name"),
         ("models: [{name: a, path: ''}]".to_owned(), "empty path"),
         (
             "models: [{name: a, path: x}, {name: a, path: y}]".to_owned(),
@@ -96,7 +96,7 @@ fn a_file_goes_before_the_environment_and_one_of_them_or_a_model_is_needed() {
     );
 }
 
-/// What is printed is in force, and can be used as a configuration.
+/// The printed configuration is the one in force, and can be used as a configuration.
 #[test]
 fn the_effective_configuration_holds_every_value_and_is_read_back() {
     let config = parse(SMALLEST).unwrap();

@@ -44,7 +44,7 @@ fn describe(error: &Error, path: &str) -> String {
     match nearest(name, known) {
         Some(meant) => format!("unknown {what} `{name}`{parent}{place}, did you mean `{meant}`?"),
         None => format!(
-            "unknown {what} `{name}`{parent}{place}, it can be: {}",
+            "unknown {what} `{name}`{parent}{place}, expected one of: {}",
             known.join(", ")
         ),
     }
@@ -74,7 +74,7 @@ mod tests {
         read::<ServerConfig>(text).unwrap_err()
     }
 
-    /// A person who misspelt a key is told the right one, not only that something is wrong.
+    /// Someone who misspells a key must learn the right one, not just that something is wrong.
     #[test]
     fn a_misspelt_key_is_told_with_the_one_that_was_meant() {
         assert_eq!(
@@ -89,7 +89,10 @@ mod tests {
         assert!(problem("models: [{name: a, Path: b}]").contains("did you mean `path`?"));
         assert!(problem("limits: {max_body_bytes: 3}").contains("did you mean `maxBodyBytes`?"));
         let far = problem("drain: {colour: red}");
-        assert!(far.ends_with("it can be: acceptSeconds, finishSeconds"), "{far}");
+        assert!(
+            far.ends_with("expected one of: acceptSeconds, finishSeconds"),
+            "{far}"
+        );
     }
 
     #[test]

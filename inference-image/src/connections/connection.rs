@@ -58,7 +58,7 @@ pub(super) async fn run(
         Box::pin(by_hyper(stream, true, &shared, &activity, &times)).await
     } else {
         let own = http1::serve(stream, &shared.middleware, &activity, shared.max_head);
-        // It learns from its activity when to end.
+        // The activity tells it when to end.
         match drive(own, |_| (), own_ended, &activity, &times).await {
             Ended::Other(stream) => Box::pin(by_hyper(*stream, false, &shared, &activity, &times)).await,
             ended => ended,
@@ -66,7 +66,7 @@ pub(super) async fn run(
     };
     match ended {
         Ended::ByUs(reason) => reason,
-        // Nobody continues it from here.
+        // Nothing takes over from hyper.
         Ended::Other(_) => Closed::Error,
         Ended::ByItself if shared.middleware.lifecycle().phase() == Phase::Draining => Closed::Drain,
         Ended::ByItself if activity.is_last(Instant::now()) => Closed::Age,
@@ -88,7 +88,7 @@ async fn by_hyper(
 ) -> Ended {
     let service = service_fn(|request: Request<Incoming>| {
         let (shared, activity) = (Arc::clone(shared), Arc::clone(activity));
-        // On the heap while it lasts: most connections are idle.
+        // On the heap only while it is needed: most connections are idle.
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = Body::new(HyperBody::new(body, &head.headers, head.version, &activity));
@@ -123,7 +123,7 @@ async fn by_hyper(
     }
 }
 
-/// Why a request that hyper has read is refused. HTTP/2 has a framing of its own.
+/// Why a request that hyper has read is refused. HTTP/2 has its own framing.
 fn refused(head: &request::Parts) -> Option<Refused> {
     let headers = head.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
@@ -146,7 +146,7 @@ async fn secure(stream: TcpStream, shared: &Shared) -> Result<Transport, Closed>
     }
 }
 
-/// Waits for the first bytes, which reveal the protocol: until then the connection needs no buffers.
+/// Waits for the first bytes, which show the protocol. Until then the connection needs no buffers.
 async fn greet(stream: &mut Stream, activity: &Activity, times: &Times) -> Result<bool, Closed> {
     let patience = async {
         loop {
@@ -177,7 +177,7 @@ enum Ended {
     ByUs(Closed),
     ByItself,
     Broken(String),
-    /// It has not ended: what comes next is for hyper.
+    /// It has not ended: hyper takes over.
     Other(Box<Stream>),
 }
 
@@ -262,7 +262,7 @@ impl Watch<'_> {
                 self.ending,
                 self.activity.judge(now, &mut self.reading_since, self.times),
             ) {
-                // Its client has had time to see that it ends, and no request is in flight.
+                // Its client has had time to notice that it is closing, and no request is in flight.
                 (Some(reason), _) if self.activity.idle_since().is_some() => return Look::End(reason),
                 (Some(_), _) => now + self.times.header,
                 (None, Verdict::Wait(until)) => until,

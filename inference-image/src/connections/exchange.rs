@@ -15,7 +15,7 @@ use std::time::Instant;
 
 /// A response of this many bytes fits into the system's buffers at once, however slowly it is read.
 const SMALL: u64 = 16 << 10;
-/// Most bytes that are passed to the connection at once: what has been passed counts as sent.
+/// Largest number of bytes that are passed to the connection at once: what has been passed counts as sent.
 const PART: usize = 64 << 10;
 
 /// Responds to a request on the connection of this activity.
@@ -28,7 +28,7 @@ pub(super) async fn answer(
     let under_way = (lifecycle.request(), activity.begin());
     let version = request.version();
     if version == Version::HTTP_2 {
-        // Only HTTP/2 has calls that could go on for ever.
+        // Only HTTP/2 has calls that may never end.
         request.extensions_mut().insert(activity.retirement().clone());
     }
     let mut response = middleware.answer(request).await;
@@ -43,7 +43,7 @@ pub(super) async fn answer(
 }
 
 /// A response that is built while it is sent, or that its client may read slowly, keeps its request in flight until
-/// its end.
+/// it has been sent.
 fn kept_under_way<G: Send + Unpin + 'static>(body: Body, guards: G) -> Body {
     if body.size_hint().exact().is_some_and(|size| size <= SMALL) {
         return body;

@@ -1,6 +1,6 @@
-//! Requests over HTTP/1 that are refused before anything else looks at them, because their heads leave open for whom
-//! they are or where they end: another server on the way might see other requests in the same bytes (RFC 9112,
-//! sections 3.2 and 6.3). Pure.
+//! Requests over HTTP/1 that are refused before anything else looks at them, because their heads do not make clear
+//! which host they are for or where they end: another server on the way might read different requests from the same
+//! bytes (RFC 9112, sections 3.2 and 6.3). Pure.
 
 use axum::Json;
 use axum::body::Body;
@@ -8,10 +8,10 @@ use axum::http::{HeaderValue, Response, StatusCode, Version, header};
 use axum::response::IntoResponse;
 use serde_json::json;
 
-/// A longer body cannot be meant, and its length fits into no buffer.
+/// A longer body must be a mistake, and no buffer can hold it.
 const LONGEST_BODY: u64 = 1_000_000_000_000_000;
 
-/// Why a request is refused. The connection ends with the response, because nobody knows what follows.
+/// Why a request is refused. The connection ends with the response, because it is unclear what follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     status: StatusCode,
@@ -60,11 +60,11 @@ struct Found {
     bad_host: bool,
     length: Option<u64>,
     bad_length: bool,
-    /// There is a `Transfer-Encoding`.
+    /// Whether there is a `Transfer-Encoding`.
     is_coded: bool,
-    /// Its last coding is `chunked`.
+    /// Whether its last coding is `chunked`.
     ends_chunked: bool,
-    /// How often `chunked` is in it.
+    /// How often it contains `chunked`.
     chunked: u32,
     unknown_coding: bool,
 }
@@ -78,7 +78,7 @@ impl Found {
     }
 
     fn length(&mut self, value: &[u8]) {
-        // `+1` is no length, and `1, 1` need not be taken for one (RFC 9110, section 8.6).
+        // `+1` is not a length, and `1, 1` need not be accepted as one (RFC 9110, section 8.6).
         self.bad_length |= value.is_empty() || !value.iter().all(u8::is_ascii_digit);
         let length = value.iter().fold(0_u64, |number, digit| {
             let digit = u64::from(digit.wrapping_sub(b'0'));
@@ -100,34 +100,35 @@ impl Found {
 
     fn problem(&self, version: Version) -> Option<Refused> {
         if self.hosts > 1 || (self.hosts == 0 && version == Version::HTTP_11) {
-            return bad_request("a request has exactly one Host header");
+            return bad_request("a request must have exactly one Host header");
         }
         if self.bad_host {
-            return bad_request("the Host header must be a name or an address, and a port if there is one");
+            return bad_request("the Host header must be a name or an address, optionally with a port");
         }
         if self.is_coded && (self.length.is_some() || version < Version::HTTP_11) {
             return bad_request(
-                "Transfer-Encoding can be used neither with Content-Length nor in HTTP/1.0: send only one of them",
+                "Transfer-Encoding cannot be combined with Content-Length or used in HTTP/1.0: send only one \
+                 of them",
             );
         }
         if self.is_coded && (!self.ends_chunked || self.chunked > 1) {
-            return bad_request("the last Transfer-Encoding, and no other, must be chunked");
+            return bad_request("chunked must be the last Transfer-Encoding and appear only once");
         }
         if self.unknown_coding {
             return Some(Refused {
                 status: StatusCode::NOT_IMPLEMENTED,
-                message: "the only Transfer-Encoding that is implemented is chunked: compress a body with \
+                message: "the only supported Transfer-Encoding is chunked: compress a body with \
                           Content-Encoding",
             });
         }
         if self.bad_length {
-            return bad_request("Content-Length must be one number of bytes");
+            return bad_request("Content-Length must be a single number of bytes");
         }
         self.length
             .is_some_and(|length| length > LONGEST_BODY)
             .then_some(Refused {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
-                message: "the body is longer than any that this server takes",
+                message: "the body is longer than this server ever accepts",
             })
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct HyperBody {
 }
 
 impl HyperBody {
-    /// Over HTTP/2 each request has a stream of its own. A client that asks before it sends (`Expect: 100-continue`)
+    /// Over HTTP/2, each request has its own stream. A client that asks before it sends (`Expect: 100-continue`)
     /// sends nothing after a refusal.
     pub(super) fn new(
         body: Incoming,

@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 pub(super) struct Times {
     /// For sending the head of a request.
     pub(super) header: Duration,
-    /// For sending nothing.
+    /// For being idle.
     pub(super) idle: Duration,
-    /// For being idle after it has reached its age.
+    /// For being idle once it has reached its maximum age.
     pub(super) quiet: Duration,
 }
 
@@ -29,9 +29,9 @@ pub(super) struct Activity {
     in_flight: AtomicU32,
     /// Milliseconds from `accepted` to the end of the last request, or to the last write of its response.
     idle_since: AtomicU64,
-    /// Bytes of a request have arrived, but not its whole head.
+    /// Whether bytes of a request have arrived, but not its whole head.
     reading: AtomicBool,
-    /// HTTP/2.
+    /// Whether it speaks HTTP/2.
     multiplexed: AtomicBool,
     told: AtomicU8,
     wake: Notify,
@@ -102,7 +102,7 @@ impl Activity {
 
     /// Bytes have arrived that no request has asked for yet.
     pub(super) fn read(&self) {
-        // What HTTP/2 sends besides requests says nothing about a head.
+        // Frames that HTTP/2 sends besides requests do not begin a head.
         if self.in_flight.load(Relaxed) == 0 && !self.is_multiplexed() {
             self.reading.store(true, Relaxed);
         }
@@ -168,7 +168,7 @@ impl Activity {
         &self.retirement
     }
 
-    /// What to do now. `reading_since` is where the timer remembers when it first saw that a head had begun.
+    /// What to do now. In `reading_since` the timer remembers when it first saw that a head had begun.
     ///
     /// HTTP/2 can end a connection without losing a request. Over HTTP/1.1 a request may be on its way to us while we
     /// close. So a connection that has reached its age announces this in its next response, and we close it only when
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(old.at(320), Verdict::Retire(Closed::Age));
     }
 
-    /// A client that is in the middle of something must not lose it.
+    /// A client in the middle of a request must not lose it.
     #[test]
     fn a_busy_connection_is_not_closed_over_http_1_and_told_to_leave_over_http_2() {
         let mut one = watch(300, None);
@@ -285,7 +285,7 @@ mod tests {
         drop((busy, other));
     }
 
-    /// Otherwise one byte per second keeps a connection for ever.
+    /// Otherwise a client could keep a connection open for ever with one byte per second.
     #[test]
     fn a_head_that_is_sent_slowly_is_cut_off() {
         let mut slow = watch(300, None);

@@ -18,12 +18,12 @@ const MOST: usize = 65_536;
 const SPARED: Duration = Duration::from_secs(1);
 /// If no connection can be closed, how long until the next attempt.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The part of all connections that is closed at once, so that not every new one has to make room.
+/// One in this many connections is closed at once, so that not every new connection has to make room.
 const PART: usize = 64;
 
-/// What a connection between two requests may cost: hyper's buffers, 16 KiB, its task and its timer.
+/// Memory that an idle connection may take: hyper's buffers, 16 KiB, its task and its timer.
 const MEMORY: f64 = 32.0 * 1024.0;
-/// The part of all memory that connections may use.
+/// The share of all memory that connections may use.
 const SHARE: f64 = 0.25;
 
 /// The limit on connections, and which of them are closed when it is reached.
@@ -91,7 +91,7 @@ impl ConnectionLimit {
     }
 
     /// Whether this peer may have one more connection. At its limit the one that has been idle longest is told to
-    /// close; until such connections have closed, it may have twice as many, but not more.
+    /// close; until those connections have closed, it may have up to twice as many.
     pub(super) fn admits(&self, peer: IpAddr) -> bool {
         let Some(most) = self.per_peer else { return true };
         let open = self.open();
@@ -121,7 +121,7 @@ impl ConnectionLimit {
                 return Some(free);
             }
             let closing = self.make_room(Instant::now());
-            tracing::debug!(closing, "as many connections as there may be");
+            tracing::debug!(closing, "the limit on connections has been reached");
             if let Ok(slot) = timeout(PATIENCE, Arc::clone(&self.slots).acquire_owned()).await {
                 return slot.ok().map(Permit);
             }

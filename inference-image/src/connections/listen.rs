@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that may wait to be accepted; the kernel allows no more than `net.core.somaxconn`, 4096.
 const BACKLOG: u32 = 4096;
-/// A client that has silently gone is noticed after `KEEPALIVE + PROBES × PROBE`, two minutes.
+/// A client that has disappeared without closing is noticed after `KEEPALIVE + PROBES × PROBE`, two minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
@@ -24,7 +24,7 @@ pub fn listen_at(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     // Accepted sockets inherit these options on Linux, which saves the calls for each of them. Responses are written
-    // at once; waiting to fill a packet would only delay them.
+    // at once; waiting to fill a packet would delay them for nothing.
     socket.set_nodelay(true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, KEEPALIVE)?;
@@ -53,7 +53,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Otherwise every answer waits for the client's delayed acknowledgement.
+    /// Otherwise every response waits for the client's delayed acknowledgement.
     #[tokio::test]
     async fn accepted_connections_have_the_listeners_options() {
         let listener = listen(0).unwrap();

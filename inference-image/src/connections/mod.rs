@@ -1,5 +1,5 @@
-//! Connections: accepts them, serves them, and shuts down without breaking one that is in use. What is requested over
-//! them is the business of `middleware`.
+//! Connections: accepts them, serves them, and shuts down without breaking one that is in use. Requests are passed to
+//! `middleware`.
 
 mod connection;
 mod exchange;
@@ -43,17 +43,17 @@ const QUIET: Duration = Duration::from_secs(30);
 /// once.
 const JITTER: f64 = 0.1;
 
-/// Bytes that an HTTP/2 client may send before they are read. Per request: a batch of images does not wait for a
-/// round trip. Per connection: this bounds the memory that a slow reader costs.
+/// Bytes that an HTTP/2 client may send before they are read. Per request, this lets a batch of images be sent
+/// without waiting for a round trip. Per connection, it bounds the memory that a slow reader takes.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Largest HTTP/2 frame that is accepted: fewer frames for a large body.
+/// Largest HTTP/2 frame that is accepted: large frames make large bodies cheaper.
 const FRAME: u32 = 64 << 10;
 /// HTTP/2 connections are pinged after this time, and closed if there is no reply.
 const PING: Duration = Duration::from_secs(60);
 const PONG: Duration = Duration::from_secs(20);
-/// Requests that an HTTP/2 client may cancel before they are looked at, and requests of one connection that the
-/// server itself may have to cancel: more is an attack ("rapid reset", CVE-2023-44487).
+/// Requests that an HTTP/2 client may cancel before they are processed, and requests of one connection that the
+/// server itself may have to cancel: more are an attack ("rapid reset", CVE-2023-44487).
 const RESETS: usize = 20;
 const OWN_RESETS: usize = 1024;
 
@@ -198,7 +198,7 @@ impl Server {
 
         let finishing = Duration::from_secs(drain.finish_seconds.into());
         let finished = timeout(finishing, async {
-            // HTTP/2 clients may keep a connection busy for ever: at half time they are told to stop.
+            // HTTP/2 clients may keep a connection busy for ever: halfway through they are told to stop.
             let _ = timeout(finishing / 2, lifecycle.quiet()).await;
             self.limit.close().await;
         });
@@ -252,7 +252,7 @@ impl Server {
     }
 }
 
-/// Accepts connections. At the limit, one waits here and the others wait in the listener's queue.
+/// Accepts connections. At the limit, one connection waits here and the others wait in the listener's queue.
 struct Acceptor {
     listener: TcpListener,
     waiting: Option<(TcpStream, IpAddr)>,
@@ -317,8 +317,8 @@ fn hyper_2(settings: &Settings) -> conn::http2::Builder<TokioExecutor> {
     builder
 }
 
-/// When file descriptors run out, all that helps is that other connections close. An error of one connection does not
-/// concern the listener.
+/// When file descriptors run out, the only remedy is that other connections close. An error of a single connection
+/// does not affect the listener.
 async fn pause(error: &std::io::Error) {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionReset) {

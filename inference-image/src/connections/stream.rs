@@ -23,7 +23,7 @@ pub(super) enum Transport {
 pub(super) struct Stream {
     transport: Transport,
     activity: Arc<Activity>,
-    /// What has been read already and will be read again.
+    /// Bytes that were read and put back.
     ahead: BytesMut,
 }
 
@@ -59,7 +59,7 @@ impl Stream {
             .await
     }
 
-    /// Whether the first bytes begin HTTP/2; reads on while that is undecided.
+    /// Whether the first bytes are HTTP/2's preface; reads on until that is decided.
     pub(super) async fn speaks_http_2(&mut self) -> io::Result<bool> {
         while self.ahead.len() < PREFACE.len() && PREFACE.starts_with(&self.ahead) {
             if self.read_first().await? == 0 {
@@ -133,7 +133,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Calls a method of whichever it is.
+/// Calls a method of whichever variant it is.
 macro_rules! either {
     ($self:expr, $method:ident($($argument:expr),*)) => {
         match $self.get_mut() {

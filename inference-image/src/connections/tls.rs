@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 
-/// Application protocols on offer, best first.
+/// Application protocols that are offered, preferred ones first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The settings of handshakes. Clones share them and see changes of the files.
@@ -70,7 +70,7 @@ fn server_config(paths: &[PathBuf], contents: &Contents) -> Result<ServerConfig,
     };
     let certificates = certificates(certificate).map_err(|problem| format!("{}: {problem}", named(0)))?;
     let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|error| format!("{}: no private key in PEM: {error}", named(1)))?;
+        .map_err(|error| format!("{}: no PEM private key found: {error}", named(1)))?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -84,7 +84,7 @@ fn server_config(paths: &[PathBuf], contents: &Contents) -> Result<ServerConfig,
     };
     let mut config = builder
         .with_single_cert(certificates, key)
-        .map_err(|error| format!("{} and {} do not belong together: {error}", named(0), named(1)))?;
+        .map_err(|error| format!("{} and {} do not match: {error}", named(0), named(1)))?;
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(config)
 }
@@ -93,7 +93,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let certificates = certificates.map_err(|error| format!("broken PEM: {error}"))?;
     if certificates.is_empty() {
-        return Err("no certificate in PEM".to_owned());
+        return Err("no PEM certificate found".to_owned());
     }
     Ok(certificates)
 }

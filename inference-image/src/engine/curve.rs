@@ -1,4 +1,4 @@
-//! The latency curve: what a run of several rows costs on this device, as measured. Pure.
+//! The latency curve: the measured cost of runs of several rows on this device. Pure.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 /// Seconds that a run costs outside the engine: to dispatch it, to join and split its tensors, to wake threads.
 const OVERHEAD: f64 = 15e-6;
-/// A batch must save this part of each row's time to be worth the wait. Repeated measurements differ by less.
+/// A batch must save this part of each row's time to be worth the wait. Repeated measurements differ by less than
+/// this.
 const GAIN: f64 = 0.05;
 /// A larger batch must save this much more than a smaller one.
 const MORE: f64 = 0.02;
@@ -18,12 +19,12 @@ pub struct Curve {
     /// Whether using all cores for one run is faster than using one, if it has been measured.
     #[serde(rename = "wide")]
     pub all_cores: Option<bool>,
-    /// Whether rows have the same outputs in a batch as alone, if it has been tried.
+    /// Whether rows have the same outputs in a batch as alone, if that has been tried.
     pub apart: Option<bool>,
 }
 
 impl Curve {
-    /// Of a model whose rows have been tried.
+    /// A curve of a model whose rows have been tried.
     #[cfg(test)]
     pub(crate) fn tried(apart: bool) -> Self {
         Self {
@@ -38,7 +39,7 @@ impl Curve {
     }
 
     /// The number of rows in a run whose time per row is close to the lowest; 1 unless batching saves a noticeable
-    /// part, and rows are known to stay apart.
+    /// part and rows are known to be independent.
     #[must_use]
     pub fn best(&self) -> usize {
         if self.apart != Some(true) {
@@ -55,7 +56,7 @@ impl Curve {
         best.map_or(1, |(rows, _)| rows)
     }
 
-    /// Whether these can be measurements: a file may hold anything.
+    /// Whether these values can be measurements: a file may contain anything.
     #[must_use]
     pub fn is_plausible(&self) -> bool {
         let hour = 3600.0;

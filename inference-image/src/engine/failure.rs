@@ -1,17 +1,19 @@
-//! Whose fault it is when ONNX Runtime fails, and its words without the places in its source. Pure.
+//! Whether the client or the server is at fault when ONNX Runtime fails, and its message without source locations.
+//! Pure.
 //!
 //! Kernels report the same mistake with different status codes (a shape that does not fit is `FAIL` from Add,
-//! `INVALID_ARGUMENT` from Gemm and `RUNTIME_EXCEPTION` from Cast), so that a code alone decides nothing. What an operator
-//! reports while it runs depends on what it was given: a model that can never run fails when it is loaded.
+//! `INVALID_ARGUMENT` from Gemm and `RUNTIME_EXCEPTION` from Cast), so the code alone says nothing. An error that an
+//! operator reports while it runs is caused by its inputs: a model that can never run already fails when it is
+//! loaded.
 
 use super::interface::EngineError;
 use ort::ErrorCode;
 
-/// In front of what an operator reports, before its type.
+/// Precedes the type of an operator in what it reports.
 const WHILE_RUNNING: &str = "while running ";
 const STATUS_MESSAGE: &str = "Status Message: ";
 
-/// Memory that cannot be had, in the words of ONNX Runtime's allocators, of C++ and of CUDA.
+/// Messages about missing memory from ONNX Runtime's allocators, C++ and CUDA.
 const NO_MEMORY: [&str; 6] = [
     "Failed to allocate memory",
     "smaller than requested bytes of",
@@ -21,10 +23,10 @@ const NO_MEMORY: [&str; 6] = [
     "ALLOC_FAILED",
 ];
 
-/// How the size is introduced that could not be had.
+/// Texts before the size that could not be allocated.
 const WANTED: [&str; 2] = ["requested buffer of size ", "requested bytes of "];
 
-/// Devices and the compilers for them, which fail in the name of an operator.
+/// Devices and their compilers, whose failures are reported as those of an operator.
 const DEVICE: [&str; 3] = ["OpenVINO", "TensorRT", "QNN"];
 
 /// Endings of file names in ONNX Runtime's messages.
@@ -52,7 +54,7 @@ fn classify(code: ErrorCode, message: &str) -> EngineError {
     }
 }
 
-/// Such as `CUDA failure 700: …`, as all libraries for devices are reported.
+/// Matches messages such as `CUDA failure 700: …`, the form for all device libraries.
 fn has_device_failure(message: &str) -> bool {
     let mut reports = message.split(" failure ").skip(1);
     reports.any(|report| report.starts_with(|first: char| first.is_ascii_digit()))
@@ -69,9 +71,9 @@ fn wanted(message: &str) -> Option<u64> {
     number[..end.unwrap_or(number.len())].parse().ok()
 }
 
-/// The operator, its name if it has one, and what it says.
+/// The operator, its name if it has one, and its message.
 fn readable(message: &str) -> String {
-    // An operator with a graph of its own reports what an operator in that graph reports: the last one matters.
+    // An operator that contains a graph repeats the report of an operator in that graph: the last one matters.
     let Some((before, reason)) = message.rsplit_once(STATUS_MESSAGE) else {
         return without_sources(message);
     };
@@ -81,7 +83,7 @@ fn readable(message: &str) -> String {
     let (kind, name) = operator.split_once(" node. Name:").unwrap_or((operator, ""));
     let name = name.trim_matches('\'');
     let reason = match without_sources(reason) {
-        reason if reason.is_empty() => "it gives no reason".to_owned(),
+        reason if reason.is_empty() => "no reason given".to_owned(),
         reason => reason,
     };
     if name.is_empty() {
@@ -91,11 +93,11 @@ fn readable(message: &str) -> String {
     }
 }
 
-/// A message without the files, lines, functions and conditions that may stand before its words.
+/// A message without the files, lines, functions and conditions that may precede it.
 fn without_sources(message: &str) -> String {
     let mut rest = message.split("\nStacktrace").next().unwrap_or_default().trim();
     while let Some((place, after)) = after_source(rest) {
-        // A whole path stands before a whole signature, a file's name before a function's name.
+        // A full path precedes a full signature, and a file name precedes a function name.
         let words = if place.contains('/') {
             after_signature(after)
         } else {
@@ -172,7 +174,7 @@ mod tests {
         )
     }
 
-    /// Messages of ONNX Runtime 1.31: its kernels have four ways to say where in its source they are.
+    /// Messages of ONNX Runtime 1.31: its kernels have four ways to name their place in its source.
     #[test]
     fn a_refusal_names_the_operator_and_the_reason_and_no_source() {
         for (operator, reason, expected) in [
@@ -225,7 +227,7 @@ mod tests {
                 "Pad: no room",
             ),
             ("Cast", "stod", "Cast: stod"),
-            ("ArgMax", "", "ArgMax: it gives no reason"),
+            ("ArgMax", "", "ArgMax: no reason given"),
         ] {
             for code in [
                 ErrorCode::GenericFailure,

@@ -22,10 +22,12 @@ pub trait Engine: Send {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EngineError {
     /// The inputs fit the signature but not the model; the client's fault.
-    #[error("the model refuses these inputs: {0}")]
+    #[error("the model rejects these inputs: {0}")]
     Refused(String),
-    /// There is not enough memory for these inputs; with the bytes that could not be had, if that is known.
-    #[error("there is no memory for this run{}: send less at once, or give the server more memory", wanted(*.0))]
+    /// There is not enough memory for these inputs; with the number of bytes that could not be allocated, if it is
+    /// known.
+    #[error("there is not enough memory for this run{}: send less at once, or give the server more \
+        memory", wanted(*.0))]
     NoMemory(Option<u64>),
     /// Anything else.
     #[error("inference failed: {0}")]
@@ -34,7 +36,7 @@ pub enum EngineError {
 
 fn wanted(bytes: Option<u64>) -> String {
     bytes.map_or_else(String::new, |bytes| {
-        format!(", which wants {bytes} bytes at once")
+        format!(", which needs {bytes} bytes at once")
     })
 }
 
@@ -72,9 +74,9 @@ pub struct Place {
 }
 
 impl SharedSize {
-    /// Checks that the inputs agree on the size, or have 1 there, which operators repeat. ONNX Runtime does not check: an
-    /// operator may fail later, or none does and the answer means nothing. A name that one input gives to different
-    /// sizes says nothing: some exporters call every size that they do not know the same.
+    /// Checks that the inputs agree on the size, or have size 1, which operators repeat. ONNX Runtime does not check
+    /// this: an operator may fail later, or none fails and the answer is meaningless. A name is ignored if one input
+    /// uses it for different sizes: some exporters give every unknown size the same name.
     ///
     /// # Errors
     /// A sentence that says which two differ.
@@ -146,14 +148,14 @@ impl Port {
     pub fn check(&self, datatype: DataType, shape: &[i64]) -> Result<(), String> {
         if datatype != self.datatype {
             return Err(format!(
-                "input {:?} is {}, the request says {}",
+                "input {:?} is {}, but the request says {}",
                 self.name,
                 self.datatype.name(),
                 datatype.name()
             ));
         }
-        // Some kernels of ONNX Runtime end the process at a size of 0 that the model does not know of (LSTM, GRU,
-        // Einsum in 1.31).
+        // Some kernels of ONNX Runtime (LSTM, GRU and Einsum in 1.31) end the process if a size is 0 where the model
+        // does not say so.
         let fits = |(&given, &wanted): (&i64, &i64)| given == wanted || (given > 0 && wanted < 0);
         let fits = if self.any_rank {
             shape.iter().all(|&given| given > 0)
@@ -174,12 +176,12 @@ impl Port {
         Err(if fits {
             format!("input {name:?} has {wanted}, but {shape:?} has more elements than any memory can hold")
         } else {
-            format!("input {name:?} has {wanted}, the request says {shape:?}")
+            format!("input {name:?} has {wanted}, but the request says {shape:?}")
         })
     }
 
-    /// The shape as clients are told. The protocol cannot express any number of dimensions: it is told as one of any size,
-    /// since `[]` would be a scalar.
+    /// The shape that clients are told. The protocol cannot express "any number of dimensions": clients are told one
+    /// dimension of any size, since `[]` would be a scalar.
     #[must_use]
     pub fn told_shape(&self) -> Vec<i64> {
         if self.any_rank {
@@ -189,7 +191,7 @@ impl Port {
         }
     }
 
-    /// The contract's form.
+    /// The form that the contract defines.
     #[must_use]
     pub fn spec(&self) -> TensorSpec {
         TensorSpec {
@@ -247,7 +249,8 @@ mod tests {
         );
     }
 
-    /// Models whose exporter calls every unknown size the same, and models that repeat a row, were answered before.
+    /// Otherwise models whose exporter gives every unknown size the same name, and models that repeat a row, could
+    /// not be used.
     #[test]
     fn inputs_must_agree_on_a_size_unless_its_name_says_nothing() {
         let place = |input: usize, axis| Place {

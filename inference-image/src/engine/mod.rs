@@ -1,4 +1,4 @@
-//! Runs models: one engine per runner, each with a session of its own. Knows nothing of requests.
+//! Runs models: one engine per runner, each with its own session. Knows nothing of requests.
 
 mod curve;
 mod failure;

@@ -25,7 +25,7 @@ pub struct OnnxModel {
     source: Source,
     graph: GraphSource,
     description: Description,
-    /// Inputs and outputs that the file says no shape of.
+    /// Inputs and outputs for which the file gives no shape.
     unshaped: BTreeSet<String>,
     /// The folder of the graph when none is configured.
     private: Mutex<Option<TempDir>>,
@@ -35,8 +35,7 @@ pub struct OnnxModel {
 
 impl Runtime {
     /// Loads a model, from its optimised graph if there is one for this model, runtime and processor. Otherwise
-    /// optimises the graph and keeps the result in the cache. What was `prefetched` is used if it belongs to this
-    /// model.
+    /// optimises the graph and stores the result in the cache. `prefetched` is used if it belongs to this model.
     ///
     /// # Errors
     /// `ModelInvalid`, `AcceleratorUnavailable` or `ExecutionProviderFallback`.
@@ -58,7 +57,7 @@ impl Runtime {
         };
         // Sessions need the memory.
         drop(onnx);
-        // Other providers compile graphs of their own.
+        // Other providers compile their own graphs.
         if !self.is_cpu() {
             return Ok(model);
         }
@@ -88,7 +87,7 @@ impl Runtime {
         if let Some(path) = &cache.path
             && let Err(error) = cache::remove_unused(path)
         {
-            tracing::debug!("cannot tidy {}: {error}", path.display());
+            tracing::debug!("cannot clean up {}: {error}", path.display());
         }
         model.private = Mutex::new(private);
         Ok(match self.optimise(&model.source, &origin, &folder)? {
@@ -97,7 +96,7 @@ impl Runtime {
         })
     }
 
-    /// Optimises a package's graph into a folder; an existing one is kept. Returns the folder of the entry.
+    /// Optimises a package's graph into a folder, unless it is there already. Returns the folder of the entry.
     ///
     /// # Errors
     /// As [`Self::load_model`]; `SystemError` if the folder cannot be written.
@@ -112,7 +111,7 @@ impl Runtime {
         let made = source.and_then(|(source, _)| source.folder().cloned());
         made.ok_or_else(|| {
             let message = format!(
-                "no optimised graph can be written to {}: see the log",
+                "cannot write an optimised graph to {}: see the log",
                 folder.display()
             );
             Fatal::new(ExitReason::SystemError, message)
@@ -130,7 +129,7 @@ impl OnnxModel {
         }
     }
 
-    /// Creates an engine with a session of its own that computes with this many threads.
+    /// Creates an engine with its own session that computes with this many threads.
     ///
     /// # Errors
     /// As [`Runtime::load_model`].
@@ -169,7 +168,10 @@ impl OnnxModel {
             return;
         };
         if let Err(error) = cache::store_curve(folder, cores, curve) {
-            tracing::debug!("what batches cost is not kept in {}: {error}", folder.display());
+            tracing::debug!(
+                "cannot store the measured cost of batches in {}: {error}",
+                folder.display()
+            );
         }
     }
 }
@@ -196,8 +198,8 @@ impl Description {
 fn original(package: &Package, onnx: &onnx::Model) -> Result<Source, Fatal> {
     Source::original(package, onnx).map_err(|error| {
         let message = format!(
-            "cannot copy weights that conditions and loops of the model have in a file to {}: {error}; \
-             keep them in model.onnx, or make room there",
+            "cannot copy the weights of the model's conditions and loops to {}: {error}; keep them in \
+             model.onnx, or make room there",
             std::env::temp_dir().display()
         );
         Fatal::new(ExitReason::SystemError, message)

@@ -1,4 +1,4 @@
-//! Execution providers by their names in ONNX Runtime: whether this runtime has them, and how to request them.
+//! Execution providers by their names in ONNX Runtime: whether this runtime has them, and how to use them.
 
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason};
@@ -41,7 +41,7 @@ where
 }
 
 /// Providers that are compiled into a runtime. Providers in plug-in libraries use another interface of ONNX Runtime
-/// (`register_ep_library`); they will get a table of their own.
+/// (`register_ep_library`); they will get their own table.
 const KNOWN: [Known; 9] = [
     known::<ort::ep::CUDA>(),
     known::<ort::ep::TensorRT>(),
@@ -89,7 +89,7 @@ fn is_available(known: &Known) -> bool {
 
 fn options_refused(provider: &ExecutionProvider) -> Fatal {
     let message = format!(
-        "executionProvider {} does not take the options {:?}",
+        "executionProvider {} does not accept the options {:?}",
         provider.name, provider.options
     );
     Fatal::new(ExitReason::ConfigInvalid, message)
@@ -103,8 +103,8 @@ fn unavailable(name: &str) -> Fatal {
         .collect();
     available.push(CPU);
     let message = format!(
-        "this runtime has no execution provider {name}, it has: {}; \
-         use a runtime image that carries {name} or name one of these",
+        "this runtime has no execution provider {name}, only: {}; use a runtime image that carries {name} or \
+         name one of these",
         available.join(", ")
     );
     Fatal::new(ExitReason::AcceleratorUnavailable, message)

@@ -92,7 +92,7 @@ impl Runtime {
         let refused = |error: &dyn std::fmt::Display| {
             Fatal::new(
                 ExitReason::RuntimeUnavailable,
-                format!("ONNX Runtime refuses the session's options: {error}"),
+                format!("ONNX Runtime rejects the session's options: {error}"),
             )
         };
         let builder = Session::builder(&self.environment).map_err(|error| refused(&error))?;
@@ -104,8 +104,8 @@ impl Runtime {
         let mut builder = builder
             .with_intra_op_spinning(false)
             .map_err(|error| refused(&error))?;
-        // It warns about each graph that is kept, since another processor may be unable to run it: the processor is
-        // part of our key.
+        // ONNX Runtime warns about each graph that is stored, since another processor may be unable to run it. Our
+        // key contains the processor.
         builder = builder
             .with_log_level(LogLevel::Error)
             .map_err(|error| refused(&error))?;
@@ -135,8 +135,8 @@ impl Runtime {
     pub(super) fn explain(&self, problem: &str) -> Fatal {
         if self.dispatch.is_some() && problem.contains("fallback to CPU EP has been explicitly disabled") {
             let message = format!(
-                "{} does not hold the whole graph, parts of it would run on the CPU: \
-                 use a model whose operators it supports, or ask for {}",
+                "{} does not run the whole graph, parts of it would run on the CPU: use a model whose \
+                 operators it supports, or ask for {}",
                 self.provider,
                 provider::CPU
             );
@@ -161,7 +161,7 @@ impl Runtime {
 }
 
 fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &str) {
-    // Whoever gets the error says so, once and in its own words.
+    // The caller reports the error, once and in its own words.
     let level = if failure::is_returned(message) {
         LogLevel::Info
     } else {

@@ -41,7 +41,7 @@ impl ImageClassifier {
         let input = find("input", manifest.input.as_deref(), &signature.inputs)?;
         if signature.inputs.len() != 1 {
             return Err(format!(
-                "the model has {} inputs, a classifier of images has one: leave model.yaml out and use tensors",
+                "the model has {} inputs, but an image classifier has one: remove model.yaml and use tensors",
                 signature.inputs.len()
             ));
         }
@@ -107,7 +107,7 @@ impl ImageClassifier {
         self.takes_batches
     }
 
-    /// Lets each image be a run of its own.
+    /// Runs each image separately.
     #[must_use]
     pub fn one_by_one(self) -> Self {
         Self {
@@ -135,22 +135,22 @@ impl ImageClassifier {
     /// # Errors
     /// When the model's output is not what its package promises.
     pub fn scores(&self, output: &Tensor, images: usize) -> Result<Vec<f32>, String> {
-        let scores = floats(output).ok_or("the output holds no floating-point numbers")?;
+        let scores = floats(output).ok_or("the output does not hold floating-point numbers")?;
         if scores.len() == self.classes() * images {
             return Ok(scores);
         }
         Err(format!(
-            "the output holds {} values for {images} images, model.yaml has {} labels",
+            "the output holds {} values for {images} images, but model.yaml has {} labels",
             scores.len(),
             self.classes()
         ))
     }
 
     /// For each of `images` images, the `top_k` most probable classes of its scores, best first. A class whose score
-    /// is −∞ is one that the model rules out: its probability is 0.
+    /// is −∞ is ruled out by the model: its probability is 0.
     ///
     /// # Errors
-    /// When the model's output is not what its package promises, or says nothing: NaN, +∞, or −∞ for all classes.
+    /// When the model's output is not what its package promises, or is meaningless: NaN, +∞, or −∞ for all classes.
     pub fn answers(
         &self,
         scores: &Tensor,
@@ -162,8 +162,8 @@ impl ImageClassifier {
         match rows().position(|scores| !is_answer(scores)) {
             None => Ok(rows().map(|scores| self.best(scores, top_k)).collect()),
             Some(index) => Err(format!(
-                "the model's output for image {} of {images} is no answer: it holds NaN or infinity, or rules out \
-                 every class",
+                "the model's output for image {} of {images} is not usable: it holds NaN or infinity, or \
+                 rules out every class",
                 index + 1
             )),
         }
@@ -174,10 +174,10 @@ impl ImageClassifier {
             Activation::None => Cow::Borrowed(scores),
             Activation::Softmax => Cow::Owned(softmax(scores)),
         };
-        // Softmax keeps the order of the scores, but rounds small ones to the same.
+        // Softmax keeps the order of the scores, but rounds small ones to the same value.
         let descending = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
         let mut ranking: Vec<usize> = (0..probabilities.len()).collect();
-        // The best are separated from the others before they are sorted: there may be thousands of classes.
+        // The best are selected before they are sorted, because there may be thousands of classes.
         if top_k < ranking.len() {
             ranking.select_nth_unstable_by(top_k, descending);
             ranking.truncate(top_k);
@@ -208,7 +208,7 @@ fn find(kind: &str, name: Option<&str>, ports: &[Port]) -> Result<usize, String>
         (Some(name), _) => ports
             .iter()
             .position(|port| port.name == name)
-            .ok_or_else(|| format!("{kind} {name:?} is not in the model, it has: {}", names())),
+            .ok_or_else(|| format!("{kind} {name:?} is not in the model, which has: {}", names())),
         (None, [_]) => Ok(0),
         (None, _) => Err(format!(
             "the model has several {kind}s, name one with `{kind}`: {}",
@@ -217,7 +217,7 @@ fn find(kind: &str, name: Option<&str>, ports: &[Port]) -> Result<usize, String>
     }
 }
 
-/// The input; an image has four dimensions, also where the model does not say so.
+/// The input; an image has four dimensions, even if the model does not say so.
 fn image(input: &Port) -> Port {
     let shape = if input.any_rank {
         vec![-1; 4]
@@ -235,7 +235,7 @@ fn check_batch(input: &Port) -> Result<(), String> {
     match input.shape.first() {
         Some(..=1) => Ok(()),
         _ => Err(format!(
-            "input {:?} has shape {:?}, the batch must be dynamic or 1",
+            "input {:?} has shape {:?}, but the batch must be dynamic or 1",
             input.name, input.shape
         )),
     }
@@ -249,7 +249,7 @@ fn check_output(output: &Port, labels: usize) -> Result<(), String> {
     );
     if !float {
         return Err(format!(
-            "output {:?} is {}, scores must be floating-point",
+            "output {:?} is {}, but scores must be floating-point",
             output.name,
             output.datatype.name()
         ));
@@ -261,7 +261,7 @@ fn check_output(output: &Port, labels: usize) -> Result<(), String> {
     let known = !output.any_rank && dimensions.iter().all(|&dimension| dimension >= 0);
     if known && dimensions.iter().product::<i64>() != labels as i64 {
         return Err(format!(
-            "there are {labels} labels, output {:?} has shape {:?}",
+            "there are {labels} labels, but output {:?} has shape {:?}",
             output.name, output.shape
         ));
     }
@@ -293,7 +293,7 @@ fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
     })
 }
 
-/// Whether the scores tell classes from one another.
+/// Whether the scores distinguish the classes.
 fn is_answer(scores: &[f32]) -> bool {
     scores.iter().all(|score| *score < f32::INFINITY) && scores.iter().any(|score| score.is_finite())
 }
@@ -359,7 +359,7 @@ mod tests {
         );
     }
 
-    /// A row that is taken for another image's is a wrong result.
+    /// If rows are mixed up, an image gets another image's result.
     #[test]
     fn each_image_of_a_batch_has_its_row_and_equal_scores_keep_their_order() {
         let classifier = classifier("", &signature(&[-1, 3])).unwrap();
@@ -401,7 +401,7 @@ mod tests {
                 [f32::NAN, f32::NEG_INFINITY, 0.0],
                 [f32::NEG_INFINITY; 3],
             ] {
-                assert!(problem(&values, 1).contains("is no answer"), "{values:?}");
+                assert!(problem(&values, 1).contains("is not usable"), "{values:?}");
                 let second = [&[0.0; 3], &values[..]].concat();
                 assert!(problem(&second, 2).contains("image 2 of 2"), "{values:?}");
             }
@@ -409,7 +409,7 @@ mod tests {
         }
     }
 
-    // A model that masks classes was answered with 500.
+    // Requests to a model that masks classes once failed with 500.
     #[test]
     fn a_class_that_the_model_rules_out_has_a_probability_of_0_and_comes_last() {
         for (manifest, values, best) in [

@@ -12,7 +12,7 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    /// `bytes` must hold width × height × channels values; missing ones become black, surplus ones are dropped.
+    /// `bytes` must hold width × height × channels values; missing values become black, surplus values are dropped.
     pub(super) fn new(size: Size, channels: usize, mut bytes: Vec<u8>) -> Self {
         bytes.resize(size.width as usize * size.height as usize * channels, 0);
         Self {
@@ -53,7 +53,7 @@ impl Pixels {
     pub(super) fn centre(&self, size: Size) -> Result<View<'_>, InputError> {
         if size.width > self.size.width || size.height > self.size.height {
             let message = format!(
-                "the image has {}×{} pixels, at least {}×{} are needed",
+                "the image has {}×{} pixels, but at least {}×{} are needed",
                 self.size.width, self.size.height, size.width, size.height
             );
             return Err(InputError {

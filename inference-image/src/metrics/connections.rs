@@ -17,13 +17,13 @@ pub enum Closed {
     Idle,
     /// A request's head or the TLS handshake took too long.
     Slow,
-    /// It was idle while others were waiting for a slot.
+    /// It was idle while other connections were waiting for a slot.
     Room,
     /// The server is shutting down.
     Drain,
     /// The TLS handshake failed: no TLS, no certificate, or one that is not trusted.
     Handshake,
-    /// It broke, or something other than HTTP came over it.
+    /// It broke, or carried something other than HTTP.
     Error,
 }
 
@@ -98,7 +98,7 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    /// Metrics that nobody reads.
+    /// Metrics that are not exported.
     #[must_use]
     pub fn unread() -> Self {
         Self::register(&mut Registry::default())
@@ -126,7 +126,7 @@ impl ConnectionMetrics {
             metrics.accepted.clone(),
         );
         r.register("connections_closed", "Connections closed, by reason", closed);
-        r.register("reloads", "Files that were read again", metrics.reloads.clone());
+        r.register("reloads", "Files reloaded", metrics.reloads.clone());
         r.register(
             "unauthorized_requests",
             "Requests without a known token",
@@ -141,7 +141,7 @@ impl ConnectionMetrics {
         self.closed[reason as usize].inc();
     }
 
-    /// Counts a changed file: whether its contents came into force or were rejected.
+    /// Counts a changed file, whose contents were accepted or rejected.
     pub fn reloaded(&self, what: Reloaded, ok: bool) {
         let result = if ok { "ok" } else { "failed" };
         self.reloads.get_or_create(&ReloadLabels { what, result }).inc();

@@ -16,7 +16,7 @@ const BATCH_SIZES: [f64; 13] = [
     1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0,
 ];
 
-/// From a tiny model on a fast core to a large one on a small fraction of a core, in seconds.
+/// Covers a tiny model on a fast core up to a large one on a small fraction of a core, in seconds.
 const BUCKETS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -32,7 +32,7 @@ pub enum Outcome {
     Ok,
     /// The client's mistake (4xx other than 429).
     Invalid,
-    /// Refused at once: the queue is full or the deadline is out of reach (429, 503).
+    /// Refused at once: the queue is full or the deadline cannot be met (429, 503).
     Rejected,
     /// Its deadline passed while it was waiting (504).
     Expired,
@@ -157,11 +157,15 @@ impl Families {
         Self {
             requests,
             in_flight: plain(r, "in_flight_requests", "Requests that are being served"),
-            queued: plain(r, "queued_requests", "Requests that wait for a runner"),
-            queue_wait: timed(r, "queue_wait", "From the end of a request to its runner"),
+            queued: plain(r, "queued_requests", "Requests waiting for a runner"),
+            queue_wait: timed(
+                r,
+                "queue_wait",
+                "From the arrival of a request until a runner takes it",
+            ),
             preprocessing: timed(r, "preprocessing", "From a request's bytes to the model's inputs"),
-            inference: timed(r, "inference", "In the engine"),
-            batch_size: family(r, "batch_size", "Examples in one run", None, batch_sizes),
+            inference: timed(r, "inference", "Time in the engine"),
+            batch_size: family(r, "batch_size", "Rows in one run", None, batch_sizes),
             busy: family(
                 r,
                 "busy",
@@ -172,7 +176,7 @@ impl Families {
             duty_cycle: family(
                 r,
                 "duty_cycle",
-                "Share of the cores in the last 10 s",
+                "Share of the cores used in the last 10 s",
                 Some(Unit::Other("ratio".to_owned())),
                 Ratio::default,
             ),
@@ -186,7 +190,7 @@ impl Families {
             response_bytes: family(
                 r,
                 "response",
-                "Answers to requests",
+                "Response bodies sent",
                 Some(Unit::Bytes),
                 Counter::default,
             ),

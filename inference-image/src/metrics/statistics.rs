@@ -5,8 +5,8 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Statistics of one model. Each event is one update and each reading one copy: clients fail if counts that belong
-/// together differ.
+/// Statistics of one model. Each event is one update and each reading one copy: clients fail if related counts
+/// differ.
 #[derive(Debug, Default)]
 pub struct Statistics(Mutex<Counts>);
 
@@ -114,7 +114,7 @@ impl Statistics {
         self.0.lock().fail.add(time);
     }
 
-    /// All numbers, of one moment.
+    /// All numbers at one moment.
     #[must_use]
     pub fn read(&self) -> Counts {
         self.0.lock().clone()
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// `perf_analyzer` ends if they differ.
+    /// `perf_analyzer` stops if they differ.
     #[test]
     fn counts_agree_in_every_reading_while_others_count() {
         let (statistics, done) = (Statistics::default(), AtomicBool::new(false));

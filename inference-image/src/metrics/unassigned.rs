@@ -21,7 +21,7 @@ impl Unassigned {
         let requests: Family<Labels, Counter> = Family::default();
         // All of them exist from the start: a rate over one that appears later would miss its first event.
         let metrics = Self(OUTCOMES.map(|outcome| requests.get_or_create(&Labels { outcome }).clone()));
-        registry.register("unassigned_requests", "Requests for no known model", requests);
+        registry.register("unassigned_requests", "Requests for an unknown model", requests);
         metrics
     }
 

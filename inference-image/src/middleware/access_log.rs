@@ -28,7 +28,7 @@ impl AccessLog {
         })
     }
 
-    /// Whether this request is sampled: then it is logged however it ends.
+    /// Whether this request is sampled, so that it is logged whatever its outcome.
     pub(super) fn samples(&self) -> bool {
         self.sample_ratio > 0.0 && fastrand::f64() < self.sample_ratio
     }

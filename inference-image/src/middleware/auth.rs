@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
-/// Paths that need no token: load balancers and the kubelet have none, and these reveal nothing about the models. The
-/// page's files need none either: the page asks for the token itself.
+/// Paths that need no token: load balancers and the kubelet have none, and these paths reveal nothing about the
+/// models. The page's files need none either: the page itself asks for the token.
 const FREE: [&str; 6] = [
     "/v2/health/live",
     "/v2/health/ready",
@@ -58,11 +58,11 @@ impl Tokens {
             return None;
         }
         let Some(value) = request.headers().get(header::AUTHORIZATION) else {
-            return Some("a token is needed: send the header Authorization: Bearer TOKEN");
+            return Some("a token is required: send the header Authorization: Bearer TOKEN");
         };
         match bearer(value.as_bytes()) {
             None => Some("the Authorization header must be: Bearer TOKEN"),
-            Some(token) if !self.knows(token) => Some("the token is not known"),
+            Some(token) if !self.knows(token) => Some("the token is unknown"),
             Some(_) => None,
         }
     }
@@ -94,7 +94,7 @@ fn parse(name: &str, contents: &Contents) -> Result<Vec<Hash>, String> {
         .map(|token| Sha256::digest(token).into())
         .collect();
     if tokens.is_empty() {
-        return Err(format!("{name}: no token in it, write one per line"));
+        return Err(format!("{name}: contains no token, write one per line"));
     }
     Ok(tokens)
 }

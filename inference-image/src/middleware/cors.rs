@@ -1,5 +1,5 @@
-//! Which pages of other sites may use the server: a browser asks, and keeps answers from a page that is not allowed to
-//! see them (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Programs are not concerned.
+//! Which pages of other sites may use the server: a browser asks, and hides responses from pages that are not allowed
+//! to see them (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Other programs are not affected.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -8,12 +8,12 @@ use modelservice_contract::Cors as Config;
 /// Stands for every origin.
 const ANY: &str = "*";
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST");
-/// What a page may send; `*` would not mean `Authorization`.
+/// Headers that a page may send; `*` would not include `Authorization`.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-encoding, content-type, inference-header-content-length, traceparent, tracestate, \
      x-request-timeout",
 );
-/// What a page may read.
+/// Headers that a page may read.
 const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
     "inference-header-content-length, retry-after, retry-after-ms, server-timing, www-authenticate",
 );
@@ -34,7 +34,8 @@ impl Cors {
         self.0.iter().any(|origin| origin == ANY)
     }
 
-    /// What the response names as allowed; `None` if the request comes from no page, or from one that is not allowed.
+    /// The origin that the response allows; `None` if the request does not come from a page, or from one that is not
+    /// allowed.
     pub(super) fn allowed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         if self.allows_any() {
@@ -44,8 +45,8 @@ impl Cors {
         self.0.iter().any(is_known).then(|| origin.clone())
     }
 
-    /// The response to a question of a browser, which precedes most requests; `None` to a request. It needs no token,
-    /// because browsers send none.
+    /// The response to a browser's preflight request, which precedes most requests; `None` for other requests. It
+    /// needs no token, because browsers send none.
     pub(super) fn preflight(request: &Request<Body>) -> Option<Response<Body>> {
         let asks = request
             .headers()
@@ -62,10 +63,10 @@ impl Cors {
         Some(response)
     }
 
-    /// Says in a response which pages may see it.
+    /// States in a response which pages may read it.
     pub(super) fn mark(&self, allowed: Option<HeaderValue>, headers: &mut HeaderMap) {
         if !self.allows_any() {
-            // Not to be shown to another page by a cache.
+            // A cache must not give the response to another page.
             headers.append(header::VARY, HeaderValue::from_static("origin"));
         }
         if let Some(origin) = allowed {

@@ -1,10 +1,10 @@
-//! What is known of a request when it has been answered.
+//! What is known about a request when it has been answered.
 
 use crate::request_log::RequestLog;
 use axum::http::{Method, StatusCode};
 use std::time::Duration;
 
-/// What is known of a request in the end.
+/// What is known about a request in the end.
 pub(super) struct Facts<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,

@@ -1,4 +1,4 @@
-//! What happens around every request, whatever its protocol: it is logged and traced, its origin and its token are
+//! What happens around every request, whatever its protocol: it is logged and traced, its origin and token are
 //! checked, and a panic becomes a response. Knows nothing of models and connections.
 
 mod access_log;
@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-/// Responds to requests, with all that applies to every one of them.
+/// Responds to requests, and does what every request needs.
 pub struct Middleware {
     protocols: Protocols,
     lifecycle: Lifecycle,
@@ -62,7 +62,7 @@ impl Middleware {
         Self { observer, ..self }
     }
 
-    /// The same, for pages of other sites too.
+    /// The same, and lets pages of other sites use the server.
     #[must_use]
     pub fn with_cors(self, cors: Option<Cors>) -> Self {
         Self { cors, ..self }

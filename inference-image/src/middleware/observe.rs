@@ -13,7 +13,7 @@ use opentelemetry::trace::{TraceContextExt, TraceId};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::time::{Instant, SystemTime};
 
-/// What each request is observed for.
+/// What requests are observed for.
 #[derive(Default)]
 pub struct Observer {
     /// Lines for some requests.
@@ -27,7 +27,7 @@ pub(super) struct Observed {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) started: Instant,
-    /// Set if more than a failure is recorded.
+    /// Set if the request is recorded even if it succeeds.
     sampled: Option<Box<Sampled>>,
 }
 

@@ -1,18 +1,18 @@
-//! Whether requests of different clients may be one run of a model, and why: for the log and the report.
+//! Whether requests of different clients may share a run of a model, and why: for the log and the report.
 
 use crate::engine::{Curve, rows_stay_apart};
 use crate::onnx::Model;
 use modelservice_contract::{Batching as Setting, BatchingReport, ModelConfig};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is known of a model's batches.
+/// What is known about batching for a model.
 #[derive(Debug)]
 pub(super) struct Batching {
-    /// Why its rows are not known to stay apart, if they are not.
+    /// Why its rows are not known to be independent, if so.
     problem: Option<String>,
-    /// Rows that may go into one run, as far as the configuration says.
+    /// Rows that may go into one run according to the configuration.
     largest: usize,
-    /// In a trial, rows did not stay apart.
+    /// Whether a trial has shown that rows are not independent.
     refuted: AtomicBool,
 }
 
@@ -30,7 +30,7 @@ impl Batching {
         }
     }
 
-    /// Of a model that nobody puts together.
+    /// For a model that is never batched.
     pub(super) const fn single() -> Self {
         Self {
             problem: None,
@@ -39,7 +39,7 @@ impl Batching {
         }
     }
 
-    /// Whether rows are computed by themselves, as far as the graph tells.
+    /// Whether rows are independent according to the graph.
     pub(super) const fn keeps_apart(&self) -> bool {
         self.problem.is_none()
     }
@@ -49,13 +49,13 @@ impl Batching {
         if self.keeps_apart() { self.largest } else { 1 }
     }
 
-    /// Tells what came of it, when all is measured.
+    /// Logs the result when everything has been measured.
     pub(super) fn measured(&self, model: &str, curve: &Curve) {
         if curve.apart == Some(false) {
             self.refuted.store(true, Ordering::Relaxed);
             tracing::warn!(
                 model,
-                "rows have other outputs in a batch than alone, although the graph keeps them apart"
+                "rows have different outputs in a batch than alone, although the graph keeps them independent"
             );
         }
         let report = self.report(curve.best());
@@ -67,18 +67,20 @@ impl Batching {
         );
     }
 
-    /// For so many rows in a run, as was measured.
+    /// The report, for this measured number of rows per run.
     pub(super) fn report(&self, rows: usize) -> BatchingReport {
         let reason = match &self.problem {
             Some(problem) => problem.clone(),
             None if self.refuted.load(Ordering::Relaxed) => {
-                "in a trial, rows had other outputs in a batch than alone".to_owned()
+                "in a trial, rows had different outputs in a batch than alone".to_owned()
             }
             None if self.largest < 2 => "scheduling.maxBatchSize is 1".to_owned(),
             None if rows > 1 => {
-                format!("the graph keeps rows apart, and {rows} together were measured to be faster")
+                format!("the graph keeps rows independent, and runs of {rows} were measured to be faster")
             }
-            None => "the graph keeps rows apart, but no larger run was measured to be faster".to_owned(),
+            None => "the graph keeps rows independent, but no larger run was measured to be \
+                faster"
+                .to_owned(),
         };
         BatchingReport {
             rows: rows as u64,
@@ -113,7 +115,7 @@ mod tests {
             (batching(Setting::Auto, 8), 1, "operator set 0"),
             (apart(1), 1, "maxBatchSize is 1"),
             (apart(8), 1, "no larger run"),
-            (apart(8), 4, "4 together"),
+            (apart(8), 4, "runs of 4"),
             (refuted, 1, "in a trial"),
         ] {
             let report = batching.report(rows);
@@ -129,7 +131,7 @@ mod tests {
         let unread = Model::read(vec![0xFF; 8].into());
         let unread = Batching::of(&ModelConfig::default(), 8, unread.as_ref());
         assert_eq!(unread.largest(), 1);
-        assert!(unread.report(1).reason.contains("its graph cannot be read: "));
+        assert!(unread.report(1).reason.contains("its graph cannot be decoded: "));
         assert!(Batching::single().keeps_apart());
     }
 }

@@ -1,5 +1,5 @@
-//! The duty cycle of a model: how busy it was recently, from a counter of core seconds. Pure: it has no clock of its
-//! own.
+//! The duty cycle of a model: how busy it was recently, from a counter of core seconds. Pure: it does not read a
+//! clock.
 
 use modelservice_contract::DutyCycle;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// How often [`Window::record`] is called.
 pub const PERIOD: Duration = Duration::from_secs(1);
-/// Ten seconds and one more, since the sample must be at least as old as the window.
+/// One more than ten seconds need, since the oldest sample must be at least as old as the window.
 const SAMPLES: usize = 12;
 
 /// Values of the counter over the last ten seconds.

@@ -1,4 +1,5 @@
-//! From a model's configuration to engines that have run once: all that must hold before the model is served.
+//! From a model's configuration to engines that have run once: everything that must succeed before the model is
+//! served.
 
 use super::batching::Batching;
 use super::tuning::Tuning;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sessions of a model on a device: one computes while data of the other is moved.
+/// Sessions of a model on a device: one computes while the other's data is transferred.
 const DEVICE_SESSIONS: usize = 2;
 
 /// The parts of the configuration that concern all models.
@@ -133,7 +134,7 @@ impl Candidate {
             .map(|manifest| ImageClassifier::new(manifest, &signature, max_pixels))
             .transpose()
             .map_err(does_not_fit)?;
-        // Images of one form have nothing to do with each other either.
+        // The images of one form must be independent, too.
         let classifier = match classifier {
             Some(classifier) if !self.batching.keeps_apart() => Some(classifier.one_by_one()),
             classifier => classifier,
@@ -143,16 +144,18 @@ impl Candidate {
             None => warm_up::rows(&signature),
         };
         if rows.is_none() {
-            tracing::info!("the model takes inputs of any size, it is not warmed up");
+            tracing::info!("the model is not warmed up, because it accepts inputs of any size");
         }
         let row = match rows.map(|rows| warm_up_all(&mut self.single_core, rows, classifier.as_ref())) {
             Some(Ok(row)) => Some(row),
             Some(Err(Trial::Unfit(problem))) => return Err(does_not_fit(problem)),
-            // What is made up need not be what the model is for: of real requests each is answered for itself.
+            // The made-up inputs may not suit the model, so the failure proves nothing. Real requests are answered
+            // one by one.
             Some(Err(Trial::Failed(problem))) => {
                 tracing::warn!(
                     model = config.name,
-                    "the model is not warmed up and not batched: its first run, with made-up inputs, failed: {problem}"
+                    "the model is neither warmed up nor batched: its first run, with made-up inputs, failed: \
+                     {problem}"
                 );
                 None
             }
@@ -204,7 +207,7 @@ impl Candidate {
     }
 }
 
-/// `single_core` sessions of one thread each, and one of `all_cores` threads, created in parallel.
+/// `single_core` sessions with one thread each, and one session with `all_cores` threads, created in parallel.
 fn engines(model: &OnnxModel, single_core: usize, all_cores: Option<usize>) -> Result<Engines, Fatal> {
     let make = |threads| {
         model
@@ -223,11 +226,11 @@ fn engines(model: &OnnxModel, single_core: usize, all_cores: Option<usize>) -> R
     let lost = || {
         Fatal::new(
             ExitReason::SystemError,
-            "a thread that loads the model is lost".to_owned(),
+            "a thread that was loading the model has ended unexpectedly".to_owned(),
         )
     };
     let single_core = single_core.into_iter().map(|made| made.map_err(|_| lost())?);
-    // If it cannot be created, go on without it: it is optional.
+    // It is optional: if it cannot be created, continue without it.
     let all_cores = all_cores.and_then(|made| made.ok()?.ok());
     Ok(Engines {
         single_core: single_core.collect::<Result<_, _>>()?,

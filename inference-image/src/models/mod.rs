@@ -140,7 +140,7 @@ impl Service {
         self.scheduler.enable_inline_execution();
     }
 
-    /// The model of that name.
+    /// The model with that name.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Model> {
         self.models.get(name)

@@ -8,16 +8,16 @@ use modelservice_contract::ModelConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time spent before readiness to find out whether batches pay.
+/// Time spent before readiness to find out whether batching pays.
 const QUICK_TUNING: Duration = Duration::from_millis(50);
 
 /// What can be tuned for the model.
 pub(super) struct Tuning {
     pub(super) model: Arc<OnnxModel>,
     pub(super) cores: usize,
-    /// Measurements of an earlier start.
+    /// Measurements from an earlier start.
     pub(super) curve: Curve,
-    /// Computes on all cores.
+    /// A session that computes on all cores.
     pub(super) all_cores: Option<Box<dyn Engine>>,
 }
 

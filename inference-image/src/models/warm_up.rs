@@ -7,8 +7,8 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 /// Rows to try one after the other until the model accepts one: zeros, then ones, since a model may divide by its
-/// input or parse numbers from its texts. A valid model may accept neither: an input may be a size. `None` if a
-/// dimension other than the batch is dynamic, or nothing is known about a shape.
+/// input or parse numbers from its texts. A valid model may accept neither, for example if an input is a size. `None`
+/// if a dimension other than the batch is dynamic, or nothing is known about a shape.
 pub(super) fn rows(signature: &Signature) -> Option<Vec<Vec<Tensor>>> {
     if signature.inputs.iter().any(|port| port.any_rank) {
         return None;
@@ -49,8 +49,8 @@ pub(super) enum Trial {
     Unfit(String),
 }
 
-/// Warms up each engine with the first of the rows that the model accepts. Returns that row, or else what was wrong
-/// with the first one.
+/// Warms up each engine with the first of the rows that the model accepts. Returns that row, or else the problem with
+/// the first one.
 pub(super) fn warm_up_all(
     engines: &mut [Box<dyn Engine>],
     rows: Vec<Vec<Tensor>>,
@@ -79,7 +79,7 @@ pub(super) fn warm_up_all(
 }
 
 /// The first run of a session plans its memory and takes several times as long as the others. It also shows whether
-/// the output has a value for each label, if that is not known before.
+/// the output has a value for each label, if that is not known yet.
 fn warm_up(
     engine: &mut dyn Engine,
     row: &[Tensor],
@@ -90,7 +90,7 @@ fn warm_up(
         .run(row, &outputs)
         .map_err(|error| Trial::Failed(error.to_string()))?;
     match classifier.and_then(|classifier| Some((classifier, results.get(classifier.output())?))) {
-        // Its values may be no numbers: the image was none.
+        // The scores may be NaN, since the input was not a real image.
         Some((classifier, scores)) => classifier.scores(scores, 1).map(drop).map_err(Trial::Unfit),
         None => Ok(()),
     }
@@ -166,7 +166,7 @@ mod tests {
         added.map_err(|fatal| fatal.message)
     }
 
-    /// A model that divides by its input used to be taken for a broken one.
+    /// A model that divides by its input was once taken for a broken one.
     #[test]
     fn a_model_is_served_also_if_it_takes_nothing_that_is_made_up_for_it() {
         assert_eq!((load(true), load(false)), (Ok(()), Ok(())));

@@ -3,7 +3,7 @@
 use super::messages::Tensor;
 use bytes::Bytes;
 
-/// A tensor of more elements is no list of sizes or axes.
+/// A tensor with more elements is not a list of sizes or axes.
 const FEW: usize = 64;
 
 /// `TensorProto.DataType`.
@@ -15,7 +15,7 @@ pub(crate) mod datatype {
 }
 
 impl Tensor {
-    /// Its elements, if they are few integers.
+    /// Its elements, if they are a few integers.
     pub(crate) fn ints(&self) -> Option<Vec<i64>> {
         let count = self.few()?;
         let ints: Vec<i64> = match (&self.raw, self.data_type) {
@@ -29,7 +29,7 @@ impl Tensor {
         (ints.len() == count).then_some(ints)
     }
 
-    /// Its elements, if they are few FP32 numbers.
+    /// Its elements, if they are a few FP32 numbers.
     pub(crate) fn floats(&self) -> Option<Vec<f32>> {
         let count = self.few().filter(|_| self.data_type == datatype::FLOAT)?;
         let floats: Vec<f32> = match &self.raw {
@@ -42,7 +42,7 @@ impl Tensor {
         (floats.len() == count).then_some(floats)
     }
 
-    /// The number of elements, if they are few, and in this file.
+    /// The number of elements, if it is small and they are in this file.
     fn few(&self) -> Option<usize> {
         let count: i64 = self
             .dims
@@ -59,7 +59,7 @@ fn fixed<const WIDTH: usize, T>(bytes: &[u8], read: impl Fn([u8; WIDTH]) -> T) -
     chunks.iter().map(|&chunk| read(chunk)).collect()
 }
 
-/// Numbers of a variable width; `None` if they break off.
+/// Numbers of a variable width; `None` if they are truncated.
 fn varints(parts: &[Bytes]) -> Option<Vec<i64>> {
     let mut numbers = Vec::new();
     for part in parts {

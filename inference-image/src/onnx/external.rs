@@ -3,7 +3,7 @@
 use super::messages::{Attribute, Graph, Model, SparseTensor, Tensor, text};
 use std::collections::BTreeSet;
 
-/// Key of the file's name in a tensor's external data.
+/// Key of the file name in a tensor's external data.
 const LOCATION: &str = "location";
 
 impl Model {
@@ -15,8 +15,8 @@ impl Model {
         files
     }
 
-    /// Those of them that are named elsewhere than by an initialiser of the main graph: by constants, in the bodies of
-    /// conditions and loops, or in functions.
+    /// Those that are not named by an initialiser of the main graph, but by constants, in the bodies of conditions
+    /// and loops, or in functions.
     pub(crate) fn inner_files(&self) -> BTreeSet<String> {
         let mut tensors = Vec::new();
         if let Some(graph) = &self.graph {
@@ -33,7 +33,7 @@ impl Model {
 }
 
 impl Graph {
-    /// Its tensors, without its initialisers.
+    /// Its tensors, except its initialisers.
     fn inner<'a>(&'a self, tensors: &mut Vec<&'a Tensor>) {
         self.sparse.iter().for_each(|sparse| sparse.tensors(tensors));
         let attributes = self.nodes.iter().flat_map(|node| &node.attributes);
@@ -65,7 +65,7 @@ impl Tensor {
         self.external(LOCATION).is_some()
     }
 
-    /// All files that it names; which of several counts is up to ONNX Runtime.
+    /// All files that it names; if there are several, ONNX Runtime decides which one it reads.
     fn files(&self) -> impl Iterator<Item = String> {
         let locations = self.external.iter().filter(|entry| entry.key == LOCATION);
         locations.map(|entry| text(&entry.value))

@@ -200,7 +200,7 @@ impl Model {
     /// # Errors
     /// A sentence's end: "the model is not run in batches: …".
     pub(crate) fn read(file: Bytes) -> Result<Self, String> {
-        Self::decode(file).map_err(|error| format!("its graph cannot be read: {error}"))
+        Self::decode(file).map_err(|error| format!("its graph cannot be decoded: {error}"))
     }
 
     /// Version of the default operator set; 0 if the file names none.
@@ -221,7 +221,7 @@ impl Node {
         self.attributes.iter().find(|attribute| attribute.name == *name)
     }
 
-    /// Whether it runs a graph of its own, as loops and conditions do.
+    /// Whether it contains a graph, as loops and conditions do.
     pub(crate) fn has_graph(&self) -> bool {
         let mut attributes = self.attributes.iter();
         attributes.any(|attribute| attribute.graph.is_some() || !attribute.graphs.is_empty())
@@ -234,7 +234,7 @@ impl Port {
         self.r#type.as_ref()?.tensor.as_ref()?.shape.as_ref()
     }
 
-    /// Sizes of the dimensions, without a number where any is taken; `None` if the number of dimensions is not known.
+    /// Sizes of the dimensions, `None` for a dynamic one; `None` if the number of dimensions is not known.
     pub(crate) fn dims(&self) -> Option<Vec<Option<i64>>> {
         let size = |dimension: &Dimension| dimension.value.filter(|&size| size >= 0);
         Some(self.shape()?.dims.iter().map(size).collect())

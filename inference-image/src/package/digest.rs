@@ -1,5 +1,5 @@
-//! The digest of a whole package: of the names, sizes and SHA-256 of all its files, in a form that a shell makes too
-//! (docs/server.md).
+//! The digest of a whole package: a hash of the names, sizes and SHA-256 of all its files, in a form that a shell can
+//! produce too (docs/server.md).
 
 use super::files::{BAKED_FOLDER, Content, FileError, Files, Hash, Most, Opened};
 use sha2::{Digest, Sha256};
@@ -8,18 +8,18 @@ use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// First line of what is hashed: no other kind of file begins so.
+/// First line of the hashed text: no other kind of file begins with it.
 const FORM: &str = "modelservice-package-v1\n";
-/// More are no package.
+/// A folder with more files is not a package.
 const MOST_FILES: usize = 100_000;
-/// What ext4 has at its root, and nobody but root can read.
+/// The folder that ext4 has at its root, which only root can read.
 const LOST_AND_FOUND: &str = "lost+found";
-/// How the names of files begin that Kubernetes puts into a volume for itself.
+/// Prefix of the files that Kubernetes puts into a volume for its own use.
 const KUBERNETES: &str = "..";
-/// How the names of files end in which servers keep what batches cost, beside a graph.
+/// Suffix of the files next to a graph in which servers store the cost of batches.
 const CURVES: &str = "-batches.json";
 
-/// The files of a package as they were.
+/// The files of a package as they were when they were read.
 #[derive(Debug)]
 pub(crate) struct Listing(Vec<Listed>);
 
@@ -32,7 +32,7 @@ struct Listed {
     place: PathBuf,
 }
 
-/// A file that has been read already, by its place.
+/// A file that has already been read, and its place.
 pub(crate) struct Known<'a> {
     pub(crate) place: &'a Path,
     pub(crate) size: u64,
@@ -49,7 +49,7 @@ pub(crate) struct NoDigest {
 }
 
 impl Listing {
-    /// Reads all files but those that are known; of all others together at most as much as is said.
+    /// Reads all files except known ones; `most` limits their total size.
     pub(crate) fn read(files: &Files, known: &[Known<'_>], mut most: Most) -> Result<Self, NoDigest> {
         let mut listed = Vec::new();
         let mut folders = vec![PathBuf::new()];
@@ -111,7 +111,7 @@ impl Listed {
         let text = name.to_str().filter(|name| !name.contains(char::is_control));
         let text = text.ok_or(FileError::Name)?.to_owned();
         let mut opened = match (files.open(name), content) {
-            // What is in the folder is listed there: what counts here is which one it is.
+            // The folder's content is listed where it is; here only its place counts.
             (Err(FileError::Kind(_)), Content::Link(target)) if files.is_folder(name) => {
                 let target = target.as_os_str().as_encoded_bytes();
                 return Ok(Self {
@@ -167,7 +167,7 @@ pub(crate) fn text(hash: &Hash) -> String {
 
 fn hex(hash: &Hash) -> String {
     hash.iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a text does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

@@ -1,5 +1,5 @@
-//! The files of a package: their names, and their content, which is read from nowhere else and is no larger than is
-//! said.
+//! The files of a package: their names and contents. Nothing is read from outside the package, and nothing beyond a
+//! given size.
 
 use super::walk::{Found, Root, Walk};
 use crate::process::cgroup;
@@ -24,7 +24,7 @@ pub const MODEL_FILE: &str = "model.onnx";
 pub const MANIFEST_FILE: &str = "model.yaml";
 /// Folder of a package for graphs that `modelservice-server optimize` has optimised.
 pub const BAKED_FOLDER: &str = ".optimized";
-/// Where Hugging Face's cache keeps files, and links to them beside that, in a folder for each revision.
+/// Where Hugging Face's cache stores files. Folders next to it, one per revision, link to them.
 const BLOBS: &str = "blobs";
 const SNAPSHOTS: &str = "snapshots";
 
@@ -42,7 +42,7 @@ pub(super) fn refused(shown: &str, error: FileError) -> Fatal {
     }
 }
 
-/// How much of a file may be read, and what to do where it is larger.
+/// How much of a file may be read, and what to do if it is larger.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Most {
     /// In bytes.
@@ -52,21 +52,21 @@ pub(crate) struct Most {
 }
 
 impl Most {
-    /// As much as there is memory for this process.
+    /// As much as fits into this process's memory.
     #[must_use]
     pub(crate) fn memory() -> Self {
         Self {
             bytes: memory(),
-            advice: "give the server more memory, or look for what has made it so large",
+            advice: "give the server more memory, or find out why it is so large",
         }
     }
 
-    /// Of a text.
+    /// For a text file.
     #[must_use]
     pub(crate) const fn text() -> Self {
         Self {
             bytes: 16 << 20,
-            advice: "look for what has made it so large",
+            advice: "find out why it is so large",
         }
     }
 }
@@ -92,7 +92,7 @@ pub(crate) struct Loaded {
     pub place: PathBuf,
 }
 
-/// What a folder holds under a name.
+/// What a name in a folder stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A folder.
@@ -107,7 +107,7 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct Files {
     root: Root,
-    /// What all files must be, if that is known: places and hashes.
+    /// The places and hashes that all files must have, if they are known.
     pinned: Option<BTreeSet<(PathBuf, Hash)>>,
 }
 
@@ -129,7 +129,8 @@ impl Files {
         Ok(Self { root, pinned: None })
     }
 
-    /// The files in a folder that only servers write, which make no links: none is followed, and the folder must be none.
+    /// The files in a folder that only servers write. Servers never create links, so links are not followed, and the
+    /// folder itself must not be one.
     ///
     /// # Errors
     /// When the folder cannot be opened.
@@ -151,7 +152,7 @@ impl Files {
         Ok(self.load(name, most)?.bytes.into())
     }
 
-    /// The same, and what it is.
+    /// The same, with the file's hash and place.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -171,7 +172,7 @@ impl Files {
         self.pinned = Some(files);
     }
 
-    /// What a folder of the package holds.
+    /// The contents of a folder of the package.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -195,7 +196,7 @@ impl Files {
         Ok(entries)
     }
 
-    /// Whether there is a folder of that name, or behind a link of that name.
+    /// Whether there is a folder with that name, or a link with that name to a folder.
     #[must_use]
     pub(crate) fn is_folder(&self, name: &Path) -> bool {
         Walk::new(&self.root, name).is_ok_and(|walk| walk.into_folder().is_ok())
@@ -219,7 +220,7 @@ impl Opened {
     /// Reads all of it.
     ///
     /// # Errors
-    /// When it is larger than is said, or reading fails.
+    /// When it is larger than allowed, or reading fails.
     pub(crate) fn read_all(&mut self, most: Most) -> Result<Vec<u8>, FileError> {
         let Most { bytes: most, advice } = most;
         let too_large = |size| FileError::TooLarge { size, most, advice };
@@ -229,7 +230,7 @@ impl Opened {
         let mut bytes = Vec::new();
         let room = usize::try_from(self.size).unwrap_or(usize::MAX);
         bytes.try_reserve_exact(room).map_err(|_| too_large(self.size))?;
-        // It may grow while it is read.
+        // The file may grow while it is read.
         let read = (&self.file)
             .take(most.saturating_add(1))
             .read_to_end(&mut bytes)?;
@@ -239,7 +240,7 @@ impl Opened {
         Ok(bytes)
     }
 
-    /// The file, to be read in another way.
+    /// The file itself, for other ways of reading.
     #[must_use]
     pub(crate) const fn file(&self) -> &File {
         &self.file
@@ -252,7 +253,8 @@ impl Read for Opened {
     }
 }
 
-/// What a package may reach, and where it is in that: itself, or a repository in Hugging Face's cache.
+/// The folder that a package may read from, and the package's place in it. The folder is the package itself, or a
+/// repository in Hugging Face's cache.
 fn reach(folder: &Path) -> (&Path, &Path) {
     let repository = |snapshots: &'_ Path| {
         let repository = snapshots.parent()?;

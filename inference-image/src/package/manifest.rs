@@ -1,5 +1,5 @@
-//! `model.yaml`: what a package says about its model's task, labels and pre-processing. Parsing only: whether it fits
-//! the model is decided in `image::classifier`.
+//! `model.yaml`: what a package says about its model's task, labels and pre-processing. Only parses:
+//! `image::classifier` decides whether it fits the model.
 
 use super::files::{FileError, Files, MANIFEST_FILE, Most, refused};
 use crate::config::yaml;
@@ -240,7 +240,7 @@ pub(super) fn read(files: &Files) -> Result<Option<Manifest>, Fatal> {
 }
 
 fn text(name: &str, bytes: Vec<u8>) -> Result<String, Fatal> {
-    String::from_utf8(bytes).map_err(|_| invalid(format!("{name} is no text in UTF-8")))
+    String::from_utf8(bytes).map_err(|_| invalid(format!("{name} is not UTF-8 text")))
 }
 
 /// Parses the text of `model.yaml`; a labels file is not read.
@@ -319,7 +319,7 @@ mod tests {
         );
     }
 
-    // A typing error must not silently give wrong results.
+    // A typo must not silently give wrong results.
     #[test]
     fn an_unknown_key_is_named() {
         for (text, key) in [

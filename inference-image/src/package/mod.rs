@@ -25,21 +25,21 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// No file of protocol buffers can be larger.
+/// A Protocol Buffers file cannot be larger.
 const LARGEST_MODEL: Most = Most {
     bytes: i32::MAX as u64,
     advice: "keep its weights in a file beside it (external data)",
 };
 
-/// What is hashed of other files for a digest that somebody asks for: it ends some day.
+/// Limit on hashing other files for a digest that was requested, so that hashing always ends.
 const MOST_HASHED: Most = Most {
     bytes: 1 << 40,
-    advice: "remove what does not belong into the package",
+    advice: "remove files that do not belong in the package",
 };
-/// What is hashed of them for a digest that nobody asks for: a start must not take longer for it.
+/// Limit on hashing them for a digest that was not requested: it must not delay the start.
 const MOST_HASHED_UNASKED: Most = Most {
     bytes: 1 << 30,
-    advice: "modelservice-server digest FOLDER prints the digest all the same",
+    advice: "modelservice-server digest FOLDER prints the digest anyway",
 };
 
 /// A file with weights.
@@ -60,7 +60,7 @@ pub struct Digest {
     pub text: String,
     /// What it is the digest of.
     pub covers: DigestCovers,
-    /// Whether it is what the configuration asks for.
+    /// Whether it has been compared with the configured one.
     pub is_checked: bool,
 }
 
@@ -71,9 +71,9 @@ pub struct Package {
     pub folder: PathBuf,
     /// The bytes of `model.onnx`.
     pub model: Bytes,
-    /// Each file beside it in which it keeps weights (ONNX external data).
+    /// The files beside it with its weights (ONNX external data).
     pub external: Vec<ExternalFile>,
-    /// Of `model.onnx`, or of the whole package.
+    /// The digest of `model.onnx`, or of the whole package.
     pub digest: Digest,
     /// `model.yaml`, where there is one.
     pub manifest: Option<Manifest>,
@@ -91,7 +91,7 @@ pub struct Parsed {
 
 impl Package {
     /// Hash of everything that is run: `model.onnx` and the files in which it keeps weights. The same as the digest
-    /// of `model.onnx` where there are none.
+    /// of `model.onnx` if there are none.
     #[must_use]
     pub fn identity(&self) -> String {
         let model = digest::text(&self.model_hash);
@@ -107,8 +107,8 @@ impl Package {
         digest::text(&hash.finalize().into())
     }
 
-    /// Whether an optimised graph that the package carries is what was asked for as much as the package itself: not
-    /// if the digest that was asked for covers `model.onnx` alone.
+    /// Whether the configured digest also covers an optimised graph in the package: not if it covers only
+    /// `model.onnx`.
     #[must_use]
     pub fn vouches_for_graphs(&self) -> bool {
         !self.digest.is_checked || self.digest.covers == DigestCovers::Package
@@ -158,7 +158,7 @@ pub fn open(config: &ModelConfig) -> Result<Parsed, Fatal> {
     Ok(Parsed { package, onnx })
 }
 
-/// The digest of the whole package in a folder, as a configuration may ask for it.
+/// The digest of the whole package in a folder, for use in a configuration.
 ///
 /// # Errors
 /// `ModelMissing`, `ModelInvalid` or `SystemError`.
@@ -168,7 +168,7 @@ pub fn digest(folder: &Path) -> Result<String, Fatal> {
     Ok(list(&files, &model, &[], MOST_HASHED)?.digest())
 }
 
-/// All files, those that were read already as they were then.
+/// All files; those that were read before are listed as they were then.
 fn list(files: &Files, model: &Loaded, external: &[ExternalFile], most: Most) -> Result<Listing, Fatal> {
     let known = |place, size: usize, hash| Known {
         place,
@@ -192,28 +192,28 @@ fn checked(listing: Listing, folder: &Path, of_model: &str, wanted: &str) -> Res
         return Ok(listing);
     }
     let message = format!(
-        "{MODEL_FILE} in {} has digest {of_model}, and the whole package {of_package}, but {wanted} was asked for: \
-         set the digest to that of the model that you mean, or use the package that holds it",
+        "{MODEL_FILE} in {} has digest {of_model}, and the whole package has {of_package}, but {wanted} is \
+         configured: set the digest to that of the model that you mean, or use the package that holds it",
         folder.display()
     );
     Err(Fatal::new(ExitReason::ModelDigestMismatch, message))
 }
 
-/// Other weights could be served under the digest of `model.onnx`.
+/// Otherwise other weights could be served under the digest of `model.onnx`.
 fn covers_no_weights(files: &Files, model: &Loaded, named: BTreeSet<String>) -> Fatal {
     let give = match list(files, model, &[], MOST_HASHED) {
-        Ok(listing) => format!("give that of the whole package, which is {}", listing.digest()),
+        Ok(listing) => format!("use the digest of the whole package, {}", listing.digest()),
         Err(fatal) => fatal.message,
     };
     let message = format!(
-        "the digest that was asked for covers {MODEL_FILE} alone, which keeps weights in {}: {give} \
+        "the configured digest covers only {MODEL_FILE}, which stores weights in {}: {give} \
          (modelservice-server digest FOLDER prints it)",
         Vec::from_iter(named).join(", ")
     );
     Fatal::new(ExitReason::ModelDigestMismatch, message)
 }
 
-/// The digest that would pin the package as it is.
+/// The digest that would pin the current package.
 fn unasked(files: &Files, model: &Loaded, external: &[ExternalFile]) -> Digest {
     let of_model = Digest {
         text: digest::text(&model.hash),
@@ -229,7 +229,7 @@ fn unasked(files: &Files, model: &Loaded, external: &[ExternalFile]) -> Digest {
             is_checked: false,
         },
         Err(fatal) => {
-            tracing::warn!("{}; the report has that of {MODEL_FILE}", fatal.message);
+            tracing::warn!("{}; the report shows the digest of {MODEL_FILE}", fatal.message);
             of_model
         }
     }
@@ -258,7 +258,7 @@ fn read_model(files: &Files, folder: &Path) -> Result<Loaded, Fatal> {
 fn read_external(files: &Files, names: BTreeSet<String>) -> Result<Vec<ExternalFile>, Fatal> {
     let mut most = Most::memory();
     let read = |name: String| {
-        let shown = format!("{MODEL_FILE} keeps weights in {name:?}, which");
+        let shown = format!("{MODEL_FILE} stores weights in {name:?}, which");
         let Loaded { bytes, hash, place } = files.load(&name, most).map_err(|error| match error {
             FileError::Missing => {
                 let advice = format!("put it beside {MODEL_FILE} (external data)");
@@ -280,16 +280,17 @@ fn read_external(files: &Files, names: BTreeSet<String>) -> Result<Vec<ExternalF
 fn missing(folder: &Path) -> Fatal {
     let shown = folder.display();
     let message = match listing(folder) {
-        Err(_) if folder.is_file() => format!(
-            "the model package {shown} is a file: name the folder that holds {MODEL_FILE}, not a file in it"
-        ),
-        Err(_) => format!("the model package {shown} is not there: check the path or the volume"),
+        Err(_) if folder.is_file() => {
+            format!("the model package {shown} is a file: give the folder that holds {MODEL_FILE} instead")
+        }
+        Err(_) => format!("the model package {shown} does not exist: check the path or the volume"),
         Ok(names) if names.is_empty() => format!(
             "the model package {shown} is empty: an OCI artifact is mounted as an empty folder, \
              only an OCI image with {MODEL_FILE} at its root can be used (build one with examples/package)"
         ),
         Ok(names) => format!(
-            "the model package {shown} has no {MODEL_FILE}, it holds: {}; put {MODEL_FILE} at the root of the image",
+            "the model package {shown} has no {MODEL_FILE}, only: {}; put {MODEL_FILE} at the root of the \
+             image",
             names.join(", ")
         ),
     };

@@ -1,8 +1,9 @@
-//! The way to a file of a package: through links only as far as the package goes, and only to a regular file.
+//! Finds a file of a package: follows links only within the package, and only to a regular file.
 //!
-//! A name is followed part by part. Each part is opened in the folder that the last one led to, and never through a link
-//! (`openat`, `O_NOFOLLOW`): what is checked is what is read, even if somebody exchanges files meanwhile. `openat2`
-//! would do the same, but not every kernel and seccomp profile has it, and it follows no absolute link.
+//! A name is followed part by part. Each part is opened in the folder that the previous one led to, and never through
+//! a link (`openat`, `O_NOFOLLOW`). So the file that is checked is the file that is read, even if files are replaced
+//! meanwhile. `openat2` would do the same, but some kernels and seccomp profiles do not allow it, and it does not
+//! follow absolute links.
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -14,32 +15,32 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links as Linux follows.
+/// Linux follows as many links.
 const MOST_LINKS: usize = 40;
 
-/// Why a file of a package cannot be read: what follows its name in a sentence.
+/// Why a file of a package cannot be read: continues a sentence that begins with its name.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    /// There is nothing of that name.
-    #[error("is not there")]
+    /// There is nothing with that name.
+    #[error("does not exist")]
     Missing,
     /// A link that leads to nothing.
-    #[error("is a link to {0:?}, which is not there")]
+    #[error("is a link to {0:?}, which does not exist")]
     Dangling(PathBuf),
     /// The name, or a link, leads out of the package.
-    #[error("is outside its package: put a copy into it")]
+    #[error("is outside its package: copy it into the package")]
     Outside,
-    /// Links that lead to one another.
-    #[error("is a link that leads round in a circle")]
+    /// Links that lead to each other.
+    #[error("is part of a loop of links")]
     Circle,
-    /// A link where there may be none.
-    #[error("is a link, which is not followed here")]
+    /// A link where links are not allowed.
+    #[error("is a link, and links are not followed here")]
     Link,
     /// A folder, a pipe, a device.
     #[error("is a {0}, not a file")]
     Kind(&'static str),
-    /// More bytes than may be read.
-    #[error("has {size} bytes, at most {most} are read: {advice}")]
+    /// The file is larger than allowed.
+    #[error("has {size} bytes, but at most {most} are read: {advice}")]
     TooLarge {
         /// Bytes that it has.
         size: u64,
@@ -48,14 +49,14 @@ pub(crate) enum FileError {
         /// What to do.
         advice: &'static str,
     },
-    /// A name that has no place in a list of files.
-    #[error("has a name that is no UTF-8, or with control characters in it: rename it")]
+    /// A name that cannot be listed.
+    #[error("has a name that is not UTF-8 or contains control characters: rename it")]
     Name,
-    /// Too many to be a package's.
+    /// Too many files for a package.
     #[error("holds more than {0} files: is this a model package?")]
     Many(usize),
-    /// Other bytes than the digest was made of.
-    #[error("was changed while it was read: start again")]
+    /// The bytes are not those that the digest covers.
+    #[error("changed while it was being read: start again")]
     Changed,
     /// Anything else.
     #[error("cannot be read: {0}")]
@@ -87,11 +88,11 @@ impl From<FileError> for io::Error {
 pub(super) struct Root {
     /// The outermost folder.
     pub(super) folder: OwnedFd,
-    /// Where that is, to recognise absolute links into it.
+    /// Its path, to recognise absolute links into it.
     pub(super) path: PathBuf,
-    /// From there to where names begin.
+    /// The path from there to where names start.
     pub(super) start: PathBuf,
-    /// Otherwise a link is an error.
+    /// Whether links are followed; if not, a link is an error.
     pub(super) follows_links: bool,
 }
 
@@ -104,12 +105,12 @@ pub(super) struct Found {
     pub(super) size: u64,
 }
 
-/// A way from the root.
+/// A walk that starts at the root.
 pub(super) struct Walk<'a> {
     root: &'a Root,
-    /// The folders that it is in, outermost first, and their names.
+    /// The folders on the current path, outermost first, and their names.
     folders: Vec<(OwnedFd, OsString)>,
-    /// What is still to go.
+    /// The remaining parts.
     parts: VecDeque<OsString>,
     links: usize,
     /// Where the last link leads.
@@ -117,7 +118,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Of a name, relative to where names begin.
+    /// A walk to a name, which is relative to the start.
     pub(super) fn new(root: &'a Root, name: &Path) -> Result<Self, FileError> {
         let mut walk = Self {
             root,
@@ -134,7 +135,7 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// The file at its end.
+    /// Walks to the end, which must be a file.
     pub(super) fn into_file(mut self) -> Result<Found, FileError> {
         while let Some(part) = self.parts.pop_front() {
             match self.step(&part)? {
@@ -147,7 +148,7 @@ impl<'a> Walk<'a> {
         Err(FileError::Kind(name(FileType::Directory)))
     }
 
-    /// Into the folder at its end.
+    /// Walks to the end, which must be a folder.
     pub(super) fn into_folder(mut self) -> Result<Self, FileError> {
         while let Some(part) = self.parts.pop_front() {
             match self.step(&part)? {
@@ -158,7 +159,7 @@ impl<'a> Walk<'a> {
         Ok(self)
     }
 
-    /// Goes on through a folder or a link, and stays before anything else.
+    /// Enters a folder or follows a link; does nothing for anything else.
     fn step(&mut self, part: &OsStr) -> Result<FileType, FileError> {
         if part == ".." {
             self.folders.pop().ok_or(FileError::Outside)?;
@@ -173,13 +174,13 @@ impl<'a> Walk<'a> {
         Ok(kind)
     }
 
-    /// The folder that it is in.
+    /// The current folder.
     pub(super) fn here(&self) -> BorrowedFd<'_> {
         let last = self.folders.last();
         last.map_or(self.root.folder.as_fd(), |(folder, _)| folder.as_fd())
     }
 
-    /// What the folder holds under that name.
+    /// What that name stands for in the current folder.
     pub(super) fn kind(&self, part: &OsStr) -> Result<FileType, FileError> {
         let stat = statat(self.here(), part, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(FileType::from_raw_mode(stat.st_mode))
@@ -192,7 +193,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Where a link in the folder leads.
+    /// Where a link in the current folder leads.
     pub(super) fn target_of(&self, link: &OsStr) -> Result<PathBuf, FileError> {
         let target = readlinkat(self.here(), link, Vec::new())?;
         Ok(OsString::from_vec(target.into_bytes()).into())
@@ -219,7 +220,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Goes there before what is still to go.
+    /// Puts this path before the remaining parts.
     fn turn(&mut self, path: &Path) {
         for part in path.components().rev() {
             match part {
@@ -231,7 +232,7 @@ impl<'a> Walk<'a> {
     }
 
     fn open(&self, part: &OsStr) -> Result<Found, FileError> {
-        // A pipe that has taken the file's place would be waited for.
+        // Without `NONBLOCK`, opening a pipe that has replaced the file would block.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(self.here(), part, flags, Mode::empty())?;
         let stat = fstat(&file)?;
@@ -247,7 +248,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// What is missing behind a link is not the name that was asked for.
+    /// If the target of a link is missing, the error names the target.
     fn explain(&self, error: FileError) -> FileError {
         match (error, &self.target) {
             (FileError::Missing, Some(target)) => FileError::Dangling(target.clone()),
@@ -256,7 +257,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether the name alone never leads above where it starts.
+/// Whether the name by itself never leads above its start.
 fn stays_below(name: &Path) -> bool {
     let depth = name.components().try_fold(0_usize, |depth, part| match part {
         Component::Normal(_) => Some(depth + 1),

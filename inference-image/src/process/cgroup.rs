@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Cores to use, at least 1. A limit of 300m is 1 core and a limit of 1.5 is 2: leaving half a core idle would help
-/// nobody.
+/// Cores to use, at least 1. A limit of 300m is 1 core and a limit of 1.5 is 2: leaving half a core idle would gain
+/// nothing.
 #[must_use]
 pub fn cores() -> usize {
     let affinity = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize);
@@ -37,8 +37,8 @@ pub fn cpu_limit(root: &Path) -> Option<f64> {
     })
 }
 
-/// The lowest memory limit in bytes, likewise. Version 1 reports a number larger than any memory if there is no
-/// limit.
+/// The same for the memory limit, in bytes. If there is no limit, version 1 reports a number that is larger than any
+/// memory.
 #[must_use]
 pub fn memory_limit(root: &Path) -> Option<f64> {
     tightest(root, "memory", |version, folder| {

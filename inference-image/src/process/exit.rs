@@ -1,10 +1,10 @@
-//! How the process ends on its own: one reason, one exit code, and a termination message.
+//! How the process ends by itself: one reason, one exit code, and a termination message.
 
 use modelservice_contract::{ExitReason, TerminationMessage};
 use std::io::Write;
 use std::path::Path;
 
-/// The kubelet keeps 4096 bytes of a termination message; JSON quoting needs some of them.
+/// The kubelet keeps 4096 bytes of a termination message; JSON escapes need some of them.
 const MAX_MESSAGE_BYTES: usize = 3000;
 
 /// An error that ends the process.
@@ -65,10 +65,10 @@ impl Fatal {
 }
 
 /// Ends the process without running exit handlers. Those of ONNX Runtime free its objects while other threads may
-/// still load or run a model, which crashes now and then.
+/// still load or run a model, which sometimes crashes.
 #[allow(unsafe_code)]
 pub fn now(code: i32) -> ! {
-    // Lines are flushed as they are written; this is for an unfinished one.
+    // Complete lines are flushed when they are written; this flushes an incomplete one.
     let _ = std::io::stdout().flush();
     // SAFETY: it takes no pointer and does not return.
     unsafe { libc::_exit(code) }

@@ -49,7 +49,7 @@ impl Lifecycle {
     pub async fn reached(&self, phase: Phase) {
         loop {
             let mut moved = pin!(self.0.moved.notified());
-            // Before the check, so that a change between the two is not missed.
+            // Registered before the check, so that a change in between is not missed.
             moved.as_mut().enable();
             if self.phase() >= phase {
                 return;
@@ -75,7 +75,7 @@ impl Lifecycle {
     pub async fn quiet(&self) {
         loop {
             let mut quiet = pin!(self.0.quiet.notified());
-            // Before the check, so that an end between the two is not missed.
+            // Registered before the check, so that an end in between is not missed.
             quiet.as_mut().enable();
             if self.in_flight() == 0 {
                 return;
@@ -112,7 +112,7 @@ impl Retirement {
     /// Waits until it has begun.
     pub async fn begun(&self) {
         let mut told = pin!(self.0.told.notified());
-        // Before the check, so that a beginning between the two is not missed.
+        // Registered before the check, so that a retirement in between is not missed.
         told.as_mut().enable();
         if !self.has_begun() {
             told.await;

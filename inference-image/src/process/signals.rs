@@ -3,10 +3,10 @@
 use super::exit::Fatal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Who wants the server to end.
+/// Who asked the server to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// SIGTERM: whoever runs it, such as the kubelet.
+    /// SIGTERM: sent by what runs the server, such as the kubelet.
     Terminate,
     /// SIGINT: a person who presses Ctrl-C.
     Interrupt,

@@ -50,14 +50,14 @@ impl Api {
             let known: Vec<&str> = self.service.names().collect();
             // The first words are Triton's: its clients look for them.
             return Err(ApiError::not_found(format!(
-                "Request for unknown model: {} is not served, this server has: {}",
+                "Request for unknown model: {} is not served here, only: {}",
                 Quoted(name),
                 known.join(", ")
             )));
         };
         if !version.is_empty() && version != MODEL_VERSION {
             return Err(ApiError::not_found(format!(
-                "model {name:?} has no version {}, it has: {MODEL_VERSION}",
+                "model {name:?} has no version {}, only: {MODEL_VERSION}",
                 Quoted(version)
             )));
         }

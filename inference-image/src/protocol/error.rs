@@ -16,7 +16,7 @@ use std::time::Duration;
 /// `Retry-After` in milliseconds, for clients that support it.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-/// Longest message, in bytes: gRPC sends it as a header, and it may quote the client's text.
+/// Longest message, in bytes: gRPC sends it as a header, and it may quote text from the client.
 const MAX_MESSAGE: usize = 1024;
 /// Longest quotation of a client's text, in bytes.
 const MAX_QUOTED: usize = 128;
@@ -135,7 +135,8 @@ impl From<RunError> for ApiError {
                 retry_after,
             }) => {
                 let message = format!(
-                    "the deadline is out of reach: the answer would take {} ms; allow more time or run more replicas",
+                    "the deadline cannot be met: the response would take {} ms; allow more time or run more \
+                     replicas",
                     predicted.as_millis()
                 );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(retry_after)
@@ -183,7 +184,7 @@ pub(super) async fn no_such_path(request: Request) -> ApiError {
 }
 
 pub(super) async fn method_not_allowed(request: Request) -> ApiError {
-    let message = format!("{} is not possible at {}", request.method(), request.uri().path());
+    let message = format!("{} is not allowed at {}", request.method(), request.uri().path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
 }
 

@@ -1,7 +1,7 @@
-//! Entry points for fuzzers: a function for each parser of the protocols that accepts any bytes, and must neither
-//! panic nor accept a request that does not fit the model. The models are fixed: one has matrices `x` of `FP32` and
-//! `y` of `BYTES`, both with two columns, and the other has `x` alone. `tests/fuzz.rs` calls these functions, and so
-//! can any other fuzzer.
+//! Entry points for fuzzers: one function for each protocol parser. They take arbitrary bytes, and must neither panic
+//! nor accept a request that does not fit the model. The models are fixed: one has matrices `x` of `FP32` and `y` of
+//! `BYTES`, both with two columns, and the other has only `x`. `tests/fuzz.rs` calls these functions, and so can any
+//! other fuzzer.
 
 use super::body::{Budget, ReadOptions};
 use super::grpc;
@@ -77,7 +77,7 @@ pub fn predict(two_inputs: bool, body: &[u8]) -> bool {
 #[must_use]
 pub fn model_infer(message: &[u8]) -> bool {
     let (message, signature) = (Bytes::copy_from_slice(message), signature(true));
-    // The position of the first tensor is also searched for in the beginning of a message.
+    // The position of the first tensor is also looked up in the beginning of a message.
     assert!(grpc::first_tensor_at(&message[..message.len() / 2]) <= message.len());
     grpc::parse(&message, &signature).is_ok_and(|request| check(request, &signature))
 }

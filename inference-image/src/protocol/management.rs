@@ -1,5 +1,5 @@
-//! The management port: health, metrics and reports. It has a thread of its own, so that it responds when the serving
-//! port is saturated.
+//! The management port: health, metrics and reports. It has its own thread, so that it responds when the serving port
+//! is saturated.
 
 use super::error::{self, ApiError};
 use crate::models::Service;
@@ -33,8 +33,8 @@ impl Management {
     }
 }
 
-/// The management port: health, metrics and reports. It has a thread of its own, so that it responds when the serving
-/// port is saturated.
+/// The management port: health, metrics and reports. It has its own thread, so that it responds when the serving port
+/// is saturated.
 pub fn router(management: Management) -> Router {
     Router::new()
         .route(LIVE_PATH, get(|| async { "ok\n" }))
@@ -74,7 +74,7 @@ async fn load(State(management): State<Management>) -> Result<Response, ApiError
     Ok(Json(report).into_response())
 }
 
-/// Records every second how busy the models were; never returns.
+/// Records how busy the models are, once per second; never returns.
 pub async fn record_load(management: Management) {
     let mut second = tokio::time::interval(duty_cycle::PERIOD);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);

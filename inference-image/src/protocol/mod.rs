@@ -1,5 +1,5 @@
-//! HTTP and gRPC: from a request to a job, and from its outputs to a response. Each protocol is a module and none
-//! knows how a model is run. What the protocols share about an inference is in `inference`.
+//! HTTP and gRPC: from a request to a job, and from its outputs to a response. Each protocol is a module, and none of
+//! them knows how a model is run. What the protocols share about an inference is in `inference`.
 
 mod api;
 mod body;

@@ -1,10 +1,11 @@
-//! Whether a job is taken: by how many wait, and by when it would be answered. Pure.
+//! Whether a job is accepted, depending on how many are waiting and on when it would be answered. Pure.
 
 use super::job::{Priority, Rejected, RunOptions};
 use super::queue::{Queue, saturated};
 use std::time::{Duration, Instant};
 
-/// This part of what is ahead of a job is added to it before it is compared with a deadline.
+/// One in this many parts of the time before a job's run is added as a margin before the time is compared with a
+/// deadline.
 const MARGIN: u32 = 8;
 
 /// What the admission of one model's jobs depends on.
@@ -19,7 +20,7 @@ pub(super) struct Admission<'a> {
 
 /// When a job would be answered.
 struct Prediction {
-    /// What goes before it, on its model's share of the cores.
+    /// Time for the jobs before it, on its model's share of the cores.
     ahead: Duration,
     /// Its own run.
     own: Duration,
@@ -28,15 +29,15 @@ struct Prediction {
 /// How busy a model is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Jobs that wait.
+    /// Waiting jobs.
     pub queued: usize,
     /// Jobs that are running.
     pub running: usize,
     /// Cores, which all models share.
     pub cores: usize,
-    /// How long a job that came now would probably wait.
+    /// How long a job that arrived now would probably wait.
     pub predicted_wait: Duration,
-    /// Jobs that go into one run when enough wait.
+    /// Jobs that go into one run when enough are waiting.
     pub batch: usize,
 }
 
@@ -59,8 +60,9 @@ impl Admission<'_> {
             return Ok(());
         };
         let Prediction { ahead, own } = self.predict(options.priority);
-        // No run counts the time between runs and on the network. A job with no time to spare would be answered too
-        // late, for nothing, while a slightly shorter queue keeps the cores as busy.
+        // The costs of runs do not include the time between runs and on the network. A job with no time to spare
+        // would be run for nothing, because its answer would be late, and a slightly shorter queue keeps the cores
+        // just as busy.
         let predicted = ahead + ahead / MARGIN + own;
         if now + predicted <= deadline {
             return Ok(());
@@ -83,12 +85,12 @@ impl Admission<'_> {
         }
     }
 
-    /// When a job that came now would be answered.
+    /// When a job that arrived now would be answered.
     fn predict(&self, priority: Priority) -> Prediction {
         let queue = self.queue();
         if self.free > 0 && queue.waiting() == 0 {
-            // By the fastest run so far: otherwise one slow run could have every later job refused, and no run would
-            // ever correct the estimate.
+            // Uses the fastest run so far: otherwise one slow run could cause every later job to be refused, and no
+            // run would ever correct the estimate.
             return Prediction {
                 ahead: Duration::ZERO,
                 own: queue.least_cost,
@@ -100,7 +102,7 @@ impl Admission<'_> {
         };
         let models = self.models.iter().enumerate();
         let active = models.filter(|(index, other)| *index == self.model || other.waiting() > 0);
-        // Runs under way are half done, on average. The job's own run may be that of a batch.
+        // On average, current runs are half done. The job's own run may be a batch.
         let work = queue.cost * saturated(ahead) + queue.cost * saturated(queue.running) / 2;
         Prediction {
             ahead: work * saturated(active.count()) / saturated(self.cores),

@@ -18,7 +18,7 @@ struct Prepared {
     reply: Reply,
 }
 
-/// Answers every job. At most `batch` rows go into one run of the engine. Returns how many jobs had inputs that could
+/// Answers every job. At most `batch` rows go into one run of the engine. Returns for how many jobs the inputs could
 /// be made.
 pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics: &ModelMetrics) -> usize {
     let mut waiting: Vec<Prepared> = jobs.into_iter().filter_map(|job| prepare(job, metrics)).collect();
@@ -29,7 +29,7 @@ pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics
             Ok([alone]) => run_alone(alone, engine, metrics),
             Err(together) => run_together(together, engine, metrics),
         }
-        // The others have waited for a whole run: clients may have left.
+        // The others have waited for a whole run: their clients may have left.
         waiting.retain(|job| !job.reply.is_closed());
     }
     made
@@ -64,7 +64,7 @@ fn prepare(job: Job, metrics: &ModelMetrics) -> Option<Prepared> {
     }
 }
 
-/// The first job, and the later ones whose tensors differ from its in the first dimension only.
+/// The first job, and the later ones whose tensors differ from its tensors only in the first dimension.
 fn take_fitting(waiting: &mut Vec<Prepared>, batch: usize) -> Vec<Prepared> {
     let first = waiting.remove(0);
     let mut room = batch.saturating_sub(first.rows().unwrap_or(batch));
@@ -80,7 +80,7 @@ fn take_fitting(waiting: &mut Vec<Prepared>, batch: usize) -> Vec<Prepared> {
 }
 
 impl Prepared {
-    /// The first dimension, if all inputs have the same.
+    /// The first dimension, if it is the same for all inputs.
     fn rows(&self) -> Option<usize> {
         let rows = *self.inputs.first()?.shape().first()?;
         let same = self
@@ -119,7 +119,9 @@ fn run_together(jobs: Vec<Prepared>, engine: &mut dyn Engine, metrics: &ModelMet
         let prepare = jobs.iter().map(|job| job.timing.prepare).sum();
         let (run, result) = measured(engine, &inputs, &jobs[0].outputs, prepare, metrics);
         let parts = result.and_then(|outputs| {
-            cut(&outputs, &jobs).ok_or(JobError::Lost("the model's outputs are no batch of its inputs"))
+            cut(&outputs, &jobs).ok_or(JobError::Lost(
+                "the model's outputs are not a batch of its inputs",
+            ))
         });
         if let Ok(parts) = parts {
             for (job, outputs) in jobs.into_iter().zip(parts) {
@@ -161,7 +163,7 @@ fn measured(
     (Run { took, rows }, result)
 }
 
-/// A panic is a bug, and a 500 for this request alone.
+/// A panic is a bug, and only this request gets a 500.
 fn caught<T>(work: impl FnOnce() -> Result<T, JobError>) -> Result<T, JobError> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or(Err(JobError::Lost("an internal error; see the server's log")))

@@ -1,8 +1,8 @@
-//! Who runs a job: the network thread that has read it, or a runner. Pure: no threads, no clock.
+//! Which thread runs a job: the network thread that has read it, or a runner. Pure: no threads, no clock.
 //!
 //! There is one runner thread per core. On up to four cores there is one network thread beside them, which reads all
-//! requests. To hand a job to a runner and its result back wakes two threads, which costs about as much as a small
-//! model's run. So the network thread executes some jobs inline:
+//! requests. Handing a job to a runner and its result back wakes two threads, which costs about as much as a run of a
+//! small model. So the network thread executes some jobs inline:
 //!
 //! | expected run on one core | other jobs ¹ | assignment | runners woken | what it gains ² |
 //! |---|---|---|---|---|
@@ -11,14 +11,14 @@
 //! | ≤ 10 ms, and the model has a session for all cores | none | `Inline`, on all cores | none | EfficientNet-Lite0, one connection: p50 111 → 108 % of raw |
 //! | longer, or not known ³ | any | `Runners` | one per job and free core | |
 //!
-//! 1. Waiting or running now, or in the last 100 ms: then the next job is expected to have company, and the network
-//!    thread must go on reading.
+//! 1. Waiting or running now or in the last 100 ms: then others are expected to arrive with the next job, and the
+//!    network thread must continue reading.
 //! 2. Against ONNX Runtime called in-process; `docs/benchmarks.md` says how this is measured.
 //! 3. No run of the model has been timed, or the request may take longer than the model's mean: it has more
 //!    than 128 KiB and may hold several rows (`RunOptions::typical_cost`).
 //!
-//! On more than four cores there are several network threads, and `Runners` is the only assignment: one core more or
-//! less does not count, and a run would hold up the connections of its thread.
+//! On more than four cores there are several network threads, and `Runners` is the only assignment: one more core for
+//! jobs would gain little, and a run would hold up the connections of its thread.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub(super) const INLINE_LIMIT: Duration = Duration::from_millis(1);
 /// The same for a job that gets all cores, by its time on one: no other job could run meanwhile.
 pub(super) const INLINE_LIMIT_ALL_CORES: Duration = Duration::from_millis(10);
 
-/// How long jobs that overlapped let others be expected beside the next one.
+/// For how long after jobs have overlapped the next one is expected to overlap with others.
 pub(super) const OVERLAP_MEMORY: Duration = Duration::from_millis(100);
 
 /// A thread that runs jobs.
@@ -38,18 +38,18 @@ pub(super) enum Executor {
     Runner,
 }
 
-/// What the table in the head decides.
+/// The decision that the table above describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Assignment {
     /// The network thread runs the job; no runner is woken.
     Inline,
-    /// The network thread and runners take jobs side by side.
+    /// The network thread and runners both take jobs.
     Shared,
     /// Only runners may run it.
     Runners,
 }
 
-/// What the assignment depends on, as far as the job and its model say it.
+/// The properties of the job and its model that decide the assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Profile {
     /// How long the run will probably take on one core, if that is known.
@@ -70,14 +70,14 @@ impl Assignment {
     }
 }
 
-/// The network thread, as far as it runs jobs.
+/// The network thread's role in running jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NetworkThread {
-    /// It runs none.
+    /// It runs no jobs.
     Excluded,
-    /// It has found no job for it, and has to be woken for the next one.
+    /// It has found no job to run, and has to be woken for the next one.
     Asleep,
-    /// It looks for jobs, with a look at its connections between two of them.
+    /// It looks for jobs, and serves its connections between two of them.
     Awake,
 }
 
@@ -88,7 +88,7 @@ pub(super) struct WakeUps {
     pub(super) runners: usize,
 }
 
-/// The cores, and what the threads do that run jobs on them.
+/// The cores, and the state of the threads that run jobs on them.
 pub(super) struct Dispatcher {
     cores: usize,
     /// Cores on which nothing runs.
@@ -136,7 +136,7 @@ impl Dispatcher {
         self.network = NetworkThread::Excluded;
     }
 
-    /// Who runs a job that is next of `waiting`.
+    /// Which thread runs the next of `waiting` jobs.
     pub(super) fn assign(&self, job: Profile, waiting: usize, now: Instant) -> Assignment {
         if self.network == NetworkThread::Excluded {
             return Assignment::Runners;
@@ -149,7 +149,7 @@ impl Dispatcher {
         !self.is_idle() || waiting > 1
     }
 
-    /// A job has been queued, one of `waiting` now. Returns whether the network thread has to be woken for it.
+    /// A job has been queued; `waiting` jobs now wait. Returns whether the network thread has to be woken for it.
     pub(super) fn queued(&mut self, job: Profile, waiting: usize, now: Instant) -> bool {
         if self.overlaps(waiting) {
             self.last_overlap = Some(now);
@@ -162,7 +162,7 @@ impl Dispatcher {
         wakes
     }
 
-    /// The network thread has found no job for it.
+    /// The network thread has found no job to run.
     pub(super) fn network_found_nothing(&mut self) {
         if self.network == NetworkThread::Awake {
             self.network = NetworkThread::Asleep;
@@ -188,7 +188,7 @@ impl Dispatcher {
         wakes
     }
 
-    /// A runner looks for a job.
+    /// A runner is looking for a job.
     pub(super) const fn runner_looks(&mut self) {
         self.woken = self.woken.saturating_sub(1);
     }
@@ -196,9 +196,9 @@ impl Dispatcher {
     /// Whether this thread may take the next of `waiting` jobs.
     pub(super) fn may_take(&self, by: Executor, next: Assignment, waiting: usize) -> bool {
         match by {
-            // What runners have been woken for is theirs.
+            // Jobs for which runners have been woken are left to them.
             Executor::Network => next != Assignment::Runners && waiting > self.woken,
-            // The network thread needs a core: with as many busy runners as cores it would take turns with them.
+            // The network thread needs a core: with as many busy runners as cores, it would compete with them.
             Executor::Runner => {
                 let leaves_core = self.busy + 1 < self.cores;
                 next == Assignment::Runners || self.network != NetworkThread::Awake || leaves_core
@@ -206,7 +206,7 @@ impl Dispatcher {
         }
     }
 
-    /// A thread starts a run on so many cores.
+    /// A thread starts a run on this many cores.
     pub(super) fn started(&mut self, by: Executor, cores: usize) {
         self.free -= cores;
         self.busy += usize::from(by == Executor::Runner);

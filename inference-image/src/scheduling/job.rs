@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 /// Makes the inputs, in the signature's order.
 pub type Prepare = Box<dyn FnOnce() -> Result<Vec<Tensor>, InputError> + Send>;
 
-/// Why a job was not taken.
+/// Why a job was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
     /// The queue is full.
@@ -39,7 +39,7 @@ pub enum JobError {
     /// The deadline passed before the job could run.
     #[error("the request's deadline passed while it waited in the queue")]
     Expired,
-    /// A bug: the job panicked, or its runner is gone.
+    /// A bug: the job panicked, or the thread that ran it has ended.
     #[error("the request could not be completed: {0}")]
     Lost(&'static str),
 }
@@ -47,7 +47,7 @@ pub enum JobError {
 /// Why a run gave no outputs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RunError {
-    /// The job was not taken.
+    /// The job was refused.
     Rejected(Rejected),
     /// The job failed.
     Job(JobError),
@@ -71,7 +71,7 @@ pub struct Timing {
     pub prepare: Duration,
     /// In the engine; for a batch, the time of the whole batch.
     pub inference: Duration,
-    /// Making the response, as far as it has been made.
+    /// Making the response, so far.
     pub output: Duration,
     /// Rows in the run of the engine.
     pub rows: u64,
@@ -84,7 +84,7 @@ pub struct RunOptions {
     pub priority: Priority,
     /// When the answer becomes useless.
     pub deadline: Option<Instant>,
-    /// Whether a run is known to take about as long as most of this model's runs.
+    /// Whether the run will take about as long as most of this model's runs.
     pub typical_cost: bool,
 }
 
@@ -93,7 +93,7 @@ pub struct RunOptions {
 pub enum Priority {
     /// Before all others.
     High,
-    /// Unless the request says otherwise.
+    /// The default.
     #[default]
     Normal,
 }

@@ -3,18 +3,18 @@
 //!
 //! - `scheduler`: what the rest of the server calls.
 //! - `pool`: the threads: a runner per core, and the network thread's task.
-//! - `state`: the decisions, pure: which model is next, and how many jobs go into one run; with `admission`: which jobs
-//!   are taken; and `dispatch`: which thread runs them, a table.
+//! - `state`: the decisions, pure: which model is next, and how many jobs go into one run; with `admission`, which
+//!   decides which jobs are accepted, and `dispatch`, a table that says which thread runs them.
 //! - `job`: one request; `queue`: the waiting jobs of one model, and what its runs cost.
 //! - `batch`: one run: inputs are made, batched, run, and split into answers.
 //! - `tuning`: measures the latency curve, from which the batch size follows, in idle moments.
 //! - `probe`: tries whether rows have the same outputs in a batch as alone.
 //!
-//! The thread that runs a job makes its inputs (decodes its image). So no more images are in memory at once than there
-//! are cores, and decoding counts as the model's time.
+//! The thread that runs a job also makes its inputs (decodes its image). So there are never more decoded images in
+//! memory than cores, and decoding counts as the model's time.
 //!
-//! The rules follow Clockwork (OSDI '20): decisions are made in one place, runs are never preempted, and a request that
-//! would be late is refused when it comes, not when it is late.
+//! The rules follow Clockwork (OSDI '20): decisions are made in one place, runs are never preempted, and a request
+//! that would be late is refused when it arrives, not when it is late.
 
 mod admission;
 mod batch;

@@ -1,5 +1,5 @@
 //! The threads that run jobs: one runner per core, and the network thread's task for inline execution. `state` and
-//! `dispatch` decide who runs what; this waits, wakes and runs.
+//! `dispatch` decide which thread runs what; this module waits, wakes and runs.
 
 use super::batch;
 use super::dispatch::{Executor, WakeUps};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
-/// A runner that has had nothing to do for this long measures what is not known yet.
+/// A runner that has been idle for this long takes the missing measurements.
 const IDLE_BEFORE_TUNING: Duration = Duration::from_millis(200);
 
 /// What the threads share.
@@ -29,7 +29,7 @@ pub(super) struct Pool {
     ids: AtomicU64,
 }
 
-/// The runners. They finish what waits and end when this is dropped.
+/// The runners. When this is dropped, they finish the waiting jobs and end.
 pub(super) struct Runners {
     pub(super) pool: Arc<Pool>,
     handles: Vec<JoinHandle<()>>,
@@ -50,7 +50,7 @@ impl Pool {
         }
     }
 
-    /// For a job: unique in this pool.
+    /// An ID for a job, unique in this pool.
     pub(super) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
@@ -59,7 +59,7 @@ impl Pool {
         self.state.lock()
     }
 
-    /// Takes a job and wakes who may run it.
+    /// Queues a job and wakes a thread that may run it.
     pub(super) fn submit(&self, model: usize, job: Job, now: Instant) -> Result<(), Rejected> {
         let WakeUps { network, runners } = self.state().submit(model, job, now)?;
         if network {
@@ -91,7 +91,7 @@ impl Pool {
         }
     }
 
-    /// Runs one job on the network thread, if there is one for it.
+    /// Runs one job on the network thread, if there is one that it may run.
     fn run_one_inline(&self) -> bool {
         let now = Instant::now();
         let mut state = self.state();
@@ -107,7 +107,7 @@ impl Pool {
         true
     }
 
-    /// A runner's life.
+    /// The main loop of a runner.
     fn run_tasks(&self) {
         while let Some(task) = self.next_task() {
             match task {
@@ -117,7 +117,7 @@ impl Pool {
         }
     }
 
-    /// Waits for something to do; `None` when there never will be.
+    /// Waits for something to do; `None` when the pool has been closed.
     fn next_task(&self) -> Option<Task> {
         let mut state = self.state();
         loop {
@@ -127,7 +127,7 @@ impl Pool {
                 && state.has_tuner()
                 && let Some((model, tuner)) = state.take_tuner(now)
             {
-                // This runner was woken for a job that another one has to take now.
+                // This runner was woken for a job, which another runner has to take now.
                 self.runnable.notify_one();
                 return Some(Task::Tune(model, tuner));
             }
@@ -159,7 +159,7 @@ impl Pool {
     }
 
     fn tune(&self, model: usize, mut tuner: Tuner) {
-        // A model that panics when it is measured is not measured any more.
+        // A model that panics during a measurement is not measured any more.
         let step = catch_unwind(AssertUnwindSafe(|| {
             let more = tuner.step();
             (tuner.curve().clone(), more.then_some(tuner))
@@ -168,7 +168,7 @@ impl Pool {
         self.release(Executor::Runner, |state| state.finish_tuner(model, tuner, &curve));
     }
 
-    /// Gives cores back, and wakes who can use them beside the caller, which looks for a job itself.
+    /// Gives cores back, and wakes other threads that can use them. The caller looks for a job itself.
     fn release(&self, by: Executor, give_back: impl FnOnce(&mut State)) {
         let mut state = self.state();
         give_back(&mut state);

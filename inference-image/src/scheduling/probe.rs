@@ -1,12 +1,12 @@
-//! Tries whether rows have the outputs in a batch that they have alone. That they should is known from the graph; this
-//! is a second look, at what is made of it when it runs.
+//! Tests whether rows have the same outputs in a batch as alone. The graph says that they should; this checks what
+//! actually happens when the model runs.
 
 use crate::tensor::{DataType, Tensor, element_count};
 use bytes::Bytes;
 use half::{bf16, f16};
 
-/// How far an output of a batch may be from that of a row alone, relative to the largest in its place: sums that are
-/// added up in another order differ so much.
+/// How far an output in a batch may differ from that of a row alone, relative to the largest at its position: sums in
+/// a different order differ by this much.
 const fn tolerance(datatype: DataType) -> f64 {
     match datatype {
         DataType::Bf16 => 3e-2,
@@ -15,35 +15,35 @@ const fn tolerance(datatype: DataType) -> f64 {
     }
 }
 
-/// The same relative to the largest output anywhere: where summands cancel out, hardly anything is left.
+/// The same relative to the largest output anywhere, for outputs whose summands nearly cancel out.
 const CANCELLED: f64 = 1e-6;
 
-/// Which rows go together, twice: with a row that is there twice, and in another order.
+/// The rows of the batches: some contain a row twice, and the rows appear in different orders.
 const ORDERS: [usize; 16] = [0, 1, 2, 0, 3, 3, 1, 2, 2, 0, 0, 1, 1, 3, 2, 3];
-/// Rows that go together.
+/// Rows per batch.
 const TOGETHER: usize = 4;
 
 /// Runs the model.
 type Run<'a> = &'a mut dyn FnMut(&[Tensor]) -> Option<Vec<Tensor>>;
 
-/// Rows that differ from each other, with the outputs that each has alone.
+/// Rows that differ from each other, with the output of each row alone.
 pub(super) struct Probe {
     rows: Vec<Vec<Tensor>>,
     alone: Vec<Vec<Tensor>>,
 }
 
-/// What may be in a row, from what finds most to what every model takes: integers may be indices, of which small
-/// ones are valid more often.
+/// Ranges of values in a row, from the one that finds the most problems to the one that every model accepts: integers
+/// may be indices, and small ones are more often valid.
 #[derive(Clone, Copy)]
 enum Range {
     Wide,
     Bits,
-    /// Integers as they are in the row that is known to work.
+    /// The integers of the row that is known to work.
     Same,
 }
 
 impl Probe {
-    /// Rows that the model takes, like this one; `None` if it takes no other.
+    /// Rows like this one that the model accepts; `None` if it accepts no others.
     pub(super) fn new(row: &[Tensor], run: Run<'_>) -> Option<Self> {
         [Range::Wide, Range::Bits, Range::Same]
             .into_iter()
@@ -55,16 +55,16 @@ impl Probe {
             })
     }
 
-    /// How many rows are run to make it and to try them.
+    /// How many rows are run to create a probe and to use it.
     pub(super) const COST: usize = TOGETHER + ORDERS.len();
 
-    /// So many rows, each different from those beside it.
+    /// This many rows, each different from its neighbours.
     pub(super) fn batch(&self, count: usize) -> Option<Vec<Tensor>> {
         let rows: Vec<usize> = (0..count).map(|row| row % TOGETHER).collect();
         self.joined(&rows)
     }
 
-    /// Whether rows have the same outputs in batches, of at most so many, as alone.
+    /// Whether rows have the same outputs in batches of at most `largest` rows as alone.
     pub(super) fn holds(&self, largest: usize, run: Run<'_>) -> bool {
         let mut batches = ORDERS.chunks(largest.min(TOGETHER));
         batches.all(|rows| self.holds_for(rows, run).unwrap_or(false))
@@ -96,8 +96,8 @@ impl Probe {
     }
 }
 
-/// Whether one output of a row is the other, as far as rounding goes. All that there are tell how large its numbers
-/// are in each place.
+/// Whether two outputs of a row are equal except for rounding. All outputs together show how large the numbers are at
+/// each position.
 fn is_close(a: &Tensor, b: &Tensor, all: &[&Tensor]) -> bool {
     let tolerance = tolerance(a.datatype());
     let (Some(a), Some(b)) = (floats(a), floats(b)) else {
@@ -120,7 +120,7 @@ fn is_close(a: &Tensor, b: &Tensor, all: &[&Tensor]) -> bool {
     a.len() == b.len() && a.iter().zip(&b).enumerate().all(same)
 }
 
-/// The elements; `None` if they are no fractions.
+/// The elements; `None` if they are not floating-point numbers.
 fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     Some(match tensor.datatype() {
         DataType::Fp64 => tensor.elements::<f64>()?.to_vec(),
@@ -143,7 +143,7 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     })
 }
 
-/// An input of a row of this kind, for which each kind has others.
+/// An input for a row of this kind; each kind has different values.
 fn input_of(kind: usize, range: Range, like: &Tensor) -> Option<Tensor> {
     let (datatype, shape) = (like.datatype(), like.shape().to_vec());
     let mut noise = Noise::new(kind as u64);
@@ -157,7 +157,7 @@ fn input_of(kind: usize, range: Range, like: &Tensor) -> Option<Tensor> {
         (false, range, Some(size)) => {
             let numbers = match (range, datatype, kind) {
                 (Range::Bits, ..) | (_, DataType::Bool, _) | (_, _, 0) => 0..=1,
-                // Such may be pixels.
+                // These may be pixels.
                 (_, DataType::Uint8, 1 | 2) => 0..=255,
                 (_, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64, 1) => -3..=3,
                 _ => 0..=3,
@@ -183,7 +183,7 @@ fn float(datatype: DataType, value: f64) -> Vec<u8> {
     }
 }
 
-/// Knuth's MMIX generator: any will do.
+/// Knuth's MMIX generator; any generator will do.
 struct Noise(u64);
 
 impl Noise {
@@ -199,8 +199,8 @@ impl Noise {
         self.0 >> 40
     }
 
-    /// Fractions of both signs, large ones of both signs, small integers, or fractions from 0 to 1: some models see no
-    /// difference between negative numbers, others none between small ones.
+    /// Numbers of both signs, large numbers of both signs, small integers, or numbers from 0 to 1: some models treat
+    /// all negative numbers alike, others all small ones.
     fn float(&mut self, kind: usize) -> f64 {
         let fraction = self.next() as f64 / f64::from(1 << 24);
         match kind {

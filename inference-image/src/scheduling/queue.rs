@@ -1,4 +1,4 @@
-//! The jobs of one model that wait, and what its runs cost. Pure, except for the engines it holds.
+//! The waiting jobs of one model, and what its runs cost. Pure, except for the engines it holds.
 
 use super::dispatch::Profile;
 use super::job::{Job, JobError, Priority, RunOptions};
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 
 /// What a model runs on.
 pub struct Engines {
-    /// One thread each; at least one engine.
+    /// Engines with one thread each; at least one.
     pub single_core: Vec<Box<dyn Engine>>,
-    /// All cores: for a job that has them for itself, if that is faster.
+    /// An engine on all cores, for a job that has them to itself, if that is faster.
     pub all_cores: Option<Box<dyn Engine>>,
 }
 
 /// A model for the scheduler.
 pub struct QueueSettings {
-    /// What runs it.
+    /// Its engines.
     pub engines: Engines,
     /// How many jobs may wait.
     pub capacity: usize,
-    /// What runs of several rows cost, as far as it is known.
+    /// What runs of several rows cost, as far as known.
     pub curve: Curve,
-    /// Measures the rest in idle moments.
+    /// Measures what is missing in idle moments.
     pub tuner: Option<Tuner>,
     /// Where its runs are counted.
     pub metrics: ModelMetrics,
@@ -43,9 +43,9 @@ pub(super) struct Queue {
     pub(super) running: usize,
     /// Running mean of the core time of one job.
     pub(super) cost: Duration,
-    /// The least core time of one job.
+    /// The shortest core time of one job.
     pub(super) least_cost: Duration,
-    /// Core time so far. Models share the cores fairly: the one with the least is next.
+    /// Core time so far. Models share the cores fairly: the one that has used the least core time is next.
     pub(super) spent: Duration,
     pub(super) metrics: Arc<ModelMetrics>,
 }
@@ -98,7 +98,7 @@ impl Queue {
         }
     }
 
-    /// What is known of the run of a job with these options.
+    /// What is known about the run of a job with these options.
     pub(super) fn profile(&self, options: &RunOptions) -> Profile {
         let is_known = options.typical_cost && !self.cost.is_zero();
         Profile {
@@ -107,15 +107,15 @@ impl Queue {
         }
     }
 
-    /// The same for the job that is next.
+    /// The same for the next job.
     pub(super) fn next_profile(&self) -> Option<Profile> {
         let next = self.high.front().or_else(|| self.normal.front())?;
         Some(self.profile(&next.options))
     }
 
-    /// At most `most` jobs for one run. A job whose client left is dropped, one that would be late is answered so; the
-    /// first job's deadline bounds how many more are added. Empty if the first job was one of those: the next one may be
-    /// for another thread.
+    /// At most `most` jobs for one run. A job whose client has left is dropped, and one that would be late is
+    /// answered with that error. The first job's deadline limits how many more are added. Empty if the first job was
+    /// dropped or late: the next one may be for another thread.
     pub(super) fn pop(&mut self, most: usize, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::with_capacity(most);
         let mut earliest: Option<Instant> = None;
@@ -130,7 +130,7 @@ impl Queue {
             match job.options.deadline {
                 _ if job.reply.is_closed() => {}
                 Some(deadline) if now + self.least_cost > deadline => {
-                    // The client may leave in this moment.
+                    // The client may leave at this moment.
                     let _ = job.reply.send(Err(JobError::Expired));
                 }
                 deadline => {
@@ -145,7 +145,7 @@ impl Queue {
         jobs
     }
 
-    /// An engine, and the cores that a run on it takes. All `cores` only if nothing else could use them.
+    /// An engine, and the cores that a run on it takes: all `cores` only if nothing else could use them.
     pub(super) fn take_engine(
         &mut self,
         has_cores_alone: bool,
@@ -170,7 +170,7 @@ impl Queue {
         }
     }
 
-    /// One run that something else held up must not count for much.
+    /// A single run that something else has delayed must not have much effect.
     fn learn(&mut self, each: Duration) {
         if self.cost.is_zero() {
             (self.cost, self.least_cost) = (each, each);
@@ -180,7 +180,7 @@ impl Queue {
         self.least_cost = self.least_cost.min(each);
     }
 
-    /// Takes a waiting job back.
+    /// Removes a waiting job.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<Job> {
         [&mut self.high, &mut self.normal].into_iter().find_map(|queue| {
             let index = queue.iter().position(|job| job.id == id)?;

@@ -13,7 +13,7 @@ pub struct Scheduler {
     runners: Arc<Runners>,
 }
 
-/// The way to one model.
+/// A handle to one model's queue.
 pub struct QueueHandle {
     runners: Arc<Runners>,
     model: usize,
@@ -29,8 +29,8 @@ impl Scheduler {
         Ok(Self { runners })
     }
 
-    /// Lets the thread of the current runtime, which must have no other, run jobs for as long as the runtime lives:
-    /// `dispatch` says which.
+    /// Lets the thread of the current runtime, which must be single-threaded, run jobs as long as the runtime lives.
+    /// `dispatch` decides which jobs.
     pub fn enable_inline_execution(&self) {
         let pool = Arc::clone(&self.runners.pool);
         pool.state().enable_inline();
@@ -41,7 +41,7 @@ impl Scheduler {
     #[must_use]
     pub fn add(&self, model: QueueSettings) -> QueueHandle {
         let model = self.runners.pool.state().add(model);
-        // Runners that wait do not know yet that there is something to measure.
+        // Waiting runners do not know yet that there is something to measure.
         self.runners.pool.wake_all_runners();
         QueueHandle {
             model,
@@ -51,7 +51,7 @@ impl Scheduler {
 }
 
 impl QueueHandle {
-    /// Whether a job would be taken now: to be asked before a request's body is read.
+    /// Whether a job would be accepted now; checked before a request's body is read.
     ///
     /// # Errors
     /// Why not.
@@ -62,10 +62,10 @@ impl QueueHandle {
             .admit(self.model, options, Instant::now())
     }
 
-    /// Runs the model as soon as it is this job's turn; dropping the future cancels the job if it still waits.
+    /// Runs the model as soon as it is this job's turn; dropping the future cancels the job if it is still waiting.
     ///
     /// # Errors
-    /// When the job was not taken or failed.
+    /// When the job was refused or failed.
     pub async fn run(
         &self,
         prepare: Prepare,
@@ -93,7 +93,7 @@ impl QueueHandle {
             if pool.state().withdraw(self.model, id).is_some() {
                 return Err(RunError::Job(JobError::Expired));
             }
-            // It is running: the answer is late, but there will be one.
+            // It is already running: the answer will be late, but there will be one.
         }
         unpack(answer.await)
     }
@@ -108,7 +108,7 @@ impl QueueHandle {
 fn unpack(
     result: Result<Result<Completed, JobError>, oneshot::error::RecvError>,
 ) -> Result<Completed, RunError> {
-    let result = result.unwrap_or(Err(JobError::Lost("its runner is gone")));
+    let result = result.unwrap_or(Err(JobError::Lost("the thread that ran it has ended")));
     result.map_err(RunError::Job)
 }
 

@@ -10,7 +10,7 @@ use crate::metrics::ModelMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often a server that is never idle measures nevertheless: what it learns may serve more than it costs.
+/// How often a server that is never idle takes measurements anyway: they may gain more than they cost.
 const TUNING_UNDER_LOAD: Duration = Duration::from_secs(2);
 
 /// All models, the cores and what runs on them.
@@ -20,7 +20,8 @@ pub(super) struct State {
     closed: bool,
     /// When something was measured last.
     tuned: Option<Instant>,
-    /// The least core time that a model had had when its turn came last: one that comes back starts from there.
+    /// The core time of the model whose turn came last, which had used the least. A model that becomes active again
+    /// starts from there.
     floor: Duration,
 }
 
@@ -58,7 +59,7 @@ impl State {
         self.dispatcher.enable_inline();
     }
 
-    /// Whether a job would be taken now.
+    /// Whether a job would be accepted now.
     pub(super) fn admit(&mut self, model: usize, options: &RunOptions, now: Instant) -> Result<(), Rejected> {
         if self.closed {
             return Err(Rejected::Closed);
@@ -66,7 +67,7 @@ impl State {
         if self.admission(model).check(options, now).is_ok() {
             return Ok(());
         }
-        // Jobs whose client has left hold places that others need.
+        // Jobs whose clients have left take up places that others need.
         self.models[model].drop_abandoned();
         self.admission(model).check(options, now)
     }
@@ -84,7 +85,7 @@ impl State {
         self.admission(model).load()
     }
 
-    /// Takes a job, unless there is no room for it or no time. Returns which threads to wake for it.
+    /// Queues a job if there is room and time for it. Returns which threads to wake for it.
     pub(super) fn submit(&mut self, model: usize, job: Job, now: Instant) -> Result<WakeUps, Rejected> {
         self.admit(model, &job.options, now)?;
         self.activate(model);
@@ -96,7 +97,7 @@ impl State {
         })
     }
 
-    /// A model does not get back the time in which it was idle.
+    /// A model is not credited for the time it was idle.
     fn activate(&mut self, model: usize) {
         let queue = &mut self.models[model];
         if !queue.is_active() {
@@ -104,7 +105,7 @@ impl State {
         }
     }
 
-    /// How many runners have to be woken for what waits. `caller` is about to look for a job itself.
+    /// How many runners have to be woken for the waiting jobs. `caller` is about to look for a job itself.
     pub(super) fn wake_runners(&mut self, caller: Option<Executor>, now: Instant) -> usize {
         let Some((_, assignment)) = self.next(now) else {
             return 0;
@@ -112,17 +113,17 @@ impl State {
         self.dispatcher.wake_runners(assignment, self.waiting(), caller)
     }
 
-    /// A runner looks for a job.
+    /// A runner is looking for a job.
     pub(super) const fn runner_looks(&mut self) {
         self.dispatcher.runner_looks();
     }
 
-    /// The network thread has found no job for it.
+    /// The network thread has found no job to run.
     pub(super) fn network_found_nothing(&mut self) {
         self.dispatcher.network_found_nothing();
     }
 
-    /// The model whose turn it is and who runs its next job, if there is a core, an engine and a job.
+    /// The model whose turn it is and which thread runs its next job, if there is a core, an engine and a job.
     fn next(&self, now: Instant) -> Option<(usize, Assignment)> {
         if self.dispatcher.free() == 0 {
             return None;
@@ -145,9 +146,10 @@ impl State {
             let has_cores_alone = self.dispatcher.is_idle() && waiting == 1;
             let queue = &mut self.models[model];
             self.floor = self.floor.max(queue.spent);
-            // Each free core gets its share of what waits.
+            // Each free core gets its share of the waiting jobs.
             let share = queue.waiting().div_ceil(self.dispatcher.free());
-            // While the network thread runs, nothing is read: with more than one job it would let the runners starve.
+            // While the network thread runs a job, it does not read requests: with more than one job, the runners
+            // would starve.
             let batch = if by == Executor::Network { 1 } else { queue.batch };
             let jobs = queue.pop(batch.min(share), now);
             if jobs.is_empty() {
@@ -177,8 +179,8 @@ impl State {
         queue.finish(work.engine, work.cores, took, ran);
     }
 
-    /// A tuner that has something to measure; it takes one core. Nothing else may wait or run, unless there was no
-    /// such moment for long.
+    /// A tuner that has something to measure; it takes one core. Nothing else may be waiting or running, unless there
+    /// has been no such moment for a long time.
     pub(super) fn take_tuner(&mut self, now: Instant) -> Option<(usize, Tuner)> {
         let is_idle = self.dispatcher.is_idle() && self.waiting() == 0;
         // With one core, all jobs would wait for the whole measurement.
@@ -194,7 +196,7 @@ impl State {
         Some((index, tuner))
     }
 
-    /// Takes back a tuner, if it has more to measure, and uses what it has learnt.
+    /// Takes back a tuner that has more to measure, and uses what it has learnt.
     pub(super) fn finish_tuner(&mut self, model: usize, tuner: Option<Tuner>, curve: &Curve) {
         self.dispatcher.finished(Executor::Runner, 1);
         let queue = &mut self.models[model];
@@ -207,12 +209,12 @@ impl State {
         self.models.iter().any(|queue| queue.tuner.is_some())
     }
 
-    /// Takes a waiting job back.
+    /// Removes a waiting job.
     pub(super) fn withdraw(&mut self, model: usize, id: u64) -> Option<Job> {
         self.models[model].withdraw(id)
     }
 
-    /// Refuses new jobs. Runners finish those that wait: the network thread may be gone before that.
+    /// Refuses new jobs. Runners finish the waiting jobs, since the network thread may end first.
     pub(super) const fn close(&mut self) {
         self.closed = true;
         self.dispatcher.disable_inline();

@@ -1,6 +1,6 @@
-//! Measures what a run of several rows costs on this device.
+//! Measures the cost of runs of several rows on this device.
 //!
-//! A few runs are measured before the server is ready, the others in idle moments after that, on a separate session, so
+//! A few runs are measured before the server is ready, the others later in idle moments, on a separate session, so
 //! that the memory of large batches is freed.
 
 use super::probe::Probe;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 /// Measurements per batch size.
 const SAMPLES: usize = 3;
-/// A measurement repeats the run until it has run this many rows; the fastest run counts.
+/// A measurement repeats the run until this many rows have been run; the fastest run counts.
 const ROWS: usize = 8;
-/// No batch is tried whose rows would take longer than this one by one: a measurement, about twice as long, takes a core
-/// from requests that come meanwhile.
+/// A batch is not tried if its rows would take longer than this one by one: a measurement takes about twice as long,
+/// and requests that arrive meanwhile have one core less.
 const LONGEST: Duration = Duration::from_millis(125);
 
-/// Makes a session to measure with.
+/// Creates a session for measurements.
 pub type MakeEngine = Box<dyn FnMut() -> Option<Box<dyn Engine>> + Send>;
 /// Called with the complete curve.
 pub type Store = Box<dyn FnOnce(&Curve) + Send>;
@@ -26,7 +26,7 @@ pub struct Tuner {
     make: MakeEngine,
     store: Option<Store>,
     engine: Option<Box<dyn Engine>>,
-    /// One row that the model takes.
+    /// One row that the model accepts.
     row: Vec<Tensor>,
     probe: Option<Probe>,
     outputs: Vec<usize>,
@@ -36,8 +36,8 @@ pub struct Tuner {
 }
 
 impl Tuner {
-    /// Measures batches of up to `largest` rows like `row` on the engine that `make` makes; `None` if the
-    /// model takes no batches. It must be known from the model's graph that they keep rows apart.
+    /// Measures batches of up to `largest` rows like `row` on the engine that `make` creates; `None` if the model
+    /// accepts no batches. The model's graph must be known to keep rows independent.
     #[must_use]
     pub fn new(
         signature: &Signature,
@@ -65,16 +65,16 @@ impl Tuner {
         })
     }
 
-    /// The curve as far as it is measured.
+    /// The curve measured so far.
     #[must_use]
     pub const fn curve(&self) -> &Curve {
         &self.curve
     }
 
-    /// Measures whether batches pay, if that takes no longer than `budget`; otherwise idle moments are used for it.
+    /// Measures whether batching pays, if that takes no longer than `budget`; otherwise this is left to idle moments.
     pub fn quick(&mut self, budget: Duration) {
         let tried = 4.min(self.largest);
-        // Two measurements of each size, and what it takes to try them.
+        // Two measurements of each size, and the cost of the trial.
         let rows = u32::try_from(4 * ROWS + 2 + 2 * tried + Probe::COST).unwrap_or(u32::MAX);
         if self.curve.single().is_zero() && !self.measure(1) {
             return;
@@ -102,7 +102,7 @@ impl Tuner {
         false
     }
 
-    /// The smallest size with too few measurements; none beyond a size that does not pay or takes too long.
+    /// The smallest size with too few measurements; `None` beyond a size that does not pay or takes too long.
     fn next(&self) -> Option<usize> {
         let sizes =
             std::iter::successors(Some(1), |rows| Some(rows * 2)).take_while(|&rows| rows <= self.largest);
@@ -129,8 +129,8 @@ impl Tuner {
         }
         let inputs = self.with_probe(|probe, _| probe.batch(rows));
         let Some(inputs) = inputs else { return false };
-        // The first run of a shape plans its memory. After a pause the next runs are slow, too. That weighs less in a
-        // batch: with one run of each size, batches would look better than they are.
+        // The first run of a shape plans its memory, and after a pause the next runs are slow too. This matters less
+        // for a batch: with one run of each size, batches would look better than they are.
         if self.run(&inputs).is_none() {
             return false;
         }
@@ -156,7 +156,7 @@ impl Tuner {
             .ok()
     }
 
-    /// Whether rows have the outputs in a batch that they have alone; tried once.
+    /// Whether rows have the same outputs in a batch as alone; tried once.
     fn are_apart(&mut self) -> bool {
         if let Some(known) = self.curve.apart {
             return known;
@@ -171,7 +171,7 @@ impl Tuner {
         holds.unwrap_or(false)
     }
 
-    /// Does something with rows that the model takes; `None` if there are none.
+    /// Does something with rows that the model accepts; `None` if there are none.
     fn with_probe<T>(&mut self, work: impl FnOnce(&Probe, &mut Self) -> Option<T>) -> Option<T> {
         let probe = match self.probe.take() {
             Some(probe) => probe,
@@ -190,10 +190,10 @@ pub fn timed(engine: &mut dyn Engine, inputs: &[Tensor]) -> Option<Duration> {
     engine.run(inputs, &outputs).ok().map(|_| started.elapsed())
 }
 
-/// Whether `all_cores`, which must have run the inputs before, takes clearly less time than one core.
+/// Whether `all_cores`, which must already have run these inputs, takes clearly less time than one core.
 #[must_use]
 pub fn all_cores_pay(single_core: Duration, all_cores: &mut dyn Engine, inputs: &[Tensor]) -> bool {
-    // Two attempts: something else may have held up the first.
+    // Two attempts, since something else may have delayed the first.
     let mut pays = || {
         timed(all_cores, inputs)
             .is_some_and(|all_cores| all_cores.as_secs_f64() < single_core.as_secs_f64() * 0.9)

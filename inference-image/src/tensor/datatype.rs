@@ -94,7 +94,7 @@ impl DataType {
         }
     }
 
-    /// The same elements, aligned, with truth values as 0 and 1; copied only if necessary.
+    /// The same elements, aligned and with truth values as 0 and 1; copied only if necessary.
     pub(super) fn normalised(self, bytes: Bytes) -> Bytes {
         if self == Self::Bool && bytes.iter().any(|&byte| byte > 1) {
             return bytes.iter().map(|&byte| u8::from(byte != 0)).collect();

@@ -1,6 +1,6 @@
-//! Why no tensor can be built from what a client sent.
+//! Why a tensor cannot be built from what a client sent.
 
-/// Why inputs cannot be built from what the client sent.
+/// Why inputs cannot be built from what a client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputProblem {
     /// In a form that is not supported.

@@ -32,7 +32,7 @@ enum Data {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     /// A negative dimension, or more elements than can be counted.
-    #[error("shape {0:?} is no shape of a tensor")]
+    #[error("{0:?} is not a valid shape of a tensor")]
     Shape(Vec<i64>),
     /// The elements do not fill the shape.
     #[error("shape {shape:?} does not hold {found} elements")]
@@ -213,7 +213,7 @@ impl Tensor {
         }
     }
 
-    /// One batch of these tensors, along the first dimension; `None` if there are none, they have no first
+    /// Joins these tensors to one batch, along the first dimension; `None` if there are none, they have no first
     /// dimension, or differ in type or in another dimension.
     #[must_use]
     pub fn concatenate(parts: &[&Self]) -> Option<Self> {
@@ -297,8 +297,8 @@ fn concatenated(parts: &[&Tensor]) -> Bytes {
 /// Bytes of the length in front of each element of `BYTES`.
 const LENGTH: usize = 4;
 
-/// Reads at most one element more than expected: that suffices to detect too many, and an empty element takes eight
-/// times its bytes.
+/// Reads at most one element more than expected: that is enough to detect too many, and an empty element takes eight
+/// times as much memory as in the request.
 fn read_strings(mut bytes: Bytes, expected: usize) -> Result<Vec<Bytes>, TensorError> {
     let mut elements = Vec::new();
     while elements.len() <= expected

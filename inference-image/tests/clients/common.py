@@ -1,4 +1,4 @@
-"""What the client scripts share: the server's address, inputs, and what ONNX Runtime in this process answers."""
+"""Shared by the client scripts: the server's address, inputs, and the answers of ONNX Runtime in this process."""
 
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def reference(package, feeds):
 
 
 def images(package="tiny", size=32, seed=1, count=1):
-    """Random images as the model takes them, and the name of its input."""
+    """Random images that the model accepts, and the name of its input."""
     return np.random.default_rng(seed).normal(size=(count, 3, size, size)).astype(np.float32)
 
 

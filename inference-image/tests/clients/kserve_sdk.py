@@ -66,7 +66,7 @@ def predict():
                     assert answer == {"predictions": plain}, answer
             try:
                 await session.infer(url, {"instances": [[{"b64": "!"}]]}, model_name="identity-bytes")
-                raise AssertionError("broken base64 is taken")
+                raise AssertionError("broken base64 is accepted")
             except httpx.HTTPStatusError as error:
                 assert error.response.status_code == 400 and "BASE64" in str(error), error
 

@@ -1,4 +1,4 @@
-"""Nine well-known topologies answer through every protocol what ONNX Runtime answers in this process.
+"""Nine well-known topologies give the same answers through every protocol as ONNX Runtime in this process.
 
     light.py SERVER LIBRARY    the server's program, and the ONNX Runtime library that it loads
 
@@ -22,13 +22,13 @@ import tritonclient.grpc
 import tritonclient.http
 from onnx import numpy_helper
 
-# Relative to the largest output; two builds of ONNX Runtime add up in different order.
+# Relative to the largest output; two builds of ONNX Runtime add up numbers in a different order.
 TOLERANCE = 1e-4
 NARROW = 192
 
 
 def random_weights(model, random):
-    """Replaces each constant by random weights that keep the variance of what flows through."""
+    """Replaces each constant with random weights that preserve the variance of the activations."""
     graph = model.graph
     shapes = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
     made = {
@@ -49,7 +49,7 @@ def random_weights(model, random):
                 array += 1
         graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
     kept = [node for node in graph.node if node.output[0] not in made]
-    # Behind it one class would have it all, and hardly anything in the image would matter.
+    # After it, one class would dominate, and hardly anything in the image would matter.
     if kept[-1].op_type == "Softmax":
         graph.output[0].name = kept.pop().input[0]
     del graph.node[:]
@@ -65,7 +65,7 @@ def random_weights(model, random):
 
 
 def free_batch(model):
-    """Lets the model take any number of images, as exporters do it, where it takes one as shipped."""
+    """Makes a model that accepts one image accept any number of them, as exporters do."""
     graph = model.graph
     for port in [*graph.input, *graph.output]:
         port.type.tensor_type.shape.dim[0].dim_param = "n"
@@ -98,7 +98,7 @@ def session(path):
 
 
 def save(model, path):
-    """Saves the narrow form where ONNX Runtime runs it, and returns a session."""
+    """Saves the narrow form if ONNX Runtime can run it, and returns a session."""
     onnx.save(narrow(model), path)
     try:
         made = session(path)
@@ -106,7 +106,7 @@ def save(model, path):
         (output, *_) = made.run(None, {port.name: np.zeros(one(port), np.float32)})
         if len(output) == 1:
             return made
-    except Exception:  # Whatever it is that a fully connected layer has against it.
+    except Exception:  # A fully connected layer may reject the size.
         pass
     onnx.save(model, path)
     return session(path)
@@ -124,8 +124,8 @@ class Server:
         for line in self.process.stdout:
             entry = json.loads(line)
             if entry["message"] == "batches":
-                # Else requests for a model of images would no longer be put together.
-                assert entry["reason"].startswith("the graph keeps rows apart"), entry
+                # Otherwise requests for an image model would no longer be batched.
+                assert entry["reason"].startswith("the graph keeps rows independent"), entry
             if entry["message"] == "serving":
                 self.address = f"localhost:{entry['address'].rsplit(':', 1)[1]}"
                 return
@@ -175,17 +175,17 @@ def check(path, program, library):
         assert np.isfinite(expected).all(), path.name
         for wrong in (image[:, ::-1], image[:, :, ::-1], np.zeros_like(image)):
             difference = np.abs(run(wrong) - expected).max() / np.abs(expected).max()
-            assert difference > 3 * TOLERANCE, f"{path.name}: a wrong input makes a difference of {difference} only"
+            assert difference > 3 * TOLERANCE, f"{path.name}: a wrong input makes a difference of only {difference}"
         with Server(program, library, folder) as address:
             for form, answer in answers(address, port.name, image, output):
                 assert fits(answer, expected), f"{path.name}: {form}: {answer.ravel()[:3]} {expected.ravel()[:3]}"
-        print(f"{path.name}: {image.shape}: JSON, binary and gRPC agree, and rows stay apart", flush=True)
+        print(f"{path.name}: {image.shape}: JSON, binary and gRPC agree, and rows are independent", flush=True)
         return image.shape[2] != image.shape[3]
 
 
 def main():
     program, library = sys.argv[1:]
-    # It would tell of each topology that takes square images only.
+    # Otherwise it would warn about each topology that accepts only square images.
     onnxruntime.set_default_logger_severity(4)
     paths = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("light_*.onnx"))
     assert len(paths) == 9, paths

@@ -1,4 +1,4 @@
-"""The onnx wheel's tests of single operators, through the real server: each answers what the wheel expects.
+"""The onnx wheel's tests of single operators, through the real server: each gives the answer that the wheel expects.
 
     nodes.py SERVER LIBRARY    the server's program, and the ONNX Runtime library that it loads
 
@@ -36,7 +36,7 @@ TYPES = {
     TensorProto.INT8: "INT8", TensorProto.INT16: "INT16", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64",
     TensorProto.FLOAT16: "FP16", TensorProto.BFLOAT16: "BF16", TensorProto.FLOAT: "FP32", TensorProto.DOUBLE: "FP64",
 }  # fmt: skip
-# Without a form in JSON.
+# Types without a JSON form.
 HALF = ("FP16", "BF16")
 # Operators that ONNX Runtime's CPU provider does not have for a type, so that no server can load the model; the
 # type itself is covered by others.
@@ -45,9 +45,9 @@ NO_KERNEL = {
     "test_max_int16": "Max", "test_max_uint16": "Max", "test_min_int16": "Min", "test_min_uint16": "Min",
     "test_pow_types_float32_uint32": "Pow", "test_pow_types_float32_uint64": "Pow",
 }  # fmt: skip
-# The server takes no tensor without elements.
+# The server does not accept tensors without elements.
 EMPTY = ("test_regex_full_match_empty", "test_string_split_empty_tensor")
-# ONNX Runtime writes numbers with another count of digits than numpy.
+# ONNX Runtime writes numbers with a different number of digits than numpy.
 DIGITS = ("test_cast_FLOAT_to_STRING",)
 
 
@@ -86,7 +86,7 @@ class Case:
                 actual = [text.encode() if isinstance(text, str) else text for text in actual.ravel()]
                 assert actual == list(expected.ravel()), f"{what}: {actual} instead of {expected}"
             else:
-                # To BF16, which has eight bits, ONNX Runtime rounds and the wheel cuts off.
+                # When converting to BF16, ONNX Runtime rounds and the wheel truncates.
                 tolerance = 2**-7 if datatype == "BF16" else 1e-3
                 np.testing.assert_allclose(
                     actual.astype(expected.dtype), expected, rtol=tolerance, atol=1e-7, equal_nan=True, err_msg=what
@@ -94,7 +94,7 @@ class Case:
 
 
 def served(program, library, folders):
-    """Starts a server; gives it and its address, or else the name of the model that it does not load, and why."""
+    """Starts a server; returns it and its address, or else the name of a model that it does not load, and the reason."""
     models = [{"name": folder.name, "path": str(folder)} for folder in folders]
     environment = {**os.environ, "ORT_DYLIB_PATH": library, "MODELSERVICE_CONFIG": json.dumps({"models": models})}
     command = [program, "--http-port=0", "--management-port=0", "--log-format=json", "--termination-log=/dev/null"]
@@ -130,7 +130,7 @@ def ask(http, grpc, case):
 def main():
     program, library = sys.argv[1:]
     folders = [folder for folder in sorted(NODES.iterdir()) if SELECTED.fullmatch(folder.name) and folder.name not in EMPTY]
-    # Whatever is not loaded must be known, and whatever is known must still be so.
+    # Every model that is not loaded must be in the list, and every model in the list must still not be loaded.
     for name, operator in NO_KERNEL.items():
         process, result = served(program, library, [NODES / name])
         assert not process and f"Could not find an implementation for {operator}" in result[1], (name, result)
@@ -150,7 +150,7 @@ def main():
     for kind, ports in (("inputs", lambda case: case.inputs), ("outputs", lambda case: case.outputs)):
         missing = set(TYPES.values()) - {datatype for case in cases for _, datatype, _ in ports(case)}
         assert not missing, f"no model has {kind} of {missing}"
-    print(f"left out: {', '.join(EMPTY)}: the server takes no tensor without elements")
+    print(f"left out: {', '.join(EMPTY)}: the server accepts no tensors without elements")
     print(f"{len(cases)} operators answer as the wheel expects, with every type as input and as output")
 
 

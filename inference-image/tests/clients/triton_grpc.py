@@ -1,4 +1,4 @@
-"""tritonclient over gRPC: metadata, inference alone and in a stream, and what the server refuses."""
+"""tritonclient over gRPC: metadata, inference alone and in a stream, and requests that the server refuses."""
 
 import asyncio
 import queue

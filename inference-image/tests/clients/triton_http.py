@@ -1,4 +1,4 @@
-"""tritonclient over HTTP: metadata, inference in every form, and what the server refuses."""
+"""tritonclient over HTTP: metadata, inference in every form, and requests that the server refuses."""
 
 import asyncio
 

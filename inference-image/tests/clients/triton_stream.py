@@ -1,4 +1,4 @@
-"""tritonclient's stream while its connections have an age of a second: all that is read is answered.
+"""tritonclient's stream while connections have a maximum age of a second: every request that is read is answered.
 
     triton_stream.py ADDRESS CACHE
 """
@@ -32,12 +32,12 @@ def run():
     triton.start_stream(note)
     sent, image = 0, tensor()
     while not errors:
-        assert room.acquire(timeout=60), f"nothing comes after {len(answers)} answers"
+        assert room.acquire(timeout=60), f"nothing arrives after {len(answers)} answers"
         try:
             triton.async_stream_infer("tiny", [image], request_id=str(sent))
             sent += 1
         except InferenceServerException:
-            # It has ended; the callback is told why.
+            # It has ended; the callback gets the reason.
             break
     triton.stop_stream()
     triton.close()

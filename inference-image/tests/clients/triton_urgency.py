@@ -26,7 +26,7 @@ def queued():
 
 
 def infer(client, **wishes):
-    """One request over a connection of its own: clients are not shared by threads."""
+    """One request over its own connection: threads cannot share clients."""
     connection = client.InferenceServerClient(ADDRESS, **({"network_timeout": 120} if client is tritonclient.http else {}))
     rows = client.InferInput("x", list(ROWS.shape), "FP32")
     rows.set_data_from_numpy(ROWS)
@@ -37,7 +37,7 @@ def infer(client, **wishes):
 
 
 class Queue:
-    """Requests that wait, and the order in which they are answered."""
+    """Waiting requests, and the order in which they are answered."""
 
     def __init__(self, client):
         self.answered, self.threads, self.client = [], [], client
@@ -66,9 +66,9 @@ def timeouts(client):
     infer(client)
     queue = Queue(client)
     try:
-        # 1 ms: less than a run takes, let alone those that wait.
+        # 1 ms: less than a single run takes, let alone the waiting ones.
         infer(client, timeout=1000)
-        raise AssertionError("it was answered in spite of its timeout")
+        raise AssertionError("it was answered despite its timeout")
     except InferenceServerException as error:
         assert error.status() in ("503", "504", "StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED"), error
         assert "deadline" in error.message(), error
@@ -77,7 +77,7 @@ def timeouts(client):
 
 
 def overtaken(client, priority):
-    """How many of those that wait are answered after one that comes later."""
+    """How many of the waiting requests are answered after one that arrives later."""
     queue = Queue(client)
     queue.add("late", priority=priority)
     answered = queue.finish()
@@ -85,13 +85,13 @@ def overtaken(client, priority):
 
 
 def priorities(client):
-    # Answers that are given one after the other may be noted the other way round.
+    # Answers that arrive shortly after each other may be recorded in the wrong order.
     assert overtaken(client, 2) <= WAITING // 4
-    # Where the client is kept from running, the queue may be gone when the request comes.
+    # If the client is delayed, the queue may be empty when the request arrives.
     found = [overtaken(client, 1)]
     while found[-1] <= WAITING // 2 and len(found) < 3:
         found.append(overtaken(client, 1))
-    assert found[-1] > WAITING // 2, f"priority 1 overtakes {found} of {WAITING} only"
+    assert found[-1] > WAITING // 2, f"priority 1 overtakes only {found} of {WAITING}"
 
 
 def a_timeout_that_cannot_be_kept_is_told_over_http():

@@ -1,4 +1,4 @@
-"""Checks an OpenAPI document, and answers of a server against what it says of them.
+"""Checks an OpenAPI document, and whether a server's answers match it.
 
 Standard input is {"document": …, "answers": [{"path", "method", "status", "type", "body"}, …]}; `body` is there
 where the answer is JSON. Prints what does not agree, a line each.

@@ -112,7 +112,7 @@ fn problems(document: &Value, answers: &[Value]) -> Vec<String> {
         .collect()
 }
 
-/// A client generated from it gets types that fit, and every possible status.
+/// Clients generated from it need the right types and every possible status.
 #[tokio::test]
 async fn the_description_is_valid_and_what_is_answered_is_described() {
     let router = router();
@@ -151,7 +151,7 @@ async fn the_description_is_valid_and_what_is_answered_is_described() {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// A check that finds nothing wrong with anything is useless.
+/// A check that never finds anything wrong would be useless.
 #[tokio::test]
 async fn a_wrong_description_is_found() {
     let mut document = document(&router()).await;

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-/// Far longer than anything takes; beyond it something hangs.
+/// Far longer than anything takes; after this time, something is stuck.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 const FLAGS: &[&str] = &[
@@ -212,7 +212,7 @@ impl Browser {
         std::fs::write(path, bytes.unwrap()).unwrap();
     }
 
-    /// What the page has complained about, and what it has requested from elsewhere.
+    /// Errors on the page, and its requests to other servers.
     pub(crate) fn problems(&self, page: &str) -> Vec<String> {
         let origin = page.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let local = [
@@ -247,7 +247,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It exits cleanly when told so, and leaves nothing that writes into its profile.
+        // When asked, it exits cleanly and leaves no process that writes into its profile.
         let _ = self
             .commands
             .write_all(b"{\"id\": 0, \"method\": \"Browser.close\"}\0");

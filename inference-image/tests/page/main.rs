@@ -41,7 +41,7 @@ fn get(url: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The whole purpose: a person without tools sees what the model says about a photo.
+/// The whole purpose: people without tools see what the model says about a photo.
 #[test]
 fn a_photo_is_classified_when_it_is_chosen_and_when_it_is_dropped() {
     let mut stage = Stage::new(&[("photos", example("efficientnet-lite0"))]);
@@ -93,7 +93,7 @@ fn what_is_no_image_is_refused_in_the_servers_own_words() {
     stage.drop(&[&yaml, &photo("cat")]);
     let error = stage.browser.text(".error");
     assert!(
-        error.starts_with("415: ") && error.contains("neither a JPEG nor"),
+        error.starts_with("415: ") && error.contains("not a JPEG"),
         "{error}"
     );
     assert_eq!(stage.browser.texts(".classes").len(), 1, "the cat has its answer");
@@ -103,7 +103,7 @@ fn what_is_no_image_is_refused_in_the_servers_own_words() {
         "document.querySelector('.drop').dispatchEvent(new DragEvent('drop', \
          {bubbles: true, cancelable: true, dataTransfer: new DataTransfer()}))",
     );
-    assert!(stage.browser.text(".status").starts_with("That was no file"));
+    assert!(stage.browser.text(".status").starts_with("That was not a file"));
     stage.assert_quiet(&["status of 400", "status of 415"]);
 }
 
@@ -145,7 +145,7 @@ fn the_card_shows_what_the_server_reports() {
     ];
     assert!(shown.iter().all(|part| rows[0].contains(part)), "{rows:?}");
     assert!(rows[1].contains("any × 1000"), "{rows:?}");
-    // The address leads to the model, also for those it is sent to.
+    // The address leads to the model, also for other people.
     let address = format!("{}#photos", stage.url);
     stage.browser.open("about:blank");
     stage.browser.open(&address);
@@ -155,7 +155,7 @@ fn the_card_shows_what_the_server_reports() {
     stage.assert_quiet(&[]);
 }
 
-/// Models come from elsewhere; the contents of their files must not run in the browser of the viewer.
+/// Models come from elsewhere; the contents of their files must not run in the viewer's browser.
 #[test]
 fn nothing_in_a_models_file_is_markup() {
     let evil = "<img src=x onerror=alert(1)></code><script>alert(2)</script>'\"\u{202e}`$(touch x)`";
@@ -325,7 +325,7 @@ fn a_line_is_copied_with_and_without_the_browsers_clipboard() {
     stage.assert_quiet(&[]);
 }
 
-/// Every part with text, against its background, in the units of WCAG 2.
+/// The contrast of every text with its background, as WCAG 2 defines it.
 const CONTRASTS: &str = "(() => {
     const parts = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = (color) => {
@@ -424,9 +424,9 @@ fn a_token_is_asked_for_where_one_is_needed_and_is_not_in_the_lines() {
             "document.querySelector('#problem').textContent.includes({words})"
         ));
     };
-    server_says(&mut stage, "a token is needed");
+    server_says(&mut stage, "a token is required");
     stage.type_into("#token-text", "wrong");
-    server_says(&mut stage, "the token is not known");
+    server_says(&mut stage, "the token is unknown");
     assert_eq!(stage.browser.texts("h2").len(), 0);
     stage.type_into("#token-text", "secret");
     stage.shows_a_model();

@@ -1,4 +1,4 @@
-//! A server with its page in a browser, and what a user does there.
+//! A server with its page in a browser, and a user's actions there.
 
 use super::browser::Browser;
 use super::support::Server;
@@ -38,7 +38,7 @@ impl Stage {
         stage
     }
 
-    /// Shows what is already served here.
+    /// Shows the page of a running server.
     pub(crate) fn at(url: String) -> Self {
         let mut browser = Browser::start();
         browser.open(&url);
@@ -64,7 +64,7 @@ impl Stage {
             .wait(&format!("document.querySelector('h2').textContent === {name}"));
     }
 
-    /// Chooses files as a user who has only a keyboard does.
+    /// Chooses files like a user who has only a keyboard.
     pub(crate) fn pick(&mut self, files: &[&Path]) {
         let intercept = json!({"enabled": true});
         self.browser.send("Page.setInterceptFileChooserDialog", intercept);
@@ -123,7 +123,7 @@ impl Stage {
         ));
     }
 
-    /// The page has complained about nothing unexpected, and has talked only to its server.
+    /// Checks that the page has reported no unexpected errors and has talked only to its server.
     pub(crate) fn assert_quiet(&self, expected: &[&str]) {
         let is_expected = |problem: &String| expected.iter().any(|words| problem.contains(words));
         let mut problems = self.browser.problems(&self.url);

@@ -24,7 +24,7 @@ pub(crate) fn example(path: &str) -> PathBuf {
     let path = root().join(".cache/examples").join(path);
     assert!(
         path.exists(),
-        "{} is not there: run examples/prepare",
+        "{} does not exist: run examples/prepare",
         path.display()
     );
     path
@@ -46,7 +46,7 @@ pub(crate) fn image(path: &str) -> PathBuf {
     let path = root().join(".cache/examples-images").join(path);
     assert!(
         path.exists(),
-        "{} is not there: run examples/images/prepare",
+        "{} does not exist: run examples/images/prepare",
         path.display()
     );
     path
@@ -63,7 +63,7 @@ pub(crate) fn library() -> PathBuf {
     let path = std::env::var_os("ORT_DYLIB_PATH").map_or_else(default, PathBuf::from);
     assert!(
         path.exists(),
-        "{} is not there: run inference-image/onnxruntime",
+        "{} does not exist: run inference-image/onnxruntime",
         path.display()
     );
     path

@@ -158,7 +158,7 @@ pub(crate) fn port(name: impl Into<String>, element: i32, shape: &[i64]) -> Port
     }
 }
 
-/// An input or output that says nothing of its shape.
+/// An input or output without a shape.
 pub(crate) fn unshaped(name: &str, element: i32) -> Port {
     let tensor = TensorType { element, shape: None };
     Port {
@@ -230,7 +230,7 @@ pub(crate) fn tensor(name: &str, data_type: i32, dims: &[i64], raw: &[u8]) -> Te
     }
 }
 
-/// A constant of texts, which ONNX does not ask to be UTF-8.
+/// A constant of texts, which ONNX does not require to be UTF-8.
 pub(crate) fn texts(name: &str, texts: &[&[u8]]) -> Tensor {
     Tensor {
         strings: texts.iter().map(|text| text.to_vec()).collect(),
@@ -366,7 +366,7 @@ pub(crate) fn weights(name: &str, data_type: i32, dims: &[i64]) -> Tensor {
     }
 }
 
-/// A model from `x` to `y`, of the same type, with rows of so many numbers.
+/// A model from `x` to `y`, of the same type, with rows of this many numbers.
 pub(crate) fn rows(data_type: i32, widths: [i64; 2], nodes: Vec<Node>, initializers: Vec<Tensor>) -> Vec<u8> {
     let graph = Graph {
         nodes,

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 pub(crate) fn render(definitions: &[String]) -> String {
     let mut page = String::from(
-        "# API reference\n\nMade from `crds/*.yaml` by `UPDATE_GENERATED=1 cargo test --test chart`; not to be \
-         edited. The same is shown by `kubectl explain modelservice.spec --recursive`.\n",
+        "# API reference\n\nGenerated from `crds/*.yaml` by `UPDATE_GENERATED=1 cargo test --test chart`; do \
+         not edit. The same is shown by `kubectl explain modelservice.spec --recursive`.\n",
     );
     for definition in definitions {
         let definition: Value = serde_saphyr::from_str(definition).unwrap();
@@ -74,7 +74,7 @@ fn table(page: &mut String, path: &str, object: &Value) {
     }
 }
 
-/// An object whose fields are described: ours. Kubernetes' own types are described by Kubernetes.
+/// One of our own objects, whose fields are described here. Kubernetes describes its own types.
 fn ours(field: &Value) -> Option<&Value> {
     let object = if field["type"] == "array" {
         &field["items"]

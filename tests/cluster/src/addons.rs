@@ -1,5 +1,5 @@
-//! DNS and metrics. They run beside the control plane, not as pods: they are there at once, need no image,
-//! and draining a node does not take them away. Services without a selector lead to them.
+//! DNS and metrics. They run beside the control plane, not as pods: they are available at once, need no image, and
+//! survive the draining of a node. Services without a selector lead to them.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::control_plane::ControlPlane;
 
-/// Starts CoreDNS for the cluster's names. Every other name is NXDOMAIN: there is no way out.
+/// Starts CoreDNS for the cluster's names. Every other name is NXDOMAIN: the cluster has no access to the outside.
 pub(crate) fn start_dns(plane: &ControlPlane) -> Result<()> {
     let addresses = plane.instance.addresses();
     let corefile = plane.folder().join("Corefile");
@@ -45,7 +45,7 @@ pub(crate) fn start_metrics(plane: &ControlPlane) -> Result<()> {
             shown(&plane.folder().join("pki/ca.crt"))
         ),
         "--metric-resolution=10s".to_owned(),
-        // It panics when this is not below the resolution.
+        // It panics if this is not below the resolution.
         "--kubelet-request-timeout=5s".to_owned(),
     ];
     plane.start_part("metrics-server", flags)?;

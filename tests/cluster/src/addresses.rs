@@ -1,5 +1,5 @@
-//! Which addresses a cluster uses (pure). Every cluster has a slot, and every slot its own part of
-//! 198.18.0.0/15, the range that RFC 2544 sets aside for benchmarks: it is nobody's private network.
+//! Which addresses a cluster uses (pure). Every cluster has a slot, and every slot its own part of 198.18.0.0/15, the
+//! range that RFC 2544 sets aside for benchmarks: no private network uses it.
 
 use std::net::Ipv4Addr;
 
@@ -39,7 +39,7 @@ impl Addresses {
         Ipv4Addr::new(198, 19, self.slot * 16, fourth)
     }
 
-    /// The control plane's and registry's address as nodes and pods see it.
+    /// The address of the control plane and the registry for nodes and pods.
     pub(crate) fn hub(self) -> Ipv4Addr {
         self.machine(0, 1)
     }
@@ -59,7 +59,7 @@ impl Addresses {
         self.machine(0, 129)
     }
 
-    /// The hub's end of the link: where this machine reaches the API server and the registry.
+    /// The hub's end of the link, where this machine reaches the API server and the registry.
     pub(crate) fn hub_end(self) -> Ipv4Addr {
         self.machine(0, 130)
     }
@@ -69,7 +69,7 @@ impl Addresses {
         Network(self.machine(1 + index as u8, 0), 24)
     }
 
-    /// Addresses that kwok gives to pods on fake nodes; nobody answers there.
+    /// Addresses that kwok gives to pods on fake nodes; nothing answers there.
     pub(crate) fn fake_pods(self) -> Network {
         Network(self.machine(8, 0), 21)
     }

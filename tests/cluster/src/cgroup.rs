@@ -1,5 +1,5 @@
-//! The cluster's control groups: every process of a cluster, pods included, is in one, so that tear-down
-//! finds all of them even when nobody remembers their ids. Knows cgroup v1 and v2.
+//! The cluster's control groups: every process of a cluster, pods included, is in one, so that teardown finds all of
+//! them without knowing their IDs. Supports cgroup v1 and v2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,12 +25,12 @@ impl Cgroup {
         }
     }
 
-    /// What the kubelet of `node` is told: its pods' groups are made below.
+    /// The group below which the kubelet of `node` creates its pods' groups.
     pub(crate) fn of_node(&self, node: &str) -> String {
         format!("/{}/{node}", self.name)
     }
 
-    /// Makes a group for one machine: its parts in `system`, its pods beside that.
+    /// Creates the groups of one machine: `system` for its components, and beside it those of its pods.
     pub(crate) fn create(&self, machine: &str) -> Result<()> {
         for hierarchy in hierarchies()? {
             let mut path = hierarchy.clone();
@@ -49,7 +49,7 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Moves a process that was just started into its machine's group.
+    /// Moves a newly started process into its machine's group.
     pub(crate) fn adopt(&self, machine: &str, pid: u32) -> Result<()> {
         let tracked = tracking_hierarchy()?
             .join(&self.name)
@@ -67,7 +67,7 @@ impl Cgroup {
             || {
                 let processes = self.processes()?;
                 for pid in processes.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-                    // It may have ended by itself meanwhile.
+                    // It may meanwhile have ended by itself.
                     let _ = kill_process(pid, Signal::KILL);
                 }
                 Ok(processes.is_empty())
@@ -87,7 +87,7 @@ impl Cgroup {
         Ok(found)
     }
 
-    /// Removes the empty groups. The kernel lets go of a group a moment after its last process.
+    /// Removes the empty groups. The kernel releases a group a moment after its last process has ended.
     pub(crate) fn remove(&self) -> Result<()> {
         wait_until(
             &format!("the control groups {} are removed", self.name),
@@ -110,7 +110,7 @@ impl Cgroup {
             .collect();
         let mut next = 0;
         while let Some(folder) = found.get(next).cloned() {
-            // A folder that ended meanwhile has nothing below it.
+            // A folder that has meanwhile disappeared has no children.
             let below = fs::read_dir(&folder).into_iter().flatten().flatten();
             found.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
             next += 1;
@@ -151,8 +151,8 @@ fn tracking_hierarchy() -> Result<PathBuf> {
         .with_context(|| format!("no cgroup hierarchy is mounted at {MOUNT}"))
 }
 
-/// cgroup v2: children can only be limited by controllers that each parent hands on. A controller that
-/// cannot be handed on is reported by the kubelet, which knows whether it needs it.
+/// cgroup v2: children can only be limited by controllers that all their parents delegate. If a controller cannot be
+/// delegated, the kubelet reports that, if it needs the controller.
 fn delegate_controllers(path: &Path) {
     let Ok(available) = fs::read_to_string(path.join("cgroup.controllers")) else {
         return;
@@ -162,7 +162,7 @@ fn delegate_controllers(path: &Path) {
     }
 }
 
-/// cgroup v1: a new cpuset is empty and takes no process until it is told its processors and memory nodes.
+/// cgroup v1: a new cpuset is empty and accepts no process until its processors and memory nodes are set.
 fn inherit_cpuset(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! A whole cluster: a control plane, real nodes, DNS, an image registry and, by choice, metrics and devices.
+//! A whole cluster: a control plane, real nodes, DNS, an image registry and, optionally, metrics and devices.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -17,19 +17,19 @@ use crate::pki::Authority;
 use crate::wait::wait_until;
 use crate::{addons, network, registry, tools};
 
-/// What kind of cluster is wanted.
+/// The options of a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterOptions {
-    /// The name, and what the control plane is like.
+    /// The name, and the options of the control plane.
     pub control_plane: ControlPlaneOptions,
     /// How many nodes; they are named `node-1`, `node-2`, …
     pub nodes: usize,
-    /// Names of Services resolve inside pods.
+    /// Whether names of Services resolve inside pods.
     pub dns: bool,
-    /// `kubectl top` and autoscaling by CPU work.
+    /// Whether `kubectl top` and autoscaling by CPU work.
     pub metrics: bool,
-    /// The autoscaler looks every 2 s instead of every 15 s and takes new pods into account at once.
+    /// Whether the autoscaler runs every 2 s instead of every 15 s and counts new pods at once.
     pub fast_autoscaling: bool,
     /// A made-up device on every node, for example 2 of `example.com/tpu`.
     pub device: Option<Device>,
@@ -49,7 +49,7 @@ impl Default for ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// The defaults, under a name.
+    /// The default options, with this name.
     pub fn named(name: impl Into<String>) -> Self {
         Self::of_control_plane(ControlPlaneOptions::named(name))
     }
@@ -120,7 +120,7 @@ impl Cluster {
     /// Uses a cluster that was started to stay, for example by `local-cluster up`.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// When there is none with that name.
     pub fn open(name: &str) -> Result<Self> {
         let plane = ControlPlane::open(name)?;
         let nodes = plane.instance.options().nodes;
@@ -130,7 +130,7 @@ impl Cluster {
     /// Leaves the cluster running when this value is dropped and this process ends.
     ///
     /// # Errors
-    /// When that cannot be written down.
+    /// When its record cannot be written.
     pub fn keep(&self) -> Result<()> {
         self.plane.instance.keep()
     }
@@ -140,7 +140,7 @@ impl Cluster {
         self.node(0).netns()
     }
 
-    /// A program on the first node: it reaches Services and pods, by address or by name.
+    /// A program that runs on the first node, where it reaches Services and pods by address or by name.
     ///
     /// # Errors
     /// When the cluster has no node.
@@ -161,16 +161,16 @@ impl Cluster {
         registry::HOST
     }
 
-    /// Where this machine reaches the same registry, for other clients than [`Cluster::push`]: plain HTTP.
+    /// Where this machine reaches the same registry over plain HTTP, for clients other than [`Cluster::push`].
     pub fn registry_address(&self) -> String {
         registry::address(self.plane.instance.addresses())
     }
 
-    /// Pushes an image to the cluster's registry as `repository/name:tag`. The image is an archive's path or
-    /// a name in buildah's storage. Returns its name by digest, as a pod spec wants it.
+    /// Pushes an image to the cluster's registry as `repository/name:tag`. The image is an archive's path or a name
+    /// in buildah's storage. Returns its name with the digest, as a pod spec needs it.
     ///
     /// # Errors
-    /// When there is no such image, or the registry does not take it.
+    /// When there is no such image, or the registry does not accept it.
     pub fn push(&self, image: &str, name: &str) -> Result<String> {
         registry::push(&self.plane.instance, image, name)
     }
@@ -178,7 +178,7 @@ impl Cluster {
     /// Makes the images of an archive known to every node, under the names inside the archive.
     ///
     /// # Errors
-    /// When a node does not take it.
+    /// When a node does not accept it.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         (0..self.nodes).try_for_each(|index| node::import(&self.node(index).folder(), archive))
     }
@@ -186,7 +186,7 @@ impl Cluster {
     /// Waits until every node is ready for pods.
     ///
     /// # Errors
-    /// When one is not within a minute and a half, with the end of its kubelet's log.
+    /// When one is not ready within a minute and a half; the message has the end of its kubelet's log.
     pub fn wait_nodes_ready(&self) -> Result<()> {
         for index in 0..self.nodes {
             let node = self.node(index);
@@ -220,7 +220,7 @@ fn needs(options: &ClusterOptions) -> Vec<&'static tools::Needs> {
     needs
 }
 
-/// Starts all nodes side by side: most of the time they wait.
+/// Starts all nodes concurrently: most of the time they wait.
 fn start_nodes(plane: &ControlPlane, authority: &Authority, options: &ClusterOptions) -> Result<()> {
     std::thread::scope(|scope| {
         let starts: Vec<_> = (0..options.nodes)
@@ -243,18 +243,18 @@ fn start_nodes(plane: &ControlPlane, authority: &Authority, options: &ClusterOpt
 #[derive(Debug)]
 pub struct Node<'a> {
     plane: &'a ControlPlane,
-    /// As the API knows it.
+    /// Its name in the API.
     pub name: String,
 }
 
 impl Node<'_> {
     /// The name of one of its parts (`kubelet`, `containerd`, `kube-proxy`, `device-plugin`), as
-    /// `ControlPlane::signal` and the like take it.
+    /// `ControlPlane::signal` and similar functions expect it.
     pub fn part(&self, part: &str) -> String {
         format!("{}/{part}", self.name)
     }
 
-    /// Stops the kubelet; the node is not ready some 45 s later.
+    /// Stops the kubelet; about 45 s later, the node is not ready.
     ///
     /// # Errors
     /// When there is no such node.
@@ -270,7 +270,7 @@ impl Node<'_> {
         self.plane.restart(&self.part("kubelet"))
     }
 
-    /// A program with the node's network and files: its name server is the cluster's.
+    /// A program with the node's network and files, and the cluster's name server.
     ///
     /// # Errors
     /// When there is no such node.

@@ -1,4 +1,4 @@
-//! Runs other programs: their failure becomes an error that names the command and quotes what it said.
+//! Runs other programs: a failure becomes an error that names the command and quotes its output.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -26,7 +26,7 @@ pub(crate) fn direct(program: impl AsRef<std::ffi::OsStr>) -> Command {
     command
 }
 
-/// Runs to the end and returns standard output.
+/// Runs a command to its end and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = shown(command);
     let output = command
@@ -36,7 +36,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     check(&shown, output)
 }
 
-/// Runs to the end with `input` on standard input and returns standard output.
+/// Runs a command to its end with `input` on standard input, and returns its standard output.
 pub(crate) fn output_with_input(command: &mut Command, input: &str) -> Result<String> {
     let shown = shown(command);
     let mut child = command
@@ -47,13 +47,14 @@ pub(crate) fn output_with_input(command: &mut Command, input: &str) -> Result<St
         .with_context(|| format!("cannot run `{shown}`"))?;
     let mut stdin = child.stdin.take().context("no standard input")?;
     std::thread::scope(|scope| {
-        // Written from a thread of its own: a program that answers before it has read all would block both.
+        // Written from another thread: otherwise both sides would block if the program writes before it has read
+        // everything.
         scope.spawn(move || stdin.write_all(input.as_bytes()));
         check(&shown, child.wait_with_output()?)
     })
 }
 
-/// Runs `ip`, `mount` and the like from one line; no argument may hold a space.
+/// Runs `ip`, `mount` and the like from one line; no argument may contain a space.
 pub(crate) fn line(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let program = words.next().context("empty command")?;

@@ -1,5 +1,5 @@
-//! A Kubernetes control plane without nodes: etcd, the API server, the controllers and, by choice, the
-//! scheduler and fake nodes. Enough for everything that does not need a pod to run.
+//! A Kubernetes control plane without nodes: etcd, the API server, the controllers and, optionally, the scheduler and
+//! fake nodes. Enough for everything that does not need a pod to run.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,20 +17,21 @@ use crate::pki::{Authority, Subject};
 use crate::wait::wait_until;
 use crate::{Signal, fake_nodes, kubeconfig, network, tools};
 
-/// How long the API server may take to be ready, on a busy machine with few cores.
+/// How long the API server may take to become ready on a busy machine with few cores.
 const BOOT: Duration = Duration::from_secs(90);
 
-/// What kind of control plane is wanted.
+/// The options of a control plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ControlPlaneOptions {
-    /// Names it among the clusters of this machine: 1 to 24 of a-z, 0-9 and `-`.
+    /// Its name, unique on this machine: 1 to 24 of a-z, 0-9 and `-`.
     pub name: String,
     /// Whether pods get nodes.
     pub scheduler: bool,
-    /// Machines that exist in the API only, and whose pods are ready at once (kwok).
+    /// Nodes that exist only in the API, and whose pods are ready at once (kwok).
     pub fake_nodes: Option<FakeNodes>,
-    /// Flags added to a component's own, which they override: `("kube-apiserver", "--audit-log-path=…")`.
+    /// Flags that are added to a component's own flags, and override them: `("kube-apiserver",
+    /// "--audit-log-path=…")`.
     pub extra_flags: Vec<(String, String)>,
 }
 
@@ -46,7 +47,7 @@ impl Default for ControlPlaneOptions {
 }
 
 impl ControlPlaneOptions {
-    /// The defaults, under a name.
+    /// The default options, with this name.
     pub fn named(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -62,7 +63,7 @@ impl ControlPlaneOptions {
     }
 }
 
-/// Nodes that kwok plays.
+/// Nodes that kwok simulates.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FakeNodes {
     /// How many; they are named `fake-0`, `fake-1`, …
@@ -125,7 +126,7 @@ impl ControlPlane {
         if let Some(nodes) = &options.fake_nodes {
             fake_nodes::start(&plane, nodes)?;
         }
-        // Pods are refused until the controllers made this, a moment after the API is ready.
+        // Pods are rejected until the controllers have created it, a moment after the API is ready.
         wait_until("the default service account exists", BOOT, || {
             plane.instance.check_alive("kube-controller-manager")?;
             Ok(plane
@@ -135,7 +136,7 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// Starts a part that has the name of its program, with the caller's flags after its own.
+    /// Starts a component that is named like its program, with the caller's flags after its own.
     pub(crate) fn start_part(&self, name: &str, mut flags: Vec<String>) -> Result<()> {
         let extra = self.instance.options().control_plane.extra_flags;
         flags.extend(
@@ -150,7 +151,7 @@ impl ControlPlane {
     /// Waits until the API server is ready to serve.
     ///
     /// # Errors
-    /// When it is not within a minute and a half, with the end of its log.
+    /// When it is not ready within a minute and a half; the message has the end of its log.
     pub fn wait_ready(&self) -> Result<()> {
         wait_until("the API server is ready", BOOT, || {
             self.instance.check_alive("etcd")?;
@@ -196,7 +197,7 @@ impl ControlPlane {
         network::path(&self.instance.namespaces().hub())
     }
 
-    /// A folder for a test's own files, such as an audit policy; it goes with the cluster.
+    /// A folder for a test's own files, such as an audit policy; it is removed with the cluster.
     pub fn folder(&self) -> &Path {
         &self.instance.folder
     }
@@ -218,7 +219,7 @@ impl ControlPlane {
     /// Runs `kubectl` and returns what it printed.
     ///
     /// # Errors
-    /// When it fails, with what it said.
+    /// When it fails; the message has its output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         output(self.kubectl_command()?.args(arguments))
     }
@@ -226,7 +227,7 @@ impl ControlPlane {
     /// Applies objects, server-side, from a YAML or JSON text.
     ///
     /// # Errors
-    /// When the API server refuses one.
+    /// When the API server rejects one.
     pub fn apply(&self, manifest: &str) -> Result<String> {
         let mut command = self.kubectl_command()?;
         command.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]);
@@ -255,7 +256,7 @@ impl ControlPlane {
         })
     }
 
-    /// Sends a signal to a part, for example `Signal::STOP` to freeze it and `Signal::CONT` to go on.
+    /// Sends a signal to a part, for example `Signal::STOP` to freeze it and `Signal::CONT` to continue.
     ///
     /// # Errors
     /// When there is no such part.
@@ -284,7 +285,7 @@ impl ControlPlane {
         self.instance.log(component)
     }
 
-    /// Copies the parts' logs to where they outlive the cluster, and returns that folder.
+    /// Copies the components' logs to a folder that outlives the cluster, and returns that folder.
     ///
     /// # Errors
     /// When they cannot be copied.
@@ -292,7 +293,8 @@ impl ControlPlane {
         self.instance.save_logs()
     }
 
-    /// What of it is left on this machine, in words: empty after a tear-down. For tests, which drop it first.
+    /// Lists what is left of it on this machine: nothing after teardown. For tests, which drop the control plane
+    /// first.
     pub fn leftovers_check(&self) -> impl Fn() -> Result<Vec<String>> + 'static {
         let (name, slot) = (self.instance.name.clone(), self.instance.slot);
         move || crate::teardown::leftovers(&name, slot)
@@ -327,7 +329,7 @@ fn issue_certificates(instance: &Instance, authority: &Authority) -> Result<()> 
     )?;
     authority.issue("front-proxy", &Subject::client("front-proxy", None))?;
     authority.service_account_keys()?;
-    // The same address everywhere: nodes have a route to the hub's end of the link.
+    // The same address works everywhere: nodes have a route to the hub's end of the link.
     let url = format!("https://{}:6443", addresses.hub_end());
     let clients = [
         ("kubeconfig", Subject::client("admin", Some("system:masters"))),
@@ -360,7 +362,7 @@ fn etcd_flags(instance: &Instance) -> Vec<String> {
         "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
         "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
         "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-        // The data need not outlive the machine, and disks of CI machines are slow.
+        // The data does not have to outlive the machine, and disks of CI machines are slow.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
     ]

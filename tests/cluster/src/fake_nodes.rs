@@ -1,4 +1,4 @@
-//! Nodes that exist in the API only: kwok keeps them and their pods ready.
+//! Nodes that exist only in the API: kwok keeps them and their pods ready.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use serde_json::json;
 
 use crate::control_plane::{ControlPlane, FakeNodes};
 
-/// Marks the nodes that kwok plays, so that real nodes beside them are left alone.
+/// Marks the nodes that kwok simulates, so that real nodes are left alone.
 const ANNOTATION: &str = "kwok.x-k8s.io/node";
 
-/// Starts kwok and makes the nodes.
+/// Starts kwok and creates the nodes.
 pub(crate) fn start(plane: &ControlPlane, nodes: &FakeNodes) -> Result<()> {
     let folder = plane.folder();
     let stages = folder.join("kwok-stages.yaml");
@@ -22,7 +22,7 @@ pub(crate) fn start(plane: &ControlPlane, nodes: &FakeNodes) -> Result<()> {
             format!("--config={}", stages.display()),
             format!("--manage-nodes-with-annotation-selector={ANNOTATION}=fake"),
             "--manage-all-nodes=false".to_owned(),
-            // Its own default is a private network.
+            // Its default is a private network.
             format!("--cidr={}", plane.instance.addresses().fake_pods()),
             "--node-lease-duration-seconds=40".to_owned(),
         ],

@@ -1,5 +1,5 @@
-//! The two images that every node has from the start, made on this machine: no image registry is asked.
-//! Archives are kept in .cache/images and made again when what they are made from changes.
+//! The two images that every node has from the start. They are built on this machine, without an image registry.
+//! Archives are stored in .cache/images and rebuilt when their inputs change.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -15,10 +15,10 @@ use crate::tools;
 
 /// The image of the process that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "localhost/pause:1";
-/// A small Linux for tests: `/bin/sh` and the usual programs, all of them busybox.
+/// A small Linux for tests: `/bin/sh` and the usual programs, all from busybox.
 pub(crate) const BUSYBOX: &str = "localhost/busybox:1";
 
-/// What `/bin` of the busybox image offers.
+/// The programs in `/bin` of the busybox image.
 const APPLETS: [&str; 16] = [
     "sh", "cat", "cp", "date", "echo", "env", "httpd", "ls", "mkdir", "nc", "nslookup", "sleep", "test",
     "true", "wget", "yes",
@@ -28,7 +28,7 @@ const APPLETS: [&str; 16] = [
 pub(crate) fn archives() -> Result<[PathBuf; 2]> {
     let folder = tools::repository().join(".cache/images");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    // Several clusters may start at once; one makes the images, the others wait for it.
+    // Several clusters may start at once: one builds the images, and the others wait.
     let lock = File::create(folder.join("lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?;
     Ok([pause(&folder)?, busybox(&folder)?])
@@ -94,7 +94,7 @@ fn fresh(folder: &Path) -> Result<PathBuf> {
     Ok(folder.to_path_buf())
 }
 
-/// Makes an image of one layer, the content of `root`.
+/// Builds an image with one layer, the content of `root`.
 fn archive_of(root: &Path, name: &str, program: &str, archive: &Path) -> Result<()> {
     let container = output(Command::new("buildah").args(["from", "scratch"]))?;
     let container = container.trim();

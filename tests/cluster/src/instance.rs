@@ -1,4 +1,4 @@
-//! A cluster that runs: its record, the processes that this process started, its logs, and its end.
+//! A running cluster: its record, the processes that this process has started, its logs, and its teardown.
 
 use std::fs;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::process::{self, Component, ProcessId};
 use crate::wait::wait_until;
 use crate::{state, teardown, tools};
 
-/// Shared by a control plane and the nodes on it. Dropping it tears the cluster down, unless it was kept.
+/// Shared by a control plane and its nodes. Dropping it tears the cluster down, unless it was kept.
 #[derive(Debug)]
 pub(crate) struct Instance {
     pub(crate) name: String,
@@ -30,22 +30,22 @@ pub(crate) struct Instance {
 #[derive(Debug)]
 struct State {
     record: state::Record,
-    /// Those that this process started, so that it can wait for them: otherwise they stay zombies.
+    /// The processes that this process has started, which it has to wait for: otherwise they become zombies.
     children: Vec<Child>,
 }
 
 impl Instance {
-    /// Takes the name and a slot; nothing runs yet.
+    /// Reserves the name and a slot; nothing is running yet.
     pub(crate) fn create(options: &ClusterOptions) -> Result<Self> {
         Ok(Self::of_record(state::claim(options)?))
     }
 
-    /// A cluster that another process started and kept.
+    /// A cluster that another process has started and kept.
     pub(crate) fn open(name: &str) -> Result<Self> {
         let record = state::read(name)?;
         if !record.is_running() {
             bail!(
-                "the cluster {name:?} does not run any more; start it with `local-cluster up --name {name}`"
+                "the cluster {name:?} is no longer running; start it with `local-cluster up --name {name}`"
             );
         }
         Ok(Self::of_record(record))
@@ -64,7 +64,7 @@ impl Instance {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere must not keep the tear-down from its work.
+        // A panic elsewhere must not prevent the teardown.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -102,12 +102,12 @@ impl Instance {
         self.start_command(name, command)
     }
 
-    /// Starts a component by its whole command line.
+    /// Starts a component with its full command line.
     pub(crate) fn start_command(&self, name: &str, command: Vec<String>) -> Result<()> {
         let mut child = process::spawn(&command, &self.log(name))?;
         let adopted = self.cgroup().adopt(process::machine(name), child.id());
         if let Err(error) = adopted {
-            // Nobody would find it any more.
+            // Nothing could find it later.
             let _ = child.kill();
             return Err(error.context(self.log_tail(name)));
         }
@@ -149,7 +149,7 @@ impl Instance {
         self.state().record.components.clone()
     }
 
-    /// Asks a component to end and insists after some seconds.
+    /// Asks a component to end, and kills it after some seconds.
     pub(crate) fn stop(&self, name: &str) -> Result<()> {
         let process = self.component(name)?.process;
         process.signal(Signal::TERM)?;
@@ -172,7 +172,7 @@ impl Instance {
         self.start_command(name, component.command)
     }
 
-    /// Errors when a component has ended by itself, with what it wrote last.
+    /// Fails if a component has ended by itself, with the end of its log.
     pub(crate) fn check_alive(&self, name: &str) -> Result<()> {
         if !self.component(name)?.process.is_alive() {
             bail!("{name} has ended by itself. {}", self.log_tail(name));
@@ -207,7 +207,7 @@ impl Instance {
         format!("The end of {}:\n{}", path.display(), state::tail(&path, 15))
     }
 
-    /// Ends everything and removes what is left.
+    /// Stops everything and removes what is left.
     pub(crate) fn tear_down(&self) -> Result<()> {
         let removed = teardown::remove(&self.name, Some(self.slot));
         for mut child in self.state().children.drain(..) {
@@ -216,7 +216,7 @@ impl Instance {
         removed
     }
 
-    /// Copies the logs to where they outlive the cluster, and says where.
+    /// Copies the logs to a folder that outlives the cluster, and prints its path.
     pub(crate) fn save_logs(&self) -> Result<PathBuf> {
         let target = tools::repository().join("target/local-cluster").join(&self.name);
         copy_folder(&self.folder.join("log"), &target)?;
@@ -247,7 +247,7 @@ impl Drop for Instance {
             match self.save_logs() {
                 Ok(folder) => eprintln!("All logs of the cluster {}: {}", self.name, folder.display()),
                 Err(error) => eprintln!(
-                    "The logs of the cluster {} could not be kept: {error:#}",
+                    "The logs of the cluster {} could not be saved: {error:#}",
                     self.name
                 ),
             }

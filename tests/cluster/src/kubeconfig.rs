@@ -1,4 +1,4 @@
-//! Writes kubeconfig files. They hold their certificates, so that a copy works anywhere on this machine.
+//! Writes kubeconfig files. They contain their certificates, so that a copy works anywhere on this machine.
 
 use std::path::Path;
 

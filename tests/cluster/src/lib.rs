@@ -1,8 +1,8 @@
-//! A real Kubernetes on one Linux machine, for tests and for trying things out: Kubernetes' own binaries
-//! in network and mount namespaces, started in seconds and removed without a trace.
+//! A real Kubernetes on one Linux machine, for tests and experiments: Kubernetes' own binaries in network and mount
+//! namespaces, started in seconds and removed without a trace.
 //!
-//! Two levels: [`ControlPlane`] is the API with its controllers and, by choice, fake nodes; [`Cluster`]
-//! adds nodes on which pods run, DNS, an image registry and metrics. Several of both can run at once.
+//! Two levels: [`ControlPlane`] is the API with its controllers and, optionally, fake nodes; [`Cluster`] adds nodes
+//! on which pods run, DNS, an image registry and metrics. Several of both can run at once.
 //!
 //! ```no_run
 //! use local_cluster::{ControlPlane, ControlPlaneOptions};
@@ -12,8 +12,8 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! It needs root, some Debian packages (`scripts/packages`) and the programs that `make tools` builds;
-//! what is missing is said in one error.
+//! It needs root, some Debian packages (`scripts/packages`) and the programs that `make tools` builds; one error
+//! lists everything that is missing.
 
 mod addons;
 mod addresses;

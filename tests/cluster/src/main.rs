@@ -9,16 +9,11 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use local_cluster::{Cluster, ClusterOptions, ControlPlaneOptions, Device, FakeNodes, Summary};
 
-/// A real Kubernetes on this machine, in network namespaces, removed without a trace.
+/// A real Kubernetes on this machine, in network namespaces, removed without a trace. To try it:
 ///
-/// A first try:
-///
-///   make tools                                  build the cluster's programs (once, some 20 minutes)
-///   local-cluster up                            a cluster with one node, in some seconds
-///   export KUBECONFIG=$(local-cluster kubeconfig)
-///   kubectl get nodes
-///   local-cluster exec -- curl http://SERVICE.NAMESPACE.svc
-///   local-cluster down
+///   make tools build the cluster's programs (once, about 20 minutes) local-cluster up a cluster with one node, in
+///   some seconds export KUBECONFIG=$(local-cluster kubeconfig) kubectl get nodes local-cluster exec -- curl
+///   http://SERVICE.NAMESPACE.svc local-cluster down
 #[derive(Parser)]
 #[command(name = "local-cluster", version, verbatim_doc_comment)]
 struct Arguments {
@@ -28,30 +23,30 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Subcommands {
-    /// Start a cluster that stays until `down`. If it runs already, nothing changes
+    /// Start a cluster that runs until `down`. Does nothing if it is already running
     Up(Up),
     /// Remove a cluster: processes, mounts, network, control groups, files
     Down {
         #[command(flatten)]
         cluster: Named,
-        /// Remove every cluster on this machine, those of running tests included
+        /// Remove every cluster on this machine, including those of running tests
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Show what runs, and where its logs are
+    /// Show what is running, and where its logs are
     Status {
-        /// Say nothing; succeed if this cluster runs
+        /// Print nothing; succeed if this cluster is running
         #[arg(long, value_name = "NAME")]
         running: Option<String>,
     },
-    /// Make the images of an archive (docker-archive or oci-archive) known to every node
+    /// Load the images of an archive (docker-archive or oci-archive) into every node
     LoadImage {
         /// The archive
         archive: PathBuf,
         #[command(flatten)]
         cluster: Named,
     },
-    /// Push an image to the cluster's registry and print its name by digest, as pods want it
+    /// Push an image to the cluster's registry and print its name with the digest, as pods need it
     Push {
         /// A name in buildah's storage, or an archive
         image: String,
@@ -69,7 +64,7 @@ enum Subcommands {
     Exec {
         #[command(flatten)]
         cluster: Named,
-        /// Which node, counted from 1
+        /// Number of the node, counted from 1
         #[arg(long, default_value_t = 1)]
         node: usize,
         /// The command and its arguments, after `--`
@@ -80,7 +75,7 @@ enum Subcommands {
 
 #[derive(Args)]
 struct Named {
-    /// Which cluster
+    /// Name of the cluster
     #[arg(long, default_value = "default", env = "LOCAL_CLUSTER")]
     name: String,
 }
@@ -89,16 +84,16 @@ struct Named {
 struct Up {
     #[command(flatten)]
     cluster: Named,
-    /// Nodes on which pods really run; 0 gives a control plane with registry and DNS only
+    /// Nodes on which pods really run; 0 starts only a control plane with a registry and DNS
     #[arg(long, default_value_t = 1)]
     nodes: usize,
-    /// Nodes that only pretend, for trying many pods
+    /// Simulated nodes, for experiments with many pods
     #[arg(long, default_value_t = 0)]
     fake_nodes: usize,
     /// A made-up device on every node, for example example.com/tpu=2
     #[arg(long, value_name = "RESOURCE=COUNT")]
     device: Option<String>,
-    /// Let the horizontal pod autoscaler look every 2 s instead of every 15 s
+    /// Run the horizontal pod autoscaler every 2 s instead of every 15 s
     #[arg(long)]
     fast_autoscaling: bool,
 }
@@ -153,7 +148,7 @@ fn start(up: &Up) -> Result<()> {
     let name = &up.cluster.name;
     if let Ok(cluster) = Cluster::open(name) {
         println(&format!(
-            "{name} runs already. KUBECONFIG={}",
+            "{name} is already running. KUBECONFIG={}",
             cluster.kubeconfig_path().display()
         ))?;
         return Ok(());
@@ -173,7 +168,7 @@ fn start(up: &Up) -> Result<()> {
     cluster.keep()?;
     let seconds = started.elapsed().as_secs_f32();
     println(&format!(
-        "{name} runs after {seconds:.1} s. KUBECONFIG={}",
+        "{name} started in {seconds:.1} s. KUBECONFIG={}",
         cluster.kubeconfig_path().display()
     ))
 }
@@ -183,7 +178,7 @@ fn device(text: &str) -> Result<Device> {
         .split_once('=')
         .and_then(|(resource, count)| Some((resource, count.parse().ok()?)));
     let (resource, count) =
-        parsed.with_context(|| format!("{text:?} is no device; write it like example.com/tpu=2"))?;
+        parsed.with_context(|| format!("{text:?} is not a device; write it like example.com/tpu=2"))?;
     Ok(Device {
         resource: resource.to_owned(),
         count,
@@ -212,7 +207,7 @@ fn running(name: &str) -> ExitCode {
 fn status() -> Result<()> {
     let clusters = local_cluster::clusters();
     if clusters.is_empty() {
-        return println("No cluster runs. Start one with `local-cluster up`.");
+        return println("No cluster is running. Start one with `local-cluster up`.");
     }
     clusters
         .iter()
@@ -244,7 +239,7 @@ fn execute(name: &str, node: usize, command: &[String]) -> Result<ExitCode> {
         .map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-/// Unlike `println!`, an error when nobody reads any more, not a panic.
+/// Unlike `println!`, returns an error instead of panicking when nobody reads the output.
 fn println(text: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
 }

@@ -1,5 +1,5 @@
-# shellcheck shell=sh
-# Makes a node's mounts in the mount namespace in which it is started, and holds them: mounts.sh FOLDER
+# shellcheck shell=sh Creates a node's mounts in the mount namespace in which it is started, and holds them: mounts.sh
+# FOLDER
 set -eu
 folder=$1
 # Containers must see the kubelet's mounts, but the machine outside must not.
@@ -17,7 +17,8 @@ if [ -n "$resolver" ]; then
   [ -e "$resolver" ] || : >"$resolver"
   mount --bind "$folder/resolv.conf" "$resolver"
 fi
-# The kubelet insists on setting these for the whole machine. It gets copies to set; the machine keeps its own values.
+# The kubelet insists on setting these for the whole machine. It gets copies instead, and the machine keeps its own
+# values.
 for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
   [ -e "/proc/sys/$setting" ] || continue
   copy=$folder/kernel/$(echo "$setting" | tr / .)

@@ -1,6 +1,6 @@
-//! The cluster's networks: a hub (control plane, registry) and one network namespace per node, joined by
-//! a bridge in the hub. This machine's own routes and packet filters stay as they are, and nothing inside
-//! has a way out: every default route is `unreachable`, so that a stray request fails at once.
+//! The cluster's networks: a hub (control plane, registry) and one network namespace per node, joined by a bridge in
+//! the hub. This machine's own routes and packet filters are not changed, and nothing inside can reach the outside:
+//! every default route is `unreachable`, so that a stray request fails at once.
 
 use std::path::{Path, PathBuf};
 
@@ -32,12 +32,13 @@ impl Namespaces {
         format!("msvc-{}.{node}", self.cluster)
     }
 
-    /// This machine's end of the link; a link's name has at most 15 characters, so it goes by the slot.
+    /// This machine's end of the link; a link's name has at most 15 characters, so it contains the slot instead of
+    /// the name.
     fn link(&self) -> String {
         format!("msvc{}", self.slot)
     }
 
-    /// Makes the hub, its bridge and its link to this machine.
+    /// Creates the hub, its bridge and its link to this machine.
     pub(crate) fn create_hub(&self, addresses: Addresses) -> Result<()> {
         let (hub, link) = (self.hub(), self.link());
         line(&format!("ip netns add {hub}"))?;
@@ -59,7 +60,7 @@ impl Namespaces {
         forward_packets(&hub)
     }
 
-    /// Makes the namespace of node `index` of `nodes`, and the routes to and from its pods.
+    /// Creates the namespace of node `index` of `nodes`, and the routes to and from its pods.
     pub(crate) fn create_node(
         &self,
         node: &str,
@@ -82,7 +83,7 @@ impl Namespaces {
             addresses.link(),
             addresses.hub()
         ))?;
-        // Only a route makes the kernel consider kube-proxy's rules, which then send the packet elsewhere.
+        // Without a route, the kernel would not reach kube-proxy's rules, which then send the packet elsewhere.
         line(&format!(
             "ip -n {own} route add {} dev lo src {address}",
             addresses.services()
@@ -102,7 +103,7 @@ impl Namespaces {
         forward_packets(&own)
     }
 
-    /// Every namespace of the cluster that exists now.
+    /// Every existing namespace of the cluster.
     pub(crate) fn existing(&self) -> Vec<PathBuf> {
         let (hub, nodes) = (self.hub(), format!("{}.", self.hub()));
         let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
@@ -138,8 +139,8 @@ pub(crate) fn path(namespace: &str) -> PathBuf {
     Path::new("/run/netns").join(namespace)
 }
 
-/// Settings below /proc/sys/net are those of the namespace of whoever writes them. Not `ip netns exec`:
-/// it mounts /sys anew and hides the control groups.
+/// Settings below /proc/sys/net belong to the namespace of the process that writes them. This does not use `ip netns
+/// exec`, which remounts /sys and hides the control groups.
 fn forward_packets(namespace: &str) -> Result<()> {
     line(&format!(
         "nsenter --net={} sysctl -q -w net.ipv4.ip_forward=1",

@@ -1,6 +1,6 @@
-//! A node: containerd, the kubelet and kube-proxy in a network namespace and a mount namespace of their own.
-//! In the latter the fixed folders of the kubelet, CNI and containerd are the node's own, so that several
-//! nodes, and a real kubelet of this machine, do not meet; what is mounted there ends with its processes.
+//! A node: containerd, the kubelet and kube-proxy in their own network and mount namespaces. In the mount namespace,
+//! the node has its own copies of the fixed folders of the kubelet, CNI and containerd, so that several nodes, and a
+//! real kubelet on this machine, do not conflict. Its mounts disappear with its processes.
 
 use std::fs;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ pub(crate) fn name(index: usize) -> String {
     format!("node-{}", index + 1)
 }
 
-/// One node while it is started: where its things are.
+/// One node while it is being started, and its paths.
 pub(crate) struct NodeSetup<'a> {
     instance: &'a Instance,
     index: usize,
@@ -45,7 +45,8 @@ impl<'a> NodeSetup<'a> {
         }
     }
 
-    /// Prepares network, control group, mounts and containerd: all that can be done before the API is there.
+    /// Prepares network, control group, mounts and containerd: everything that can be done before the API is
+    /// available.
     pub(crate) fn prepare(&self, authority: &Authority, nodes: usize) -> Result<()> {
         for below in [
             "kubelet",
@@ -85,7 +86,7 @@ impl<'a> NodeSetup<'a> {
         Ok(())
     }
 
-    /// Starts what talks to the API.
+    /// Starts the components that talk to the API.
     pub(crate) fn join(&self, device: Option<&Device>) -> Result<()> {
         let flags = [
             format!("--config={}", self.path("kubelet.json")),
@@ -231,10 +232,10 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
             "clusterDNS": [self.instance.addresses().dns_service().to_string()],
             "clusterDomain": "cluster.local",
             "resolvConf": "",
-            // An image imported by hand is as good as one from the registry.
+            // An imported image may be used like one from the registry.
             "imagePullCredentialsVerificationPolicy": "NeverVerify",
             "serializeImagePulls": false,
-            // A full disk of the machine is not this cluster's to clean.
+            // If the machine's disk is full, this cluster must not clean it.
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
@@ -249,12 +250,12 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
             "clientConnection": {"kubeconfig": self.instance.folder.join("proxy.kubeconfig")},
             "clusterCIDR": self.instance.addresses().all_pods().to_string(),
             "hostnameOverride": self.name,
-            // These settings are the whole machine's.
+            // These settings apply to the whole machine.
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         })
     }
 
-    /// Starts the process that holds the node's mounts, and waits until they are made.
+    /// Starts the process that holds the node's mounts, and waits until they exist.
     fn hold_mounts(&self) -> Result<()> {
         for fixed in ["/var/lib/kubelet", "/var/lib/cni"] {
             fs::create_dir_all(fixed)?;
@@ -287,7 +288,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
     }
 }
 
-/// The words that enter a node's namespaces, before those of a command.
+/// The prefix of a command line that enters a node's namespaces.
 pub(crate) fn enter(instance: &Instance, node: &str) -> Result<Vec<String>> {
     let holder = instance.component(&format!("{node}/mounts"))?.process.pid;
     let net = network::path(&instance.namespaces().node(node));
@@ -308,7 +309,7 @@ pub(crate) fn ctr(folder: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Makes the images of an archive known to a node.
+/// Loads the images of an archive into a node.
 pub(crate) fn import(folder: &Path, archive: &Path) -> Result<()> {
     // Unpacked when a pod needs it, with the snapshotter of the node's configuration.
     output(

@@ -1,4 +1,4 @@
-//! What runs on this machine, for `local-cluster status` and `down`.
+//! What is running on this machine, for `local-cluster status` and `down`.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::{state, teardown};
 
-/// A cluster that left a record, running or not.
+/// A cluster that has a record, running or not.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// As it was started.
+    /// Its name.
     pub name: String,
     /// Where its state and, below `log`, its parts' logs are.
     pub folder: PathBuf,
@@ -18,7 +18,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Whether anything of it runs.
+    /// Whether any part of it is running.
     pub fn is_running(&self) -> bool {
         self.parts.iter().any(|part| part.pid.is_some())
     }
@@ -56,7 +56,7 @@ fn summary(name: String) -> Summary {
 /// Removes a cluster, whoever started it. False when there was none.
 ///
 /// # Errors
-/// When something of it cannot be removed; trying again is safe.
+/// When a part of it cannot be removed; trying again is safe.
 pub fn remove(name: &str) -> Result<bool> {
     let _lock = state::lock()?;
     let known = state::names().iter().any(|known| known == name);

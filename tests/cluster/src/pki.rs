@@ -1,4 +1,4 @@
-//! The cluster's certificates: one authority made at boot, thrown away with the cluster.
+//! The cluster's certificates: one authority, created at startup and discarded with the cluster.
 
 use std::fs;
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
-/// Whom a certificate is for: Kubernetes reads the user from the common name, the groups from the organisations.
+/// The subject of a certificate: Kubernetes takes the user from the common name and the groups from the
+/// organisations.
 pub(crate) struct Subject<'a> {
     pub(crate) user: &'a str,
     pub(crate) group: Option<&'a str>,
@@ -36,7 +37,7 @@ pub(crate) struct Identity {
     pub(crate) key: String,
 }
 
-/// The cluster's certificate authority and the folder where it puts what it issues.
+/// The cluster's certificate authority and the folder for the certificates that it issues.
 pub(crate) struct Authority {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -64,7 +65,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// Issues a certificate and leaves it as FILE.crt and FILE.key.
+    /// Issues a certificate and writes it to FILE.crt and FILE.key.
     pub(crate) fn issue(&self, file: &str, subject: &Subject<'_>) -> Result<Identity> {
         let mut params = named(subject.user, subject.group)?;
         for name in subject.names {
@@ -107,13 +108,13 @@ fn named(user: &str, group: Option<&str>) -> Result<CertificateParams> {
     if let Some(group) = group {
         params.distinguished_name.push(DnType::OrganizationName, group);
     }
-    // A machine whose clock is a little late must not find the certificates to be of the future.
+    // The certificates must be valid even if a machine's clock is slow.
     params.not_before = rcgen::date_time_ymd(2025, 1, 1);
     params.not_after = rcgen::date_time_ymd(2100, 1, 1);
     Ok(params)
 }
 
-/// Writes a file that only its owner reads: it holds, or opens, the cluster's keys.
+/// Writes a file that only its owner can read: it contains the cluster's keys, or gives access to them.
 pub(crate) fn write_private(path: &Path, content: &str) -> Result<()> {
     use std::io::Write;
     let mut file = fs::OpenOptions::new()

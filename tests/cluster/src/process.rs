@@ -1,4 +1,4 @@
-//! The cluster's parts as processes: what was started, whether it still runs, how to signal it.
+//! The cluster's components as processes: what was started, whether it is still running, how to signal it.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::direct;
 use crate::tools;
 
-/// A process that cannot be mistaken for a later one that got the same id.
+/// A process that cannot be confused with a later one with the same ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     pub(crate) pid: u32,
@@ -46,7 +46,7 @@ impl ProcessId {
     }
 }
 
-/// State and start time. The command's name, in brackets before them, may itself hold spaces and brackets.
+/// State and start time. The command's name, in parentheses before them, may itself contain spaces and parentheses.
 fn stat(pid: u32) -> Option<(char, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -57,7 +57,7 @@ fn stat(pid: u32) -> Option<(char, u64)> {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Component {
     pub(crate) name: String,
-    /// Its whole command line, entering the namespaces included: what a restart runs again.
+    /// Its full command line, including the part that enters the namespaces: a restart runs it again.
     pub(crate) command: Vec<String>,
     pub(crate) process: ProcessId,
 }
@@ -67,8 +67,8 @@ pub(crate) fn machine(component: &str) -> &str {
     component.split_once('/').map_or("hub", |(node, _)| node)
 }
 
-/// Starts a component in a session of its own, away from the terminal's signals, with only the variables
-/// it needs: this shell's proxies and kubeconfig are not its business.
+/// Starts a component in its own session, away from the terminal's signals, and with only the variables that it
+/// needs: it must not use this shell's proxies and kubeconfig.
 pub(crate) fn spawn(command: &[String], log: &Path) -> Result<Child> {
     let file = File::options().create(true).append(true).open(log)?;
     direct("setsid")

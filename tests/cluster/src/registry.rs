@@ -1,4 +1,4 @@
-//! The cluster's image registry: a process in the hub's network. Nodes know it as `registry.test:5000`.
+//! The cluster's image registry: a process in the hub's network. Nodes call it `registry.test:5000`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::command::{direct, output};
 use crate::instance::Instance;
 use crate::{network, tools};
 
-/// What image names start with. No DNS knows it: containerd is told where it is.
+/// The prefix of image names. It is not in DNS: containerd is told where it is.
 pub(crate) const HOST: &str = "registry.test:5000";
 const PORT: u16 = 5000;
 
@@ -32,7 +32,7 @@ pub(crate) fn start(instance: &Instance) -> Result<()> {
         "nsenter".to_owned(),
         format!("--net={}", net.display()),
         "env".to_owned(),
-        // It would send traces to a collector on this host, and log each failure.
+        // Otherwise it would send traces to a collector on this host, and log each failure.
         "OTEL_TRACES_EXPORTER=none".to_owned(),
         tools::tool("registry")?.display().to_string(),
         "serve".to_owned(),
@@ -42,7 +42,7 @@ pub(crate) fn start(instance: &Instance) -> Result<()> {
     instance.wait_port("registry", PORT)
 }
 
-/// Where this machine reaches the registry. Nodes know it by this name too.
+/// Where this machine reaches the registry. Nodes can use this name too.
 pub(crate) fn address(addresses: Addresses) -> String {
     format!("{}:{PORT}", addresses.hub_end())
 }
@@ -60,7 +60,7 @@ pub(crate) fn tell_containerd(folder: &Path, addresses: Addresses) -> Result<()>
     Ok(())
 }
 
-/// Pushes an image of buildah's storage, or an archive, and returns its name by digest as nodes see it.
+/// Pushes an image from buildah's storage, or an archive, and returns its name with the digest, as nodes see it.
 pub(crate) fn push(instance: &Instance, image: &str, name: &str) -> Result<String> {
     let Some((repository, _tag)) = name.split_once(':') else {
         bail!("{name:?} has no tag; write it like models/photos:1");
@@ -87,7 +87,7 @@ fn unpack(archive: &str) -> Result<String> {
     let mut errors = Vec::new();
     for transport in ["oci-archive", "docker-archive"] {
         match output(Command::new("buildah").args(["pull", "--quiet", &format!("{transport}:{archive}")])) {
-            // The id is the last line; what is said about signatures comes before it.
+            // The ID is the last line; messages about signatures come before it.
             Ok(said) => {
                 return said
                     .lines()

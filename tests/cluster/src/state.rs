@@ -1,4 +1,4 @@
-//! What is written down about each cluster, so that another process can find, use and clean it up:
+//! The record of each cluster, with which another process can find it, use it and clean it up:
 //! /var/lib/msvc/NAME/record.json. Not below /run, which is often a small file system in memory.
 
 use std::fs::{self, File};
@@ -13,16 +13,16 @@ use crate::cluster::ClusterOptions;
 use crate::process::{Component, ProcessId};
 use crate::teardown;
 
-/// One cluster, as written down.
+/// The record of one cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) name: String,
     pub(crate) slot: u8,
-    /// Who tears it down. Nobody does while this is `None`: it was started to stay.
+    /// The process that tears it down. `None` if it was started to stay.
     pub(crate) owner: Option<ProcessId>,
     /// How it was started; a control plane alone has no nodes.
     pub(crate) options: ClusterOptions,
-    /// Everything that runs, in the order in which it was started.
+    /// All components, in the order in which they were started.
     pub(crate) components: Vec<Component>,
 }
 
@@ -38,7 +38,7 @@ impl Record {
         );
         fs::write(&new, serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("cannot write {}", new.display()))?;
-        // Renamed, so that a reader never finds half a record.
+        // Written and then renamed, so that a reader never finds an incomplete record.
         fs::rename(&new, &path).with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -46,7 +46,7 @@ impl Record {
         self.owner.is_some_and(|owner| !owner.is_alive()) || (self.owner.is_none() && !self.is_running())
     }
 
-    /// Whether anything of it runs. Nothing does after a reboot.
+    /// Whether any part of it is running. After a reboot, nothing is.
     pub(crate) fn is_running(&self) -> bool {
         self.components
             .iter()
@@ -80,7 +80,7 @@ pub(crate) fn read(name: &str) -> Result<Record> {
     })
 }
 
-/// The names of all clusters that left a folder, running or not.
+/// The names of all clusters that have a folder, running or not.
 pub(crate) fn names() -> Vec<String> {
     let entries = fs::read_dir(root()).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.path().is_dir());
@@ -91,7 +91,7 @@ pub(crate) fn names() -> Vec<String> {
     names
 }
 
-/// Takes a name and a free slot for a new cluster. What crashed runs left is removed first.
+/// Reserves a name and a free slot for a new cluster. Leftovers of crashed runs are removed first.
 pub(crate) fn claim(options: &ClusterOptions) -> Result<Record> {
     let name = &options.control_plane.name;
     check_name(name)?;
@@ -105,7 +105,7 @@ pub(crate) fn claim(options: &ClusterOptions) -> Result<Record> {
     }
     let free = (0..SLOTS).find(|slot| records.iter().all(|record| record.slot != *slot));
     let slot = free.with_context(|| {
-        format!("{SLOTS} clusters run already; end one with `local-cluster down --name …`")
+        format!("{SLOTS} clusters are already running; stop one with `local-cluster down --name …`")
     })?;
     let record = Record {
         name: name.clone(),
@@ -120,7 +120,7 @@ pub(crate) fn claim(options: &ClusterOptions) -> Result<Record> {
     Ok(record)
 }
 
-/// Removes what clusters left whose owner ended without tearing them down.
+/// Removes leftovers of clusters whose owner has ended without tearing them down.
 fn clean_abandoned() -> Result<()> {
     for name in names() {
         match read(&name) {
@@ -144,7 +144,7 @@ pub(crate) fn lock() -> Result<File> {
 fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 24 || !name.chars().all(allowed) {
-        bail!("{name:?} cannot name a cluster; use 1 to 24 of a-z, 0-9 and -");
+        bail!("{name:?} is not a valid cluster name; use 1 to 24 of a-z, 0-9 and -");
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Removes everything of a cluster. It needs nothing but the name: a run that crashed left no more.
+//! Removes everything that belongs to a cluster. It needs only the name, since a crashed run may leave nothing else.
 //!
-//! All processes are killed at once: they share control groups, so none can hide or start again. A node's
-//! mounts live in its private mount namespace and end with its last process; only then are folders removed.
+//! All processes are killed at once: they share control groups, so none can hide or start again. A node's mounts are
+//! in its private mount namespace and disappear with its last process; folders are removed only after that.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,8 @@ use crate::state;
 pub(crate) fn remove(name: &str, slot: Option<u8>) -> Result<()> {
     let cgroup = Cgroup::of_cluster(name);
     cgroup.kill()?;
-    // Without a slot (no readable record) only its link's name is unknown; it goes with the namespace.
+    // Without a slot (no readable record), only its link's name is unknown, and the link disappears with the
+    // namespace.
     let namespaces = Namespaces::new(name, slot.unwrap_or(SLOTS));
     kill_visitors(&namespaces.existing());
     namespaces.remove()?;
@@ -31,7 +32,8 @@ pub(crate) fn remove(name: &str, slot: Option<u8>) -> Result<()> {
     Ok(())
 }
 
-/// Kills what entered the cluster's network from outside, such as a load generator of a test that crashed.
+/// Kills processes that have entered the cluster's network from outside, such as the load generator of a crashed
+/// test.
 fn kill_visitors(namespaces: &[PathBuf]) {
     let inside: Vec<u64> = namespaces.iter().filter_map(|path| inode(path)).collect();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -45,7 +47,7 @@ fn kill_visitors(namespaces: &[PathBuf]) {
             continue;
         };
         if inside.contains(&own) {
-            // It may have ended by itself meanwhile.
+            // It may meanwhile have ended by itself.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
@@ -55,7 +57,7 @@ fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
-/// What is left of a cluster, in words; empty after a tear-down.
+/// Lists what is left of a cluster: nothing after teardown.
 pub(crate) fn leftovers(name: &str, slot: u8) -> Result<Vec<String>> {
     let cgroup = Cgroup::of_cluster(name);
     let folder = state::folder_of(name);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-/// Root without these cannot make namespaces, mounts or device nodes for containers.
+/// Without these, root cannot create namespaces, mounts or device nodes for containers.
 const CAPABILITIES: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (27, "CAP_MKNOD")];
 
 /// The folder that `make tools` fills.
@@ -86,12 +86,12 @@ pub(crate) const NODES: Needs = Needs {
     ],
 };
 
-/// What the options of a cluster need beyond its level.
+/// What optional parts of a cluster need in addition.
 pub(crate) const METRICS: Needs = Needs::tool(&["metrics-server"]);
 pub(crate) const DEVICE: Needs = Needs::tool(&["device-plugin"]);
 pub(crate) const FAKE_NODES: Needs = Needs::tool(&["kwok"]);
 
-/// Checks all of `needs` at once, so that one message lists everything that is missing.
+/// Checks all `needs` at once, so that one message lists everything that is missing.
 pub(crate) fn check(needs: &[&Needs]) -> Result<()> {
     let mut missing = missing_rights();
     let packages: Vec<&str> = needs
@@ -143,7 +143,7 @@ fn missing_rights() -> Vec<String> {
 fn effective_capabilities() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    // Where /proc does not say, the first command that is refused will.
+    // If /proc does not say, the first failing command will.
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(u64::MAX)
 }

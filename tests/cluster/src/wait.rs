@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Asks `done` again and again until it is true. An error is not final: the last one is part of the
-/// error at the deadline.
+/// Calls `done` again and again until it returns true. An error is not final: the last one is part of the error at
+/// the deadline.
 ///
 /// # Errors
 /// When `timeout` is over; the message names `what` and the last error.

@@ -17,7 +17,7 @@ spec:
     spec: {containers: [{name: c, image: fake/image:1}]}
 "#;
 
-// If two could not run side by side, tests would have to wait for each other.
+// If two could not run at the same time, tests would have to wait for each other.
 #[test]
 fn two_control_planes_run_at_once_and_leave_nothing_behind() {
     let start = |name: &'static str| {

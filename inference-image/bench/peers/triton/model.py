@@ -1,4 +1,4 @@
-"""Triton's Python backend: the wheel that carries the server has no other."""
+"""Triton's Python backend: the server's wheel contains no other."""
 
 import onnx_session
 import triton_python_backend_utils as triton

@@ -7,7 +7,7 @@ use std::fs;
 /// Largest difference of a value, relative to the largest value of the tensor: float32 sums depend on their order.
 const TOLERANCE: f32 = 1e-3;
 
-/// What a right response holds.
+/// What a correct response contains.
 pub(super) enum Check {
     Tensor {
         bytes: Vec<u8>,
@@ -41,7 +41,7 @@ impl Check {
         }
     }
 
-    /// What is wrong with this body.
+    /// The problem with this body, if there is one.
     pub(super) fn problem(&self, body: &[u8]) -> Option<String> {
         match self {
             Self::Any => None,

@@ -156,7 +156,7 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// Reports a connection whenever more can be read, or can be written after it could not.
+/// Reports a connection whenever more can be read, or when writing becomes possible again.
 pub(super) fn watch(poll: &rustix::fd::OwnedFd, connection: &Connection, place: usize) -> Result<()> {
     let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
     Ok(epoll::add(

@@ -95,7 +95,8 @@ impl Http {
         }
     }
 
-    /// Also true if the server responded before it had read the whole request: the rest of it would be in the way.
+    /// Also true if the server responded before it had read the whole request: the rest of the request would be in
+    /// the way.
     pub(super) fn is_ending(&self) -> bool {
         !self.is_sent || self.head.is_some_and(|head| head.closes)
     }
@@ -150,7 +151,7 @@ mod tests {
         }
     }
 
-    /// A response that is counted too early, or never, makes a server look faster or dead.
+    /// Counting a response too early, or never, would make a server look faster, or dead.
     #[test]
     fn an_answer_is_whole_however_it_is_cut() {
         let answer = b"HTTP/1.1 429 Too Many Requests\r\ncontent-LENGTH: 5\r\nConnection: close\r\n\r\nhello";

@@ -1,4 +1,4 @@
-//! The load generator: a process of its own that sends prepared requests, uses as little CPU as it can, and checks
+//! The load generator: a separate process that sends prepared requests, uses as little CPU as it can, and checks
 //! every response. Knows nothing of models.
 
 mod check;

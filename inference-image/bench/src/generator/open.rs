@@ -135,7 +135,7 @@ impl<'a> Pool<'a> {
 mod tests {
     use super::*;
 
-    /// Another rate would be no overload, or one that no server can stand.
+    /// Another rate would be no overload, or a hopeless one.
     #[test]
     fn requests_are_due_at_the_rate_that_was_asked_for() {
         let time: Duration = pauses(500.0).take(10_000).sum();

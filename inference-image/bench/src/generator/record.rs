@@ -37,7 +37,7 @@ impl Record {
             until: from + Duration::from_secs_f64(spec.window),
             begun: None,
             keep: spec.keep.clone(),
-            // No reallocation during the measurement, at up to some 60,000 responses per second.
+            // No reallocation during the measurement, at up to about 60,000 responses per second.
             answered: Vec::with_capacity(1 << 18),
             refused: Vec::new(),
             lateness: Vec::new(),

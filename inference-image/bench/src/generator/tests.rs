@@ -51,7 +51,7 @@ async fn answer(
     Ok(Response::new(body.boxed_unsync()))
 }
 
-/// A server on a thread of its own, until the tests end.
+/// A server on its own thread, until the tests end.
 fn server() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -119,7 +119,7 @@ fn load(wire: Wire, connections: usize, floats: usize) -> Load {
 }
 
 impl Load {
-    /// Until something has come back; a busy machine may need a second window for that.
+    /// Repeats until something has come back; a busy machine may need a second window for that.
     fn run_until(&self, there: impl Fn(&Driven) -> bool) -> Driven {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -144,7 +144,7 @@ impl Load {
     }
 }
 
-/// Requests that do not fit any buffer stall a generator that waits for the wrong thing.
+/// Requests that do not fit into any buffer stall a generator that waits for the wrong event.
 #[test]
 fn large_requests_are_answered_over_both_protocols_by_one_and_by_several_connections() {
     for (wire, connections) in [(Wire::Http, 1), (Wire::Http, 8), (Wire::Grpc, 1), (Wire::Grpc, 8)] {

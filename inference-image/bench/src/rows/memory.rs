@@ -50,7 +50,7 @@ fn try_measure(bench: &Bench, table: &mut Table, model: &Model, aim: &Aim) -> Re
             window: 1.0,
             ..drive.clone()
         })?;
-        // What the server does differently for one request at a time also takes memory.
+        // The server's special treatment of a single request at a time also takes memory.
         let alone = bench.drive(&Drive {
             warm: 0.0,
             window: 0.5,

@@ -1,5 +1,5 @@
-//! The rows of the table, grouped by what has to run for them. Each module measures, and explains what the numbers
-//! mean.
+//! The rows of the table, grouped by the processes that they need. Each module measures, and explains what the
+//! numbers mean.
 
 mod identity;
 mod memory;
@@ -25,7 +25,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     start::measure(bench, table)
 }
 
-/// What was wrong in any of the rounds, if anything.
+/// The problem in any of the rounds, if there was one.
 fn problem(rounds: &[Driven]) -> Option<String> {
     let mut failures = rounds.iter().flat_map(|driven| &driven.failures);
     if let Some((what, count)) = failures.next() {

@@ -1,5 +1,6 @@
-//! From the server's start until it is ready, against loading the same sessions in-process and running each once; and
-//! loading a model whose optimised graph is cached against loading one for the first time.
+//! The time from the server's start until it is ready, compared with loading the same sessions in-process and running
+//! each once; and the time to load a model with a cached optimised graph, compared with loading it for the first
+//! time.
 
 use super::all_failed;
 use crate::bench::{Bench, EFFICIENTNET};

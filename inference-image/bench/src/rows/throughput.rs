@@ -1,4 +1,4 @@
-//! Responses per second over 8 connections, as a share of what in-process ONNX Runtime does with as many callers as
+//! Responses per second over 8 connections, as a share of the rate of in-process ONNX Runtime with as many callers as
 //! cores. The generator uses the same cores: served ÷ (raw × (1 − the generator's share of them)).
 
 use super::{all_failed, problem};
@@ -19,7 +19,7 @@ const OF_RAW: &str = "% of raw";
 struct Contender {
     aim: Aim,
     drive: Drive,
-    /// Another server: its failures are not failures of this one.
+    /// Whether it is another server, whose failures are not failures of this one.
     is_peer: bool,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn quantised(bench: &Bench, table: &mut Table) -> Result<()> {
     group(bench, table, &QUANTISED, &aims, Some(&[1, 2, 4, 8]))
 }
 
-/// The rows of one model: over REST, over gRPC, with images, and the spread of REST's latencies.
+/// The rows of one model: over REST, over gRPC, with images, and the spread of the latencies over REST.
 fn group(
     bench: &Bench,
     table: &mut Table,
@@ -88,7 +88,7 @@ fn try_group(
     let spread = aims.get(loads.len()).filter(|aim| bench.wants(&aim.workload));
     let mut contenders: Vec<Contender> = Vec::new();
     for (index, (aim, drive)) in aims.iter().zip(loads).enumerate() {
-        // The spread is that of the first load.
+        // The spread is measured with the first load.
         if !(bench.wants(&aim.workload) || index == 0 && spread.is_some()) {
             continue;
         }
@@ -143,12 +143,12 @@ fn try_group(
             }
         }
     }
-    // It runs until here.
+    // It must run until here.
     drop(running);
     Ok(())
 }
 
-/// One second of the load on one connection, to see whether it works at all.
+/// Runs the load for one second on one connection, to see whether it works at all.
 fn probe(bench: &Bench, drive: &Drive) -> Result<()> {
     let driven = bench.drive(&Drive {
         connections: 1,
@@ -167,7 +167,7 @@ struct Round {
     served: Vec<Driven>,
 }
 
-/// Raw, then each load, and so on: what disturbs the machine for seconds disturbs all of them.
+/// Measures raw, then each load, and so on, so that a disturbance of several seconds affects all of them.
 fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<Vec<Round>> {
     let server = contenders.first().map_or(0, |contender| contender.drive.server);
     let mut rounds = Vec::new();

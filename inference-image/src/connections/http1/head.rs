@@ -16,7 +16,7 @@ pub(super) enum Head {
     Partial,
     /// A request that is served here.
     Plain(Box<Plain>),
-    /// A request that is served by nobody.
+    /// A request that is refused.
     Refused(Refused),
     /// Something else.
     Other,
@@ -27,7 +27,7 @@ pub(super) struct Plain {
     pub(super) head: request::Parts,
     /// Bytes of its body.
     pub(super) length: u64,
-    /// Its client wants no other response on the connection.
+    /// Whether this is the last request of its client on the connection.
     pub(super) is_last: bool,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
     let is_last = request.headers.iter().any(|header| {
         header.name.eq_ignore_ascii_case("connection") && header.value.eq_ignore_ascii_case(b"close")
     });
-    // As positions in the buffer, from which the values are cut without a copy.
+    // Positions in the buffer, so that the values can be sliced from it without a copy.
     let start = buffer.as_ptr() as usize;
     let place = |part: &[u8]| {
         let from = part.as_ptr() as usize - start;
@@ -94,7 +94,7 @@ pub(super) fn take(buffer: &mut BytesMut, max: usize) -> Head {
 }
 
 /// For fuzzers: whether the bytes begin with a head that is served here. No byte may get lost, and a prefix must not
-/// be understood differently.
+/// be read differently.
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> bool {
     const MAX: usize = 1 << 12;
@@ -128,7 +128,7 @@ fn parts(method: Method, bytes: &Bytes, path: Span, places: &[(Span, Span)]) -> 
     Some(request.into_parts().0)
 }
 
-/// Whether the path is gRPC's, `/package.Service/Method`: such calls may go on for ever.
+/// Whether the path is gRPC's, `/package.Service/Method`: such calls may never end.
 fn is_grpc(path: &str) -> bool {
     let service = path[1..].split_once('/').map(|(service, _)| service);
     service.is_some_and(|service| service.contains('.'))
@@ -267,7 +267,7 @@ mod tests {
         }
     }
 
-    /// Also those that would be left to hyper.
+    /// This includes requests that would be left to hyper.
     #[test]
     fn a_head_that_is_refused_stays_as_it_came() {
         for text in [

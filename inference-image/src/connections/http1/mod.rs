@@ -2,10 +2,10 @@
 //! one after the other, and the body is read straight into the buffer that will hold its tensors, which saves a copy
 //! and the bookkeeping of a more general implementation. At the first request that is anything else (chunked,
 //! `Expect`, HTTP/1.0, gRPC, malformed, …) the connection, with all that has been read from it, is handed over to
-//! hyper. A head that leaves open where its request ends is refused in any case.
+//! hyper. A head that does not make clear where its request ends is always refused.
 //!
 //! - `head`: the bytes of a request's head, pure.
-//! - `wire`: the bytes of the connection, read in turns by the body of a request and by the connection.
+//! - `wire`: the bytes of the connection, read alternately by the body of a request and by the connection.
 //! - `response`: the bytes of a response.
 
 mod head;
@@ -34,7 +34,7 @@ use wire::Wire;
 pub(super) enum Next {
     /// The connection has ended.
     Ended,
-    /// What comes next is for hyper.
+    /// Hyper takes over.
     Other(Box<Stream>),
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn serve(
     Ok(Next::Ended)
 }
 
-/// The next head; `None` if there will be none.
+/// The next head; `None` if there are no more.
 async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Result<Option<Head>> {
     loop {
         let head = wire.head(max_head);
@@ -89,7 +89,7 @@ async fn next(wire: &Arc<Wire>, activity: &Activity, max_head: usize) -> io::Res
             // The request comes first: one that has arrived is answered.
             biased;
             read = wire.read_ahead() => read?,
-            // A request that has begun to arrive gets the time for that.
+            // A request that has begun to arrive is given time to complete.
             () = activity.retirement().begun(), if wire.is_clear() => return Ok(None),
         };
         if read == 0 {
@@ -111,7 +111,7 @@ async fn answered(
         head.extensions.insert(ZeroCopyBody::new(Arc::new(body.clone())));
     }
     let request = Request::from_parts(head, Body::new(body));
-    // On the heap while it lasts: most connections are idle.
+    // On the heap only while it is needed: most connections are idle.
     let mut answer = Box::pin(exchange::answer(middleware, request, activity));
     poll_fn(|context| {
         if let Poll::Ready(response) = answer.as_mut().poll(context) {

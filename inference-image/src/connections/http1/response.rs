@@ -19,8 +19,8 @@ pub(super) fn closes(response: &Response<Body>) -> bool {
 /// Writes a response, which tells the client whether the connection `closes` after it.
 ///
 /// # Errors
-/// When the connection or the body of the response breaks, or the body is not as long as it says: what follows would
-/// be taken for a part of it.
+/// When the connection or the body of the response breaks, or the body is not as long as it says: the client would
+/// read what follows as a part of it.
 pub(super) async fn write(
     mut stream: impl AsyncWrite + Unpin,
     response: Response<Body>,
@@ -60,7 +60,7 @@ pub(super) async fn write(
 }
 
 fn wrong_length() -> io::Error {
-    io::Error::other("an answer's body is not as long as it says")
+    io::Error::other("a response body does not have its declared length")
 }
 
 /// How the client recognises the end of a body.
@@ -70,7 +70,7 @@ enum Framing {
     Chunked,
 }
 
-/// A part of the body, after what is to be written before it.
+/// A part of the body, after whatever must be written before it.
 fn framed(mut before: BytesMut, data: Bytes, framing: &Framing) -> impl Buf + use<> {
     let mut after: &[u8] = b"";
     if matches!(framing, Framing::Chunked) && !data.is_empty() {
@@ -115,7 +115,7 @@ fn lines(status: StatusCode, mut headers: HeaderMap, framing: &Framing, closes: 
 }
 
 thread_local! {
-    /// The current second since 1970 and its date, which is formatted once.
+    /// The current second since 1970 and its formatted date, cached for that second.
     static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
 }
 
@@ -175,7 +175,7 @@ mod tests {
         assert!(write(&mut Vec::new(), response, false).await.is_err());
     }
 
-    /// Says that it has three bytes.
+    /// Claims to have three bytes.
     struct Lying(Option<Bytes>);
 
     impl hyper::body::Body for Lying {
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Otherwise the client takes the next response for a part of this one.
+    /// Otherwise the client would read the next response as a part of this one.
     #[tokio::test]
     async fn a_body_that_is_not_as_long_as_it_says_breaks_the_connection() {
         for (body, holds) in [("ab", false), ("abc", true), ("abcd", false)] {

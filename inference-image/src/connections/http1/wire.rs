@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
-/// Bytes to read at once when it is unknown what comes.
+/// Bytes to read at once when it is not known what comes next.
 const AHEAD: usize = 16 << 10;
 /// Frame size, for code that reads a body in frames.
 const FRAME: usize = 64 << 10;
@@ -29,7 +29,7 @@ pub(super) struct Wire(Mutex<Inner>);
 
 struct Inner {
     stream: Stream,
-    /// Read but not consumed yet.
+    /// Bytes that have been read but not consumed.
     ahead: BytesMut,
     /// The number of the current request.
     request: u64,
@@ -66,7 +66,7 @@ impl Wire {
         if ahead.is_empty() {
             return Head::Partial;
         }
-        // A larger head is left to hyper: here it would be parsed from the beginning with every piece that arrives.
+        // A larger head is left to hyper: here it would be parsed from its start each time more bytes arrive.
         head::take(ahead, max.min(AHEAD))
     }
 
@@ -75,7 +75,7 @@ impl Wire {
         self.lock().ahead.is_empty()
     }
 
-    /// Reads on; 0 if the client disconnected between two requests, in whatever way. An idle connection holds no
+    /// Reads more bytes; 0 if the client disconnected between two requests, in any way. An idle connection holds no
     /// buffer.
     ///
     /// # Errors
@@ -115,11 +115,11 @@ impl Wire {
     }
 
     /// Ready when the client has disconnected while its request, whose body has been read, is served. What the client
-    /// sends in the meantime is kept, up to a limit.
+    /// sends meanwhile is buffered, up to a limit.
     ///
     /// A client that closes its sending side may still be waiting for the response, or be gone: both look the same
     /// until something is sent to it. So it gets `100 Continue` from time to time, which a client ignores (RFC 9110,
-    /// section 15.2), and which a system whose client is gone answers with a reset.
+    /// section 15.2), and which the operating system of a client that is gone answers with a reset.
     pub(super) fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
         let inner = &mut *self.lock();
         while inner.half_closed.is_none() && inner.left == 0 && inner.ahead.len() < AHEAD {
@@ -138,10 +138,10 @@ impl Wire {
         while timer.as_mut().poll(context).is_ready() {
             timer.set(sleep(PROBE));
             match Pin::new(&mut *stream).poll_write(context, CONTINUE) {
-                // A part of it must not be followed by the response.
+                // If only a part of it is written, the response must not follow.
                 Poll::Ready(Ok(written)) if written == CONTINUE.len() => {}
                 Poll::Ready(_) => return Poll::Ready(()),
-                // It has not even read the responses before.
+                // The client has not even read the earlier responses.
                 Poll::Pending => {}
             }
             let _ = Pin::new(&mut *stream).poll_flush(context);
@@ -217,7 +217,7 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// Whether all of it has arrived already.
+    /// Whether all of it has arrived.
     pub(super) fn has_come(&self) -> bool {
         let inner = self.wire.lock();
         inner.ahead.len() as u64 >= inner.left

@@ -1,5 +1,5 @@
-//! Optimised graphs on disk. An entry is a folder whose name is the hash of all that it depends on: the model, the
-//! ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the weights, a
+//! Optimised graphs on disk. An entry is a folder whose name is the hash of everything that it depends on: the model,
+//! the ONNX Runtime that optimised it and the processor that it was optimised for. It holds the graph, the weights, a
 //! list of their checksums and, once measured, the cost of batches.
 
 use crate::engine::curve::Curve;
@@ -22,7 +22,7 @@ const CURVE_FILE: &str = "batches.json";
 const UNFINISHED: &str = ".new-";
 /// No graph takes this long to optimise.
 const ABANDONED: Duration = Duration::from_secs(3600);
-/// An entry that has not been read for this long belongs to a model, a runtime or a processor that is gone.
+/// An entry that has not been read for this long belongs to a model, a runtime or a processor that is no longer used.
 const UNUSED: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Changes when the content of an entry changes.
 const FORMAT: u32 = 3;
@@ -94,8 +94,8 @@ pub(crate) fn find(folders: &[PathBuf], origin: &Origin) -> Option<Entry> {
     })
 }
 
-/// The entry that is probably of a model of which only the size is known so far, with its origin: the most recently
-/// used one for a model of this size.
+/// A guess at the entry of a model of which only the size is known so far, with its origin: the most recently used
+/// entry for a model of this size.
 pub(crate) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(Origin, Entry)> {
     let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
     let fitting = entries.flatten().filter_map(|entry| {
@@ -110,7 +110,7 @@ pub(crate) fn guess(folders: &[PathBuf], bytes: u64, runtime: &str) -> Option<(O
     Some((origin, entry))
 }
 
-/// A file of an entry: no link is followed to it, since servers make none.
+/// A file of an entry. Links are not followed, since servers never create any.
 fn open(entry: &Path, name: &str) -> io::Result<Opened> {
     let (folder, key) = entry
         .parent()
@@ -133,7 +133,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
     let manifest = manifest(folder)?;
     if manifest.origin != *origin {
-        return Err(invalid("it is of another model, runtime or processor"));
+        return Err(invalid("it belongs to another model, runtime or processor"));
     }
     // Read into private memory: with a memory map, a file that shrinks kills the process.
     let part = |name: &str, expected: &str| {
@@ -149,13 +149,14 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
         weights: part(WEIGHTS_FILE, &manifest.weights)?,
         folder: folder.to_owned(),
     };
-    // Where nothing can be written, nothing is removed either.
+    // If the time cannot be written, entries cannot be removed either, so a failure does no harm.
     let _ = open(folder, ENTRY_FILE).and_then(|opened| opened.file().set_modified(SystemTime::now()));
     Ok(entry)
 }
 
 /// Creates an entry: `make` writes the graph and the weights into the folder that it is given. Until the entry is
-/// complete it has another name, so that no reader sees half of it and several writers do not disturb each other.
+/// complete it has another name, so that no reader sees an unfinished entry and several writers do not get in each
+/// other's way.
 pub(crate) fn write<E>(
     folder: &Path,
     origin: &Origin,
@@ -163,7 +164,7 @@ pub(crate) fn write<E>(
 ) -> io::Result<Result<Entry, E>> {
     std::fs::create_dir_all(folder)?;
     if let Err(error) = remove_abandoned(folder) {
-        tracing::debug!("cannot tidy {}: {error}", folder.display());
+        tracing::debug!("cannot clean up {}: {error}", folder.display());
     }
     let new = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder)?;
     if let Err(error) = make(new.path()) {
@@ -171,7 +172,7 @@ pub(crate) fn write<E>(
     }
     let graph = std::fs::read(new.path().join(GRAPH_FILE))?;
     let weights = match std::fs::read(new.path().join(WEIGHTS_FILE)) {
-        // A model without large weights.
+        // The model has no large weights.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             std::fs::write(new.path().join(WEIGHTS_FILE), [])?;
             Vec::new()
@@ -186,7 +187,7 @@ pub(crate) fn write<E>(
     std::fs::write(new.path().join(ENTRY_FILE), serde_json::to_vec_pretty(&manifest)?)?;
     let entry = folder.join(origin.key());
     if let Err(error) = std::fs::rename(new.path(), &entry) {
-        // Another server's, and in use: it is as good, if it is intact.
+        // Another server has written the entry: it can be used, if it is intact.
         if let Ok(other) = read(&entry, origin) {
             return Ok(Ok(other));
         }
@@ -244,8 +245,8 @@ pub(crate) fn store_curve(folder: &Path, cores: usize, curve: &Curve) -> io::Res
     Ok(())
 }
 
-/// Detects damage. Anyone who can write here can also write the list of checksums, so a cryptographic one would gain
-/// nothing, and it would slow down the start.
+/// Detects damage only. Anyone who can write here can also write the list of checksums, so a cryptographic hash would
+/// gain nothing and would slow down the start.
 fn checksum(bytes: &[u8]) -> String {
     format!("{:032x}", XxHash3_128::oneshot(bytes))
 }
@@ -254,7 +255,8 @@ fn hash(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-/// The processor's features as Linux lists them: a graph is laid out for the widest vectors of its processor.
+/// The processor's features as Linux lists them: a graph is optimised for the widest vector instructions of its
+/// processor.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features = |line: &&str| line.starts_with("flags") || line.starts_with("Features");
@@ -294,7 +296,7 @@ mod tests {
         }
     }
 
-    /// A wrong guess is read in vain, and the right entry later.
+    /// A wrong guess costs time: the entry is read for nothing, and the right one afterwards.
     #[test]
     fn before_the_digest_is_known_the_last_used_entry_of_a_model_of_that_size_is_guessed() {
         let folder = tempfile::tempdir().unwrap();
@@ -318,7 +320,7 @@ mod tests {
         assert!(guess(&folders, 7, "1.31").is_none(), "it is damaged");
     }
 
-    /// The volume would fill up with graphs of models that were replaced.
+    /// Otherwise the volume would fill up with graphs of models that have been replaced.
     #[test]
     fn what_nobody_has_read_for_long_is_removed_and_what_is_used_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -344,7 +346,7 @@ mod tests {
         manifest.set_modified(SystemTime::now() - by).unwrap();
     }
 
-    /// Whoever can write a package could make a server read what it must not, or wait for ever.
+    /// Otherwise anyone who can write a package could make the server read files that it must not, or wait for ever.
     #[test]
     fn an_entry_with_a_link_or_a_pipe_in_it_is_not_used() {
         let folder = tempfile::tempdir().unwrap();

@@ -8,32 +8,32 @@ use crate::process::exit::Fatal;
 use ort::session::Session;
 use std::path::{Path, PathBuf};
 
-/// Where optimised graphs are kept.
+/// Where optimised graphs are stored.
 #[derive(Clone, Debug, Default)]
 pub struct Cache {
-    /// Folder for graphs that are optimised at start; without one, none are kept.
+    /// Folder for graphs that are optimised at start; without one, none are stored.
     pub path: Option<PathBuf>,
 }
 
 impl Cache {
-    /// Where to look: first for what was baked into the package in this folder.
+    /// Where to look for graphs: first among those baked into the package in this folder.
     pub(crate) fn folders(&self, package: &Path) -> Vec<PathBuf> {
         let baked = package.join(BAKED_FOLDER);
-        // Its name is trusted, and may be a link; what is in it may be none.
+        // Its name is trusted and may be a link, but it must not contain any links.
         let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         std::iter::once(baked)
             .chain(self.path.as_ref().map(whole))
             .collect()
     }
 
-    /// The same, without what is in the package where its digest does not cover that.
+    /// The same, without the package's own graphs if its digest does not cover them.
     pub(crate) fn trusted_folders(&self, package: &Package) -> Vec<PathBuf> {
         let mut folders = self.folders(&package.folder);
         if !package.vouches_for_graphs() && folders.first().is_some_and(|baked| baked.exists()) {
             let baked = folders.remove(0);
             tracing::warn!(
-                "the optimised graph in {} is not used: the digest that was asked for covers model.onnx alone; \
-                 ask for that of the whole package (modelservice-server digest FOLDER)",
+                "the optimised graph in {} is not used: the given digest covers only model.onnx; ask for \
+                 that of the whole package (modelservice-server digest FOLDER)",
                 baked.display()
             );
         }
@@ -42,7 +42,7 @@ impl Cache {
 }
 
 impl Runtime {
-    /// `None`, after a warning, if the graph cannot be kept: the server works without it.
+    /// `None`, after a warning, if the graph cannot be stored: the server works without it.
     pub(crate) fn optimise(
         &self,
         original: &Source,
@@ -57,10 +57,10 @@ impl Runtime {
         });
         match made {
             Ok(Ok(entry)) => Ok(self.shared(entry)),
-            // Not every graph can be written; whether this one can be loaded is another question.
+            // Not every graph can be written, so this does not mean that the model cannot be loaded.
             Ok(Err(fatal)) => match self.session(original, 1) {
                 Ok(_) => {
-                    tracing::warn!("the optimised graph cannot be kept: {}", fatal.message);
+                    tracing::warn!("the optimised graph cannot be stored: {}", fatal.message);
                     Ok(None)
                 }
                 Err(fatal) => Err(fatal),
@@ -103,7 +103,7 @@ impl Runtime {
 
 pub(crate) fn not_kept(folder: &Path, error: &std::io::Error) {
     tracing::warn!(
-        "the optimised graph cannot be kept in {}: {error}; each session loads its own weights",
+        "cannot store the optimised graph in {}: {error}; each session loads its own weights",
         folder.display()
     );
 }

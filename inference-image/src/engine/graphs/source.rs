@@ -1,9 +1,8 @@
-//! What sessions of a model are created from: the package's file as it is, or the graph that ONNX Runtime has
-//! optimised, whose weights all sessions share.
+//! What sessions of a model are created from: the package's own file, or the graph that ONNX Runtime has optimised,
+//! whose weights all sessions share.
 //!
-//! Initialisers that are handed over (`AddInitializer`) are shared: every session then uses the same tensor, and what
-//! kernels pack for themselves goes into one container. Initialisers that are read from a file are copied into each
-//! session.
+//! Initialisers that are passed in (`AddInitializer`) are shared: every session uses the same tensor, and the weights
+//! that kernels repack go into one container. Initialisers that are read from a file are copied into each session.
 
 use super::cache::{self, Entry};
 use crate::onnx;
@@ -23,7 +22,7 @@ use tempfile::TempDir;
 
 /// Initialisers smaller than this stay in the graph, in bytes.
 const SMALLEST_SHARED: usize = 1024;
-/// A folder that is not there.
+/// A folder that does not exist.
 const NOWHERE: &str = "/nonexistent";
 
 /// What sessions are created from.
@@ -32,15 +31,15 @@ pub(crate) enum Source {
     Original {
         model: Bytes,
         external: Vec<ExternalFile>,
-        /// Copies of those that ONNX Runtime takes from a folder only.
+        /// Copies of the files that ONNX Runtime can only read from a folder.
         copies: Option<Arc<TempDir>>,
     },
-    /// An optimised graph. ONNX Runtime requires the weights file in the folder, although it takes no weights from there
-    /// but those in the bodies of conditions and loops.
+    /// An optimised graph. ONNX Runtime requires the weights file in the folder, although it reads only the weights
+    /// of conditions and loops from it.
     Optimised {
         graph: Bytes,
         weights: Vec<(String, Arc<DynValue>)>,
-        /// What kernels pack, if all kernels of the graph can share it.
+        /// The weights that kernels repack, if all kernels of the graph can share them.
         prepacked: Option<PrepackedWeights>,
         folder: PathBuf,
     },
@@ -50,7 +49,7 @@ impl Source {
     /// The package's files.
     ///
     /// # Errors
-    /// When files that ONNX Runtime takes from a folder cannot be copied to one.
+    /// When files that ONNX Runtime must read from a folder cannot be copied to one.
     pub(crate) fn original(package: &Package, onnx: &onnx::Model) -> io::Result<Self> {
         Ok(Self::Original {
             model: package.model.clone(),
@@ -59,7 +58,7 @@ impl Source {
         })
     }
 
-    /// A graph from the cache; `None` if its weights cannot be shared, or are in another file than the entry's.
+    /// A graph from the cache; `None` if its weights cannot be shared, or are not in the entry's file.
     pub(crate) fn optimised(entry: Entry) -> Option<Self> {
         let model = onnx::Model::read(entry.graph.clone()).ok()?;
         if model
@@ -121,7 +120,7 @@ impl Source {
         }
     }
 
-    /// The same, without sharing what kernels pack: those for quantised convolutions cannot share it.
+    /// The same, without sharing repacked weights: kernels for quantised convolutions cannot share them.
     pub(crate) fn without_packed(self) -> Self {
         match self {
             Self::Optimised {
@@ -155,7 +154,7 @@ impl Source {
         self.session(builder).map(drop)
     }
 
-    /// The cache entry that it comes from.
+    /// The cache entry it comes from.
     pub(crate) fn folder(&self) -> Option<&PathBuf> {
         match self {
             Self::Optimised { folder, .. } => Some(folder),
@@ -164,8 +163,8 @@ impl Source {
     }
 }
 
-/// Where ONNX Runtime looks for files that a model names and that it was not given; without a folder it would look in
-/// the working directory, which in a container is `/`.
+/// Sets the folder in which ONNX Runtime looks for files that a model names and that were not passed in; without a
+/// folder it would look in the working directory, which in a container is `/`.
 fn with_folder(builder: SessionBuilder, folder: &Path) -> ort::Result<SessionBuilder> {
     let builder = builder.with_config_entry(
         "session.model_external_initializers_file_folder_path",
@@ -174,7 +173,7 @@ fn with_folder(builder: SessionBuilder, folder: &Path) -> ort::Result<SessionBui
     Ok(builder)
 }
 
-/// A folder with those of the files that are named; `None` if none is.
+/// A folder with the named files; `None` if there are none.
 fn copies(names: &BTreeSet<String>, files: &[ExternalFile]) -> io::Result<Option<TempDir>> {
     if names.is_empty() {
         return Ok(None);
@@ -192,8 +191,8 @@ fn copies(names: &BTreeSet<String>, files: &[ExternalFile]) -> io::Result<Option
 }
 
 /// A tensor with a copy of these elements; `None` for a type that is not shared. It is aligned to cache lines: ONNX
-/// Runtime's convolutions take 6 to 8 % longer with unaligned weights. We own its memory, since only such memory is
-/// shared by sessions.
+/// Runtime's convolutions take 6 to 8 % longer with unaligned weights. We own its memory, because sessions share only
+/// memory that they do not own.
 #[must_use]
 pub fn weight(data_type: i32, dims: &[i64], bytes: &[u8]) -> Option<DynValue> {
     fn typed<T: PrimitiveTensorElementType + bytemuck::AnyBitPattern + bytemuck::NoUninit + Debug>(

@@ -1,18 +1,19 @@
-//! What is known of a tensor before a run.
+//! What is known about a tensor before a run.
 
 use super::problem::Problem;
 use super::size::{self, Names, Size};
 use crate::onnx::Tensor;
 
-/// What is known of a tensor that keeps rows apart. At most one dimension is [`Size::Rows`]: its entries belong to the
-/// rows, one to each. Without one, what the tensor holds depends on no row.
+/// What is known about a tensor that keeps rows independent. At most one dimension is [`Size::Rows`], with one entry
+/// per row. Without such a dimension, the tensor does not depend on any row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Fact {
-    /// Its dimensions; `None` if not even their number is known, which is so only of what depends on no row.
+    /// Its dimensions; `None` if not even their number is known, which happens only for tensors that do not depend on
+    /// the rows.
     pub(super) shape: Option<Vec<Size>>,
-    /// Its elements, if it is a number or a list of numbers. Only what is listed here may be the number of rows.
+    /// Its elements, if it is a number or a list of numbers. Only these elements may be the number of rows.
     pub(super) ints: Option<Vec<Size>>,
-    /// Its elements, if they are few fractions.
+    /// Its elements, if they are a few floating-point numbers.
     pub(super) floats: Option<Vec<f32>>,
 }
 
@@ -71,7 +72,7 @@ impl Fact {
         self.rows().is_some() || self.counts()
     }
 
-    /// Its elements, of a number or a list of known length; those that are not known get names.
+    /// Its elements, of a number or a list of known length; unknown elements get names.
     pub(super) fn elements(&self, names: &Names) -> Result<Vec<Size>, Problem> {
         if let Some(ints) = &self.ints {
             return Ok(ints.clone());

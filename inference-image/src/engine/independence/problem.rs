@@ -1,19 +1,19 @@
-//! Why rows are not known to stay apart.
+//! Why rows are not known to be independent.
 
 use std::fmt;
 
-/// Why an operator's outputs are not known to keep rows apart.
+/// Why an operator's outputs are not known to keep rows independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
     /// It computes along the rows.
     Along,
-    /// Nothing is known of it.
+    /// Nothing is known about it.
     Unknown,
-    /// Its attributes or shapes make no sense, or are not known well enough.
+    /// Its attributes or shapes are invalid, or not known well enough.
     Shape,
-    /// Rows meet a dimension that has no entry for each of them.
+    /// The rows are combined with a dimension that does not have one entry per row.
     Meets,
-    /// It makes dimensions in which rows are mixed with others.
+    /// It creates dimensions that mix the rows with other dimensions.
     Mixes,
     /// It computes with the number of rows.
     Counts,
@@ -21,7 +21,7 @@ pub(super) enum Problem {
     Depends,
     /// It draws random numbers.
     Random,
-    /// It runs a graph of its own.
+    /// It contains a graph.
     Nested,
 }
 
@@ -29,14 +29,14 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Along => "computes along the batch",
-            Self::Unknown => "is not known to keep the rows of a batch apart",
-            Self::Shape => "cannot be followed: its shapes or attributes are not known",
-            Self::Meets => "joins the batch with a dimension that is no batch",
-            Self::Mixes => "moves the batch into a dimension with something else",
+            Self::Unknown => "is not known to keep the rows of a batch independent",
+            Self::Shape => "cannot be analysed: its shapes or attributes are unknown",
+            Self::Meets => "combines the batch with a dimension that is not the batch",
+            Self::Mixes => "merges the batch dimension with another one",
             Self::Counts => "computes with the number of rows",
-            Self::Depends => "takes something from the batch that must be the same for all rows",
-            Self::Random => "draws random numbers, of which each run has its own",
-            Self::Nested => "runs a graph of its own, which is not followed",
+            Self::Depends => "needs a value that is the same for all rows, but depends on them",
+            Self::Random => "draws random numbers, which differ in every run",
+            Self::Nested => "contains a graph of its own, which is not analysed",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Sizes of dimensions, as far as they are known before a run, and what follows when shapes meet.
+//! Sizes of dimensions, as far as they are known before a run, and the result of combining shapes.
 
 use super::problem::Problem;
 use std::cell::Cell;
@@ -10,17 +10,16 @@ pub(super) enum Size {
     Fixed(i64),
     /// The number of rows in the batch, and a dimension that has one entry for each.
     Rows,
-    /// Some number that does not depend on how many rows there are, nor on what is in them. Two of the same name are
-    /// the same.
+    /// Some number that does not depend on the number of rows or on their contents. Equal names mean equal numbers.
     Other(u32),
 }
 
-/// Gives names to sizes that are not known.
+/// Gives names to unknown sizes.
 #[derive(Default)]
 pub(super) struct Names(Cell<u32>);
 
 impl Names {
-    /// A size of which nothing is known, but that it does not depend on the rows.
+    /// A size about which nothing is known except that it does not depend on the rows.
     pub(super) fn fresh(&self) -> Size {
         self.0.set(self.0.get() + 1);
         Size::Other(self.0.get())
@@ -55,8 +54,8 @@ pub(super) fn broadcast(shapes: &[&[Size]], names: &Names) -> Result<Vec<Size>, 
     Ok(result)
 }
 
-/// The size of a dimension in which two meet. A dimension of one entry is repeated, so that one of any other size
-/// would change its meaning with the number of rows: with one row all of it would meet that row.
+/// The size of the result where two dimensions are combined. A dimension of one entry is repeated, so combining the
+/// rows with any other size would mean something else for a single row: it would be repeated along that dimension.
 fn together(a: Size, b: Size, names: &Names) -> Result<Size, Problem> {
     match (a, b) {
         (Size::Fixed(1), other) | (other, Size::Fixed(1)) => Ok(other),
@@ -72,14 +71,14 @@ fn together(a: Size, b: Size, names: &Names) -> Result<Size, Problem> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Product {
     fixed: i64,
-    /// How often the number of rows is in it.
+    /// How often the number of rows is a factor.
     rows: usize,
     /// Names, sorted.
     others: Vec<u32>,
 }
 
 impl Product {
-    /// `None` if it is too large a number.
+    /// `None` if the number is too large.
     pub(super) fn of(sizes: &[Size]) -> Option<Self> {
         let mut product = Self {
             fixed: 1,
@@ -156,7 +155,7 @@ mod tests {
         }
     }
 
-    // Alone, a row meets all entries of the other dimension; in a batch each row meets its own.
+    // Alone, a row is combined with all entries of the other dimension; in a batch each row is combined with its own.
     #[test]
     fn rows_do_not_meet_a_dimension_of_another_meaning() {
         let names = Names::default();

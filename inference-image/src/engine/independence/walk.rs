@@ -1,4 +1,4 @@
-//! The way through a graph, from its inputs to its outputs.
+//! Walks through a graph, from its inputs to its outputs.
 
 use super::fact::Fact;
 use super::operators::{Operator, outputs};
@@ -11,13 +11,13 @@ use std::rc::Rc;
 /// Operator sets whose operators the table knows.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=26;
 
-/// Version of the format since which an input that is an initialiser too has a default.
+/// Since this version of the format, an input that is also an initialiser has a default.
 const DEFAULTS: i64 = 4;
 
-/// Whether rows stay apart; if not, a sentence's end that says why: "the model is not run in batches: …".
+/// Whether rows are independent; if not, the reason, which ends a sentence: "the model is not run in batches: …".
 pub(crate) type Verdict = Result<(), String>;
 
-/// What is known of a tensor, or why nothing is.
+/// What is known about a tensor, or why nothing is.
 type Known = Result<Fact, Rc<str>>;
 
 /// Follows the rows through a model.
@@ -25,7 +25,7 @@ pub(crate) fn rows_stay_apart(model: &Model) -> Verdict {
     let opset = model.opset();
     if !OPSETS.contains(&opset) {
         return Err(format!(
-            "operator set {opset} is not one of those whose operators are known ({} to {})",
+            "operator set {opset} is not supported here ({} to {} are)",
             OPSETS.start(),
             OPSETS.end()
         ));
@@ -45,17 +45,17 @@ pub(crate) fn rows_stay_apart(model: &Model) -> Verdict {
     graph.outputs.iter().try_for_each(|output| walk.check(output))
 }
 
-/// The way through a graph, from its inputs on.
+/// A walk through a graph, starting at its inputs.
 struct Walk<'a> {
     opset: i64,
-    /// Operators that the file itself defines, whatever else has their name.
+    /// Operators that the file itself defines, which override others of the same name.
     functions: HashSet<(&'a [u8], &'a [u8])>,
     names: Names,
     known: HashMap<&'a [u8], Known>,
 }
 
 impl<'a> Walk<'a> {
-    /// What is known of initialisers and inputs.
+    /// Records what is known about initialisers and inputs.
     fn begin(&mut self, graph: &'a Graph, ir_version: i64) -> Verdict {
         for tensor in &graph.initializers {
             self.known.insert(&tensor.name, Ok(Fact::constant(tensor)));
@@ -64,7 +64,7 @@ impl<'a> Walk<'a> {
             match self.known.get_mut(&input.name[..]) {
                 // Old files list all initialisers as inputs.
                 Some(_) if ir_version < DEFAULTS => {}
-                // A default, in place of which a client might give something else of its shape.
+                // A default, which a client can override with other values of the same shape.
                 Some(Ok(default)) => *default = Fact::shaped(default.shape.clone().unwrap_or_default()),
                 _ => _ = self.known.insert(&input.name, Ok(self.input(input)?)),
             }
@@ -76,9 +76,9 @@ impl<'a> Walk<'a> {
         let name = text(&port.name);
         let dims = port
             .dims()
-            .ok_or_else(|| format!("the shape of its input {name:?} is not known"))?;
+            .ok_or_else(|| format!("the shape of its input {name:?} is unknown"))?;
         let Some((None, others)) = dims.split_first() else {
-            return Err(format!("its input {name:?} has no first dimension of any size"));
+            return Err(format!("its input {name:?} has no dynamic first dimension"));
         };
         let others = others
             .iter()
@@ -86,7 +86,7 @@ impl<'a> Walk<'a> {
         Ok(Fact::shaped(std::iter::once(Size::Rows).chain(others).collect()))
     }
 
-    /// From what is known of a node's inputs to what is known of its outputs.
+    /// Derives what is known about a node's outputs from what is known about its inputs.
     fn pass(&mut self, node: &'a Node) {
         let results = self.outputs(node);
         let mut facts = match results {
@@ -105,7 +105,7 @@ impl<'a> Walk<'a> {
             inputs.push(match self.known.get(&name[..]) {
                 Some(known) => Some(known.as_ref().map_err(Rc::clone)?),
                 None if name.is_empty() => None,
-                None => return Err(format!("nothing is known of its tensor {:?}", text(name)).into()),
+                None => return Err(format!("nothing is known about its tensor {:?}", text(name)).into()),
             });
         }
         let operator = Operator::new(node, inputs, self.opset, &self.names);
@@ -134,7 +134,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Names a node and what is the matter with it.
+/// Names a node and its problem.
 fn told(node: &Node, problem: Problem) -> String {
     let (operator, domain) = (text(&node.operator), text(&node.domain));
     let dot = if domain.is_empty() { "" } else { "." };

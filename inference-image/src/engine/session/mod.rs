@@ -21,8 +21,8 @@ pub struct OnnxEngine {
 }
 
 impl OnnxEngine {
-    /// Reads the signature; `unshaped` are the inputs and outputs that the model's file says no shape of, for which
-    /// ONNX Runtime tells the same as for single numbers.
+    /// Reads the signature; `unshaped` are the inputs and outputs for which the model's file gives no shape: ONNX
+    /// Runtime reports them like single numbers.
     ///
     /// # Errors
     /// `ModelInvalid` for types that the protocol does not have.
@@ -107,8 +107,8 @@ fn shared(inputs: &[Outlet]) -> Arc<[SharedSize]> {
     places.into_iter().map(size).collect()
 }
 
-/// Whether this is the name of a size, which ONNX's specification wants to be an identifier of C90. Some exporters write
-/// `?` or a number for every size that they do not know.
+/// Whether this is the name of a size, which must be a C90 identifier according to ONNX's specification. Some
+/// exporters write `?` or a number for every size that they do not know.
 fn is_identifier(name: &str) -> bool {
     let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     name.chars().all(is_word) && name.starts_with(|first: char| !first.is_ascii_digit())
@@ -117,7 +117,8 @@ fn is_identifier(name: &str) -> bool {
 fn port(outlet: &Outlet, unshaped: &BTreeSet<String>) -> Result<Port, Fatal> {
     let refused = || {
         let message = format!(
-            "{:?} of the model is {}, which this server does not serve: use tensors of BOOL, (U)INT8–64, FP16–64, BF16 or strings",
+            "{:?} of the model is {}, which this server does not support: use tensors of BOOL, (U)INT8–64, \
+             FP16–64, BF16 or strings",
             outlet.name(),
             outlet.dtype()
         );

@@ -1,5 +1,5 @@
-//! ONNX Runtime's strings, which hold any bytes. `ort` takes and returns them only as UTF-8 without a zero, so they pass
-//! by ONNX Runtime's own functions.
+//! ONNX Runtime's strings, which hold any bytes. `ort` takes and returns them only as UTF-8 without a zero, so ONNX
+//! Runtime's own functions are called here.
 
 use bytes::Bytes;
 use ort::memory::Allocator;

@@ -15,7 +15,7 @@ use std::marker::PhantomData;
 /// smaller one, the copy costs less than the bookkeeping.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// The type in the protocol; `None` if it has none (complex numbers, 4- and 8-bit floats).
+/// The protocol's type; `None` if there is none (complex numbers, 4- and 8-bit floats).
 pub(super) const fn datatype(ty: TensorElementType) -> Option<DataType> {
     Some(match ty {
         TensorElementType::Bool => DataType::Bool,
@@ -46,7 +46,7 @@ fn elements<T: Element + PrimitiveTensorElementType + Debug>(
 ) -> Result<SessionInputValue<'_>, EngineError> {
     let elements = tensor
         .elements::<T>()
-        .ok_or_else(|| EngineError::Failed("a tensor's elements are not of its type".to_owned()))?;
+        .ok_or_else(|| EngineError::Failed("a tensor's elements do not have its type".to_owned()))?;
     let value = TensorRef::from_array_view((tensor.shape(), elements)).map_err(|error| explain(&error))?;
     Ok(value.into())
 }
@@ -59,7 +59,7 @@ fn texts(tensor: &Tensor) -> Result<SessionInputValue<'static>, EngineError> {
 /// The tensor of an output.
 pub(super) fn take(value: DynValue) -> Result<Tensor, EngineError> {
     let ty = value.dtype().tensor_type().and_then(datatype);
-    let ty = ty.ok_or_else(|| EngineError::Failed("an output is no tensor".to_owned()))?;
+    let ty = ty.ok_or_else(|| EngineError::Failed("an output is not a tensor".to_owned()))?;
     with_element_type!(ty, T => take_elements::<T>(value), BYTES => take_strings(&value))
 }
 

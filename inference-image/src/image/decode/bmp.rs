@@ -1,4 +1,4 @@
-//! BMP: all kinds that hold pixels themselves (some hold a JPEG or PNG).
+//! BMP: all kinds that contain pixels (some contain a JPEG or PNG instead).
 
 use super::run_lengths;
 use super::stored::{Format, Limit, Problem, Stored};
@@ -12,7 +12,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
     let (width, height) = decoder.dimensions();
     let size = limit.check(Format::Bmp, width, height)?;
     let (channels, samples) = match run_lengths::Coding::of(bytes) {
-        // The library takes what a run-length code leaves out to be black.
+        // The library makes pixels that a run-length code skips black.
         Some(coding) => (
             3,
             run_lengths::decode(bytes, coding, size, decoder.get_palette())?,

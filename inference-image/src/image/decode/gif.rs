@@ -1,6 +1,6 @@
-//! GIF: the first frame, on the screen for which it is meant. As in Pillow, transparent pixels show the colour
-//! that the palette gives them, and so do those that the frame does not cover (or colour 0, where no colour is
-//! transparent); a frame that is larger than its screen enlarges it.
+//! GIF: the first frame, on its screen. As in Pillow, transparent pixels get their palette colour. Pixels outside the
+//! frame get the transparent colour too, or colour 0 if no colour is transparent. A frame that is larger than its
+//! screen enlarges it.
 
 use super::stored::{Format, Limit, Problem, Stored};
 use crate::package::manifest::Size;

@@ -1,4 +1,4 @@
-//! JPEG, by a decoder of our own: it gives libjpeg's pixels, which are Pillow's, or none.
+//! JPEG, with our own decoder: its pixels are those of libjpeg, and so of Pillow, or it fails.
 
 use super::orientation::orientation;
 use super::stored::{Format, Limit, Problem, Stored};
@@ -21,7 +21,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
     })
 }
 
-/// What follows such a beginning, in each segment that may hold metadata.
+/// The content after this name, in each segment that may hold metadata.
 fn metadata<'a>(decoder: &Decoder<'a>, name: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
     const APP1: u8 = 0xE1;
     let segments = decoder.application_segments();
@@ -30,7 +30,7 @@ fn metadata<'a>(decoder: &Decoder<'a>, name: &'static [u8]) -> impl Iterator<Ite
     segments.into_iter().filter_map(content)
 }
 
-/// What does not fit one segment goes on in the next.
+/// EXIF data that do not fit into one segment continue in the next.
 fn exif<'a>(decoder: &Decoder<'a>) -> Option<Cow<'a, [u8]>> {
     let mut parts = metadata(decoder, b"Exif\0\0").map(Cow::Borrowed);
     let first = parts.next()?;
@@ -40,7 +40,7 @@ fn exif<'a>(decoder: &Decoder<'a>) -> Option<Cow<'a, [u8]>> {
     }))
 }
 
-/// Of several the last.
+/// If there are several, the last one.
 fn xmp<'a>(decoder: &Decoder<'a>) -> Option<&'a [u8]> {
     metadata(decoder, b"http://ns.adobe.com/xap/1.0/\0").last()
 }

@@ -1,6 +1,6 @@
-//! Bytes to pixels: the first bytes say the format, the header says the size, and both are checked before
-//! memory is taken. Each format is a module. Where decoders differ, Pillow is followed, with whose pixels most
-//! models are trained: alpha is dropped and not multiplied with, colour profiles and gamma are ignored.
+//! Bytes to pixels: the first bytes say the format, the header says the size, and both are checked before memory is
+//! taken. Each format is a module. Where decoders differ, this one does what Pillow does, since most models are
+//! trained on its pixels: alpha is dropped without being multiplied, and colour profiles and gamma are ignored.
 
 mod bmp;
 mod gif;
@@ -20,7 +20,7 @@ use image::DynamicImage;
 use image::metadata::Orientation;
 use stored::{Format, Limit, Problem};
 
-/// Decodes to one or three channels, as `order` wants; turned as EXIF says.
+/// Decodes to one or three channels, as `order` requires, and rotates as EXIF says.
 pub(super) fn decode(bytes: &[u8], order: ColorOrder, max_pixels: u64) -> Result<Pixels, InputError> {
     let limit = Limit { max: max_pixels };
     let stored = match Format::of(bytes) {
@@ -44,7 +44,7 @@ pub(super) fn decode(bytes: &[u8], order: ColorOrder, max_pixels: u64) -> Result
     Ok(turned(pixels, orientation))
 }
 
-/// Moves the samples together, in place.
+/// Removes the alpha samples, in place.
 fn without_alpha(mut samples: Vec<u8>, channels: usize) -> Vec<u8> {
     if !channels.is_multiple_of(2) {
         return samples;
@@ -71,7 +71,7 @@ fn luma(rgb: &[u8]) -> Vec<u8> {
     let weighted = |&[red, green, blue]: &[u8; 3]| {
         (u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16
     };
-    // The factors add up to 2^16, so that the result fits a byte.
+    // The factors add up to 2^16, so the result fits into a byte.
     #[allow(clippy::cast_possible_truncation)]
     let byte = |pixel| weighted(pixel) as u8;
     rgb.as_chunks::<3>().0.iter().map(byte).collect()
@@ -88,7 +88,7 @@ fn turned(pixels: Pixels, orientation: Orientation) -> Pixels {
     } else {
         image::RgbImage::from_raw(width, height, bytes).map(DynamicImage::from)
     };
-    // There is one: the buffer was made for this size.
+    // This never fails: the buffer was made for this size.
     let mut image = image.unwrap_or_default();
     image.apply_orientation(orientation);
     let size = Size {

@@ -1,8 +1,8 @@
-//! How an image is to be turned, as Pillow finds it: in EXIF data whatever the number's type is, or else in XMP.
+//! The orientation of an image, found as Pillow does: in EXIF data, whatever the number's type, or else in XMP.
 
 use image::metadata::Orientation;
 
-/// From a block of EXIF data and one of XMP. A block of EXIF that is broken, or whose orientation is no number
+/// From a block of EXIF data and one of XMP. A block of EXIF that is broken, or whose orientation is not a number
 /// from 1 to 8, leaves the image as it is stored.
 pub(super) fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientation {
     let number = match exif.map_or(Tag::Missing, in_exif) {
@@ -19,7 +19,7 @@ pub(super) fn orientation(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Orientatio
 enum Tag {
     Missing,
     Is(u8),
-    /// It, or the whole block, cannot be understood.
+    /// The orientation, or the whole block, cannot be read.
     Broken,
 }
 
@@ -33,10 +33,10 @@ struct Tiff<'a> {
 
 fn in_exif(exif: &[u8]) -> Tag {
     const NAME: &[u8] = b"Exif\0\0";
-    // Some writers put it twice.
+    // Some writers write it twice.
     let bytes = exif.strip_prefix(NAME).unwrap_or(exif);
     let bytes = bytes.strip_prefix(NAME).unwrap_or(bytes);
-    // Two of these have the number 42 in the wrong order of bytes.
+    // Two of these have the number 42 in the wrong byte order.
     let big_endian = match bytes {
         [] => return Tag::Missing,
         [b'M', b'M', 0, 42, ..] | [b'M', b'M', 42, 0, ..] => true,
@@ -61,10 +61,10 @@ impl Tiff<'_> {
         })
     }
 
-    /// `None` if the directory ends before, or cannot be read any further.
+    /// `None` if the directory ends first, or cannot be read any further.
     fn find(&self, directory: usize) -> Option<Tag> {
         let count = self.number(directory, 2)?;
-        // What is said to be stored elsewhere, altogether; entries that cannot fit the block are passed over.
+        // Total size of the values that are stored elsewhere; entries that cannot fit into the block are skipped.
         let mut elsewhere = 0_usize;
         for entry in (0..count).map(|index| directory + 2 + index * 12) {
             let (tag, kind) = (self.number(entry, 2)?, self.number(entry + 2, 2)?);
@@ -105,7 +105,7 @@ impl Tiff<'_> {
             12 => self
                 .number(place, 8)
                 .and_then(|bits| whole(f64::from_bits(bits as u64))),
-            // Bytes and text are no numbers.
+            // Bytes and text are not numbers.
             _ => None,
         };
         whole.and_then(|value| u8::try_from(value).ok())
@@ -144,7 +144,7 @@ fn in_xmp(xmp: &[u8]) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// A block with one entry, and what stands after it.
+    /// A block with one entry, and the bytes after it.
     fn block(kind: u16, count: u32, value: &[u8; 4], after: &[u8]) -> Vec<u8> {
         let entry = [
             &ORIENTATION.to_le_bytes()[..],

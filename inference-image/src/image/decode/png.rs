@@ -1,5 +1,5 @@
-//! PNG of every kind; of an animated one the still image. Of 16 bits the higher eight are kept: so does Pillow
-//! for colours, whereas it cuts 16-bit grey off at 255, which leaves a white image.
+//! PNG of every kind; for an animated PNG, the still image. Of 16 bits, the higher eight are used. Pillow does this
+//! for colours, but clips 16-bit grey at 255, which makes nearly every image white.
 
 use super::orientation::orientation;
 use super::png_metadata;
@@ -7,7 +7,7 @@ use super::stored::{Format, Limit, Problem, Stored};
 use png::{DecodingError, Transformations};
 use std::io::{Cursor, ErrorKind};
 
-/// For what is no pixel: rows that are being decoded, metadata.
+/// Memory for everything except pixels: rows that are being decoded, metadata.
 const WORKING_MEMORY: usize = 64 << 20;
 
 pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
@@ -27,7 +27,7 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
         .ok_or(Problem::TooMuchMemory(Format::Png))?;
     let mut samples = vec![0; length];
     reader.next_frame(&mut samples).map_err(explain)?;
-    // What follows the pixels shows whether the file is whole, and may hold the orientation.
+    // The chunks after the pixels show whether the file is complete, and may contain the orientation.
     reader.finish().map_err(explain)?;
     let metadata = png_metadata::read(bytes);
     let orientation = orientation(metadata.exif.as_deref(), metadata.xmp.as_deref());

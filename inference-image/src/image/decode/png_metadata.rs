@@ -1,11 +1,11 @@
-//! Where a PNG may say how it is to be turned: EXIF in a chunk of its own or as text, XMP as text, compressed or
-//! not, before or after the pixels. As in Pillow, of several the last one counts.
+//! Where a PNG may specify its orientation: EXIF in its own chunk or as text, or XMP as text, compressed or not,
+//! before or after the pixels. As in Pillow, the last one counts if there are several.
 
 use flate2::read::ZlibDecoder;
 use std::borrow::Cow;
 use std::io::Read;
 
-/// As much as Pillow takes out of a compressed text.
+/// Pillow's limit on decompressed text.
 const LARGEST_TEXT: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(super) fn read(bytes: &[u8]) -> Metadata<'_> {
                     .is_some_and(|frames| !matches!(frames, [0, 0, 0, 0 | 1]))
             }
             b"IDAT" => pixels_seen = true,
-            // Where the next frame begins, Pillow stops.
+            // Pillow stops where the next frame begins.
             b"fcTL" if animated && pixels_seen => break,
             b"eXIf" => exif = Some(Cow::Borrowed(content)),
             _ => {}
@@ -71,7 +71,7 @@ fn text<'a>(name: &[u8; 4], content: &'a [u8]) -> Option<(&'a [u8], Cow<'a, [u8]
             let [compressed, method, rest @ ..] = rest else {
                 return None;
             };
-            // The language, and the keyword in it.
+            // Skips the language and the translated keyword.
             let (_, text) = cut(cut(rest)?.1)?;
             match (compressed, method) {
                 (0, _) => Some((keyword, Cow::Borrowed(text))),
@@ -90,8 +90,8 @@ fn inflated(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     (inflated.len() as u64 <= LARGEST_TEXT).then_some(Cow::Owned(inflated))
 }
 
-/// ImageMagick's way to put bytes into text: three lines with a name and the length, then hexadecimal digits. What
-/// is no such text gives what is no EXIF.
+/// ImageMagick's way to put bytes into text: three lines with a name and the length, then hexadecimal digits. For any
+/// other text, the result is not valid EXIF.
 fn unfolded(profile: &[u8]) -> Vec<u8> {
     let lines = profile.split(|&byte| byte == b'\n').skip(3);
     let digits = lines.flatten().filter(|byte| !byte.is_ascii_whitespace());

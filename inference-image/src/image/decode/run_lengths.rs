@@ -16,7 +16,7 @@ impl Coding {
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let compression = bytes.get(30..34)?;
         match (number(bytes, 14)?, compression) {
-            // The oldest header knows no compression.
+            // The oldest header has no compression.
             (12, _) => None,
             (_, [1, 0, 0, 0]) => Some(Self::Eight),
             (_, [2, 0, 0, 0]) => Some(Self::Four),
@@ -25,7 +25,7 @@ impl Coding {
     }
 }
 
-/// The pixels, from the top row on.
+/// The pixels, from the top row down.
 pub(super) fn decode(
     bytes: &[u8],
     coding: Coding,
@@ -46,7 +46,7 @@ pub(super) fn decode(
             .copied()
             .unwrap_or_default()
     };
-    // Most begin with the lowest row; a negative height says otherwise.
+    // Most begin with the bottom row; a negative height means the top row.
     let from_top = bytes.get(25).is_some_and(|&byte| byte >= 0x80);
     let rows = indices.chunks_exact(width);
     let pixels: Vec<[u8; 3]> = if from_top {
@@ -74,7 +74,7 @@ impl<'a> Code<'a> {
         Some(taken)
     }
 
-    /// So many indices; `None` if the code ends before.
+    /// This many indices; `None` if the code ends too early.
     fn indices(mut self, coding: Coding, width: usize, total: usize) -> Option<Vec<u8>> {
         let mut indices: Vec<u8> = Vec::new();
         let mut column = 0;
@@ -87,7 +87,7 @@ impl<'a> Code<'a> {
                 }
                 // The end of the image.
                 [0, 1] => return None,
-                // So many columns and rows further.
+                // Moves by this many columns and rows.
                 [0, 2] => {
                     let &[columns, rows] = self.take(2)? else {
                         return None;
@@ -96,7 +96,7 @@ impl<'a> Code<'a> {
                     indices.resize((indices.len() + skipped).min(total), 0);
                     column = indices.len() % width;
                 }
-                // As they are, filled up to an even place.
+                // Literal indices, padded to an even length.
                 [0, count] => {
                     self.literal(
                         coding,

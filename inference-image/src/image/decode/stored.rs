@@ -1,11 +1,11 @@
-//! What the formats share: their names, what can be wrong, how large an image may be, and an image as it is stored.
+//! What the formats share: their names, possible problems, the limit on image sizes, and an image as it is stored.
 
 use crate::package::manifest::Size;
 use crate::tensor::{InputError, InputProblem};
 use image::metadata::Orientation;
 use std::fmt;
 
-/// The formats that are understood.
+/// The supported formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Jpeg,
@@ -45,9 +45,9 @@ impl fmt::Display for Format {
 pub(super) enum Problem {
     #[error("the image is empty")]
     Empty,
-    #[error("this is neither a JPEG nor a PNG, WebP, GIF or BMP image")]
+    #[error("this is not a JPEG, PNG, WebP, GIF or BMP image")]
     Unknown,
-    #[error("the image has {width}×{height} pixels, this server takes at most {max} pixels")]
+    #[error("the image has {width}×{height} pixels, but this server accepts at most {max} pixels")]
     TooLarge { width: u64, height: u64, max: u64 },
     #[error("the {0} image needs more memory than its size allows")]
     TooMuchMemory(Format),
@@ -55,7 +55,7 @@ pub(super) enum Problem {
     Truncated(Format),
     #[error("the {0} image is broken: {1}")]
     Broken(Format, String),
-    #[error("this kind of {0} image is not understood: {1}")]
+    #[error("this kind of {0} image is not supported: {1}")]
     Unsupported(Format, String),
 }
 
@@ -73,14 +73,14 @@ impl From<Problem> for InputError {
     }
 }
 
-/// The most pixels that an image may have.
+/// The largest number of pixels that an image may have.
 #[derive(Clone, Copy)]
 pub(super) struct Limit {
     pub(super) max: u64,
 }
 
 impl Limit {
-    /// The size as it is used from here on; an image without pixels is one that is broken.
+    /// The size, if it is within the limit; an image without pixels is broken.
     pub(super) fn check(
         self,
         format: Format,
@@ -106,7 +106,7 @@ impl Limit {
 /// An image as it is stored: 8 bits per sample, row by row.
 pub(super) struct Stored {
     pub(super) size: Size,
-    /// 1 is grey, 2 grey and alpha, 3 red, green and blue, 4 these and alpha.
+    /// 1 is grey, 2 is grey and alpha, 3 is red, green and blue, 4 is red, green, blue and alpha.
     pub(super) channels: usize,
     pub(super) samples: Vec<u8>,
     pub(super) orientation: Orientation,

@@ -1,6 +1,7 @@
-//! WebP, lossy and lossless; of an animated one the first frame. The library is given nothing but the one chunk that
-//! holds the pixels: it would take memory for what other chunks' headers promise, and mix a frame with what is
-//! below it, which Pillow does not do with the first. Pixels without a frame are black, and alpha is not looked at.
+//! WebP, lossy and lossless; for an animated WebP, the first frame. The library gets only the chunk with the pixels:
+//! otherwise it would allocate memory for whatever the headers of other chunks promise, and blend the frame with the
+//! background, which Pillow does not do for the first frame. Pixels outside the frame are black, and alpha is
+//! ignored.
 
 use super::orientation::orientation;
 use super::stored::{Format, Limit, Problem, Stored};
@@ -32,11 +33,11 @@ pub(super) fn decode(bytes: &[u8], limit: Limit) -> Result<Stored, Problem> {
     }
 }
 
-/// What is known before the pixels are.
+/// What is known before the pixels are decoded.
 #[derive(Default)]
 struct Parts<'a> {
     canvas: Option<Size>,
-    /// Size of an animation's first frame, and where it begins: column and row.
+    /// Size of an animation's first frame, and its position: column and row.
     frame: Option<Size>,
     place: (usize, usize),
     exif: Option<&'a [u8]>,
@@ -91,7 +92,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Width and height, each in three bytes and one less.
+/// Width and height, each stored in three bytes as one less.
 fn size(content: &[u8], start: usize, limit: Limit) -> Result<Size, Problem> {
     let (width, height) = (number(content, start, 3)? + 1, number(content, start + 3, 3)? + 1);
     limit.check(Format::WebP, width, height)
@@ -132,7 +133,7 @@ fn pixels(bitstream: Option<Chunk<'_>>, limit: Limit) -> Result<(Size, usize, Ve
     Ok((size, channels, samples))
 }
 
-/// Puts a frame where it belongs.
+/// Places a frame on its canvas.
 fn on_canvas(frame: Stored, canvas: Size, (left, top): (usize, usize)) -> Result<Stored, Problem> {
     let (width, height) = (canvas.width as usize, canvas.height as usize);
     let (columns, rows) = (frame.size.width as usize, frame.size.height as usize);
@@ -196,7 +197,7 @@ mod tests {
     /// 16383×16383 pixels of a key frame.
     const LARGE: [u8; 10] = [0x10, 0, 0, 0x9D, 0x01, 0x2A, 0xFF, 0x3F, 0xFF, 0x3F];
 
-    // The canvas is what a careful server looks at; the decoder takes memory for the frame.
+    // It is not enough to check the canvas: the decoder allocates memory for the frame.
     #[test]
     fn a_frame_larger_than_its_canvas_is_refused_by_its_header() {
         let canvas = |flags: u8| chunk(b"VP8X", &[flags, 0, 0, 0, 9, 0, 0, 9, 0, 0]);

@@ -4,10 +4,10 @@ use super::stored::{Format, Problem};
 
 /// `RIFF`, the size of what follows, `WEBP`.
 pub(super) const HEAD: usize = 12;
-/// What stands before the chunks of an animation's frame.
+/// Bytes before the chunks of an animation's frame.
 pub(super) const FRAME_HEAD: usize = 16;
 
-/// The file without what may follow it.
+/// The file without any bytes that follow it.
 pub(super) fn whole(bytes: &[u8]) -> Result<&[u8], Problem> {
     let size = number(bytes, 4, 4)?;
     let file = usize::try_from(size + 8).ok().and_then(|end| bytes.get(..end));
@@ -21,7 +21,7 @@ pub(super) struct Chunk<'a> {
     pub(super) content: &'a [u8],
 }
 
-/// The first chunk, and what follows it; the byte that makes its length even may be missing at the end.
+/// The first chunk, and what follows it; the padding byte may be missing at the end.
 pub(super) fn next(chunks: &[u8]) -> Result<(Chunk<'_>, &[u8]), Problem> {
     let length = usize::try_from(number(chunks, 4, 4)?).unwrap_or(usize::MAX);
     let (head, rest) = chunks.split_at(8);
@@ -33,7 +33,7 @@ pub(super) fn next(chunks: &[u8]) -> Result<(Chunk<'_>, &[u8]), Problem> {
     Ok((chunk, rest.get(length + length % 2..).unwrap_or_default()))
 }
 
-/// A little-endian number of so many bytes.
+/// A little-endian number of this many bytes.
 pub(super) fn number(bytes: &[u8], start: usize, length: usize) -> Result<u64, Problem> {
     let bytes = bytes
         .get(start..start + length)

@@ -3,7 +3,7 @@
 use crate::image::pixels::margin;
 use fast_image_resize::FilterType;
 
-/// Columns or rows: how many there are, how many they become, and which of these are wanted.
+/// Columns or rows: how many there are, how many there will be, and which of these are needed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Axis {
     pub(super) from: u32,
@@ -13,7 +13,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// `wanted` out of the middle.
+    /// The middle `wanted` ones.
     pub(super) fn new(from: u32, to: u32, wanted: Option<u32>) -> Self {
         let length = wanted.map_or(to, |wanted| wanted.min(to));
         let start = margin(to, length);
@@ -25,7 +25,7 @@ impl Axis {
         }
     }
 
-    /// Nothing changes, between two columns or rows.
+    /// A part that stays as it is.
     pub(super) fn kept(from: u32, start: u32, length: u32) -> Self {
         Self {
             from,
@@ -35,15 +35,15 @@ impl Axis {
         }
     }
 
-    /// Where the wanted part begins in the source, and how long it is there.
+    /// Where the needed part begins in the source, and its length there.
     pub(super) fn source(self) -> (f64, f64) {
         let at_source = |place: u32| f64::from(place) * f64::from(self.from) / f64::from(self.to);
         let start = at_source(self.start);
         (start, at_source(self.length).min(f64::from(self.from) - start))
     }
 
-    /// The first column or row of the source that counts for the wanted part, and how many there are from
-    /// there; a few more do no harm.
+    /// The first column or row of the source that affects the needed part, and how many there are from there on. A
+    /// few more do no harm.
     pub(super) fn counting(self, filter: FilterType) -> (u32, u32) {
         let lobes = match filter {
             FilterType::Lanczos3 => 3.0,

@@ -1,4 +1,4 @@
-//! Checks of `model.yaml`: what does not fit the model's input, or is impossible in itself. Pure.
+//! Checks `model.yaml` for values that do not fit the model's input or are impossible in themselves. Pure.
 
 use super::values::{Normalisation, Values};
 use crate::engine::Port;
@@ -13,7 +13,7 @@ pub(super) const fn channel_count(order: ColorOrder) -> usize {
     }
 }
 
-/// What becomes of the 256 values of each channel in the model's input.
+/// What the 256 values of each channel become in the model's input.
 pub(super) fn values(steps: &Preprocessing, input: &Port) -> Result<Values, String> {
     // Channels of decoded images are in the order red, green, blue.
     let sources: &[usize] = match steps.color_order {
@@ -31,21 +31,21 @@ pub(super) fn values(steps: &Preprocessing, input: &Port) -> Result<Values, Stri
     }
     Values::new(input.datatype, sources, &normalisation).ok_or_else(|| {
         format!(
-            "input {:?} is {}, an image can be FP32, FP16 or UINT8",
+            "input {:?} is {}, but an image must be FP32, FP16 or UINT8",
             input.name,
             input.datatype.name()
         )
     })
 }
 
-/// One for each channel.
+/// One normalisation per channel.
 fn normalisation(steps: &Preprocessing, channels: usize) -> Result<Vec<Normalisation>, String> {
     let per_channel = |name: &str, given: &[f32], default: f32| match given {
         [] => Ok(vec![default; channels]),
         [one] => Ok(vec![*one; channels]),
         all if all.len() == channels => Ok(all.to_vec()),
         all => Err(format!(
-            "preprocessing.{name} has {} values, the image has {channels} channels",
+            "preprocessing.{name} has {} values, but the image has {channels} channels",
             all.len()
         )),
     };
@@ -81,9 +81,7 @@ pub(super) fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32
         && !resize.antialias()
         && !matches!(resize.filter(), Filter::Nearest | Filter::Bilinear)
     {
-        return Err(
-            "preprocessing.resize.antialias can only be false where the filter is bilinear".to_owned(),
-        );
+        return Err("preprocessing.resize.antialias can be false only if the filter is bilinear".to_owned());
     }
     let resized = match steps.resize {
         Some(Resize::Stretch { width, height, .. }) => Some(Size { width, height }),
@@ -117,7 +115,7 @@ pub(super) fn check_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32
         return Ok(());
     }
     Err(format!(
-        "preprocessing makes images of {}×{}, the model takes {wanted:?}",
+        "preprocessing produces images of {}×{}, but the model expects {wanted:?}",
         made.width, made.height
     ))
 }
@@ -139,7 +137,7 @@ pub(super) fn check_memory(steps: &Preprocessing, made: Option<Size>, max_pixels
         .find(|size| pixels(size) > max_pixels)
     {
         Some(Size { width, height }) => Err(format!(
-            "preprocessing makes images of {width}×{height}, limits.maxImagePixels is {max_pixels}"
+            "preprocessing produces images of {width}×{height}, but limits.maxImagePixels is {max_pixels}"
         )),
         None => Ok(()),
     }

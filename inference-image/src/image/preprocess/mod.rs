@@ -14,7 +14,7 @@ use crate::tensor::{InputError, InputProblem, Tensor};
 use check::{channel_count, check_memory, check_size, values};
 use values::{Elements, Values};
 
-/// A checked [`Preprocessing`] for one input of one model: after that, only the images can be at fault.
+/// A checked [`Preprocessing`] for one input of one model: after that, only images can be invalid.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     steps: Preprocessing,
@@ -32,7 +32,7 @@ impl Pipeline {
     pub fn new(steps: &Preprocessing, input: &Port, max_pixels: u64) -> Result<Self, String> {
         let [_, a, b, c] = input.shape[..] else {
             return Err(format!(
-                "input {:?} has shape {:?}, an image needs four dimensions",
+                "input {:?} has shape {:?}, but an image needs four dimensions",
                 input.name, input.shape
             ));
         };
@@ -43,7 +43,7 @@ impl Pipeline {
         let wanted = channel_count(steps.color_order);
         if channels != wanted as i64 && channels >= 0 {
             return Err(format!(
-                "layout {:?} and colorOrder {:?} make {wanted} channels, input {:?} has shape {:?}",
+                "layout {:?} and colorOrder {:?} make {wanted} channels, but input {:?} has shape {:?}",
                 steps.layout, steps.color_order, input.name, input.shape
             ));
         }
@@ -164,12 +164,10 @@ impl Pipeline {
     }
 }
 
-/// For fuzzers, which call it with any bytes: decodes them and resizes the result. Returns whether they were an
-/// image.
+/// For fuzzers, which pass arbitrary bytes: decodes them and resizes the result. Returns whether they were an image.
 ///
 /// # Panics
-/// Only for a bug: pixels that do not fill their image, more of them than is allowed, or an image that cannot
-/// be resized.
+/// Only for bugs: pixels that do not fill their image, more pixels than allowed, or an image that cannot be resized.
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> bool {
     const MAX_PIXELS: u64 = 1 << 20;
@@ -197,7 +195,7 @@ fn expect_size(image: View<'_>, wanted: Size) -> Result<View<'_>, InputError> {
         return Ok(image);
     }
     let message = format!(
-        "the model takes images of {}×{}, this one has {width}×{height}",
+        "the model accepts images of {}×{}, but this one has {width}×{height}",
         wanted.width, wanted.height
     );
     Err(InputError {

@@ -1,5 +1,5 @@
-//! Resizing: with antialiasing in the same way as Pillow, without it or to the nearest pixel as in `sample`. Only
-//! what is left after the crop is computed.
+//! Resizing: with antialiasing as Pillow does it; without, or to the nearest pixel, see `sample`. Only pixels that
+//! remain after the crop are computed.
 
 use super::axis::Axis;
 use super::sample;
@@ -9,7 +9,7 @@ use crate::tensor::{InputError, InputProblem};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-/// Resizes and, where that saves work, cuts `crop` out of the middle: `Pixels::centre` does the rest.
+/// Resizes and, where that saves work, crops too: `Pixels::centre` does the rest.
 pub(super) fn resize(
     image: Pixels,
     how: &Resize,
@@ -23,7 +23,7 @@ pub(super) fn resize(
     if size == image.size() {
         return Ok(image);
     }
-    // A strip of one pixel's height would grow to a huge picture.
+    // A strip that is one pixel high would grow into a huge image.
     if u64::from(size.width) * u64::from(size.height) > max_pixels {
         let Size { width, height } = image.size();
         return Err(problem(
@@ -63,8 +63,8 @@ fn shortest_edge(Size { width, height }: Size, edge: u32) -> Size {
     }
 }
 
-/// Horizontally first, then vertically, rounded to 8 bits in between: Pillow's order. In one step the
-/// library takes the other order, and some pixels come out different.
+/// Horizontally first, then vertically, rounded to 8 bits in between: Pillow's order. In one step, the library uses
+/// the other order, and some pixels differ.
 fn filtered(
     image: &Pixels,
     filter: FilterType,
@@ -74,7 +74,7 @@ fn filtered(
 ) -> Result<Pixels, Box<dyn std::error::Error>> {
     let algorithm = ResizeAlg::Convolution(filter);
     let (first, count) = rows.counting(filter);
-    // A tall strip would become huge in between.
+    // The intermediate image of a tall strip would be huge.
     if u64::from(columns.length) * u64::from(count) > max_pixels {
         return pass(image, algorithm, columns, rows);
     }
@@ -107,7 +107,7 @@ fn pass(
     convolve(image, algorithm, size, (left, top, width, height))
 }
 
-/// Makes `size` of a part of the image: left, top, width and height.
+/// Resizes a part of the image (left, top, width and height) to `size`.
 fn convolve(
     image: &Pixels,
     algorithm: ResizeAlg,
@@ -145,8 +145,8 @@ mod tests {
         assert_eq!(shortest_edge(size(1, u32::MAX), 256), size(256, u32::MAX));
     }
 
-    /// What is not computed must make no difference to what is, but for the last bits of a few pixels: the
-    /// library's weights have as many bits as the largest of them leaves room for.
+    /// Skipping pixels must not change the others, except for the last bits of a few: the precision of the library's
+    /// weights depends on the largest of them.
     #[test]
     fn cutting_while_resizing_gives_the_pixels_of_cutting_afterwards() {
         for (width, height) in [(97, 61), (40, 90), (33, 33), (300, 7)] {

@@ -1,17 +1,17 @@
-//! Resizing that looks at few pixels: at the nearest one, as Pillow finds it, or bilinear interpolation between the
-//! four pixels around each sampling point, at half-pixel centres, as OpenCV's INTER_LINEAR and torch's
-//! interpolate(…, align_corners=False, antialias=False) do it. When an image is made smaller, most of its pixels are not looked at.
+//! Resizing that reads few pixels: the nearest one, chosen as Pillow does, or the four pixels around each sampling
+//! point, interpolated bilinearly at half-pixel centres like OpenCV's INTER_LINEAR and torch's interpolate(…,
+//! align_corners=False, antialias=False). When an image gets smaller, most of its pixels are not read.
 
 use super::axis::Axis;
 use crate::image::pixels::Pixels;
 use crate::package::manifest::Size;
 
-/// Where one row or column of the result is sampled: between two of the source.
+/// Where a row or column of the result is sampled: between two of the source.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tap {
     first: usize,
     second: usize,
-    /// Of the second, from 0 to 1.
+    /// Weight of the second one, from 0 to 1.
     weight: f32,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn bilinear(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
     Pixels::new(size, channels, bytes)
 }
 
-/// Pillow's nearest pixels.
+/// The nearest pixels, as Pillow chooses them.
 pub(super) fn nearest(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
     let size = Size {
         width: columns.length,
@@ -63,8 +63,8 @@ pub(super) fn nearest(image: &Pixels, columns: Axis, rows: Axis) -> Pixels {
     Pixels::new(size, channels, bytes)
 }
 
-/// The places of the wanted part in the source. Pillow adds the step up, so that a place on the border of two pixels
-/// may be the one or the other: the sum's rounding decides, and must be the same here.
+/// The positions of the needed part in the source. Pillow adds up the step, so the rounding of the sum decides which
+/// pixel a position on the border of two pixels falls into. It must be the same here.
 fn places(axis: Axis) -> Vec<usize> {
     let step = f64::from(axis.from) / f64::from(axis.to);
     let last = axis.from as usize - 1;
@@ -81,13 +81,13 @@ fn between(first: f32, second: f32, weight: f32) -> f32 {
     first + (second - first) * weight
 }
 
-/// Of a number from 0 to 255.
+/// Rounds a number from 0 to 255.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn rounded(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
-/// The sampling points of the wanted part; beyond the outermost centres the edge is repeated.
+/// The sampling points of the needed part; beyond the outermost centres, the edge is repeated.
 fn taps(axis: Axis) -> Vec<Tap> {
     let scale = f64::from(axis.from) / f64::from(axis.to);
     let last = axis.from - 1;
@@ -111,7 +111,8 @@ fn taps(axis: Axis) -> Vec<Tap> {
 mod tests {
     use super::*;
 
-    /// Pillow makes 30 columns of 500 so; a product instead of a sum takes the right one of two in some places.
+    /// This is how Pillow resizes 500 columns to 30; a product instead of a sum would choose the right-hand pixel in
+    /// some places.
     #[test]
     fn a_place_on_the_border_of_two_pixels_is_pillows() {
         let axis = Axis {

@@ -136,7 +136,7 @@ fn what_is_no_image_is_refused_by_kind() {
     assert_eq!(problem(&[0xFF, 0xD8, 0xFF, 0xE0, 0, 16]), InputProblem::Malformed);
 }
 
-/// A PNG that says it has 60000×60000 pixels must be refused by its header.
+/// A PNG that claims to have 60000×60000 pixels must be refused because of its header.
 #[test]
 fn an_image_of_too_many_pixels_is_refused_before_it_is_decoded() {
     let mut bytes = two_pixels();

@@ -1,7 +1,7 @@
 //! From pixels to the elements of a tensor: order of channels and dimensions, normalisation.
 //!
 //! A pixel has 256 possible values, so the result for each is computed once per channel. A look-up needs no
-//! arithmetic, no conversion and no vector instructions: it takes as long as reading and writing.
+//! arithmetic, conversions or vector instructions: it takes only as long as reading and writing.
 
 use crate::image::pixels::View;
 use crate::package::manifest::Layout;
@@ -9,7 +9,7 @@ use crate::tensor::{DataType, Tensor};
 use half::f16;
 use std::fmt;
 
-/// What a value becomes in one channel of the tensor.
+/// The result for each value in one channel of the tensor.
 #[derive(Clone)]
 pub(super) struct Channel<T> {
     /// Its position in a pixel.
@@ -17,7 +17,7 @@ pub(super) struct Channel<T> {
     values: [T; 256],
 }
 
-/// What values become in each channel of the tensor.
+/// The results for each channel of the tensor.
 #[derive(Clone)]
 pub(super) enum Values {
     Uint8(Vec<Channel<u8>>),
@@ -38,7 +38,7 @@ impl Normalisation {
         (f64::from(value) * f64::from(self.scale) - f64::from(self.mean)) / f64::from(self.std)
     }
 
-    /// Whether it changes nothing.
+    /// Whether it does not change anything.
     pub(super) fn is_identity(self) -> bool {
         self.scale == 1.0 && self.mean == 0.0 && self.std == 1.0
     }
@@ -75,7 +75,7 @@ impl Values {
                 })
                 .collect()
         }
-        // Rounded once, from a value that is exact for all purposes.
+        // Rounded once, from a value that is practically exact.
         #[allow(clippy::cast_possible_truncation)]
         let float = |value, normalisation: Normalisation| normalisation.of(value) as f32;
         let half = |value, normalisation: Normalisation| f16::from_f64(normalisation.of(value));
@@ -127,12 +127,12 @@ impl Elements {
 }
 
 fn arrange<T: Copy>(channels: &[Channel<T>], image: View<'_>, layout: Layout, elements: &mut Vec<T>) {
-    // The number of channels is a constant in each of these, so that the loops are tight.
+    // The number of channels is a constant in each of these, which makes the loops tight.
     match channels {
         [one] => planes::<T, 1>([one], image, elements),
         [a, b, c] if layout == Layout::Nchw => planes([a, b, c], image, elements),
         [a, b, c] => pixels([a, b, c], image, elements),
-        // There is no other order of colours.
+        // There is no other number of channels.
         _ => {}
     }
 }

@@ -25,7 +25,7 @@ fn of_file(bytes: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(bytes))
 }
 
-/// The command of docs/server.md.
+/// The command in docs/server.md.
 fn by_shell(folder: &Path) -> String {
     let text = include_str!("../../../../docs/server.md");
     let (_, command) = text.split_once("<!-- digest -->\n```sh\n").unwrap();
@@ -40,7 +40,7 @@ fn by_shell(folder: &Path) -> String {
     format!("sha256:{}", text.split_whitespace().next().unwrap())
 }
 
-// Whoever reviews a package must be able to tell its digest without our program.
+// A reviewer must be able to compute a package's digest without our program.
 #[test]
 fn the_digest_is_what_the_documented_command_prints() {
     let fixture = Fixture::new();
@@ -72,7 +72,7 @@ fn the_digest_is_what_the_documented_command_prints() {
 
 type Change = (&'static str, fn(&Fixture));
 
-/// What changes what is served, or may.
+/// Changes that affect what is served, or may do so.
 const CHANGES: &[Change] = &[
     ("a weight", |fixture| {
         write(fixture.at("w.data"), "weighte").unwrap()
@@ -116,7 +116,7 @@ const CHANGES: &[Change] = &[
     }),
 ];
 
-// Other weights were served under the same pin.
+// Otherwise other weights could be served under the same digest.
 #[test]
 fn a_package_that_is_not_the_one_that_was_asked_for_is_refused() {
     for (what, change) in CHANGES {
@@ -176,7 +176,7 @@ fn the_digest_of_model_onnx_is_enough_where_it_keeps_all_weights() {
     assert_eq!(package.digest, expected);
     assert!(
         !package.vouches_for_graphs(),
-        "its weights are in them too, and nothing was said of those"
+        "its weights are in them too, and were not mentioned"
     );
     expected.is_checked = false;
     assert_eq!(fixture.open().unwrap().digest, expected);
@@ -185,7 +185,7 @@ fn the_digest_of_model_onnx_is_enough_where_it_keeps_all_weights() {
     let fixture = Fixture::new();
     let fatal = fixture.asking_for(&of_file(&model(&["w.data"]))).unwrap_err();
     assert_eq!(fatal.reason, ExitReason::ModelDigestMismatch);
-    for words in ["keeps weights in w.data", &fixture.digest(), "digest FOLDER"] {
+    for words in ["stores weights in w.data", &fixture.digest(), "digest FOLDER"] {
         assert!(fatal.message.contains(words), "{}", fatal.message);
     }
     let expected = Digest {
@@ -196,7 +196,7 @@ fn the_digest_of_model_onnx_is_enough_where_it_keeps_all_weights() {
     assert_eq!(fixture.open().unwrap().digest, expected);
 }
 
-// Graphs of one model must not be taken for those of another.
+// The graph of one model must not be used for another.
 #[test]
 fn a_graphs_key_covers_the_weights_that_are_in_other_files() {
     let fixture = Fixture::new();
@@ -251,7 +251,7 @@ fn what_cannot_be_covered_is_named() {
         let problem = digest(&fixture.folder()).expect_err(what).message;
         assert!(problem.contains(words), "{what}: {problem}");
         assert!(fixture.asking_for(&wanted).is_err(), "{what}");
-        // Nobody has asked.
+        // No digest is configured.
         let package = fixture.open().unwrap();
         assert_eq!(package.digest.covers, DigestCovers::ModelFile, "{what}");
     }

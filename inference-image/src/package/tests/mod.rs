@@ -12,7 +12,7 @@ use std::os::unix::fs::symlink;
 
 const MANIFEST: &str = "task: image-classification\nlabels: names.txt\npreprocessing: {}\n";
 
-/// A model that keeps weights in these files.
+/// A model that stores weights in these files.
 pub(super) fn model(files: &[&str]) -> Vec<u8> {
     let external = files.iter().map(|&file| Entry {
         key: "location".into(),
@@ -33,7 +33,7 @@ pub(super) fn model(files: &[&str]) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// A package with every kind of file, beside a file that is none of its business.
+/// A package with every kind of file, next to a file that does not belong to it.
 pub(super) struct Fixture(tempfile::TempDir);
 
 impl Fixture {
@@ -75,7 +75,7 @@ impl Fixture {
     }
 }
 
-/// What is put in a file's place, and what is said of it.
+/// What replaces a file, and the expected error.
 type Row = (&'static str, fn(&Fixture, &Path), &'static str);
 
 const IN_A_FILES_PLACE: &[Row] = &[
@@ -121,7 +121,7 @@ const IN_A_FILES_PLACE: &[Row] = &[
     (
         "a link to itself",
         |_, file| symlink(file.file_name().unwrap(), file).unwrap(),
-        "in a circle",
+        "loop of links",
     ),
     (
         "links to one another",
@@ -129,12 +129,12 @@ const IN_A_FILES_PLACE: &[Row] = &[
             symlink(file.file_name().unwrap(), fixture.at("other")).unwrap();
             symlink("other", file).unwrap();
         },
-        "in a circle",
+        "loop of links",
     ),
     (
         "a link to nothing",
         |_, file| symlink("nothing", file).unwrap(),
-        "is a link to \"nothing\", which is not there",
+        "is a link to \"nothing\", which does not exist",
     ),
     (
         "a folder",
@@ -167,11 +167,12 @@ const IN_A_FILES_PLACE: &[Row] = &[
     (
         "a file of many terabytes",
         |_, file| std::fs::File::create(file).unwrap().set_len(1 << 43).unwrap(),
-        "has 8796093022208 bytes, at most",
+        "has 8796093022208 bytes, but at most",
     ),
 ];
 
-// Who may write a package must not read the server's other files with it, nor have it wait for ever or fill its memory.
+// Someone who can write a package must not be able to read the server's other files with it, make it wait for ever or
+// fill its memory.
 #[test]
 fn whatever_is_in_a_files_place_is_refused_with_its_name() {
     for file in [MODEL_FILE, "w.data", MANIFEST_FILE, "names.txt"] {
@@ -225,7 +226,7 @@ fn names_that_lead_out_are_refused_and_those_that_stay_are_read() {
     }
 }
 
-// ONNX Runtime may take the other one.
+// ONNX Runtime may use the other one.
 #[test]
 fn every_file_that_a_tensor_names_is_checked() {
     let fixture = Fixture::new();
@@ -253,7 +254,7 @@ fn links_that_stay_in_the_package_are_followed() {
     }
 }
 
-// The package's own name is the operator's or a person's, and may lead anywhere.
+// The operator or a person chooses the package's own path, which may lead anywhere.
 #[test]
 fn the_packages_folder_may_be_reached_by_a_link() {
     let fixture = Fixture::new();

@@ -26,7 +26,7 @@ const TIMES: Times = Times {
     room: Duration::from_secs(10),
     discard: DISCARD_TIME,
 };
-/// All bodies in memory together may be this many times as large as the largest single one.
+/// All bodies together may take this many times the memory of the largest one.
 pub(super) const BODIES: usize = 4;
 /// Reservation for a body of unknown length; it grows with the body.
 const UNKNOWN: usize = 64 << 10;
@@ -57,7 +57,7 @@ impl Budget {
         self
     }
 
-    /// Accepts what has arrived, once there is memory for it.
+    /// Accepts received bytes, once there is memory for them.
     ///
     /// # Errors
     /// Why it is rejected.
@@ -114,7 +114,7 @@ impl Budget {
 
     pub(crate) fn too_large(&self) -> ApiError {
         let message = format!(
-            "the body is larger than {} bytes, the most that this server takes",
+            "the body is larger than {} bytes, the most that this server accepts",
             self.max_body
         );
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
@@ -133,6 +133,7 @@ impl Budget {
 }
 
 fn no_room() -> ApiError {
-    let message = "the bodies of other requests fill the memory: try again later, or run more replicas";
+    let message = "the bodies of other requests take up all memory for bodies: try again later, or run more \
+        replicas";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Duration::from_secs(1))
 }

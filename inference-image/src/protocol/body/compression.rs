@@ -11,7 +11,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Body as _;
 
-/// A response below this size is sent sooner than compressed: it is a few packets.
+/// A response below this size is only a few packets: compressing it would take longer than sending it.
 const WORTH: u64 = 16 << 10;
 
 /// Wraps a handler.

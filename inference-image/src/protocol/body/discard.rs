@@ -1,5 +1,5 @@
-//! Discards what is left of a refused body: most clients read no response before they have sent everything, and a
-//! connection that is closed with unread bytes is reset, which destroys the response.
+//! Discards what is left of a refused body: most clients read the response only after they have sent everything, and
+//! a connection that is closed with unread bytes is reset, which loses the response.
 
 use http_body_util::BodyExt;
 use hyper::body::Body;

@@ -25,7 +25,7 @@ impl Encoding {
             "gzip" | "x-gzip" => Ok(Some(Self::Gzip)),
             "deflate" => Ok(Some(Self::Deflate)),
             _ => Err(format!(
-                "the encoding {} is not understood: use gzip, deflate or none",
+                "the encoding {} is not supported: use gzip, deflate or none",
                 Quoted(name)
             )),
         }
@@ -50,7 +50,7 @@ impl Encoding {
                 let encoding = Self::parse(name)?;
                 if encoding.is_some() && found.is_some() {
                     return Err(
-                        "a body that is compressed several times is not understood: compress it once"
+                        "a body that is compressed several times is not supported: compress it once"
                             .to_owned(),
                     );
                 }
@@ -60,8 +60,8 @@ impl Encoding {
         Ok(found)
     }
 
-    /// The encoding for a response: the client's preference among those that are supported. Elements of the list that
-    /// are not understood count as nothing.
+    /// The encoding for a response: the client's preference among those that are supported. Unknown elements of the
+    /// list are ignored.
     pub(crate) fn accepted(headers: &HeaderMap) -> Option<Self> {
         let (mut best, mut plain): (Option<(f32, Self)>, f32) = (None, 0.0);
         for (name, weight) in elements(headers, &header::ACCEPT_ENCODING).filter_map(weighted) {
@@ -77,7 +77,7 @@ impl Encoding {
             .map(|(_, encoding)| encoding)
     }
 
-    /// The parts, compressed as one. Fast rather than small: most of what is sent is floating-point numbers.
+    /// The parts, compressed as one. Optimised for speed, since floating-point numbers do not compress well.
     pub(crate) fn compress(self, parts: &[impl AsRef<[u8]>]) -> io::Result<Vec<u8>> {
         let all =
             |encoder: &mut dyn Write| parts.iter().try_for_each(|part| encoder.write_all(part.as_ref()));
@@ -96,7 +96,7 @@ impl Encoding {
     }
 }
 
-/// Writes what arrives into a sink, as it is or decompressed.
+/// Writes received bytes into a sink, unchanged or decompressed.
 pub(crate) enum Decoder {
     /// As it is.
     Plain(Sink),
@@ -115,7 +115,7 @@ pub(crate) struct Inflated {
 /// Why a body was rejected.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// It does not fit.
+    /// It is too large.
     Full(Full),
     /// It is not compressed as its header says.
     Broken(io::Error),
@@ -204,7 +204,7 @@ mod tests {
         headers
     }
 
-    /// A client that says what it cannot read must not get it.
+    /// A client must not get an encoding that it says it cannot read.
     #[test]
     fn a_response_is_encoded_as_its_client_prefers() {
         for (lines, expected) in [
@@ -229,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Decompressing once what was compressed twice gives other bytes than the client meant.
+    /// Decompressing a body once that was compressed twice gives the wrong bytes.
     #[test]
     fn a_body_has_one_encoding_whatever_the_number_of_lines() {
         for (lines, expected) in [

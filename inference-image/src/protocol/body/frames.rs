@@ -1,5 +1,5 @@
 //! A response body of parts that are sent as they are, one after the other: the head of a response and its tensors,
-//! without copying them together.
+//! without copying them into one buffer.
 
 use axum::http::HeaderMap;
 use bytes::Bytes;

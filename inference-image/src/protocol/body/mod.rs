@@ -1,4 +1,4 @@
-//! Reads request bodies within limits: on the size of a body, on all bodies in memory together, and on time.
+//! Reads request bodies within limits: on the size of one body, on the memory for all bodies, and on time.
 
 mod budget;
 pub(super) mod compression;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 pub(crate) struct Received {
     /// The bytes; their memory is accounted for as long as any part of them exists.
     pub(crate) bytes: Bytes,
-    /// Keeps it accounted for longer: as long as what was built from them.
+    /// Extends this to whatever was built from them.
     pub(crate) room: Arc<Reservation>,
 }
 
@@ -38,7 +38,7 @@ impl Budget {
     ///
     /// # Errors
     /// 413 if it is too large, 415 if it is compressed in another way than gzip or deflate, 408 if it takes too long,
-    /// 504 if it takes longer than the client waits, 503 if there is no memory for it, 400 if the client breaks off
+    /// 504 if it takes longer than the client waits, 503 if there is no memory for it, 400 if the client disconnects
     /// or the body is not compressed as its header says.
     pub(crate) async fn read(
         &self,
@@ -52,7 +52,7 @@ impl Budget {
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > self.max_body) {
-            // A client that asks first (`Expect: 100-continue`) gets its response before it sends anything.
+            // A client that asks first (`Expect: 100-continue`) gets a refusal before it sends the body.
             if !headers.contains_key(header::EXPECT) {
                 discard(body, self.times.discard).await;
             }
@@ -82,7 +82,7 @@ impl Budget {
         Ok(Received { bytes, room })
     }
 
-    /// The connection takes care of what is not read in the end.
+    /// The connection discards what has not been read in the end.
     async fn fill_zero_copy(
         &self,
         mut sink: Sink,
@@ -105,7 +105,7 @@ impl Budget {
 /// The next bytes of a body.
 ///
 /// # Errors
-/// 400 if the client breaks off.
+/// 400 if the client disconnects.
 pub(crate) async fn next(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| broken_off(&error))?;
@@ -117,5 +117,5 @@ pub(crate) async fn next(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
 }
 
 fn broken_off(error: &dyn std::fmt::Display) -> ApiError {
-    ApiError::bad_request(format!("the body broke off: {error}"))
+    ApiError::bad_request(format!("the body ended before it was complete: {error}"))
 }

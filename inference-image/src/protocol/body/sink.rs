@@ -38,7 +38,7 @@ impl Reservation {
         u32::try_from(missing).unwrap_or(u32::MAX)
     }
 
-    /// Reserves what a body of this length needs in addition, if it is available.
+    /// Reserves the additional memory for a body of this length, if it is available.
     fn grow(&mut self, length: usize) -> Result<(), Full> {
         let more = Arc::clone(&self.blocks).try_acquire_many_owned(self.missing(length));
         self.permit.merge(more.map_err(|_| Full::Memory)?);
@@ -58,7 +58,7 @@ impl Reservation {
 pub(crate) enum Full {
     /// The body has its maximum size.
     Limit,
-    /// Other bodies fill the memory.
+    /// Other bodies take up all memory for bodies.
     Memory,
 }
 
@@ -72,7 +72,8 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// A buffer for `expected` bytes that may grow up to `limit`. It is contiguous from the start, but reserves and
-    /// uses memory only as bytes arrive: a client that announces a large body and sends none keeps nobody out.
+    /// uses memory only as bytes arrive: a client that announces a large body and sends nothing does not block
+    /// others.
     pub(super) fn new(expected: usize, aligned_at: usize, limit: usize, room: Reservation) -> Self {
         let buffer = aligned(expected, aligned_at);
         Self {
@@ -87,7 +88,7 @@ impl Sink {
     pub(super) async fn reserve(&mut self, more: usize) -> Result<(), Full> {
         let length = (self.buffer.len() + more).min(self.limit);
         if self.room.missing(length) > 0 {
-            // In few steps: each doubles the reservation.
+            // Doubling the reservation needs few steps.
             let step = (self.buffer.len() * 2).min(self.buffer.capacity());
             self.room.grown(length.max(step)).await?;
         }
@@ -99,7 +100,7 @@ impl Sink {
         self.buffer.len()
     }
 
-    /// Appends what can be read of a body of the expected length, as far as memory is reserved for it; 0 at its end.
+    /// Appends what can be read of a body of the expected length, up to the reserved memory; 0 at its end.
     pub(super) async fn append(&mut self, body: &ZeroCopyBody) -> io::Result<usize> {
         let room = self.room.bytes() - self.buffer.len();
         body.append(&mut self.buffer, room).await

@@ -68,7 +68,7 @@ async fn a_body_that_does_not_arrive_is_given_up() {
     );
 }
 
-/// Without this, a few large uploads would exhaust the memory and end the server.
+/// Without this, a few large uploads would exhaust the memory and kill the server.
 #[tokio::test]
 async fn bodies_wait_for_room_and_are_turned_away_without_it() {
     let budget = budget(1 << 20);

@@ -16,7 +16,7 @@ pub(crate) trait ZeroCopySource: Send + Sync {
     /// Appends at most `most` bytes to the buffer, without making it larger; 0 at the end of the body.
     ///
     /// # Errors
-    /// When the client breaks off.
+    /// When the client disconnects.
     fn poll_append(
         &self,
         context: &mut Context<'_>,
@@ -34,7 +34,7 @@ impl ZeroCopyBody {
     /// As [`ZeroCopySource::poll_append`].
     ///
     /// # Errors
-    /// When the client breaks off.
+    /// When the client disconnects.
     pub(crate) async fn append(&self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
         poll_fn(|context| self.0.poll_append(context, buffer, most)).await
     }

@@ -6,12 +6,13 @@ use crate::tensor::{DataType, element_count};
 use modelservice_contract::TensorSpec;
 use serde_json::{Map, Value, json};
 
-/// Height and width of images for models that take any: a small image may have nothing left after a few layers.
+/// Height and width of images for models that accept any size: a small image may shrink to nothing after a few
+/// layers.
 const SIDE: i64 = 224;
 /// The same for inputs that would have more than `MOST` elements.
 const SMALL_SIDE: i64 = 32;
 const MOST: usize = 1 << 20;
-/// An element of `BYTES`: a text that is also a number, for models that make one of it.
+/// An element of `BYTES`: a text that is also a number, for models that parse it.
 const TEXT: &str = "0";
 
 /// The inputs of the model in a size that it accepts, or probably accepts if it takes several.
@@ -38,7 +39,7 @@ fn sized(shape: &[i64]) -> Vec<i64> {
         .unwrap_or_else(|| with_side(shape, 1))
 }
 
-/// One row, and images of this side if there are dimensions enough for images.
+/// One row, and images with sides of this length if there are enough dimensions for images.
 fn with_side(shape: &[i64], side: i64) -> Vec<i64> {
     let is_free = |index: usize| shape.get(index).is_some_and(|&size| size < 0);
     // Height, width and channels of an image without a batch.
@@ -103,7 +104,7 @@ fn zeros(model: &Model, max_elements: usize) -> Option<Vec<(TensorSpec, Value)>>
 mod tests {
     use super::*;
 
-    /// A line that is copied from the page must work, also where the smallest image is too small.
+    /// A command copied from the page must work, even if the smallest image is too small.
     #[test]
     fn an_example_is_large_enough_for_images_and_small_enough_to_send() {
         for (shape, expected) in [

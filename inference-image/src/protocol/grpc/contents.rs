@@ -1,5 +1,5 @@
-//! The elements of a tensor in `InferTensorContents`: one list for each family of types, packed in one piece or
-//! several, or one element at a time.
+//! The elements of a tensor in `InferTensorContents`: one list for each family of types, packed in one or several
+//! pieces, or one element at a time.
 
 use super::wire::{Fields, Malformed, Value, varint};
 use crate::tensor::{DataType, Element, Tensor, element_count};
@@ -65,7 +65,7 @@ pub(super) fn read(
         DataType::Fp64 => doubles.fixed(message, shape, |bits| Some(f64::from_bits(bits))),
         DataType::Bytes => list(8, "bytes_contents", Kind::Varint).strings(message, shape),
         DataType::Fp16 | DataType::Bf16 => Err(format!(
-            "{} has no list in contents: send it in raw_input_contents",
+            "{} cannot be sent in contents: send it in raw_input_contents",
             datatype.name()
         )),
     }
@@ -94,14 +94,20 @@ impl List<'_> {
         shape: Vec<i64>,
         convert: impl Fn(u64) -> Option<T>,
     ) -> Result<Tensor, String> {
-        // Do not allocate more memory for announced elements than the sent bytes can fill.
+        // Does not allocate more memory for announced elements than the received bytes can fill.
         let mut elements = Vec::with_capacity(self.count.min(self.contents.len()));
         let mut push = |bits: u64| {
             if elements.len() == self.count {
                 return Err(self.too_many(&shape));
             }
-            let element = convert(bits)
-                .ok_or_else(|| format!("{} holds a number that is no {}", self.name, self.datatype.name()))?;
+            let element = convert(bits).ok_or_else(|| {
+                format!(
+                    "{} holds a number that is not a valid \
+                    {}",
+                    self.name,
+                    self.datatype.name()
+                )
+            })?;
             elements.push(element);
             Ok(())
         };
@@ -140,7 +146,7 @@ impl List<'_> {
         match field {
             Ok((number, value)) if number == self.number => Ok(value),
             Ok(_) => Err(format!(
-                "{} elements belong in {}, but there are others",
+                "{} elements belong in {}, but another list is used",
                 self.datatype.name(),
                 self.name
             )),
@@ -149,7 +155,7 @@ impl List<'_> {
     }
 
     fn broken(&self) -> String {
-        format!("{} is no valid list", self.name)
+        format!("{} is not a valid list", self.name)
     }
 
     fn too_many(&self, shape: &[i64]) -> String {
@@ -298,7 +304,7 @@ mod tests {
             ..Default::default()
         };
         for (contents, datatype, shape, word) in [
-            (&ints, DataType::Int8, &[2][..], "no INT8"),
+            (&ints, DataType::Int8, &[2][..], "not a valid INT8"),
             (&ints, DataType::Int16, &[1], "more elements"),
             (&ints, DataType::Int16, &[3], "does not hold 2"),
             (&ints, DataType::Fp32, &[2], "belong in fp32_contents"),
@@ -311,7 +317,7 @@ mod tests {
         for broken in [&b"\x12\x01\x80"[..], b"\x15\0\0\0\0", b"\x12\x05"] {
             let message = Bytes::from_static(broken);
             let problem = read(&message, &message, DataType::Int32, vec![1]).unwrap_err();
-            assert!(problem.contains("no valid list"), "{problem}");
+            assert!(problem.contains("not a valid list"), "{problem}");
         }
     }
 }

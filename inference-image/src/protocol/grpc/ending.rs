@@ -1,4 +1,4 @@
-//! Ends calls that could go on for ever, together with their connection, so that the connection and the server can
+//! Ends calls that could last for ever when their connection retires, so that the connection and the server can
 //! close. Such calls get UNAVAILABLE, which gRPC's own servers use for calls that outlive the age of a connection
 //! (MAX_CONNECTION_AGE_GRACE) and which clients take for "try again elsewhere"
 //! (<https://github.com/grpc/proposal/blob/master/A9-server-side-conn-mgt.md>).
@@ -18,7 +18,7 @@ use hyper::body::{Body as HttpBody, Frame};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Waits until the connection retires; for ever if there is none.
+/// Waits until the connection retires; never returns if there is none.
 pub(super) async fn retired(connection: Option<Retirement>) {
     match connection {
         Some(connection) => connection.begun().await,
@@ -33,7 +33,7 @@ pub(super) fn with_connection() -> ApiError {
 
 /// The end of a call, and what to do then.
 pub(super) fn unavailable(why: &str) -> ApiError {
-    let message = format!("{why}: open a new stream, and send again what was not answered");
+    let message = format!("{why}: open a new stream, and resend the requests that were not answered");
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
 }
 
@@ -41,8 +41,8 @@ pub(super) fn unavailable(why: &str) -> ApiError {
 pub(super) async fn layer(mut request: Request, next: Next) -> Result<Response, ApiError> {
     message::check(request.headers())?;
     if request.version() < Version::HTTP_2 && request.uri().path().ends_with("/Watch") {
-        // HTTP/1 has nothing to tell that a client is still there.
-        let message = "this call goes on until its client ends it, for which it needs HTTP/2";
+        // HTTP/1 has no way to find out whether a client is still there.
+        let message = "this call ends only when its client ends it, which requires HTTP/2";
         return Err(ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, message));
     }
     let connection = request.extensions_mut().remove();

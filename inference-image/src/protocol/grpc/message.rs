@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Bytes in front of a message: whether it is compressed, and its length.
+/// Bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -52,7 +52,7 @@ pub(super) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<I
     let timeout = value.to_str().ok().and_then(timeout);
     let refused = || {
         ApiError::bad_request(format!(
-            "{GRPC_TIMEOUT} is {value:?}, it must be at most 8 digits and a unit"
+            "{GRPC_TIMEOUT} is {value:?}, but must be at most 8 digits and a unit"
         ))
     };
     Ok(arrived.checked_add(timeout.ok_or_else(refused)?))
@@ -78,7 +78,7 @@ fn timeout(text: &str) -> Option<Duration> {
 /// The messages of a call, as they arrive.
 pub(super) struct Messages {
     body: Body,
-    /// What has arrived after the last message.
+    /// Bytes that have arrived after the last message.
     rest: Bytes,
 }
 
@@ -93,7 +93,7 @@ impl Messages {
     /// Waits for the beginning of another message; false if there is none.
     ///
     /// # Errors
-    /// 400 if the client breaks off.
+    /// 400 if the client disconnects.
     pub(super) async fn begin(&mut self) -> Result<bool, ApiError> {
         while self.rest.is_empty() {
             let Some(data) = body::next(&mut self.body).await? else {
@@ -198,7 +198,7 @@ fn prefix(headers: &HeaderMap, start: &[u8]) -> Result<(Option<Encoding>, usize)
 pub(super) fn framed(parts: Vec<Bytes>) -> Result<Vec<Bytes>, ApiError> {
     let length: usize = parts.iter().map(Bytes::len).sum();
     let announced =
-        u32::try_from(length).map_err(|_| ApiError::internal("the answer is larger than gRPC can carry"))?;
+        u32::try_from(length).map_err(|_| ApiError::internal("the response is larger than gRPC allows"))?;
     let mut prefix = BytesMut::with_capacity(PREFIX);
     prefix.put_u8(0);
     prefix.put_u32(announced);
@@ -237,7 +237,7 @@ pub(super) fn trailers(error: &ApiError) -> HeaderMap {
     error.log();
     let mut trailers = HeaderMap::with_capacity(3);
     if status(error).add_header(&mut trailers).is_err() {
-        // A message that does not fit into a header even when escaped.
+        // The message does not fit into a header, even escaped.
         trailers.insert(Status::GRPC_STATUS, (Code::Internal as i32).into());
     }
     trailers

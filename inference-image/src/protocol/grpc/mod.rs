@@ -1,6 +1,6 @@
 //! The Open Inference Protocol over gRPC. `ModelInfer` reads its message into one buffer with aligned tensors and
-//! sends its outputs from where they are, so that no general codec stands between the network and the engine. The
-//! other calls use whole messages.
+//! sends its outputs from where they are, so no general codec stands between the network and the engine. The other
+//! calls use whole messages.
 
 mod contents;
 mod ending;

@@ -1,4 +1,4 @@
-//! A `ModelInferRequest`: read where it is in the message, then checked against the model.
+//! A `ModelInferRequest`: read in place, then checked against the model.
 
 use super::contents;
 use super::wire::{Fields, Malformed, Value, varint};
@@ -29,7 +29,7 @@ pub(super) struct Envelope<'a> {
     inputs: Vec<&'a [u8]>,
     outputs: Vec<&'a [u8]>,
     raw: Vec<&'a [u8]>,
-    /// What is wrong with the message after the fields that are here.
+    /// The first problem in the message, after the fields above.
     problem: Option<String>,
 }
 
@@ -40,7 +40,7 @@ enum Parameter {
     Other,
 }
 
-const MALFORMED: &str = "the message is no valid ModelInferRequest";
+const MALFORMED: &str = "the message is not a valid ModelInferRequest";
 
 impl From<Malformed> for String {
     fn from(_: Malformed) -> Self {
@@ -48,8 +48,8 @@ impl From<Malformed> for String {
     }
 }
 
-/// Where the first tensor that is sent as bytes begins in a message, as far as the beginning `start` of the message
-/// tells; otherwise 0.
+/// Where the first tensor that is sent as bytes begins in a message, if the beginning `start` of the message shows
+/// it; otherwise 0.
 pub(crate) fn first_tensor_at(start: &[u8]) -> usize {
     let mut fields = Fields(start);
     while let Ok((number, length)) = fields.announced() {
@@ -65,7 +65,7 @@ pub(crate) fn first_tensor_at(start: &[u8]) -> usize {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the outermost fields, up to the end or to an error: so the model of a bad message is known.
+    /// Reads the outermost fields, up to the end or the first error, so that the model of a bad message is known.
     pub(super) fn read(message: &'a [u8]) -> Self {
         let mut envelope = Self::default();
         envelope.problem = envelope.fill(message).err();
@@ -109,7 +109,7 @@ impl<'a> Envelope<'a> {
         self.problem.as_deref().filter(|_| self.model_name.is_empty())
     }
 
-    /// Parameters that have no meaning for this server and are echoed: entries of the map as they were sent.
+    /// Parameters that have no meaning for this server and are echoed: the map's entries as they were sent.
     pub(super) fn echoed(&self) -> impl Iterator<Item = &'a [u8]> {
         let is_known = |entry: &&[u8]| matches!(parameter(entry), Ok((name, _)) if !RESERVED.contains(&name));
         self.parameters.iter().copied().filter(is_known)
@@ -126,7 +126,7 @@ impl<'a> Envelope<'a> {
         let mut builder = RequestBuilder::new(signature);
         if !self.raw.is_empty() && self.raw.len() != self.inputs.len() {
             return Err(format!(
-                "raw_input_contents has {} tensors for {} inputs: it holds all of them or none",
+                "raw_input_contents has {} tensors for {} inputs: it must hold all of them or none",
                 self.raw.len(),
                 self.inputs.len()
             ));
@@ -169,9 +169,7 @@ impl Parameter {
     fn integer(self, name: &str) -> Result<u64, String> {
         match self {
             Self::Integer(Some(value)) => Ok(value),
-            _ => Err(format!(
-                "the parameter {name:?} must be an integer that is not negative"
-            )),
+            _ => Err(format!("the parameter {name:?} must be a non-negative integer")),
         }
     }
 }

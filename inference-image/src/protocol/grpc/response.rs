@@ -57,5 +57,5 @@ pub(super) fn encode<'a>(
     parts
 }
 
-/// A tensor below this size is copied to its surroundings: a part of its own would cost more.
+/// A tensor below this size is copied next to the other fields: a separate part would cost more.
 const SMALL: usize = 16 << 10;

@@ -1,10 +1,10 @@
 //! `ModelStreamInfer`: many requests over one call, several of them in flight at once. They are answered in order, as
 //! Triton does for models with one response per request. An error of one request is reported in its response, and the
-//! stream goes on.
+//! stream continues.
 //!
 //! A stream ends with its connection. When that retires, because of its age or because the server shuts down, the
-//! requests that have been read are answered, and then comes the status of `ending`. After OK, a client would believe
-//! that requests still on their way were done.
+//! requests that have been read are answered, and then comes the status of `ending`. After OK, a client would assume
+//! that requests still on their way had been answered.
 
 use super::ending;
 use super::infer::answer;
@@ -36,8 +36,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Maximum number of requests of one stream that are in flight at once, and no more than may wait for a model, so
-/// that a stream alone never finds the queue full: the others stay with the client.
+/// Maximum number of requests of one stream that are in flight at once. It is no more than a model's queue can hold,
+/// so that a single stream never finds the queue full. Further requests stay with the client.
 const UNDER_WAY: usize = 64;
 /// A stream without a request for this long is ended when the server shuts down, before its connection retires.
 const IDLE: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ struct Incoming {
     headers: HeaderMap,
     messages: Messages,
     deadline: Option<Instant>,
-    /// The connection's, if there is one.
+    /// The connection's retirement, if there is one.
     retirement: Option<Retirement>,
 }
 
@@ -131,8 +131,8 @@ async fn shutting_down(api: &Api) {
     sleep(IDLE).await;
 }
 
-/// A response in the making, in a task of its own: a request may run on the thread that polls it, and must not keep
-/// the next request from being read. It is cancelled when nobody waits for it any more.
+/// A response in the making, in a task of its own: a request may run on the thread that polls it, and must not delay
+/// reading the next request. It is cancelled when nobody is waiting for it any more.
 struct Answering(JoinHandle<Result<Vec<Bytes>, ApiError>>);
 
 impl Answering {
@@ -159,7 +159,7 @@ impl Drop for Answering {
 /// The response to one request, in parts.
 ///
 /// # Errors
-/// If the stream cannot go on.
+/// If the stream cannot continue.
 async fn one(
     api: Arc<Api>,
     received: Result<Received, ApiError>,
@@ -190,7 +190,7 @@ fn wrapped(parts: Vec<Bytes>) -> Vec<Bytes> {
     all
 }
 
-/// What is wrong with a request, and which request it was.
+/// An error in response to a request, with the request's ID.
 fn refusal(error: &ApiError, envelope: &Envelope<'_>) -> Bytes {
     error.log();
     let response = ModelInferResponse {
@@ -206,7 +206,7 @@ fn refusal(error: &ApiError, envelope: &Envelope<'_>) -> Bytes {
     answer.encode_to_vec().into()
 }
 
-/// The responses as a body, and at its end how the stream ended.
+/// The responses as a body, followed by the final status of the stream.
 struct Answers {
     answers: BoxStream<'static, Result<Vec<Bytes>, ApiError>>,
     parts: std::vec::IntoIter<Bytes>,

@@ -57,8 +57,8 @@ pub(super) async fn classify(
     let Named { name, model, .. } = named;
     let Some(classifier) = model.classifier() else {
         let message = format!(
-            "the package of model {name:?} has no model.yaml that says how to classify images: \
-             add one, or send tensors to /v2/models/{name}/infer"
+            "the package of model {name:?} has no model.yaml that says how to classify images: add one, or \
+             send tensors to /v2/models/{name}/infer"
         );
         return Err(ApiError::bad_request(message));
     };
@@ -206,7 +206,7 @@ impl Images {
 fn top_k(query: &Parameters, classifier: &ImageClassifier) -> Result<usize, ApiError> {
     if let Some(unknown) = query.keys().find(|key| *key != "top_k") {
         return Err(ApiError::bad_request(format!(
-            "the query parameter {unknown:?} is not known, there is: top_k"
+            "the query parameter {unknown:?} is unknown, the only one is top_k"
         )));
     }
     let Some(text) = query.get("top_k") else {
@@ -218,7 +218,7 @@ fn top_k(query: &Parameters, classifier: &ImageClassifier) -> Result<usize, ApiE
         .filter(|top_k| (1..=classes).contains(top_k))
         .ok_or_else(|| {
             ApiError::bad_request(format!(
-                "top_k is {text:?}, it must be a number from 1 to {classes}"
+                "top_k is {text:?}, but must be a number from 1 to {classes}"
             ))
         })
 }

@@ -1,5 +1,5 @@
-//! `multipart/form-data`: the images of a form, in the order of the form. Every field is taken for an image, whatever
-//! its name.
+//! `multipart/form-data`: the images of a form, in the order of the form. Every field is treated as an image,
+//! whatever its name.
 
 use crate::protocol::error::ApiError;
 use axum::body::Body;
@@ -25,20 +25,20 @@ pub(super) fn boundary(headers: &HeaderMap) -> Result<Option<String>, ApiError> 
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    // The first bytes of an image say what it is, whatever the Content-Type: `curl --data-binary` sends that of
-    // another kind of form.
+    // The first bytes of an image say what it is, whatever the Content-Type: `curl --data-binary` sends the
+    // Content-Type of another kind of form.
     if !content_type.to_ascii_lowercase().starts_with("multipart/") {
         return Ok(None);
     }
     match multer::parse_boundary(content_type) {
         Ok(boundary) => Ok(Some(boundary)),
         Err(multer::Error::NoBoundary) => Err(ApiError::bad_request(
-            "the form's Content-Type names no boundary: let the client write it",
+            "the form's Content-Type has no boundary: let the HTTP client set this header",
         )),
         Err(_) => Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             format!(
-                "a body of {content_type} is not understood: send multipart/form-data, or the image itself"
+                "a body of {content_type} is not supported: send multipart/form-data, or the image itself"
             ),
         )),
     }
@@ -54,14 +54,14 @@ pub(super) async fn parts(form: Bytes, boundary: String, max: usize) -> Result<V
     while let Some(field) = form.next_field().await.map_err(broken)? {
         let Some(part) = part(field).await? else { continue };
         if parts.len() == max {
-            let message = format!("the form has more than {max} images, the most that one request may have");
+            let message = format!("the form has more than {max} images, the limit for one request");
             return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
         }
         parts.push(part);
     }
     if parts.is_empty() {
         return Err(ApiError::bad_request(
-            "the form holds no image: curl -F file=@photo.jpg URL",
+            "the form has no image: use curl -F file=@photo.jpg URL",
         ));
     }
     Ok(parts)

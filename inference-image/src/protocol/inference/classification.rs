@@ -77,7 +77,7 @@ pub(crate) fn top<'a>(
         let values = tensor.elements::<T>().unwrap_or_default();
         let rows = values.chunks(row.max(1));
         rows.flat_map(|row| largest(row, count, &label)).collect()
-    }, BYTES => return Err("classes can only be made of numbers".to_owned()));
+    }, BYTES => return Err("classes can be made only from numbers".to_owned()));
     let shape = [batched.then_some(rows), Some(count)].into_iter().flatten();
     let shape = shape.map(|length| i64::try_from(length).unwrap_or(i64::MAX));
     Tensor::from_strings(shape.collect(), strings).map_err(|problem| problem.to_string())

@@ -1,5 +1,5 @@
 //! An inference, independent of the protocol: tensors by name, checked once against the model's signature, and the
-//! outputs. Knows the form of no protocol.
+//! outputs. Does not know any protocol's form.
 
 mod classification;
 pub(super) mod request;
@@ -31,9 +31,9 @@ pub(super) struct Request {
 
 /// The tensor of one input.
 pub(super) enum Input {
-    /// In the form that the model takes.
+    /// In the form that the model accepts.
     Ready(Tensor),
-    /// Elements that are still to be parsed.
+    /// Elements that have not been parsed yet.
     Json {
         /// The input's name.
         name: String,
@@ -44,7 +44,7 @@ pub(super) enum Input {
         /// The list.
         json: Bytes,
     },
-    /// Elements that are still to be parsed, in nested lists, which also give the shape.
+    /// Nested lists of elements that have not been parsed yet, which also define the shape.
     Nested {
         /// The input.
         port: Port,
@@ -161,7 +161,7 @@ impl<'a> RequestBuilder<'a> {
     pub(super) fn want(&mut self, name: &str, binary: bool, classes: Option<usize>) -> Result<(), String> {
         let index = position("output", name, &self.signature.outputs)?;
         if self.outputs.iter().any(|other| other.index == index) {
-            return Err(format!("output {name:?} is asked for twice"));
+            return Err(format!("output {name:?} is requested twice"));
         }
         let output = Output {
             index,
@@ -181,7 +181,7 @@ impl<'a> RequestBuilder<'a> {
         }
         if !output.binary && output.classes.is_none() && !json::has_json(port.datatype) {
             return Err(format!(
-                "output {:?} is {}, which has no JSON form: ask for it with binary_data",
+                "output {:?} is {}, which has no JSON form: request it with binary_data",
                 port.name,
                 port.datatype.name()
             ));
@@ -223,7 +223,7 @@ pub(super) fn position(kind: &str, name: &str, ports: &[Port]) -> Result<usize, 
     ports.iter().position(|port| port.name == name).ok_or_else(|| {
         let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
         let (name, names) = (Quoted(name), names.join(", "));
-        format!("the model has no {kind} {name}, it has: {names}")
+        format!("the model has no {kind} {name}, only: {names}")
     })
 }
 
@@ -240,7 +240,7 @@ pub(super) fn takes_batches(signature: &Signature) -> bool {
 }
 
 impl Input {
-    /// The tensor of bytes in the form of the binary tensor extension or of gRPC's raw contents.
+    /// A tensor from bytes in the form of the binary tensor extension or of gRPC's raw contents.
     ///
     /// # Errors
     /// If they do not fill the shape.
@@ -256,7 +256,7 @@ impl Input {
             .map_err(|problem| format!("input {name:?}: {problem}"))
     }
 
-    /// Parses what is still to be parsed; not cheap for JSON.
+    /// Parses what has not been parsed yet, which is expensive for JSON.
     pub(super) fn tensor(self) -> Result<Tensor, InputError> {
         let (name, tensor) = match self {
             Self::Ready(tensor) => return Ok(tensor),
@@ -321,7 +321,7 @@ impl Answer {
 /// Refuses a request before its body is read, if that can be decided already.
 ///
 /// # Errors
-/// When its deadline has passed or is out of reach, or the queue is full.
+/// When its deadline has passed or cannot be met, or the queue is full.
 pub(super) fn admit(model: &Model, options: &RunOptions) -> Result<(), ApiError> {
     in_time(options.deadline)?;
     let admitted = model.admission(options);
@@ -350,7 +350,7 @@ fn is_one_row(inputs: &[Input], signature: &Signature) -> bool {
     })
 }
 
-/// Runs the model. The reservation `room` of the body is held at least until no part of the request is waiting any
+/// Runs the model. The body's memory reservation `room` is held at least until no part of the request is waiting any
 /// more.
 ///
 /// # Errors
@@ -427,7 +427,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Two rows, or one of any size, may take much longer than the model's runs are known to take.
+    /// Two rows, or one of dynamic size, may take much longer than a typical run of the model.
     #[test]
     fn one_row_of_a_fixed_size_is_told_from_what_may_take_longer() {
         let fixed = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);
@@ -468,7 +468,7 @@ pub(super) mod tests {
         assert_eq!(options.priority, Priority::Normal);
     }
 
-    /// An empty text takes many times its bytes in memory.
+    /// An empty text takes far more bytes in memory than in the request.
     #[test]
     fn a_tensor_has_no_more_texts_than_memory_for_them() {
         let signature = signature(&[("x", DataType::Bytes, &[-1])], &[("y", DataType::Bytes, &[-1])]);
@@ -478,7 +478,7 @@ pub(super) mod tests {
         assert!(problem.contains("more than 1048576"), "{problem}");
         let list = format!("[{}\"\"]", "\"\",".repeat(1 << 20));
         let problem = json::read_nested(list.as_bytes(), DataType::Bytes).unwrap_err();
-        assert!(problem.contains("more elements"), "{problem}");
+        assert!(problem.contains("too many elements"), "{problem}");
     }
 
     #[test]

@@ -45,10 +45,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     }
 }
 
-/// The value of a header that says one thing.
+/// The value of a header that must have a single value.
 ///
 /// # Errors
-/// 400 if there are several: they may say different things.
+/// 400 if there are several, since they may contradict each other.
 pub(crate) fn only<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -72,11 +72,11 @@ pub(crate) fn deadline(headers: &HeaderMap, arrived: Instant) -> Result<Option<I
     let milliseconds = milliseconds.filter(|number| number.is_finite() && *number > 0.0);
     let refused = || {
         ApiError::bad_request(format!(
-            "{REQUEST_TIMEOUT} is {value:?}, it must be a decimal number of milliseconds above 0"
+            "{REQUEST_TIMEOUT} is {value:?}, but must be a decimal number of milliseconds above 0"
         ))
     };
     let timeout = Duration::try_from_secs_f64(milliseconds.ok_or_else(refused)? / 1000.0);
-    // A deadline beyond the range of `Instant` is none.
+    // A deadline beyond the range of `Instant` means no deadline.
     Ok(timeout.ok().and_then(|timeout| arrived.checked_add(timeout)))
 }
 
@@ -216,7 +216,7 @@ mod tests {
     use futures::future::FutureExt;
     use std::panic::AssertUnwindSafe;
 
-    /// A bug that looks like clients that disconnect would alarm nobody.
+    /// If a bug looked like disconnecting clients, nobody would notice.
     #[tokio::test]
     async fn a_panic_is_counted_as_a_failure_and_a_client_who_leaves_is_not() {
         let metrics = Metrics::new("", "", "");

@@ -1,8 +1,8 @@
 //! Extracts the long lists of tensors from the text of a request before the rest of it is parsed, so that a general
-//! parser never walks over them: the rest is short, and the lists go straight into tensors.
+//! parser never has to scan them: the rest is short, and the lists go straight into tensors.
 //!
-//! It only finds where values end. Whoever parses them, and the rest, checks that they are valid JSON: a text that is
-//! not well-formed stays as it is.
+//! It only finds where values end. The parsers of the values and of the rest check that they are valid JSON; a
+//! malformed text is left unchanged.
 
 use super::list::string_length;
 use std::borrow::Cow;
@@ -85,7 +85,7 @@ fn find(json: &[u8], location: Location<'_>) -> Option<Vec<Range<usize>>> {
     Some(values)
 }
 
-/// Where a value begins, if a colon comes next.
+/// Where the value begins, if a colon comes next.
 fn after_colon(json: &[u8], at: usize) -> Option<usize> {
     let colon = at
         + json
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(values, [r#"{"a": "}", "b": {}}"#, r#""x\"y""#]);
     }
 
-    /// What is not a tensor must be echoed as it was sent, and a short text must not fill the memory.
+    /// Values that are not tensors must be echoed as they were sent, and a short text must not fill the memory.
     #[test]
     fn values_are_taken_out_below_one_key_and_only_so_many() {
         let location = Location {

@@ -51,11 +51,11 @@ impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Element { expected, found } => write!(formatter, "expected {expected}, found {found}"),
-            Self::Syntax => formatter.write_str("the list is no valid JSON"),
+            Self::Syntax => formatter.write_str("the list is not valid JSON"),
             Self::NoList => formatter.write_str("expected a list"),
             Self::Mixed => formatter.write_str("lists and elements are mixed"),
             Self::Ragged => formatter.write_str("the nested lists do not have the shape of a tensor"),
-            Self::TooMany => formatter.write_str("there are more elements than there may be"),
+            Self::TooMany => formatter.write_str("there are too many elements"),
             Self::TooDeep => write!(formatter, "there are more than {MAX_RANK} dimensions"),
         }
     }
@@ -202,7 +202,7 @@ pub(super) fn read<T: Item>(json: &[u8], expected: usize) -> Result<List<T>, Pro
         open: Vec::with_capacity(8),
         shape: Vec::with_capacity(8),
         rank: None,
-        // An element and its comma are two bytes.
+        // An element and its comma take at least two bytes.
         elements: Vec::with_capacity(expected.min(json.len() / 2 + 1)),
         expected,
     };
@@ -345,7 +345,7 @@ impl<T: Item> Reader<'_, T> {
             .unwrap_or(rest.len());
         let mut found = String::from_utf8_lossy(&rest[..end.min(SHOWN)]).into_owned();
         if std::str::from_utf8(&rest[..end]).is_err() {
-            found.push_str(" (not UTF-8, which JSON must be: send other bytes as binary data)");
+            found.push_str(" (not UTF-8, which JSON requires: send other bytes as binary data)");
         }
         Problem::Element {
             expected: T::NAME,

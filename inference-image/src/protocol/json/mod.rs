@@ -22,7 +22,7 @@ pub(super) const fn has_json(datatype: DataType) -> bool {
     !matches!(datatype, DataType::Fp16 | DataType::Bf16)
 }
 
-/// Where and why a text is no JSON; `None` if it is.
+/// Where and why a text is not valid JSON; `None` if it is.
 pub(super) fn syntax_error(text: &[u8]) -> Option<String> {
     let read = serde_json::from_slice::<IgnoredAny>(text);
     read.err().map(|error| error.to_string())
@@ -99,7 +99,7 @@ fn list<T: Item>(json: &[u8], shape: Option<&[i64]>, most: usize) -> Result<List
         return Ok(list);
     }
     Err(format!(
-        "the nested lists do not have the shape {shape:?} but {:?}",
+        "the nested lists have the shape {:?} instead of {shape:?}",
         list.shape
     ))
 }
@@ -132,13 +132,13 @@ mod tests {
             (
                 "[[1, 2, 3], [4, 5, 6]]",
                 DataType::Fp32,
-                "do not have the shape [3, 2] but [2, 3]",
+                "have the shape [2, 3] instead of [3, 2]",
             ),
             ("[1, 2]", DataType::Fp32, "shape [3, 2] does not hold 2 elements"),
             (
                 "[1, 2, 3, 4, 5, 6, 7]",
                 DataType::Fp32,
-                "more elements than there may be ([3, 2])",
+                "too many elements ([3, 2])",
             ),
             (
                 "[1, 2, 3, 4, 5, 600]",

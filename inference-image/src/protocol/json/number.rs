@@ -12,7 +12,7 @@ where
 {
     const OPTIONS: Options = Options::new();
     let start = sign(bytes);
-    // A number ends after a leading zero; what follows is for others to judge.
+    // A number ends after a leading zero; the caller checks what follows.
     let number = match bytes.get(start..) {
         Some([b'0', b'0'..=b'9', ..]) => &bytes[..=start],
         _ => bytes,
@@ -44,7 +44,7 @@ pub(super) fn integer(bytes: &[u8]) -> Option<(i128, usize)> {
     Some((value.ok()?, end))
 }
 
-/// Length of the sign: JSON has only one.
+/// Length of the sign: JSON only has a minus.
 fn sign(bytes: &[u8]) -> usize {
     usize::from(bytes.first() == Some(&b'-'))
 }
@@ -54,7 +54,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// At the end of a text, and before its end.
+    /// Checks a number at the end of a text, and one before its end.
     fn check(text: &str) {
         for text in [text.to_owned(), format!("-{text}")] {
             let single: f32 = text.parse().unwrap();
@@ -71,7 +71,7 @@ mod tests {
         }
     }
 
-    /// A value that is one unit off is a wrong tensor, and a difference to every other server.
+    /// A value that is off by one unit is wrong, and differs from every other server.
     #[test]
     fn numbers_are_rounded_as_the_standard_library_rounds_them() {
         for text in [
@@ -118,7 +118,7 @@ mod tests {
                 check(&format!("{single:e}"));
                 check(&format!("{}", f64::from(single)));
                 check(&format!("{single:.5}"));
-                // The middle between two singles, and just beside it.
+                // The midpoint between two FP32 numbers, and its neighbours.
                 let next = f32::from_bits(single.to_bits() + 1);
                 let middle = (f64::from(single) + f64::from(next)) / 2.0;
                 if middle.is_finite() && middle < 1e18 {
@@ -180,13 +180,13 @@ mod tests {
         ] {
             assert!(float::<f32>(text.as_bytes()).is_none(), "{text}");
         }
-        // What follows is for others to judge.
+        // The caller checks what follows.
         for (text, length) in [("01", 1), ("1,2", 1), ("1.5.5", 3), ("7 8", 1), ("12345678x", 8)] {
             assert_eq!(float::<f32>(text.as_bytes()).unwrap().1, length, "{text}");
         }
     }
 
-    /// A number that only this server takes, or that it alone refuses, is a client that works here or everywhere else.
+    /// If only this server accepted or refused a number, a client would work only here, or everywhere but here.
     #[test]
     fn the_grammar_is_that_of_rfc_8259() {
         let alphabet = *b"-+.eE019";

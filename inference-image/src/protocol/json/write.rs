@@ -7,13 +7,13 @@ use serde::Serialize;
 /// Checks that the elements have a JSON form.
 ///
 /// # Errors
-/// Which of them is a text that is not UTF-8.
+/// Which element is a text that is not UTF-8.
 pub(crate) fn check(tensor: &Tensor) -> Result<(), String> {
     let is_text = |element: &Bytes| std::str::from_utf8(element).is_ok();
     let mut elements = tensor.strings().unwrap_or_default().iter();
     match elements.position(|element| !is_text(element)) {
         None => Ok(()),
-        Some(index) => Err(format!("element {index} is not UTF-8, which JSON must be")),
+        Some(index) => Err(format!("element {index} is not UTF-8, which JSON requires")),
     }
 }
 
@@ -23,12 +23,12 @@ pub(crate) fn flat(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, &[i64::try_from(tensor.len()).unwrap_or(i64::MAX)]);
 }
 
-/// Appends the elements as lists nested like the shape; a tensor without dimensions is its element.
+/// Appends the elements as lists nested like the shape; a tensor without dimensions is written as its element.
 pub(crate) fn nested(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, tensor.shape());
 }
 
-/// The same for a tensor that is one row of another: without its first dimension.
+/// The same for a single row of a tensor, without the first dimension.
 pub(crate) fn row(out: &mut Vec<u8>, tensor: &Tensor) {
     elements(out, tensor, tensor.shape().get(1..).unwrap_or_default());
 }
@@ -48,7 +48,7 @@ fn elements(out: &mut Vec<u8>, tensor: &Tensor, shape: &[i64]) {
         DataType::Fp64 => numbers::<f64>(out, tensor, shape),
         DataType::Bytes => {
             let strings = tensor.strings().unwrap_or_default().iter();
-            // Whoever writes a tensor has asked `check` first.
+            // Callers have called `check` before.
             list(
                 out,
                 &mut strings.map(|text| std::str::from_utf8(text).unwrap_or_default()),

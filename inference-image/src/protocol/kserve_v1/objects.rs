@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Is told of each entry, and of the end of each object; an error stops the reading.
+/// Receives each entry and the end of each object; an error stops the reading.
 pub(super) trait Listener {
     /// An entry.
     fn entry(&mut self, name: &str, value: &RawValue) -> Result<(), String>;
@@ -38,7 +38,7 @@ pub(super) fn read_list(json: &[u8], listener: &mut impl Listener) -> Result<(),
     result.and_then(|()| deserializer.end()).map_err(explain)
 }
 
-/// A position in the list is not a position in the request.
+/// Removes the position, which is relative to the list and not to the request.
 fn explain(error: serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ")

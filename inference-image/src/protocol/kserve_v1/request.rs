@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Where the tensors are; a third one is one too many, whatever its name.
+/// Where the tensors are; a third one is an error, whatever its name.
 const TENSORS: Location<'_> = Location {
     within: None,
     depth: 1,
@@ -17,7 +17,7 @@ const TENSORS: Location<'_> = Location {
     most: 3,
 };
 
-/// A request whose lists have been extracted: numbers stand in their place.
+/// A request whose lists have been extracted and replaced by numbers.
 #[derive(Deserialize)]
 struct Predict {
     instances: Option<usize>,
@@ -26,7 +26,7 @@ struct Predict {
 
 /// What to do with tensors that have no JSON form.
 pub(super) const VERSION_2: &str =
-    "use version 2 of the protocol (/v2/models/NAME/infer), which takes and returns it as binary data";
+    "use version 2 of the protocol (/v2/models/NAME/infer), which accepts and returns it as binary data";
 
 /// How tensors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub(crate) fn parse(body: &Bytes, signature: &Signature) -> Result<(Request, For
     let extracted = extract(body, TENSORS);
     let predict: Predict =
         serde_json::from_slice(&extracted.rest).map_err(|_| match json::syntax_error(body) {
-            Some(problem) => format!("the request is no valid JSON: {problem}"),
-            None => "the request is no JSON object with instances or inputs".to_owned(),
+            Some(problem) => format!("the request is not valid JSON: {problem}"),
+            None => "the request is not a JSON object with instances or inputs".to_owned(),
         })?;
     let (index, form) = match (predict.instances, predict.inputs) {
         (Some(index), None) => (index, Form::Rows),
@@ -96,8 +96,8 @@ fn has_json(signature: &Signature) -> Result<(), String> {
     }
 }
 
-/// Whether a list begins with an object of inputs. `{"b64": …}` is one only if an input has this name, and otherwise
-/// an encoded text.
+/// Whether a list begins with an object of inputs. `{"b64": …}` is such an object only if an input has this name, and
+/// otherwise an encoded text.
 fn holds_rows(list: &[u8], ports: &[Port]) -> bool {
     let Some(object) = after(b'[', list).and_then(|list| after(b'{', list)) else {
         return false;
@@ -117,7 +117,7 @@ fn only(builder: &mut RequestBuilder<'_>, json: Bytes, signature: &Signature) ->
     let [port] = &signature.inputs[..] else {
         let names: Vec<&str> = signature.inputs.iter().map(|port| port.name.as_str()).collect();
         return Err(format!(
-            "the model has several inputs, name each: {}",
+            "the model has several inputs, give each by name: {}",
             names.join(", ")
         ));
     };
@@ -126,7 +126,7 @@ fn only(builder: &mut RequestBuilder<'_>, json: Bytes, signature: &Signature) ->
     Ok(())
 }
 
-/// Takes each value as the tensor of its name.
+/// Uses each value as the tensor of its name.
 struct Columns<'a, 'b> {
     builder: &'a mut RequestBuilder<'b>,
     json: &'a Bytes,
@@ -180,7 +180,7 @@ impl Listener for Rows<'_> {
     }
 }
 
-/// Objects with a row for each name.
+/// Reads objects with a row for each name.
 fn rows(builder: &mut RequestBuilder<'_>, json: &[u8], ports: &[Port]) -> Result<(), String> {
     let mut rows = Rows {
         ports,

@@ -32,7 +32,7 @@ fn instances(text: &mut Vec<u8>, signature: &Signature, outputs: &[(Output, Tens
         .iter()
         .map(|(output, tensor)| tensor.split(&ones).map(|rows| (output, rows)));
     let rows: Option<Vec<_>> = rows.collect();
-    let no_rows = "the outputs have no row for each instance: send inputs by columns";
+    let no_rows = "the outputs do not have one row per instance: send inputs by columns";
     let rows = rows.filter(|_| count.is_some()).ok_or(no_rows)?;
     text.push(b'[');
     for index in 0..ones.len() {

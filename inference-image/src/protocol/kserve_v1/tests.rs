@@ -96,7 +96,7 @@ fn texts_may_be_base64_by_rows_and_by_columns() {
             "w6k!",
             r#"expected a string or {"b64": BASE64}, found {"b64":"w6k!""#,
         ),
-        // It is taken, and sent back.
+        // It is accepted, and sent back.
         ("/w==", "output \"t\": element 0 is not UTF-8"),
     ] {
         let problem = echoed(&texts, json!({"instances": [{"b64": text}]})).unwrap_err();
@@ -110,7 +110,7 @@ fn texts_may_be_base64_by_rows_and_by_columns() {
 fn what_is_no_prediction_request_is_refused() {
     for (signature, request, words) in [
         (one(), json!({}), "neither instances nor inputs"),
-        (one(), json!([]), "no JSON object"),
+        (one(), json!([]), "not a JSON object"),
         (one(), json!({"instances": [], "inputs": []}), "both"),
         (one(), json!({"instances": {"x": [1, 2]}}), "must be a list"),
         (one(), json!({"instances": [[1, 2], {"x": [1, 2]}]}), "mixed"),
@@ -132,12 +132,12 @@ fn what_is_no_prediction_request_is_refused() {
         (one(), json!({"instances": [[1, 2, 3]]}), "has shape [-1, 2]"),
         (one(), json!({"instances": []}), "has shape [-1, 2]"),
         (one(), json!({"inputs": {"z": 1}}), "has no input \"z\""),
-        (one(), json!({"inputs": 7}), "the request says []"),
+        (one(), json!({"inputs": 7}), "but the request says []"),
         (one(), json!({"inputs": {"x": null}}), "expected a list"),
         (
             two(),
             json!({"instances": [[1, 2]]}),
-            "several inputs, name each: a, b",
+            "several inputs, give each by name: a, b",
         ),
         (
             two(),
@@ -150,7 +150,7 @@ fn what_is_no_prediction_request_is_refused() {
     }
 }
 
-/// This version has no binary data: to advise it would lead nowhere.
+/// This version has no binary data, so advising it would not help.
 #[test]
 fn a_type_without_a_json_form_is_referred_to_version_2() {
     let float: (&str, DataType, &[i64]) = ("x", DataType::Fp32, &[-1]);

@@ -85,8 +85,7 @@ pub(super) async fn index(
         .read(&headers, body, ReadOptions::default())
         .await?
         .bytes;
-    let refused =
-        |error| ApiError::bad_request(format!("the request is no JSON of an index request: {error}"));
+    let refused = |error| ApiError::bad_request(format!("the request is not a valid index request: {error}"));
     let index = if body.is_empty() {
         Index::default()
     } else {

@@ -111,7 +111,7 @@ async fn answer(
     let answer = inference::run(model, request, Arc::clone(&room), options).await?;
     drop((bytes, room));
     let started = Instant::now();
-    answer.check_json(model.signature(), "ask for it with binary_data")?;
+    answer.check_json(model.signature(), "request it with binary_data")?;
     let timing = answer.timing;
     let response = response::encode(template, &echo, answer, Encoding::accepted(headers)).await?;
     Ok(Answered::new(response, timing, started))
@@ -143,7 +143,7 @@ fn header_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
     let length = digits.and_then(|text| text.parse().ok());
     let refused = || {
         ApiError::bad_request(format!(
-            "{HEADER_LENGTH} is {value:?}, it must be a number of bytes"
+            "{HEADER_LENGTH} is {value:?}, but must be a number of bytes"
         ))
     };
     length.map(Some).ok_or_else(refused)

@@ -14,7 +14,7 @@ pub(super) fn parse(body: &Bytes, signature: &Signature) -> Result<inference::Re
     let [port] = &signature.inputs[..] else {
         let count = signature.inputs.len();
         return Err(format!(
-            "a raw binary request is for a model with one input, this one has {count}"
+            "a raw binary request needs a model with one input, but this one has {count}"
         ));
     };
     if port.any_rank {

@@ -115,7 +115,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parameters<'a> {
                         "binary_data_output" => parameters.binary_data_output = map.next_value()?,
                         "timeout" => parameters.urgency.set_timeout(map.next_value()?),
                         "priority" => parameters.urgency.set_priority(map.next_value()?),
-                        // Stateful models have sequences; none of ours is stateful.
+                        // Only stateful models have sequences, which this server does not support.
                         "sequence_id" | "sequence_start" | "sequence_end" => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -186,18 +186,18 @@ pub(super) fn parse(
     })
 }
 
-/// A position in a text from which lists were extracted is not a position in the client's text.
+/// Explains an error without its position: that refers to the text without its lists, not to the client's text.
 fn explain(error: &serde_json::Error, extracted: &Extracted<'_>, json: &[u8]) -> String {
-    // The text from which they were extracted knows better what is wrong with it.
+    // The client's full text gives a better description of the problem.
     if let Some(problem) = syntax_error(json) {
-        return format!("the request is no valid JSON: {problem}");
+        return format!("the request is not valid JSON: {problem}");
     }
     let text = error.to_string();
     let problem = match text.rsplit_once(" at line ") {
         Some((problem, _)) if !extracted.values.is_empty() => problem,
         _ => &text,
     };
-    format!("the request is no inference request: {problem}")
+    format!("the request is not an inference request: {problem}")
 }
 
 fn echo(id: Option<&RawValue>, others: &[(Cow<'_, str>, &RawValue)]) -> Result<Echo, String> {
@@ -258,7 +258,7 @@ fn take(
     let wanted = element_count(shape).and_then(|count| count.checked_mul(datatype.size()?));
     if wanted != Some(size) && datatype != DataType::Bytes {
         return Err(format!(
-            "input {name:?} has binary_data_size {size}, {} of shape {shape:?} takes {} bytes",
+            "input {name:?} has binary_data_size {size}, but {} of shape {shape:?} takes {} bytes",
             datatype.name(),
             wanted.unwrap_or(usize::MAX)
         ));

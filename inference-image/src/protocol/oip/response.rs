@@ -21,12 +21,12 @@ const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream")
 /// Length of the JSON part of a body, which tensors follow.
 pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// A tensor below this size is copied behind the JSON: a part of its own would cost more. A response below it is not
+/// A tensor below this size is copied behind the JSON: a separate part would cost more. A response below it is not
 /// compressed.
 const SMALL: usize = 16 << 10;
 
-/// The response, compressed if the client asked for it and it is not small: most clients always offer it, and a few
-/// packets are sent sooner than compressed.
+/// The response, compressed if the client asked for it and it is not small: most clients always ask for it, and
+/// sending a few packets takes less time than compressing them.
 ///
 /// # Errors
 /// When it cannot be compressed.

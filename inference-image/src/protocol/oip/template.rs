@@ -1,4 +1,4 @@
-//! Response templates: the text in the responses of a model that never changes.
+//! Response templates: the parts of a model's responses that never change.
 
 use crate::engine::Signature;
 use crate::protocol::names::MODEL_VERSION;

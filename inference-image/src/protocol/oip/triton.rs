@@ -65,7 +65,8 @@ pub(crate) fn config(api: &Api, named: Named<'_>) -> ModelConfig {
     }
 }
 
-/// The dimensions. Triton wants at least one; a scalar has one of size 1, which `reshape` takes away before the model
+/// The dimensions. Triton wants at least one; a scalar gets one of size 1, which `reshape` removes before the model
+/// runs
 /// (<https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md#reshape>).
 fn dims(shape: Vec<i64>) -> (Vec<i64>, Option<ModelTensorReshape>) {
     if shape.is_empty() {
@@ -75,8 +76,8 @@ fn dims(shape: Vec<i64>) -> (Vec<i64>, Option<ModelTensorReshape>) {
     }
 }
 
-/// The order of the dimensions of an image, as `model.yaml` has it. Triton knows it only of three dimensions: not if the
-/// model takes a single image with a batch dimension of 1.
+/// The order of the dimensions of an image, as `model.yaml` has it. Triton defines it only for three dimensions, so
+/// not for a model that takes a single image with a batch dimension of 1.
 const fn format(layout: Option<Layout>, dims: &[i64]) -> Format {
     match layout {
         Some(Layout::Nchw) if dims.len() == 3 => Format::Nchw,
@@ -188,7 +189,7 @@ fn of_model(named: Named<'_>) -> ModelStatistics {
 mod tests {
     use super::*;
 
-    /// Triton's image_client takes no image without it.
+    /// Triton's image_client accepts no image without it.
     #[test]
     fn images_have_the_format_of_their_layout() {
         let (image, batch_of_one) = ([3, 224, 224], [1, 3, 224, 224]);

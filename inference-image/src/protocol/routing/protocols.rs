@@ -1,5 +1,5 @@
-//! The path of a request to its handler. By far the most requests are inferences, so their paths are checked before
-//! the router is asked: routing would cost a small model as much as reading the request does.
+//! From a request to its handler. Nearly all requests are inferences, so their paths are checked before the router:
+//! for a small model, routing would cost as much as reading the request.
 
 use crate::protocol::api::Api;
 use crate::protocol::{grpc, oip};

@@ -1,4 +1,4 @@
-//! A router that knows its routes, so that they can be compared with `/openapi.json`. Knows no handler.
+//! A router that knows its routes, so that they can be compared with `/openapi.json`. Does not know any handlers.
 
 use crate::protocol::api::Api;
 use crate::protocol::body::compression;

@@ -40,7 +40,7 @@ fn refused(target: &Target, method: &Method, uri: &Uri) -> Option<Response> {
     if !VERBS.contains(&verb) {
         return None;
     }
-    let message = format!("{method} is not possible at {}: use POST", uri.path());
+    let message = format!("{method} is not allowed at {}: use POST", uri.path());
     let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message);
     Some(([(header::ALLOW, "POST")], error).into_response())
 }
@@ -57,7 +57,7 @@ pub(crate) async fn post(
     let (name, verb) = target.rsplit_once(':').unwrap_or((target, ""));
     if !VERBS.contains(&verb) {
         return Err(ApiError::not_found(format!(
-            "nothing can be posted to {target:?} but to {name}:predict and {name}:classify"
+            "cannot POST to {target:?}, only to {name}:predict and {name}:classify"
         )));
     }
     let named = api.wanted(name, "")?;

@@ -48,7 +48,7 @@ fn dispatcher(cores: usize) -> Dispatcher {
     dispatcher
 }
 
-// With more than four cores there are several network threads, and none runs jobs.
+// With more than four cores there are several network threads, and none of them runs jobs.
 #[test]
 fn without_inline_execution_everything_is_for_the_runners() {
     let now = Instant::now();
@@ -130,7 +130,7 @@ fn who_may_take_a_job() {
     for (by, next, busy, woken, may_take) in [
         (Network, Inline, 0, 0, true),
         (Network, Shared, 0, 0, true),
-        // One job waits, and a runner is on its way to it.
+        // One job is waiting, and a runner has been woken for it.
         (Network, Shared, 0, 1, false),
         (Network, Runners, 0, 0, false),
         (Runner, Runners, 1, 0, true),

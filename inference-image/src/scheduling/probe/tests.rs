@@ -8,7 +8,7 @@ fn row(datatype: DataType) -> Vec<Tensor> {
     vec![Tensor::zeros(datatype, vec![1, 3]).unwrap()]
 }
 
-/// Whether a model of rows of three fractions holds, in batches of up to `largest`.
+/// Whether a model of rows of three numbers holds, in batches of up to `largest`.
 fn holds_in(largest: usize, model: fn(&[[f32; 3]]) -> Vec<[f32; 3]>) -> bool {
     let mut run = |inputs: &[Tensor]| {
         let rows: Vec<[f32; 3]> = inputs[0].elements::<f32>()?.as_chunks::<3>().0.to_vec();
@@ -42,7 +42,7 @@ fn rows_that_are_computed_by_themselves_hold() {
     assert!(holds(alone_or_not));
 }
 
-// Each was taken for a model of independent rows once.
+// Each of these was once taken for a model with independent rows.
 #[test]
 fn rows_that_see_each_other_are_found_out() {
     let least = |rows: &[[f32; 3]]| {
@@ -94,7 +94,7 @@ fn integers_are_more_than_zeros_and_no_larger_than_the_model_takes() {
     }
 }
 
-// Of the range of a type only pixels use all.
+// Only pixels use the whole range of their type.
 #[test]
 fn every_type_has_rows_that_differ() {
     for (datatype, kinds) in [
@@ -104,7 +104,7 @@ fn every_type_has_rows_that_differ() {
         (DataType::Bool, 4),
         (DataType::Fp64, 4),
         (DataType::Bf16, 4),
-        // They may mean anything.
+        // Texts may mean anything.
         (DataType::Bytes, 1),
     ] {
         let row = vec![Tensor::zeros(datatype, vec![1, 60]).unwrap()];
@@ -133,7 +133,7 @@ fn a_model_that_fails_in_batches_does_not_hold() {
     assert!(Probe::new(&row(DataType::Fp32), &mut |_| None).is_none());
 }
 
-// Half precision ends after three digits, and bfloat16 after two.
+// Half precision has three digits, and bfloat16 two.
 #[test]
 fn fractions_of_16_bits_may_differ_by_a_step() {
     for (datatype, near, far) in [(DataType::Fp16, 0x3C01, 0x3C10), (DataType::Bf16, 0x3F81, 0x3F90)] {

@@ -152,12 +152,12 @@ async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
     for (job, value) in waiting.into_iter().zip([1.0, 2.0, -3.0, 4.0]) {
         match job.await.unwrap() {
             Ok(completed) => assert_eq!(first(&completed), value),
-            // The batch failed for its sake, and it alone has to bear it.
+            // It made the batch fail, so only it must get the error.
             Err(error) => assert!(value < 0.0, "{error:?}"),
         }
     }
     let text = bench.metrics.encode().unwrap();
-    // One run of one, one of four that failed, and then each of these alone.
+    // One run of one job, one of four that failed, and then each of these alone.
     let has = |line: &str| text.lines().any(|other| other == line);
     assert!(
         has("modelservice_batch_size_bucket{le=\"1.0\",model=\"echo-30\"} 5"),
@@ -169,7 +169,7 @@ async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
     );
 }
 
-// More sessions than cores make all of them slower.
+// More concurrent runs than cores would slow all of them down.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_runs_at_once_than_there_are_cores_whatever_the_models() {
     let bench = Bench::new(2);
@@ -189,7 +189,7 @@ async fn no_more_runs_at_once_than_there_are_cores_whatever_the_models() {
     assert_eq!(bench.most.load(Ordering::SeqCst), 2);
 }
 
-// A model with a crowd of requests must not starve another that is on the same server.
+// A model with many requests must not starve another on the same server.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_saturated_models_share_the_cores_evenly() {
     let bench = Bench::new(2);
@@ -262,7 +262,7 @@ async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runners_finish_what_waits_before_they_end() {
     let bench = Bench::new(2);
-    // Slow enough to be left to the runners.
+    // So slow that runners run it.
     let (queue, _) = bench.add(Duration::from_millis(30), 1, false);
     let gate = Arc::clone(&bench.gate);
     let closed = gate.write();
@@ -308,7 +308,7 @@ async fn a_small_models_job_is_run_by_the_network_thread_and_a_slow_models_by_a_
     assert_ne!(last(), Some(here));
 }
 
-// Nobody else would run it.
+// No other thread would run it.
 #[tokio::test]
 async fn a_job_from_another_thread_wakes_the_network_thread() {
     let bench = Bench::new(2);

@@ -32,7 +32,7 @@ fn stub() -> Box<dyn Engine> {
 
 type Answer = Receiver<Result<Completed, JobError>>;
 
-/// States of a test: jobs are numbered, time stands still unless it is said.
+/// A state for tests: jobs are numbered, and time advances only when told to.
 struct Bench {
     state: State,
     now: Instant,
@@ -90,7 +90,7 @@ impl Bench {
 
     fn submit(&mut self, model: usize, options: RunOptions) -> Result<Option<Work>, Rejected> {
         let job = self.job(options);
-        // A runner that waits for work takes what nothing else waits before.
+        // A waiting runner takes a job if no other job is waiting before it.
         let is_next = self.state.waiting() == 0;
         self.state.submit(model, job, self.now)?;
         Ok(if is_next { self.take() } else { None })
@@ -155,7 +155,7 @@ fn inline(cores: usize, cost: Duration) -> Bench {
 
 const SMALL_COST: Duration = Duration::from_micros(200);
 
-// To wake a thread takes longer than a small model's run.
+// Waking a thread takes longer than a run of a small model.
 #[test]
 fn a_small_models_jobs_that_come_one_at_a_time_run_inline_and_wake_no_runner() {
     let mut bench = inline(2, SMALL_COST);
@@ -167,7 +167,7 @@ fn a_small_models_jobs_that_come_one_at_a_time_run_inline_and_wake_no_runner() {
     }
 }
 
-// One that runs alone while requests lie unread in their sockets leaves the other cores idle.
+// If the network thread ran jobs while requests lay unread in their sockets, the other cores would be idle.
 #[test]
 fn a_small_models_jobs_that_overlap_are_shared_with_all_runners_but_one() {
     let mut bench = inline(2, SMALL_COST);
@@ -187,7 +187,7 @@ fn a_small_models_jobs_that_overlap_are_shared_with_all_runners_but_one() {
         "it has been woken already"
     );
     bench.state.finish(there, SMALL_COST, 1);
-    // For a while, the next is expected to have others beside it.
+    // For a while, the next job is expected to overlap with others.
     while let Some(work) = bench.take() {
         bench.state.finish(work, SMALL_COST, 1);
     }
@@ -228,7 +228,7 @@ fn with_one_core_a_small_models_jobs_all_run_inline() {
     assert!(bench.take_inline().is_some());
 }
 
-// While it runs one, what has come lies unread in its sockets, and runners have nothing to do.
+// While it runs a job, requests lie unread in its sockets, and runners have nothing to do.
 #[test]
 fn a_network_thread_takes_one_job_and_a_runner_a_batch() {
     let mut bench = inline(2, SMALL_COST);
@@ -241,7 +241,7 @@ fn a_network_thread_takes_one_job_and_a_runner_a_batch() {
     assert_eq!(ids(&bench.take().unwrap()), [1, 2]);
 }
 
-// With as many busy runners as cores, the network thread takes its turns from them: all of them run slower.
+// With as many busy runners as cores, the network thread competes with them, and all of them get slower.
 #[test]
 fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
     let mut bench = inline(2, SMALL_COST);
@@ -266,7 +266,7 @@ fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
     bench.state.finish(first, SMALL_COST, 1);
 }
 
-// It has all cores anyway: to wake a runner would only make its client wait longer.
+// It has all cores anyway: waking a runner would only make its client wait longer.
 #[test]
 fn the_only_job_gets_all_cores_and_runs_inline() {
     let all_cores = |cost| {
@@ -279,7 +279,7 @@ fn the_only_job_gets_all_cores_and_runs_inline() {
     assert_eq!(bench.wakes(0), 0);
     let work = bench.take_inline().unwrap();
     assert_eq!(bench.state.dispatcher.free(), 0);
-    // Others came while it ran: there will be more.
+    // Others arrived while it ran, so more are expected.
     assert_eq!(bench.wakes(0), 0, "no core is free");
     bench.state.finish(work, INLINE_LIMIT_ALL_CORES, 1);
     assert!(bench.take_inline().is_none());
@@ -338,7 +338,7 @@ fn more_jobs_than_may_wait_are_refused_with_a_time_to_come_back() {
         panic!("a third waits")
     };
     assert_eq!(retry_after, 2 * COST);
-    // A crowd of clients that gave up must not keep those out who still wait.
+    // Clients that have given up must not keep out those that are still waiting.
     bench.answers.remove(1);
     assert!(bench.plain(0).unwrap().is_none());
 }
@@ -354,7 +354,7 @@ fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
     let in_time = bench.due(COST);
     let running = bench.submit(0, in_time).unwrap();
     assert!(running.is_some());
-    // Half a run that is under way and one that waits, a margin of an eighth, and its own.
+    // Half of the current run and one waiting job, a margin of an eighth, and its own run.
     assert!(bench.plain(0).unwrap().is_none());
     let needed = COST * 3 / 2 * 9 / 8 + COST;
     let short = bench.due(needed - Duration::from_micros(1));
@@ -366,7 +366,7 @@ fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
     assert!(bench.submit(0, enough).unwrap().is_none());
 }
 
-// Autoscalers read it: what is kept free for deadlines is no wait.
+// Autoscalers read it: the margin for deadlines is not waiting time.
 #[test]
 fn the_wait_that_is_reported_has_no_margin() {
     let mut bench = Bench::new(1, &["a"], 1);
@@ -419,7 +419,7 @@ fn what_waits_goes_into_one_run_up_to_the_size_that_pays() {
     assert_eq!(bench.state.load(0).running, 0);
 }
 
-// One model's crowd must not take the cores from another.
+// A model with many requests must not take the cores from another.
 #[test]
 fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
     let mut bench = Bench::new(1, &["slow", "fast"], 1);
@@ -429,7 +429,7 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
     let mut running = bench.plain(0).unwrap();
     for _ in 0..12 {
         for model in [0, 1] {
-            // Each keeps one waiting.
+            // Each model always has one job waiting.
             if bench.state.load(model).queued == 0 {
                 let inline = bench.plain(model).unwrap();
                 assert!(inline.is_none());
@@ -448,7 +448,7 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
     );
 }
 
-// It would starve the others for as long as it had been idle.
+// Otherwise it would starve the others for as long as it had been idle.
 #[test]
 fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
     let mut bench = Bench::new(1, &["busy", "idle"], 1);
@@ -456,7 +456,7 @@ fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
         let work = bench.plain(0).unwrap().unwrap();
         bench.state.finish(work, COST, 1);
     }
-    // Nothing runs and nothing waits when it comes.
+    // Nothing is running or waiting when its job arrives.
     let mut running = bench.plain(1).unwrap();
     let mut turns = Vec::new();
     for _ in 0..8 {
@@ -473,7 +473,7 @@ fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
     assert!((3..=5).contains(&busy), "{turns:?}");
 }
 
-// With every deadline refused nothing would run, and nothing would ever be learnt again.
+// If every deadline were refused, nothing would run, and nothing would ever be learnt again.
 #[test]
 fn one_slow_run_does_not_shut_requests_with_deadlines_out() {
     let mut bench = Bench::new(1, &["a"], 1);

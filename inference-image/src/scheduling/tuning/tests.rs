@@ -87,7 +87,7 @@ fn where_more_rows_make_each_slower_none_waits_for_another() {
     assert_eq!(stored.lock().unwrap().take().unwrap().best(), 1);
 }
 
-// A batch of a model whose rows see each other would answer wrong.
+// If rows see each other, batches give wrong answers.
 #[test]
 fn a_model_whose_rows_see_each_other_is_never_batched() {
     let (tuner, stored) = tuner(8, 0, true);
@@ -98,7 +98,7 @@ fn a_model_whose_rows_see_each_other_is_never_batched() {
     assert_eq!((curve.best(), curve.apart), (1, Some(false)));
 }
 
-// It may be of a server that did not look so closely.
+// It may come from an older server that did not check this.
 #[test]
 fn a_curve_that_was_kept_is_not_believed_before_rows_were_tried() {
     for (mixes, best) in [(false, 8), (true, 1)] {

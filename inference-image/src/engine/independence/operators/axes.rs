@@ -5,7 +5,7 @@ use crate::engine::independence::fact::Fact;
 use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::{self, Size, broadcast};
 
-/// The dimension of an attribute, in which there are no rows.
+/// The dimension that an attribute names, which must not be the rows'.
 fn apart(operator: &Operator<'_>, default: i64) -> Result<usize, Problem> {
     let shape = operator.shape(0)?;
     let axis = size::axis(operator.int("axis").unwrap_or(default), shape.len())?;
@@ -15,7 +15,7 @@ fn apart(operator: &Operator<'_>, default: i64) -> Result<usize, Problem> {
     Ok(axis)
 }
 
-/// All dimensions from one on are computed together: the rows must come before.
+/// All dimensions from this one on are computed together, so the rows must come before it.
 fn behind_rows(operator: &Operator<'_>, default: i64) -> Result<usize, Problem> {
     let shape = operator.shape(0)?;
     let axis = size::axis(operator.int("axis").unwrap_or(default), shape.len())?;
@@ -38,7 +38,7 @@ pub(super) fn softmax(operator: &Operator<'_>) -> Facts {
     same(operator)
 }
 
-/// The operator set whose softmax it is does not matter where the rows come before all that is normalised.
+/// Softmax differs between operator sets, but not if the rows come before everything that is normalised.
 pub(super) fn quantised_softmax(operator: &Operator<'_>) -> Facts {
     operator.only(&[0])?;
     behind_rows(operator, -1)?;
@@ -54,7 +54,7 @@ pub(super) fn layer_normalization(operator: &Operator<'_>) -> Facts {
     operator.only(&[0])?;
     let axis = behind_rows(operator, -1)?;
     let shape = operator.shape(0)?;
-    // What it is scaled and shifted by must not stand in for the rows.
+    // Scales and zero points must not depend on the rows.
     for input in 1..operator.inputs.len() {
         if operator.given(input).is_some()
             && broadcast(&[shape, operator.shape(input)?], operator.names)?.len() != shape.len()

@@ -1,5 +1,5 @@
 //! Operators of ONNX Runtime itself (`com.microsoft`), as its tools for quantisation and optimisation write them into
-//! models of images. Those that take a range from what they compute on are not among them.
+//! models of images. Those that derive a range from their inputs are not included.
 
 use super::operator::{Facts, Operator, Rule};
 use super::windows::{convolved, examples};
@@ -35,7 +35,7 @@ fn arithmetic(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(shape)])
 }
 
-/// A scale and a zero point, then each tensor with its own.
+/// Inputs: a scale and a zero point, then each tensor with its own.
 fn concat(operator: &Operator<'_>) -> Facts {
     let parts: Vec<usize> = (2..operator.inputs.len()).step_by(3).collect();
     operator.only(&parts)?;
@@ -57,7 +57,7 @@ fn quantised_convolution(operator: &Operator<'_>) -> Facts {
     windows::quantised_convolution(operator)
 }
 
-/// Channels come before pixels; the other order is not followed.
+/// Channels come before pixels; the other order is not supported.
 fn first_channels(operator: &Operator<'_>) -> Result<(), Problem> {
     if operator.flag("channels_last") {
         return Err(Problem::Shape);
@@ -82,7 +82,7 @@ fn global_average_pool(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(shape)])
 }
 
-/// With a sum of another result, if the fourth input is there.
+/// If there is a fourth input, it is added to the result.
 fn convolution(operator: &Operator<'_>) -> Facts {
     let mut facts = convolved(operator, 1, &[0, 3])?;
     if operator.given(3).is_some() {

@@ -1,8 +1,9 @@
-//! The operators that are known to keep rows apart, if their attributes and the shapes of their inputs allow it.
+//! The operators that are known to keep rows independent, depending on their attributes and the shapes of their
+//! inputs.
 //!
-//! A rule gets inputs of which each keeps rows apart, and gives what is known of the outputs, or says why rows are not
-//! apart any more. It must hold for each row by itself: an output's entry of a row follows from the inputs' entries of
-//! that row alone, in a batch of any size in the same way. What a rule does not check, it must not let pass.
+//! A rule gets inputs that all keep rows independent. It returns what is known about the outputs, or why rows are no
+//! longer independent. It must hold for each row: the output of a row follows from the inputs of that row alone, in
+//! the same way for a batch of any size. A rule must reject what it does not check.
 
 mod axes;
 mod fused;

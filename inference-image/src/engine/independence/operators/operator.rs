@@ -1,16 +1,16 @@
-//! A node with what is known of its inputs, as rules see it.
+//! A node with what is known about its inputs, as rules see it.
 
 use crate::engine::independence::fact::Fact;
 use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::{Names, Size};
 use crate::onnx::Node;
 
-/// What is known of outputs.
+/// What is known about outputs.
 pub(super) type Facts = Result<Vec<Fact>, Problem>;
 /// From inputs to outputs.
 pub(super) type Rule = fn(&Operator<'_>) -> Facts;
 
-/// A node, with what is known of its inputs; one that is left out is `None`.
+/// A node with what is known about its inputs; an omitted input is `None`.
 pub(crate) struct Operator<'a> {
     pub(super) node: &'a Node,
     pub(super) inputs: Vec<Option<&'a Fact>>,
@@ -33,12 +33,12 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// An input that must be there.
+    /// A required input.
     pub(super) fn input(&self, index: usize) -> Result<&'a Fact, Problem> {
         self.given(index).ok_or(Problem::Shape)
     }
 
-    /// An input that may be left out.
+    /// An optional input.
     pub(super) fn given(&self, index: usize) -> Option<&'a Fact> {
         self.inputs.get(index).copied().flatten()
     }
@@ -53,7 +53,7 @@ impl<'a> Operator<'a> {
         self.input(index)?.elements(self.names)
     }
 
-    /// The elements of an input, if all are known; `None` if it is left out.
+    /// The elements of an input, if all are known; `None` if it is omitted.
     pub(super) fn fixed(&self, index: usize) -> Result<Option<Vec<i64>>, Problem> {
         let Some(input) = self.given(index) else {
             return Ok(None);
@@ -67,7 +67,7 @@ impl<'a> Operator<'a> {
         fixed.collect::<Result<_, _>>().map(Some)
     }
 
-    /// Whether all inputs but these, as far as they are given, are the same for all rows.
+    /// Whether all given inputs except these are the same for all rows.
     pub(super) fn only(&self, inputs: &[usize]) -> Result<(), Problem> {
         let mut others = self
             .inputs
@@ -85,7 +85,7 @@ impl<'a> Operator<'a> {
         self.node.attribute(name).map(|attribute| attribute.int)
     }
 
-    /// Whether an integer attribute is there and not 0.
+    /// Whether an integer attribute is given and not 0.
     pub(super) fn flag(&self, name: &str) -> bool {
         self.int(name).unwrap_or(0) != 0
     }
@@ -107,12 +107,12 @@ impl<'a> Operator<'a> {
         attribute.map_or_else(|| self.fixed(input), |axes| Ok(Some(axes)))
     }
 
-    /// A size of which nothing is known.
+    /// An unknown size.
     pub(super) fn fresh(&self) -> Size {
         self.names.fresh()
     }
 
-    /// Whether somebody uses the output.
+    /// Whether the output is used.
     pub(super) fn makes(&self, output: usize) -> bool {
         self.node.outputs.get(output).is_some_and(|name| !name.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Operators that compute each element from those in the same place.
+//! Operators that compute each element from the elements at the same position.
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
@@ -6,7 +6,7 @@ use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::{self, Size, broadcast};
 use crate::onnx::datatype;
 
-/// From one tensor; further inputs are settings.
+/// Operators on one tensor; further inputs are settings.
 pub(super) fn one(operator: &Operator<'_>) -> Facts {
     operator.only(&[0])?;
     Ok(vec![Fact::shaped(operator.shape(0)?.to_vec())])
@@ -16,7 +16,7 @@ pub(super) fn identity(operator: &Operator<'_>) -> Facts {
     Ok(vec![operator.input(0)?.clone()])
 }
 
-/// From several tensors that are broadcast.
+/// Operators on several tensors, which are broadcast.
 pub(super) fn several(operator: &Operator<'_>) -> Facts {
     let shapes: Result<Vec<_>, _> = (0..operator.inputs.len())
         .map(|index| operator.shape(index))
@@ -24,7 +24,7 @@ pub(super) fn several(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(broadcast(&shapes?, operator.names)?)])
 }
 
-/// Of two tensors that may be lists of sizes.
+/// Arithmetic on two tensors, which may be lists of sizes.
 pub(super) fn arithmetic(operator: &Operator<'_>) -> Facts {
     let mut facts = several(operator)?;
     let (a, b) = (operator.input(0)?, operator.input(1)?);
@@ -37,7 +37,7 @@ pub(super) fn arithmetic(operator: &Operator<'_>) -> Facts {
     Ok(facts)
 }
 
-/// Of each two elements; a list of one goes with each of the other.
+/// Combines elements pairwise; a list of one element is combined with every element of the other list.
 fn pairs<A: Copy, B: Copy, T>(
     a: &[A],
     b: &[B],
@@ -51,11 +51,12 @@ fn pairs<A: Copy, B: Copy, T>(
     }
 }
 
-/// The number of rows may only come through as it is: a batch has other sizes than a row alone.
+/// The number of rows may only be passed on unchanged: computing with it gives other sizes for a batch than for a
+/// single row.
 fn computed(operator: &Operator<'_>, a: Size, b: Size) -> Result<Size, Problem> {
     use Size::{Fixed, Rows};
     let kind = operator.node.operator();
-    // What is too large for 32 bits may have been cut off.
+    // A number that is too large for 32 bits may have been truncated.
     let number =
         |number: Option<i64>| number.map_or_else(|| operator.fresh(), |number| short(operator, number));
     Ok(match (kind, a, b) {
@@ -78,7 +79,7 @@ fn short(operator: &Operator<'_>, number: i64) -> Size {
     i32::try_from(number).map_or_else(|_| operator.fresh(), |_| Size::Fixed(number))
 }
 
-/// One of two, by a third.
+/// Chooses between two tensors by a third.
 pub(super) fn chosen(operator: &Operator<'_>) -> Facts {
     let mut facts = several(operator)?;
     let inputs = [operator.input(0)?, operator.input(1)?, operator.input(2)?];
@@ -111,19 +112,19 @@ pub(super) fn cast(operator: &Operator<'_>) -> Facts {
             ..Fact::shaped(operator.shape(0)?.to_vec())
         }]);
     }
-    // As a fraction, a truth value or a byte it is another number.
+    // As a floating-point number, a truth value or a byte it would be a different number.
     if input.counts() {
         return Err(Problem::Counts);
     }
     one(operator)
 }
 
-/// Of the second only the type counts.
+/// Only the type of the second input matters.
 pub(super) fn cast_like(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(operator.shape(0)?.to_vec())])
 }
 
-/// Does nothing but in training.
+/// Does something only in training.
 pub(super) fn dropout(operator: &Operator<'_>) -> Facts {
     operator.only(&[0])?;
     if let Some(training) = operator.given(2)
@@ -135,7 +136,7 @@ pub(super) fn dropout(operator: &Operator<'_>) -> Facts {
     Ok(vec![same.clone(), same])
 }
 
-/// With a scale and a zero point for all, or for each entry of another dimension than the rows'.
+/// Has one scale and zero point for all elements, or one for each entry of a dimension other than the rows'.
 pub(super) fn quantised(operator: &Operator<'_>) -> Facts {
     operator.only(&[0])?;
     let shape = operator.shape(0)?;

@@ -1,4 +1,4 @@
-//! Products of matrices: the rows must not be what is summed over.
+//! Matrix products: the sum must not run over the rows.
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
@@ -7,7 +7,7 @@ use crate::engine::independence::size::{self, Size, broadcast};
 
 pub(super) fn matrices(operator: &Operator<'_>) -> Facts {
     operator.only(&[0, 1])?;
-    // Of the zero points of MatMulInteger the first could be one for each row.
+    // The first zero point of MatMulInteger could have an element per row.
     one_each(operator, &[2])?;
     Ok(vec![multiplied(operator, 0, 1)?])
 }
@@ -19,7 +19,7 @@ pub(super) fn quantised_matrices(operator: &Operator<'_>) -> Facts {
     Ok(vec![multiplied(operator, 0, 3)?])
 }
 
-/// These inputs, as far as they are given, are single numbers.
+/// Requires that these inputs are single numbers, if they are given.
 fn one_each(operator: &Operator<'_>, inputs: &[usize]) -> Result<(), Problem> {
     for &input in inputs {
         let is_given = operator.given(input).is_some();
@@ -30,13 +30,13 @@ fn one_each(operator: &Operator<'_>, inputs: &[usize]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// As numpy's `matmul` has it.
+/// The same rules as numpy's `matmul`.
 fn multiplied(operator: &Operator<'_>, first: usize, second: usize) -> Result<Fact, Problem> {
     let (a, b) = (operator.shape(first)?, operator.shape(second)?);
     let (Some((&a_sum, a_outer)), Some(_)) = (a.split_last(), b.first()) else {
         return Err(Problem::Shape);
     };
-    // Of a vector the only dimension is summed over.
+    // The sum runs over the only dimension of a vector.
     let (b_sum, b_outer, column) = match b {
         [sum] => (*sum, &[][..], None),
         [outer @ .., sum, column] => (*sum, outer, Some(*column)),
@@ -59,7 +59,7 @@ pub(super) fn gemm(operator: &Operator<'_>) -> Facts {
     dense(operator, [0, 1, 2])
 }
 
-/// The same, of these inputs.
+/// The same for these inputs.
 pub(super) fn dense(operator: &Operator<'_>, [first, second, bias]: [usize; 3]) -> Facts {
     operator.only(&[first, second, bias])?;
     let matrix = |input: usize, is_transposed: bool| match (operator.shape(input)?, is_transposed) {
@@ -76,14 +76,14 @@ pub(super) fn dense(operator: &Operator<'_>, [first, second, bias]: [usize; 3]) 
         None => product.to_vec(),
         Some(_) => broadcast(&[&product, operator.shape(bias)?], operator.names)?,
     };
-    // A bias must not add rows to what has none: it is repeated only the other way.
+    // A bias must not add rows to a product that has none: only the bias is repeated, never the product.
     if shape.len() != 2 || size::rows(&shape) != size::rows(&product) {
         return Err(Problem::Meets);
     }
     Ok(vec![Fact::shaped(shape)])
 }
 
-/// Dimensions are letters: the rows must have one of their own, which is in the result.
+/// Dimensions are letters: the rows must have their own letter, which must be in the result.
 pub(super) fn einsum(operator: &Operator<'_>) -> Facts {
     let equation: String = operator
         .text("equation")
@@ -120,7 +120,7 @@ pub(super) fn einsum(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(shape.ok_or(Problem::Shape)?)])
 }
 
-/// A letter stands for one size: rows meet rows only.
+/// A letter stands for one size, so rows are combined only with rows.
 fn meet(sizes: &mut Vec<(char, Size)>, letter: char, size: Size) -> Result<(), Problem> {
     match sizes.iter_mut().find(|(known, _)| *known == letter) {
         None => sizes.push((letter, size)),

@@ -5,8 +5,8 @@ use crate::engine::independence::fact::Fact;
 use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::{self, Product, Size};
 
-/// The same elements, in their order, in another shape. Rows stay apart if as many elements as before come before
-/// a step along the rows: then what is behind it is one row's, as before.
+/// The same elements, in their order, in another shape. Rows stay independent if the stride along the rows stays the
+/// same: then the dimensions after it still belong to one row.
 fn arranged(operator: &Operator<'_>, shape: Vec<Size>) -> Facts {
     let input = operator.input(0)?;
     let before = operator.shape(0)?;
@@ -46,7 +46,7 @@ pub(super) fn reshape(operator: &Operator<'_>) -> Facts {
     arranged(operator, shape)
 }
 
-/// Two dimensions: all before an axis, and the others.
+/// Two dimensions: all those before an axis, and the others.
 pub(super) fn flatten(operator: &Operator<'_>) -> Facts {
     let shape = operator.shape(0)?;
     let rank = i64::try_from(shape.len()).unwrap_or(i64::MAX);
@@ -60,7 +60,7 @@ pub(super) fn flatten(operator: &Operator<'_>) -> Facts {
 
 pub(super) fn squeeze(operator: &Operator<'_>) -> Facts {
     let shape = operator.shape(0)?;
-    // Without axes all dimensions of 1 go: of one row also the rows'.
+    // Without axes, all dimensions of size 1 are removed, and for a single row the rows' dimension too.
     let axes = operator.axes(1)?.filter(|axes| !axes.is_empty());
     let axes = axes.ok_or(Problem::Mixes)?;
     let mut gone = vec![false; shape.len()];

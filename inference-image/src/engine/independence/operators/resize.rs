@@ -1,4 +1,4 @@
-//! Resizing, which leaves dimensions alone whose factor is 1.
+//! Resizing, which does not change dimensions whose factor is 1.
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
@@ -31,8 +31,8 @@ pub(super) fn resize(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(resized)])
 }
 
-/// Whether a dimension that keeps its size keeps its entries in their places: other ways to count coordinates take a
-/// part of it, or round to a neighbour.
+/// Whether a dimension that keeps its size also keeps its entries in place: some coordinate transformations crop it
+/// or round to a neighbour.
 fn leaves_others(operator: &Operator<'_>) -> bool {
     let is_nearest = matches!(operator.text("mode"), "" | "nearest");
     match operator.text("coordinate_transformation_mode") {
@@ -61,7 +61,7 @@ fn wanted(operator: &Operator<'_>, axes: &[usize], shape: &[Size]) -> Result<Vec
         }
         return axes.iter().zip(scales).map(scaled).collect();
     }
-    // Sizes are only the ones that are asked for if the aspect ratio may change.
+    // The result has the requested sizes only if the aspect ratio may change.
     if is_upsample || !matches!(operator.text("keep_aspect_ratio_policy"), "" | "stretch") {
         return Err(Problem::Shape);
     }

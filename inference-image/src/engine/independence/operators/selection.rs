@@ -1,4 +1,4 @@
-//! Operators that put tensors together, cut them, or take parts of them.
+//! Operators that join tensors, cut them, or take parts of them.
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
@@ -42,7 +42,7 @@ pub(super) fn concat(operator: &Operator<'_>) -> Facts {
     }])
 }
 
-/// The elements of lists of fractions.
+/// The elements of lists of floating-point numbers.
 fn fractions(operator: &Operator<'_>, rank: usize) -> Option<Vec<f32>> {
     let parts = operator.inputs.iter().map(|input| (*input)?.floats.as_ref());
     let all = parts
@@ -108,7 +108,7 @@ pub(super) fn pad(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(padded)])
 }
 
-/// What is cut out of one dimension; numbers that are not known are `None`.
+/// What is cut out of one dimension; unknown numbers are `None`.
 struct Cut {
     axis: usize,
     start: Option<i64>,
@@ -211,7 +211,7 @@ fn cuts(operator: &Operator<'_>, rank: usize) -> Result<Vec<Cut>, Problem> {
     (0..starts.len()).map(cut).collect()
 }
 
-/// Numbers from an input, as far as they are known.
+/// Numbers from an input, where they are known.
 fn places(operator: &Operator<'_>, input: usize) -> Result<Vec<Option<i64>>, Problem> {
     let numbers = operator.elements(input)?.into_iter().map(|number| match number {
         Size::Fixed(number) => Ok(Some(number)),
@@ -243,7 +243,7 @@ pub(super) fn split(operator: &Operator<'_>) -> Facts {
     Ok(parts.into_iter().map(fact).collect())
 }
 
-/// So many parts of the same size.
+/// This many parts of the same size.
 fn equal(operator: &Operator<'_>, whole: Size, count: usize) -> Vec<Size> {
     let parts = i64::try_from(count).unwrap_or(i64::MAX).max(1);
     let part = |_| match whole {

@@ -1,4 +1,4 @@
-//! Operators that make shapes, take them, or put dimensions into another order.
+//! Operators that produce shapes, use them, or reorder dimensions.
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
@@ -45,7 +45,7 @@ pub(super) fn constant_of_shape(operator: &Operator<'_>) -> Facts {
     }])
 }
 
-/// Sizes from an input, of which none is negative.
+/// Sizes from an input, none of them negative.
 fn sizes(operator: &Operator<'_>, input: usize) -> Result<Vec<Size>, Problem> {
     let sizes = operator.elements(input)?;
     let is_size = |size: &Size| !matches!(size, Size::Fixed(..0));
@@ -85,7 +85,7 @@ pub(super) fn transpose(operator: &Operator<'_>) -> Facts {
     Ok(vec![operator.input(0)?.reshaped(transposed)])
 }
 
-/// The shape of an input is broadcast with the one that is asked for.
+/// The shape of an input is broadcast with the requested one.
 pub(super) fn expand(operator: &Operator<'_>) -> Facts {
     let (input, wanted) = (operator.input(0)?, sizes(operator, 1)?);
     if input.counts() {
@@ -106,7 +106,7 @@ pub(super) fn tile(operator: &Operator<'_>) -> Facts {
     let sizes = shape.iter().zip(&repeats).map(|(&size, &repeats)| {
         let product = Product::of(&[size, repeats]).ok_or(Problem::Shape)?;
         match (size, repeats) {
-            // Only one entry that is repeated for each row is the same for each.
+            // Only a single entry that is repeated for each row is the same for all rows.
             (Size::Rows, Size::Fixed(1)) | (Size::Fixed(1), Size::Rows) => Ok(Size::Rows),
             (Size::Rows, _) | (_, Size::Rows) => Err(Problem::Mixes),
             _ => product.size(operator.names),

@@ -1,4 +1,4 @@
-//! Which operator has which rule.
+//! The rule of each operator.
 
 use super::operator::{Facts, Operator, Rule};
 use super::{axes, fused, pointwise, products, reshape, resize, selection, shapes, windows};
@@ -6,7 +6,7 @@ use crate::engine::independence::fact::Fact;
 use crate::engine::independence::problem::Problem;
 use crate::engine::independence::size::Size;
 
-/// What is known of the outputs; those that are not given are not known.
+/// What is known about the outputs; outputs that are not returned are unknown.
 pub(crate) fn outputs(operator: &Operator<'_>) -> Facts {
     let is_standard = matches!(&operator.node.domain[..], b"" | b"ai.onnx");
     if operator.node.has_graph() {
@@ -25,7 +25,7 @@ pub(crate) fn outputs(operator: &Operator<'_>) -> Facts {
     let facts = rule.map_or(Err(Problem::Unknown), |rule| applied(operator, rule));
     let depends = operator.inputs.iter().flatten().any(|input| input.depends());
     match facts {
-        // Whatever it computes of what is the same for all rows, it computes the same for all of them.
+        // If its inputs are the same for all rows, so are its outputs, whatever it computes.
         Err(problem) if problem != Problem::Random && !depends => {
             Ok(vec![Fact::default(); operator.node.outputs.len()])
         }
@@ -49,7 +49,7 @@ fn applied(operator: &Operator<'_>, rule: Rule) -> Facts {
     Ok(facts)
 }
 
-/// Two runs of the same have different outputs.
+/// Whether two runs with the same inputs have different outputs.
 fn is_random(operator: &str) -> bool {
     matches!(
         operator,

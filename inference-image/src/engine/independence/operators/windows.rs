@@ -1,4 +1,4 @@
-//! Operators on examples of channels and pixels: the first dimension is that of the examples.
+//! Operators on images of channels and pixels: the first dimension counts the images.
 
 use super::operator::{Facts, Operator};
 use crate::engine::independence::fact::Fact;
@@ -28,7 +28,7 @@ pub(super) fn quantised_convolution(operator: &Operator<'_>) -> Facts {
     convolved(operator, 3, &[0])
 }
 
-/// With the weights of that input, the same for all examples.
+/// A convolution with the weights of that input, which are the same for all examples.
 pub(super) fn convolved(operator: &Operator<'_>, weights: usize, examples_in: &[usize]) -> Facts {
     operator.only(examples_in)?;
     let (shape, weights) = (examples(operator)?, operator.shape(weights)?);
@@ -69,7 +69,7 @@ pub(super) fn pool(operator: &Operator<'_>) -> Facts {
         kernel: kernel.iter().map(|&size| Size::Fixed(size)).collect(),
     };
     let pixels = window.sizes(operator, pixels)?;
-    // The second output of MaxPool, which is not given, counts places from the first row's on.
+    // The second output of MaxPool is left unknown: its indices count from the first row.
     Ok(vec![Fact::shaped([&[*count, *channels], &pixels[..]].concat())])
 }
 
@@ -83,7 +83,7 @@ pub(super) fn global_pool(operator: &Operator<'_>) -> Facts {
     Ok(vec![Fact::shaped(shape.collect())])
 }
 
-/// In training it would take mean and variance from the batch.
+/// In training, mean and variance are computed from the batch.
 pub(super) fn batch_normalization(operator: &Operator<'_>) -> Facts {
     let is_training = operator.flag("training_mode") || (1..5).any(|output| operator.makes(output));
     if is_training {
@@ -99,7 +99,7 @@ pub(super) fn each_example(operator: &Operator<'_>) -> Facts {
 }
 
 impl Window {
-    /// How many places the window has in each dimension.
+    /// How many positions the window has in each dimension.
     fn sizes(&self, operator: &Operator<'_>, pixels: &[Size]) -> Result<Vec<Size>, Problem> {
         if self.kernel.len() != pixels.len() || pixels.contains(&Size::Rows) {
             return Err(Problem::Shape);
@@ -115,7 +115,7 @@ impl Window {
     }
 }
 
-/// How many places a window has along a dimension of that size; `None` if the attributes make no sense.
+/// How many positions a window has along a dimension of that size; `None` if the attributes are invalid.
 fn places(operator: &Operator<'_>, place: usize, rank: usize, size: i64, kernel: i64) -> Option<i64> {
     let setting = |name: &str, place: usize, default: i64| {
         let ints = operator.ints(name).filter(|ints| !ints.is_empty());
@@ -138,6 +138,6 @@ fn places(operator: &Operator<'_>, place: usize, rank: usize, size: i64, kernel:
     if !is_rounded_up || room % stride == 0 {
         return Some(room / stride + 1);
     }
-    // Versions differ in whether a window may begin in the padding behind.
+    // Versions differ in whether a window may begin in the padding at the end.
     None
 }

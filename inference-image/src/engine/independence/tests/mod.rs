@@ -7,7 +7,7 @@ use super::rows_stay_apart as verdict;
 use crate::onnx::{Attribute, Function, Graph, Model, Tensor};
 use notation::{judge, judge_at, model};
 
-/// What the issue was about: each was batched once, with wrong answers.
+/// Each of these models was once batched, with wrong answers.
 #[test]
 fn models_whose_rows_see_each_other_are_recognised_and_the_operator_is_named() {
     for (what, inputs, nodes, named) in [
@@ -155,9 +155,13 @@ fn networks_for_images_keep_their_rows_apart() {
 #[test]
 fn every_input_and_every_output_has_the_rows_first() {
     for (inputs, nodes, part) in [
-        ("x[1,3]", "y = Relu(x)", "\"x\" has no first dimension"),
-        ("x[]", "y = Relu(x)", "\"x\" has no first dimension"),
-        ("x[N,3] z[2,3]", "y = Relu(x)", "\"z\" has no first dimension"),
+        ("x[1,3]", "y = Relu(x)", "\"x\" has no dynamic first dimension"),
+        ("x[]", "y = Relu(x)", "\"x\" has no dynamic first dimension"),
+        (
+            "x[N,3] z[2,3]",
+            "y = Relu(x)",
+            "\"z\" has no dynamic first dimension",
+        ),
         ("x[N,3]", "y = Transpose(x)", "\"y\" is not the batch"),
         (
             "x[N,3]",
@@ -166,7 +170,7 @@ fn every_input_and_every_output_has_the_rows_first() {
         ),
         ("x[N,3]", "y = Shape(x)", "\"y\" is not the batch"),
         ("x[N,3]", "z = Relu(x)", "nothing makes its output \"y\""),
-        ("x[N,3]", "y = Relu(w)", "nothing is known of its tensor \"w\""),
+        ("x[N,3]", "y = Relu(w)", "nothing is known about its tensor \"w\""),
     ] {
         let problem = judge(inputs, nodes).unwrap_err();
         assert!(problem.contains(part), "{nodes}: {problem}");
@@ -176,7 +180,7 @@ fn every_input_and_every_output_has_the_rows_first() {
     assert!(verdict(&shapeless).unwrap_err().contains("shape of its input"));
 }
 
-// The outputs that nobody asks for cost nobody anything.
+// Parts of the graph that lead to no output do not matter.
 #[test]
 fn only_where_outputs_come_from_matters() {
     assert_eq!(judge("x[N,3]", "a = CumSum(x, #0); y = Relu(x)"), Ok(()));
@@ -193,7 +197,7 @@ fn what_is_the_same_for_all_rows_may_come_from_any_operator_but_a_random_one() {
         Ok(())
     );
     assert_eq!(judge("x[N,3]", "a = CumSum(:[3], #0); y = Mul(x, a)"), Ok(()));
-    // Of what is not known, not even the shape is.
+    // If nothing is known about a tensor, its shape is unknown too.
     assert!(judge("x[N,3]", "a = Det(:[3,3]); y = Mul(x, a)").is_err());
     for random in [
         "RandomNormal<shape=[3]>()",
@@ -227,7 +231,7 @@ fn what_is_not_in_the_table_is_not_trusted() {
     }
 }
 
-// Whatever its name says, it may do something else.
+// Whatever its name is, it may do something else.
 #[test]
 fn a_function_of_the_file_and_a_nested_graph_are_not_trusted() {
     let mut own = model(17, "x[N,3]", "y = Relu(x)");
@@ -247,7 +251,7 @@ fn a_function_of_the_file_and_a_nested_graph_are_not_trusted() {
     assert!(verdict(&nested).unwrap_err().contains("If"));
 }
 
-// A client may give something else in its place.
+// A client may send something else instead.
 #[test]
 fn a_default_of_an_input_is_no_constant() {
     let mut defaults = model(17, "x[N,4,3]", "y = Reshape(x, [-1,12])");

@@ -1,8 +1,8 @@
 //! Models in a line of text: `y = Gather<axis=1>(x, [0])`.
 //!
-//! Inputs are `x[N,3,?]`: any number of rows, three columns, any third dimension. Among an operator's inputs `[0,1]` is
-//! a list of integers, `#0` one, `~[1,2]` a list of fractions, `:[3,4]` weights of that shape; nothing is an input that
-//! is left out.
+//! Inputs are `x[N,3,?]`: any number of rows, three columns, any third dimension. Among an operator's inputs, `[0,1]`
+//! is a list of integers, `#0` one integer, `~[1,2]` a list of floating-point numbers and `:[3,4]` weights of that
+//! shape; an empty text is an omitted input.
 
 use super::super::rows_stay_apart;
 use super::super::walk::Verdict;
@@ -11,7 +11,7 @@ use crate::onnx::{
 };
 use bytes::Bytes;
 
-/// What is said of a model with these inputs and nodes, whose output is `y`.
+/// The verdict on a model with these inputs and nodes, whose output is `y`.
 pub(super) fn judge(inputs: &str, nodes: &str) -> Verdict {
     judge_at(17, inputs, nodes)
 }
@@ -88,7 +88,7 @@ fn node(text: &str, initializers: &mut Vec<Tensor>) -> Node {
     }
 }
 
-/// At commas that are in no brackets.
+/// Splits at commas that are not in brackets.
 fn parts(text: &str) -> Vec<&str> {
     let mut depth = 0;
     let split = text.split(move |letter| {
@@ -119,7 +119,7 @@ fn constant(text: &str) -> Option<Tensor> {
                 ..Tensor::default()
             }
         }
-        // Where they are does not matter here.
+        // Their values do not matter here.
         ':' => Tensor {
             dims: ints().collect(),
             data_type: datatype::FLOAT,
@@ -154,7 +154,7 @@ fn attribute(text: &str) -> Attribute {
         _ => match (value.parse(), constant(value)) {
             (Ok(int), _) => attribute.int = int,
             (_, Some(tensor)) => attribute.tensor = Some(tensor),
-            // A comma would begin another attribute.
+            // A comma would start another attribute.
             _ => attribute.text = value.replace('|', ",").into(),
         },
     }

@@ -1,4 +1,4 @@
-//! A table for each family of operators: what keeps rows apart, and what is next to it and does not.
+//! A table for each family of operators: what keeps rows independent, and similar cases that do not.
 
 use super::{judge, judge_at};
 
@@ -359,7 +359,7 @@ fn the_sizes_of_windows_are_those_of_onnx_runtime() {
             "{window}"
         );
     }
-    // Where it cannot be told, it is not guessed.
+    // Where the size is not certain, it is not guessed.
     let odd = "a = MaxPool<kernel_shape=[2,2],strides=[3,3],ceil_mode=1>(x); y = Reshape(a, [-1,147])";
     assert!(judge("x[N,3,18,18]", odd).is_err());
 }

@@ -20,7 +20,7 @@ static DESCRIPTION: LazyLock<Result<Value, String>> = LazyLock::new(|| {
     Ok(document)
 });
 
-/// A path of a model with this mark exists a second time, with the model's version in it.
+/// A path with this mark also exists with the model's version in it.
 const VERSIONED: &str = "x-versioned";
 const MODEL: &str = "/v2/models/{model}";
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Methods = BTreeSet<String>;
 
-/// The path as in the router: there, a parameter extends to the next slash, so that `:classify` is a part of one, and
+/// The path as the router writes it: there, a parameter extends to the next slash, so `:classify` belongs to it, and
 /// a parameter may stand for the rest of a path.
 fn route(path: &str) -> String {
     let path = match path.rsplit_once(':') {
@@ -31,7 +31,7 @@ fn described() -> BTreeMap<String, Methods> {
     described
 }
 
-/// A route that is not described, or a described one that does not exist.
+/// Finds routes that are not described, and described routes that do not exist.
 #[test]
 fn what_is_described_is_what_is_routed() {
     let described = described();

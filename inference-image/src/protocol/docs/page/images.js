@@ -1,8 +1,8 @@
-// Classifies the images that are chosen or dropped, and shows what comes back.
+// Classifies images that are chosen or dropped, and shows the results.
 
 const find = (selector, within = document) => within.querySelector(selector);
 
-/** Sets up the place for images in `section`; returns what classifies files. */
+/** Sets up the drop zone in `section`; returns a function that classifies files. */
 export function images(section, model, ask, problem) {
   const [status, results] = [find(".status", section), find(".results", section)];
   const picker = find("input", section);
@@ -14,7 +14,7 @@ export function images(section, model, ask, problem) {
     const { signal } = stop;
     clear(results);
     if (files.length === 0) {
-      status.textContent = "That was no file: save the image, and drop the file.";
+      status.textContent = "That was not a file: save the image, and drop the file.";
       return;
     }
     const said = [];
@@ -45,7 +45,8 @@ export function images(section, model, ask, problem) {
   }
 
   picker.addEventListener("change", () => {
-    // A copy: the list empties itself with the picker, which must forget its file to take the same again.
+    // A copy, because the list is emptied with the picker, which must forget its file so that the same file can be
+    // chosen again.
     const files = [...picker.files];
     picker.value = "";
     if (files.length > 0) classify(files);

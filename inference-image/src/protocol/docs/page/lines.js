@@ -1,9 +1,9 @@
-// Lines to copy that call a model: made of the page's own address, complete, and run by a test.
+// Commands to copy that call a model: complete, with the page's own address, and run by a test.
 
 const NUMPY = {
   BOOL: "bool_", UINT8: "uint8", UINT16: "uint16", UINT32: "uint32", UINT64: "uint64",
   INT8: "int8", INT16: "int16", INT32: "int32", INT64: "int64",
-  // tritonclient makes BF16 of float32.
+  // tritonclient converts float32 to BF16.
   FP16: "float16", BF16: "float32", FP32: "float32", FP64: "float64", BYTES: "object_",
 };
 const SIZES = { BOOL: 1, UINT8: 1, INT8: 1, UINT16: 2, INT16: 2, FP16: 2, BF16: 2, UINT32: 4, INT32: 4, FP32: 4, UINT64: 8, INT64: 8, FP64: 8 };
@@ -26,7 +26,7 @@ const quoted = (text) =>
 /** As one word of a shell. */
 const word = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Titles and texts for the model that is served below `base`; with a token, lines that send `$TOKEN`. */
+/** Titles and texts for the model that is served below `base`; with a token, the commands send `$TOKEN`. */
 export function lines(base, model, withToken) {
   const call = { base, model, withToken, name: encodeURIComponent(model.name) };
   const made = [];
@@ -36,7 +36,7 @@ export function lines(base, model, withToken) {
   }
   made.push({ title: "Tensors with curl", text: tensorCurl(call) });
   const halves = [...model.inputs, ...model.outputs].some(isHalf);
-  // They have no form in JSON.
+  // They have no JSON form.
   if (!halves) made.push({ title: "Tensors with Python", text: tensorPython(call) });
   made.push({ title: "Tensors with tritonclient", text: triton(call) });
   return made;

@@ -1,6 +1,6 @@
-//! The page at `/` to try the models from a browser. Its files are fixed and reveal nothing about the models. Those
-//! are loaded as JSON and shown as text, so that nothing in a model's file can be markup. Programs request `/` to
-//! learn whether the server is alive.
+//! The page at `/` to try the models from a browser. Its files are fixed and reveal nothing about the models. What it
+//! shows about models is loaded as JSON and displayed as text, so that nothing in a model's file can act as markup.
+//! Programs request `/` to learn whether the server is alive.
 
 use crate::models::Service;
 use crate::protocol::api::Api;
@@ -71,7 +71,7 @@ impl File {
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::REFERRER_POLICY, "no-referrer"),
-            // Another version of the server has another page, and a small file is loaded quickly.
+            // Another version of the server has another page, and the files are small.
             (header::CACHE_CONTROL, "no-cache"),
         ];
         (headers, self.text).into_response()
@@ -94,8 +94,8 @@ pub(crate) fn add(routes: Routes) -> Routes {
         .get("/ui/models.json", models)
 }
 
-/// The page for browsers, which always accept HTML; for others, what KServe's SDK for version 1 expects of a live
-/// server.
+/// The page for browsers, which always accept HTML; for other clients, what KServe's SDK for version 1 expects of a
+/// live server.
 async fn root(headers: HeaderMap) -> Response {
     let accepted = elements(&headers, &header::ACCEPT).filter_map(weighted);
     let is_html = |(name, weight): (&str, f32)| name.eq_ignore_ascii_case("text/html") && weight > 0.0;
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use axum::http::HeaderValue;
 
-    /// A browser would show JSON, and KServe's SDK would take the server for dead.
+    /// Otherwise a browser would show JSON, and KServe's SDK would consider the server dead.
     #[tokio::test]
     async fn a_browser_gets_the_page_and_a_program_a_sign_of_life() {
         let page = (PAGE.media_type, PAGE.text);

@@ -1,4 +1,4 @@
-// Shows the served models. All that comes from the server is put in as text, never as markup.
+// Shows the served models. Everything from the server is inserted as text, never as markup.
 
 import { lines } from "./lines.js";
 import { images } from "./images.js";
@@ -161,7 +161,7 @@ find("#token").addEventListener("submit", (event) => {
   load();
 });
 
-// A file that misses its place would otherwise replace the page.
+// Otherwise a file that is dropped outside the drop zone would replace the page.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   event.dataTransfer.dropEffect = dropped ? "copy" : "none";
