@@ -96,8 +96,14 @@ pub(crate) const TESTS: &[Test] = &[
     }),
 ];
 
-/// Waits for a reason and checks its message. If it is `stalled`, only a change helps.
-async fn fails(team: &Team<'_>, name: &str, reason: &str, says: &str, stalled: bool) -> Result<()> {
+/// Waits for a reason and checks what an owner reads with it. Only a change helps where it is `stalled`.
+pub(crate) async fn fails(
+    team: &Team<'_>,
+    name: &str,
+    reason: &str,
+    says: &str,
+    stalled: bool,
+) -> Result<()> {
     let failed = team
         .wait(name, reason, |service| {
             condition(service, "Ready").is_some_and(|(status, found, _)| status == "False" && found == reason)

@@ -13,6 +13,7 @@ mod kept_alive;
 mod load;
 mod models;
 mod onnx;
+mod pods;
 mod security;
 mod serving;
 mod shares;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         cache::TESTS,
         devices::TESTS,
         helm::TESTS,
+        pods::TESTS,
         security::TESTS,
     ]
     .concat();
