@@ -460,14 +460,7 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         ),
     ];
     for (spec, expected) in table {
-        let class = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
-            "metadata": {"name": "bad"}, "spec": spec});
-        let parameters = PatchParams::apply("kubectl").force();
-        let error = world
-            .classes()
-            .patch("bad", &parameters, &Patch::Apply(&class))
-            .await
-            .expect_err(expected);
+        let error = world.apply_class("bad", spec).await.expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
     }
     let _: AcceleratorClass = world.classes().get("cpu").await.unwrap();
@@ -478,18 +471,11 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("at most 63 characters"), "{error}");
-    let good = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
-        "metadata": {"name": "nvidia-l4.eu"},
-        "spec": {"resource": {"name": "nvidia.com/mig-1g.5gb"}, "runtimeClassName": "nvidia.v1",
-            "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"operator": "Exists"}],
-            "runtime": {"image": "r.example:5000/server@sha256:".to_owned() + &"a".repeat(64),
-                "options": {"device id": "any / thing"}}}});
-    let parameters = PatchParams::apply("kubectl").force();
-    let made = world
-        .classes()
-        .patch("nvidia-l4.eu", &parameters, &Patch::Apply(&good))
-        .await;
-    made.unwrap();
+    let good = json!({"resource": {"name": "nvidia.com/mig-1g.5gb"}, "runtimeClassName": "nvidia.v1",
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"operator": "Exists"}],
+        "runtime": {"image": "r.example:5000/server@sha256:".to_owned() + &"a".repeat(64),
+            "options": {"device id": "any / thing"}}});
+    world.apply_class("nvidia-l4.eu", good).await.unwrap();
     world
         .classes()
         .delete("nvidia-l4.eu", &Default::default())

@@ -133,6 +133,16 @@ impl World {
     pub fn classes(&self) -> Api<AcceleratorClass> {
         Api::all(self.client.clone())
     }
+
+    /// Creates or changes an AcceleratorClass.
+    pub async fn apply_class(&self, name: &str, spec: Value) -> kube::Result<AcceleratorClass> {
+        let class = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
+            "metadata": {"name": name}, "spec": spec});
+        let parameters = PatchParams::apply("test").force();
+        self.classes()
+            .patch(name, &parameters, &Patch::Apply(&class))
+            .await
+    }
 }
 
 /// A control plane of this test run.

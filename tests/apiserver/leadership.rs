@@ -1,8 +1,9 @@
 //! Two replicas and one Lease.
 
-use crate::fixture::{Operator, World, eventually, service};
+use crate::fixture::{Operator, Place, World, eventually, service};
 use k8s_openapi::api::coordination::v1::Lease;
 use local_cluster::Signal;
+use modelservice_operator::crd::ModelService;
 use std::sync::Arc;
 
 crate::tests!(
@@ -22,16 +23,27 @@ async fn leading(operators: &[&Operator]) -> usize {
         .unwrap_or(usize::MAX)
 }
 
-async fn only_one_of_two_works_and_the_other_takes_over_at_once(world: Arc<World>) {
-    let place = world.namespace().await;
-    // Longer than the test may take: only a released lease is taken over in time.
-    let flags = [
+/// The flags of a replica that elects a leader.
+fn electing<'a>(place: &'a Place, lease_duration: &'a str) -> [&'a str; 5] {
+    [
         "--leader-elect",
         "--lease-namespace",
         &place.name,
         "--lease-duration",
-        "120s",
-    ];
+        lease_duration,
+    ]
+}
+
+/// How many servers are ready, if not as many as these.
+fn all_ready(service: ModelService, replicas: i32) -> Result<(), i32> {
+    let ready = service.status.unwrap().ready_replicas;
+    if ready == replicas { Ok(()) } else { Err(ready) }
+}
+
+async fn only_one_of_two_works_and_the_other_takes_over_at_once(world: Arc<World>) {
+    let place = world.namespace().await;
+    // Longer than the test may take: only a lease that was given up is taken over in time.
+    let flags = electing(&place, "120s");
     let mut both = [place.operator(&flags), place.operator(&flags)];
     let first = eventually("one leads", async || match leading(&[&both[0], &both[1]]).await {
         usize::MAX => Err("none"),
@@ -53,12 +65,7 @@ async fn only_one_of_two_works_and_the_other_takes_over_at_once(world: Arc<World
     assert!(both[first].stop().await.success());
     place.apply(&service("photos").replicas(3)).await;
     eventually("the other works", async || {
-        let status = place.serving("photos").await.status.unwrap();
-        if status.ready_replicas == 3 {
-            Ok(())
-        } else {
-            Err(status.ready_replicas)
-        }
+        all_ready(place.serving("photos").await, 3)
     })
     .await;
 }
@@ -66,13 +73,7 @@ async fn only_one_of_two_works_and_the_other_takes_over_at_once(world: Arc<World
 /// A leader that was paused (a VM, a debugger) believes that it is still the leader when it resumes.
 async fn a_frozen_leader_writes_nothing_when_it_goes_on(world: Arc<World>) {
     let place = world.namespace().await;
-    let flags = [
-        "--leader-elect",
-        "--lease-namespace",
-        &place.name,
-        "--lease-duration",
-        "4s",
-    ];
+    let flags = electing(&place, "4s");
     let mut frozen = place.operator(&flags);
     place.apply(&service("photos")).await;
     place.serving("photos").await;
@@ -82,12 +83,7 @@ async fn a_frozen_leader_writes_nothing_when_it_goes_on(world: Arc<World>) {
     place.apply(&service("photos").replicas(2)).await;
     let second = place.operator(&flags);
     eventually("the second leads and works", async || {
-        let status = place.service("photos").await.status.unwrap();
-        if status.ready_replicas == 2 {
-            Ok(())
-        } else {
-            Err(status.ready_replicas)
-        }
+        all_ready(place.service("photos").await, 2)
     })
     .await;
     // A further change, which both would write.

@@ -39,17 +39,7 @@ async fn an_unknown_class_is_named_and_waited_for(world: Arc<World>) {
             .2
             .contains("not-there-yet")
     );
-    let class = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
-        "metadata": {"name": "not-there-yet"}, "spec": {}});
-    world
-        .classes()
-        .patch(
-            "not-there-yet",
-            &PatchParams::apply("test").force(),
-            &Patch::Apply(&class),
-        )
-        .await
-        .unwrap();
+    world.apply_class("not-there-yet", json!({})).await.unwrap();
     place.serving("photos").await;
     // An existing revision no longer needs its class.
     world

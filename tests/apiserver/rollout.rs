@@ -10,7 +10,6 @@ use kube::{
     ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
-use modelservice_operator::crd::AcceleratorClass;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -291,18 +290,8 @@ async fn recreate_ends_the_old_revision_first(world: Arc<World>) {
 
 async fn an_exclusive_device_without_a_spare_is_named(world: Arc<World>) {
     let (place, _operator) = world.place().await;
-    let class = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
-        "metadata": {"name": "lone-tpu"},
-        "spec": {"resource": {"name": "example.com/lone", "count": 1}, "sharing": "Exclusive"}});
-    world
-        .classes()
-        .patch(
-            "lone-tpu",
-            &PatchParams::apply("test").force(),
-            &Patch::Apply(&class),
-        )
-        .await
-        .unwrap();
+    let class = json!({"resource": {"name": "example.com/lone", "count": 1}, "sharing": "Exclusive"});
+    world.apply_class("lone-tpu", class).await.unwrap();
     let device =
         json!({"status": {"capacity": {"example.com/lone": "1"}, "allocatable": {"example.com/lone": "1"}}});
     let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(place.client.clone());
@@ -435,24 +424,16 @@ async fn a_template_that_an_older_operator_made_stays(world: Arc<World>) {
 
 async fn an_edited_class_affects_new_revisions_only(world: Arc<World>) {
     let (place, operator) = world.place().await;
-    let class = |image: &str| {
-        json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "AcceleratorClass",
-            "metadata": {"name": "editable"}, "spec": {"runtime": {"image": image}}})
+    let apply = async |image: &str| {
+        let class = json!({"runtime": {"image": image}});
+        world.apply_class("editable", class).await.unwrap();
     };
-    let apply = async |class| -> AcceleratorClass {
-        let parameters = PatchParams::apply("test").force();
-        world
-            .classes()
-            .patch("editable", &parameters, &Patch::Apply(&class))
-            .await
-            .unwrap()
-    };
-    apply(class("runtime.example/special:1")).await;
+    apply("runtime.example/special:1").await;
     let spec = service("photos").with("accelerators", json!(["editable"]));
     place.apply(&spec).await;
     place.serving("photos").await;
     let pods = pod_uids(&place, "photos").await;
-    apply(class("runtime.example/special:2")).await;
+    apply("runtime.example/special:2").await;
     eventually("the edit is announced", async || {
         condition(&place.service("photos").await, "RuntimeUpdateAvailable").ok_or("not yet")
     })

@@ -1,30 +1,19 @@
 //! How GitOps tools judge a status: Flux with kstatus itself, Argo CD with the script in our documentation.
 
-use crate::docs;
+use crate::{docs, helm::fed};
 use serde_json::{Value, json};
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::OnceLock,
 };
 
 /// Runs a tool that reads an object and prints JSON.
 fn judge(tool: &str, arguments: &[&str], object: &Value) -> Value {
-    let mut child = Command::new(local_cluster::tool(tool).unwrap())
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(object.to_string().as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{tool} cannot judge {object}");
+    let mut command = Command::new(local_cluster::tool(tool).unwrap());
+    let output = fed(command.args(arguments), &object.to_string());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} cannot judge {object}: {said}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 

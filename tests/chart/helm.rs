@@ -2,7 +2,11 @@
 
 use crate::repository;
 use serde_json::Value;
-use std::{path::Path, process::Command};
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 /// The release's name and namespace in every test.
 pub(crate) const RELEASE: &str = "serving";
@@ -104,7 +108,20 @@ pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-/// Runs a command; returns its standard output, or all output if it fails.
+/// Runs a command that reads this text.
+pub(crate) fn fed(command: &mut Command, text: &str) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(text.as_bytes()).unwrap();
+    drop(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Runs a command; its standard output, or everything that it said.
 pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()

@@ -1,11 +1,11 @@
 //! The chart on a real API server: installed on an empty cluster, upgraded, uninstalled.
 
 use crate::{
-    helm::{CHART, Helm, NAMESPACE, RELEASE, arguments, objects, output, value_sets},
+    helm::{CHART, Helm, NAMESPACE, RELEASE, arguments, fed, objects, output, value_sets},
     read, repository,
 };
 use local_cluster::{ControlPlane, ControlPlaneOptions, wait_until};
-use std::{io::Write as _, path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 const SERVICE: &str = r#"
 apiVersion: serving.modelservice.dev/v1alpha1
@@ -82,19 +82,7 @@ fn validate(plane: &ControlPlane, manifest: &str, extra: &[&str]) -> Result<Stri
             "-",
         ])
         .args(extra);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(manifest.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = fed(&mut command, manifest);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     if output.status.success() && !errors.contains("Warning") {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
