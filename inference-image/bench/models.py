@@ -105,6 +105,18 @@ def identity(folder: Path) -> None:
     random_inputs(folder, 16, [3072])
 
 
+def any_size(folder: Path) -> None:
+    """Images of any size: with few operations for each pixel, so that fresh memory costs as much as it ever may."""
+    graph = Graph("any-size", ["batch", 3, "height", "width"], seed=5)
+    last, width = "images", 3
+    for out, stride in [(16, 2), (24, 1), (32, 2), (32, 1)]:
+        last = graph.relu(graph.convolution(last, (width, out), size=3 if width == 3 else 1, stride=stride))
+        width = out
+    last = graph.add("Flatten", [graph.add("GlobalAveragePool", [last])], axis=1)
+    graph.add("Softmax", [graph.dense(last, width, 10, "logits")], "scores", axis=1)
+    graph.save(folder, 10)
+
+
 def heavy(folder: Path) -> None:
     """A VGG-like network with 59 million weights (236 MB), most of them in its dense layers."""
     graph = Graph("heavy", ["batch", 3, 64, 64], seed=60)
@@ -196,6 +208,7 @@ def main() -> None:
     resnet8(folder / "resnet8")
     identity(folder / "identity")
     heavy(folder / "heavy")
+    any_size(folder / "any-size")
     efficientnet(examples, folder / "efficientnet-lite0")
     quantised(examples, folder / "efficientnet-lite0-int8")
     jpegs(examples, folder / "jpegs")

@@ -71,6 +71,12 @@ pub(crate) const HEAVY: Model = Model {
     title: "a model of 236 MB",
     shape: &[3, 64, 64],
 };
+/// It takes images of any size.
+pub(crate) const ANY_SIZE: Model = Model {
+    name: "any-size",
+    title: "images of any size",
+    shape: &[3, -1, -1],
+};
 
 /// A sample for a model, and ONNX Runtime's output for it.
 pub(crate) struct Sample {

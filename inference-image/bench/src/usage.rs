@@ -76,6 +76,11 @@ impl Family {
     }
 }
 
+/// The most resident memory that a process has had, in bytes.
+pub(crate) fn peak_memory(pid: u32) -> Result<u64> {
+    kilobytes(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
 /// A field of /proc/PID/stat, counted from 0 after the command's name.
 fn stat_field(pid: i32, index: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

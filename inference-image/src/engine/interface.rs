@@ -16,6 +16,14 @@ pub trait Engine: Send {
     /// # Errors
     /// When the engine rejects the inputs or fails.
     fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Whether it keeps memory that its next run may not need.
+    fn holds_memory(&self) -> bool {
+        false
+    }
+
+    /// Frees that memory.
+    fn free_memory(&mut self) {}
 }
 
 /// Why a run failed.

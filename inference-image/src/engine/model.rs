@@ -129,14 +129,19 @@ impl OnnxModel {
         }
     }
 
-    /// Creates an engine with its own session that computes with this many threads.
+    /// Creates an engine with a session of its own that computes with this many threads. Runs of so many rows are usual.
     ///
     /// # Errors
     /// As [`Runtime::load_model`].
-    pub fn engine(&self, threads: usize) -> Result<OnnxEngine, Fatal> {
+    pub fn engine(&self, threads: usize, rows: u32) -> Result<OnnxEngine, Fatal> {
         let first = self.first.lock().take().filter(|_| threads == 1);
         let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
-        OnnxEngine::new(session, self.description.opset, &self.unshaped)
+        let engine = OnnxEngine::new(session, self.description.opset, &self.unshaped)?;
+        if self.runtime.is_cpu() {
+            engine.with_memory(rows, self.runtime.kept())
+        } else {
+            Ok(engine)
+        }
     }
 
     /// Removes the files of the graph unless they are in a configured folder. No engine can be created after that.

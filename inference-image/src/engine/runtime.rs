@@ -3,6 +3,7 @@
 use super::failure;
 use super::graphs::source::Source;
 use super::provider;
+use super::session::Kept;
 use crate::process::exit::Fatal;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
@@ -24,6 +25,7 @@ pub struct Runtime {
     version: String,
     provider: String,
     dispatch: Option<ExecutionProviderDispatch>,
+    kept: Kept,
 }
 
 impl Runtime {
@@ -62,6 +64,7 @@ impl Runtime {
             version,
             provider: provider.name.clone(),
             dispatch,
+            kept: Kept::default(),
         })
     }
 
@@ -81,6 +84,11 @@ impl Runtime {
     #[must_use]
     pub fn provider(&self) -> &str {
         &self.provider
+    }
+
+    /// What all sessions keep of their runs.
+    pub(super) fn kept(&self) -> Kept {
+        Arc::clone(&self.kept)
     }
 
     pub(super) fn session(&self, source: &Source, threads: usize) -> Result<Session, Fatal> {

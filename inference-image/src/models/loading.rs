@@ -20,7 +20,7 @@ const DEVICE_SESSIONS: usize = 2;
 /// The parts of the configuration that concern all models.
 pub(super) struct Settings {
     cores: usize,
-    max_batch: usize,
+    max_batch: u32,
     cache: Cache,
 }
 
@@ -28,7 +28,7 @@ impl Settings {
     pub(super) fn new(config: &ServerConfig, cores: usize) -> Self {
         Self {
             cores,
-            max_batch: config.scheduling.max_batch_size as usize,
+            max_batch: config.scheduling.max_batch_size,
             cache: Cache {
                 path: config.cache.path.as_ref().map(Into::into),
             },
@@ -72,7 +72,7 @@ impl Candidate {
             (package::open(config), prefetched.join().ok().flatten())
         });
         let Parsed { package, onnx } = package?;
-        let batching = Batching::of(config, settings.max_batch, onnx.as_ref());
+        let batching = Batching::of(config, settings.max_batch as usize, onnx.as_ref());
         let onnx = onnx.unwrap_or_default();
         let model = Arc::new(runtime.load_model(&package, onnx, &settings.cache, prefetched)?);
         let sessions = if runtime.is_cpu() {
@@ -86,7 +86,12 @@ impl Candidate {
         let Engines {
             single_core,
             all_cores,
-        } = engines(&model, sessions, may_use_all_cores.then_some(settings.cores))?;
+        } = engines(
+            &model,
+            settings.max_batch,
+            sessions,
+            may_use_all_cores.then_some(settings.cores),
+        )?;
         Ok(Self {
             single_core,
             manifest: package.manifest,
@@ -100,6 +105,7 @@ impl Candidate {
                 curve,
                 all_cores,
                 cores: settings.cores,
+                rows: settings.max_batch,
             }),
         })
     }
@@ -207,11 +213,16 @@ impl Candidate {
     }
 }
 
-/// `single_core` sessions with one thread each, and one session with `all_cores` threads, created in parallel.
-fn engines(model: &OnnxModel, single_core: usize, all_cores: Option<usize>) -> Result<Engines, Fatal> {
+/// `single_core` sessions of one thread each, and one of `all_cores` threads, created in parallel.
+fn engines(
+    model: &OnnxModel,
+    rows: u32,
+    single_core: usize,
+    all_cores: Option<usize>,
+) -> Result<Engines, Fatal> {
     let make = |threads| {
         model
-            .engine(threads)
+            .engine(threads, rows)
             .map(|engine| Box::new(engine) as Box<dyn Engine>)
     };
     let (single_core, all_cores) = std::thread::scope(|scope| {

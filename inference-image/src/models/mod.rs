@@ -11,6 +11,7 @@ use crate::image::classifier::ImageClassifier;
 use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
 use crate::package::manifest::Manifest;
 use crate::process::exit::Fatal;
+use crate::process::memory;
 use crate::request_log::record;
 use crate::scheduling::{self, Completed, Prepare, QueueHandle, Rejected, RunOptions, Scheduler};
 use batching::Batching;
@@ -214,6 +215,18 @@ impl Service {
         for model in self.models.values() {
             model.window.lock().record(now, model.metrics.busy.get());
         }
+    }
+
+    /// Models that have not run since this was called last, and keep memory that they may not need.
+    #[must_use]
+    pub fn idle_holders(&self) -> Vec<usize> {
+        self.scheduler.idle_holders()
+    }
+
+    /// Frees that memory; not at once, if there is much.
+    pub fn free_memory(&self, models: &[usize]) {
+        self.scheduler.free_memory(models);
+        memory::trim();
     }
 }
 

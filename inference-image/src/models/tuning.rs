@@ -15,7 +15,9 @@ const QUICK_TUNING: Duration = Duration::from_millis(50);
 pub(super) struct Tuning {
     pub(super) model: Arc<OnnxModel>,
     pub(super) cores: usize,
-    /// Measurements from an earlier start.
+    /// Most rows that are put together.
+    pub(super) rows: u32,
+    /// Measurements of an earlier start.
     pub(super) curve: Curve,
     /// A session that computes on all cores.
     pub(super) all_cores: Option<Box<dyn Engine>>,
@@ -34,6 +36,7 @@ impl Tuning {
         let Self {
             model,
             cores,
+            rows,
             mut curve,
             all_cores,
         } = self;
@@ -46,7 +49,7 @@ impl Tuning {
         let all_cores = paying(all_cores, &mut curve, row);
         let (maker, keeper) = (Arc::clone(&model), Arc::clone(&model));
         let make: MakeEngine = Box::new(move || {
-            let engine = maker.engine(1);
+            let engine = maker.engine(1, rows);
             maker.tidy();
             Some(Box::new(engine.ok()?) as Box<dyn Engine>)
         });

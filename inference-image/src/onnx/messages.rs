@@ -210,6 +210,15 @@ impl Model {
     }
 }
 
+impl Graph {
+    /// Whether it leaves sizes of inputs or outputs open, besides the number of rows.
+    pub(crate) fn has_any_size(&self) -> bool {
+        let is_open = |dims: Vec<Option<i64>>| dims.iter().skip(1).any(Option::is_none);
+        let mut ports = self.inputs.iter().chain(&self.outputs);
+        ports.any(|port| port.dims().is_none_or(is_open))
+    }
+}
+
 impl Node {
     /// Its operator; empty if that is no text, which no operator of ONNX is.
     pub(crate) fn operator(&self) -> &str {

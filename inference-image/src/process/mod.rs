@@ -4,4 +4,5 @@
 pub mod cgroup;
 pub mod exit;
 pub mod lifecycle;
+pub(crate) mod memory;
 pub(crate) mod signals;

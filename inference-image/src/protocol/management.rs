@@ -12,6 +12,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use modelservice_contract::{LIVE_PATH, LOAD_PATH, LoadReport, METRICS_PATH, READY_PATH, REPORT_PATH};
 use std::sync::{Arc, OnceLock};
+use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 
 /// The media type of the OpenMetrics text format.
@@ -74,7 +75,7 @@ async fn load(State(management): State<Management>) -> Result<Response, ApiError
     Ok(Json(report).into_response())
 }
 
-/// Records how busy the models are, once per second; never returns.
+/// Records every second how busy the models were, and has idle ones free memory; never returns.
 pub async fn record_load(management: Management) {
     let mut second = tokio::time::interval(duty_cycle::PERIOD);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +83,18 @@ pub async fn record_load(management: Management) {
         second.tick().await;
         if let Some(service) = management.service.get() {
             service.record_load();
+            free_memory(service).await;
         }
+    }
+}
+
+/// Probes are answered meanwhile: it takes long to free much.
+async fn free_memory(service: &Arc<Service>) {
+    let models = service.idle_holders();
+    if !models.is_empty() {
+        let service = Arc::clone(service);
+        // If it fails, there is another second.
+        let _ = spawn_blocking(move || service.free_memory(&models)).await;
     }
 }
 

@@ -168,7 +168,24 @@ impl Pool {
         self.release(Executor::Runner, |state| state.finish_tuner(model, tuner, &curve));
     }
 
-    /// Gives cores back, and wakes other threads that can use them. The caller looks for a job itself.
+    /// Frees memory that an idle model keeps and may not need.
+    pub(super) fn free_memory(&self, model: usize) {
+        let holders = self.state().take_holders(model);
+        for (mut engine, cores) in holders {
+            engine.free_memory();
+            let mut state = self.state();
+            state.give_back(model, engine, cores);
+            let is_wanted = state.waiting() > 0;
+            drop(state);
+            if is_wanted {
+                // A job has come that may have found no engine.
+                self.network.notify_one();
+                self.wake_all_runners();
+            }
+        }
+    }
+
+    /// Gives cores back, and wakes who can use them beside the caller, which looks for a job itself.
     fn release(&self, by: Executor, give_back: impl FnOnce(&mut State)) {
         let mut state = self.state();
         give_back(&mut state);

@@ -41,6 +41,10 @@ pub(super) struct Queue {
     pub(super) tuner: Option<Tuner>,
     /// Jobs that are running.
     pub(super) running: usize,
+    /// Whether there was a run since this was asked last.
+    has_run: bool,
+    /// Whether nothing is kept of its runs that the next one may not need.
+    is_clean: bool,
     /// Running mean of the core time of one job.
     pub(super) cost: Duration,
     /// The shortest core time of one job.
@@ -69,6 +73,8 @@ impl Queue {
             least_cost: curve.single(),
             tuner,
             running: 0,
+            has_run: false,
+            is_clean: false,
             spent: Duration::ZERO,
             metrics: Arc::new(metrics),
         }
@@ -160,17 +166,50 @@ impl Queue {
     pub(super) fn finish(&mut self, engine: Box<dyn Engine>, cores: usize, took: Duration, ran: usize) {
         self.spent += took * saturated(cores);
         self.metrics.ran(took, cores);
-        if cores > 1 {
-            self.engines.all_cores = Some(engine);
-            return;
-        }
-        self.engines.single_core.push(engine);
-        if ran > 0 {
+        self.has_run = true;
+        self.give_back(engine, cores);
+        if cores == 1 && ran > 0 {
             self.learn(took / saturated(ran));
         }
     }
 
-    /// A single run that something else has delayed must not have much effect.
+    /// Takes back an engine of so many cores.
+    pub(super) fn give_back(&mut self, engine: Box<dyn Engine>, cores: usize) {
+        if cores > 1 {
+            self.engines.all_cores = Some(engine);
+        } else {
+            self.engines.single_core.push(engine);
+        }
+    }
+
+    /// Whether an engine keeps memory that its next run may not need, and nothing waits or runs, nor has run since this was
+    /// asked last.
+    pub(super) fn is_idle_holder(&mut self) -> bool {
+        if std::mem::take(&mut self.has_run) || self.is_active() {
+            self.is_clean = false;
+            return false;
+        }
+        let mut engines = self.engines.single_core.iter().chain(&self.engines.all_cores);
+        self.is_clean = self.is_clean || !engines.any(|engine| engine.holds_memory());
+        !self.is_clean
+    }
+
+    /// Such engines, and their cores; none while there is something to run.
+    pub(super) fn take_holders(&mut self, cores: usize) -> Vec<(Box<dyn Engine>, usize)> {
+        if self.is_active() {
+            return Vec::new();
+        }
+        let holds = |engine: &mut Box<dyn Engine>| engine.holds_memory();
+        let Engines {
+            single_core,
+            all_cores,
+        } = &mut self.engines;
+        let single_core = single_core.extract_if(.., holds).map(|engine| (engine, 1));
+        let all_cores = all_cores.take_if(holds).map(|engine| (engine, cores));
+        single_core.chain(all_cores).collect()
+    }
+
+    /// One run that something else held up must not count for much.
     fn learn(&mut self, each: Duration) {
         if self.cost.is_zero() {
             (self.cost, self.least_cost) = (each, each);

@@ -37,6 +37,19 @@ impl Scheduler {
         tokio::spawn(async move { pool.run_inline().await });
     }
 
+    /// Models that have not run since this was called last, and keep memory that they may not need.
+    #[must_use]
+    pub fn idle_holders(&self) -> Vec<usize> {
+        self.runners.pool.state().idle_holders()
+    }
+
+    /// Frees that memory, as far as they are still idle.
+    pub fn free_memory(&self, models: &[usize]) {
+        for &model in models {
+            self.runners.pool.free_memory(model);
+        }
+    }
+
     /// Adds a model.
     #[must_use]
     pub fn add(&self, model: QueueSettings) -> QueueHandle {

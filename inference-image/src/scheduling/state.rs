@@ -209,7 +209,26 @@ impl State {
         self.models.iter().any(|queue| queue.tuner.is_some())
     }
 
-    /// Removes a waiting job.
+    /// Models that have not run since this was called last, and keep memory that they may not need.
+    pub(super) fn idle_holders(&mut self) -> Vec<usize> {
+        let models = self.models.iter_mut().enumerate();
+        models
+            .filter_map(|(model, queue)| queue.is_idle_holder().then_some(model))
+            .collect()
+    }
+
+    /// A model's engines that keep memory that they may not need, and their cores; none if the model is not idle any more.
+    pub(super) fn take_holders(&mut self, model: usize) -> Vec<(Box<dyn Engine>, usize)> {
+        let cores = self.dispatcher.cores();
+        self.models[model].take_holders(cores)
+    }
+
+    /// Takes one of them back.
+    pub(super) fn give_back(&mut self, model: usize, engine: Box<dyn Engine>, cores: usize) {
+        self.models[model].give_back(engine, cores);
+    }
+
+    /// Takes a waiting job back.
     pub(super) fn withdraw(&mut self, model: usize, id: u64) -> Option<Job> {
         self.models[model].withdraw(id)
     }

@@ -1,6 +1,7 @@
 //! The rows of the table, grouped by the processes that they need. Each module measures, and explains what the
 //! numbers mean.
 
+mod any_size;
 mod identity;
 mod memory;
 mod one_connection;
@@ -22,6 +23,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
     identity::measure(bench, table)?;
     overload::measure(bench, table)?;
     memory::measure(bench, table)?;
+    any_size::measure(bench, table)?;
     start::measure(bench, table)
 }
 

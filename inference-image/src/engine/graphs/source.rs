@@ -33,6 +33,8 @@ pub(crate) enum Source {
         external: Vec<ExternalFile>,
         /// Copies of the files that ONNX Runtime can only read from a folder.
         copies: Option<Arc<TempDir>>,
+        /// The graph leaves sizes open, besides the number of rows.
+        any_size: bool,
     },
     /// An optimised graph. ONNX Runtime requires the weights file in the folder, although it reads only the weights
     /// of conditions and loops from it.
@@ -42,6 +44,8 @@ pub(crate) enum Source {
         /// The weights that kernels repack, if all kernels of the graph can share them.
         prepacked: Option<PrepackedWeights>,
         folder: PathBuf,
+        /// As above.
+        any_size: bool,
     },
 }
 
@@ -55,6 +59,7 @@ impl Source {
             model: package.model.clone(),
             external: package.external.clone(),
             copies: copies(&onnx.inner_files(), &package.external)?.map(Arc::new),
+            any_size: onnx.graph.as_ref().is_some_and(onnx::Graph::has_any_size),
         })
     }
 
@@ -68,11 +73,9 @@ impl Source {
         {
             return None;
         }
-        let shared = model
-            .graph?
-            .initializers
-            .into_iter()
-            .filter(onnx::Tensor::is_external);
+        let graph = model.graph?;
+        let any_size = graph.has_any_size();
+        let shared = graph.initializers.into_iter().filter(onnx::Tensor::is_external);
         let weights: Option<Vec<_>> = shared
             .map(|one| {
                 let elements = entry.weights.get(one.range()?)?;
@@ -85,16 +88,22 @@ impl Source {
             weights: weights?,
             prepacked: Some(PrepackedWeights::new()),
             folder: entry.folder,
+            any_size,
         })
     }
 
     /// Creates a session.
     pub(crate) fn session(&self, mut builder: SessionBuilder) -> ort::Result<Session> {
+        if self.has_any_size() {
+            // It would keep a plan for each combination of sizes that there was.
+            builder = builder.with_memory_pattern(false)?;
+        }
         match self {
             Self::Original {
                 model,
                 external,
                 copies,
+                ..
             } => {
                 for ExternalFile { name, bytes, .. } in external {
                     builder = builder.with_external_initializer_file_in_memory(name, Arc::clone(bytes))?;
@@ -107,6 +116,7 @@ impl Source {
                 weights,
                 prepacked,
                 folder,
+                ..
             } => {
                 builder = builder.with_optimization_level(GraphOptimizationLevel::Disable)?;
                 if let Some(prepacked) = prepacked {
@@ -127,12 +137,14 @@ impl Source {
                 graph,
                 weights,
                 folder,
+                any_size,
                 ..
             } => Self::Optimised {
                 graph,
                 weights,
                 prepacked: None,
                 folder,
+                any_size,
             },
             original @ Self::Original { .. } => original,
         }
@@ -154,7 +166,13 @@ impl Source {
         self.session(builder).map(drop)
     }
 
-    /// The cache entry it comes from.
+    const fn has_any_size(&self) -> bool {
+        match self {
+            Self::Original { any_size, .. } | Self::Optimised { any_size, .. } => *any_size,
+        }
+    }
+
+    /// The cache entry that it comes from.
     pub(crate) fn folder(&self) -> Option<&PathBuf> {
         match self {
             Self::Optimised { folder, .. } => Some(folder),

@@ -1,23 +1,30 @@
 //! One ONNX Runtime session: its signature, and runs.
 
+mod memory;
+mod retention;
 mod strings;
 mod value;
 
 use crate::engine::failure;
 use crate::engine::interface::{Engine, EngineError, Place, Port, SharedSize, Signature};
-use crate::process::exit::Fatal;
+use crate::process::{self, exit::Fatal};
 use crate::tensor::Tensor;
+use memory::Memory;
 use modelservice_contract::ExitReason;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
 use ort::value::{Outlet, ValueType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub(crate) use memory::Kept;
+
 /// One ONNX Runtime session; `run` needs it exclusively, since the allocators of some execution providers
 /// are not thread-safe.
 pub struct OnnxEngine {
     session: Session,
     signature: Signature,
+    /// What it keeps of the CPU's memory, if it computes there.
+    memory: Option<Memory>,
 }
 
 impl OnnxEngine {
@@ -35,7 +42,25 @@ impl OnnxEngine {
             opset,
             shared: shared(session.inputs()),
         };
-        Ok(Self { session, signature })
+        Ok(Self {
+            session,
+            signature,
+            memory: None,
+        })
+    }
+
+    /// The same, with memory that is freed where it would add up. Runs of so many rows are usual.
+    ///
+    /// # Errors
+    /// `RuntimeUnavailable` if ONNX Runtime does not show its memory.
+    pub(super) fn with_memory(mut self, rows: u32, all: Kept) -> Result<Self, Fatal> {
+        let memory = Memory::new(&self.session, &self.signature, rows, all);
+        let refused = |error| {
+            let message = format!("ONNX Runtime does not show its memory: {error}");
+            Fatal::new(ExitReason::RuntimeUnavailable, message)
+        };
+        self.memory = Some(memory.map_err(refused)?);
+        Ok(self)
     }
 }
 
@@ -45,19 +70,21 @@ impl Engine for OnnxEngine {
     }
 
     fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        let Self {
+            session,
+            signature,
+            memory,
+        } = self;
+        let is_other_size = memory.as_mut().is_some_and(|memory| memory.begin(inputs));
         let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
-        for (port, tensor) in self.signature.inputs.iter().zip(inputs) {
+        for (port, tensor) in signature.inputs.iter().zip(inputs) {
             values.push((&port.name, value::borrow(tensor)?));
         }
-        let names = || {
-            outputs
-                .iter()
-                .filter_map(|&index| self.signature.outputs.get(index))
-        };
+        let names = || outputs.iter().filter_map(|&index| signature.outputs.get(index));
         // Without a selection ONNX Runtime returns all outputs and needs no list of names.
         let options;
-        let mut results = if outputs.len() == self.signature.outputs.len() {
-            self.session.run(values)
+        let mut results = if outputs.len() == signature.outputs.len() {
+            session.run(values)
         } else {
             let selector = names().fold(OutputSelector::no_default(), |selector, port| {
                 selector.with(&port.name)
@@ -65,15 +92,33 @@ impl Engine for OnnxEngine {
             options = RunOptions::new()
                 .map_err(|error| failure::explain(&error))?
                 .with_outputs(selector);
-            self.session.run_with_options(values, &options)
+            session.run_with_options(values, &options)
         }
         .map_err(|error| failure::explain(&error))?;
-        names()
-            .map(|port| {
-                let result = results.remove(&port.name).ok_or_else(|| lost(&port.name))?;
-                value::take(result)
-            })
-            .collect()
+        let outputs = names().map(|port| {
+            let result = results.remove(&port.name).ok_or_else(|| lost(&port.name))?;
+            value::take(result)
+        });
+        let outputs: Vec<Tensor> = outputs.collect::<Result<_, _>>()?;
+        drop(results);
+        if let Some(memory) = memory
+            && memory.end(&outputs, is_other_size)
+        {
+            memory.free(session, &signature.inputs);
+            process::memory::trim();
+        }
+        Ok(outputs)
+    }
+
+    fn holds_memory(&self) -> bool {
+        self.memory.as_ref().is_some_and(Memory::is_held)
+    }
+
+    fn free_memory(&mut self) {
+        if let Some(memory) = &mut self.memory {
+            memory.let_go();
+            memory.free(&mut self.session, &self.signature.inputs);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::scheduling::{Engines, Load, Priority};
 use crate::tensor::{DataType, Tensor};
 use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -320,4 +321,72 @@ async fn a_job_from_another_thread_wakes_the_network_thread() {
     });
     let answer = tokio::time::timeout(Duration::from_secs(30), other).await;
     assert_eq!(first(&answer.unwrap().unwrap().unwrap()), 3.0);
+}
+
+/// Frees memory when the test says so.
+struct Keeper {
+    signature: Signature,
+    begun: Sender<()>,
+    go: Receiver<()>,
+}
+
+impl Engine for Keeper {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        Ok(inputs.to_vec())
+    }
+
+    fn holds_memory(&self) -> bool {
+        true
+    }
+
+    fn free_memory(&mut self) {
+        self.begun.send(()).unwrap();
+        self.go.recv().unwrap();
+    }
+}
+
+// It finds no engine, and nobody else would look again.
+#[tokio::test]
+async fn a_job_that_comes_while_its_engine_frees_memory_is_run_afterwards() {
+    let bench = Bench::new(1);
+    bench.scheduler.enable_inline_execution();
+    let ((begun_sender, begun), (go, go_receiver)) = (channel(), channel());
+    let keeper = Keeper {
+        signature: Signature {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            opset: 1,
+            shared: [].into(),
+        },
+        begun: begun_sender,
+        go: go_receiver,
+    };
+    let mut curve = Curve::tried(true);
+    curve.add(1, Duration::from_micros(100));
+    let queue = bench.scheduler.add(QueueSettings {
+        engines: Engines {
+            single_core: vec![Box::new(keeper)],
+            all_cores: None,
+        },
+        capacity: 1,
+        curve,
+        tuner: None,
+        metrics: bench.metrics.model("keeper"),
+    });
+    assert_eq!(bench.scheduler.idle_holders(), [0]);
+    let freeing = std::thread::spawn(move || bench.scheduler.free_memory(&[0]));
+    begun.recv().unwrap();
+    let job = tokio::spawn(async move { queue.run(row(4.0), vec![0], TYPICAL).await });
+    for _ in 0..10 {
+        // The job is queued, and the network thread looks for an engine.
+        tokio::task::yield_now().await;
+    }
+    go.send(()).unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(30), job).await;
+    assert_eq!(first(&answer.unwrap().unwrap().unwrap()), 4.0);
+    freeing.join().unwrap();
 }

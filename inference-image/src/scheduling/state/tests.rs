@@ -9,25 +9,41 @@ use crate::scheduling::{Completed, Engines, JobError, Priority};
 use crate::tensor::Tensor;
 use tokio::sync::oneshot::{self, Receiver};
 
-struct Stub(Signature);
+struct Stub {
+    signature: Signature,
+    holds_memory: bool,
+}
 
 impl Engine for Stub {
     fn signature(&self) -> &Signature {
-        &self.0
+        &self.signature
     }
 
     fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        self.holds_memory = true;
         Ok(inputs.to_vec())
+    }
+
+    fn holds_memory(&self) -> bool {
+        self.holds_memory
+    }
+
+    fn free_memory(&mut self) {
+        self.holds_memory = false;
     }
 }
 
 fn stub() -> Box<dyn Engine> {
-    Box::new(Stub(Signature {
+    let signature = Signature {
         inputs: Vec::new(),
         outputs: Vec::new(),
         opset: 1,
         shared: [].into(),
-    }))
+    };
+    Box::new(Stub {
+        signature,
+        holds_memory: false,
+    })
 }
 
 type Answer = Receiver<Result<Completed, JobError>>;
@@ -518,4 +534,40 @@ fn a_server_that_leaves_finishes_what_waits_and_takes_nothing_new() {
     assert!(matches!(bench.plain(0), Err(Rejected::Closed)));
     bench.state.finish(running, COST, 1);
     assert!(bench.take().is_some());
+}
+
+/// Memory that is freed between two runs is missing in the second, and one that is never freed is missing elsewhere.
+#[test]
+fn engines_free_memory_once_their_model_has_been_idle_from_one_look_to_the_next() {
+    let mut bench = Bench::new(2, &["A", "b"], 1);
+    assert!(bench.state.idle_holders().is_empty(), "nothing has run");
+    let alone = bench.plain(0).unwrap().unwrap();
+    let run = |mut work: Work, state: &mut State| {
+        work.engine.run(&[], &[]).unwrap();
+        state.finish(work, COST, 1);
+    };
+    assert!(bench.state.idle_holders().is_empty(), "it is running");
+    run(alone, &mut bench.state);
+    assert!(bench.state.idle_holders().is_empty(), "it has run since");
+    assert_eq!(bench.state.idle_holders(), [0]);
+    let holders = bench.state.take_holders(0);
+    assert_eq!(holders.iter().map(|(_, cores)| *cores).collect::<Vec<_>>(), [2]);
+    assert!(bench.state.take_holders(0).is_empty());
+    for (mut engine, cores) in holders {
+        engine.free_memory();
+        bench.state.give_back(0, engine, cores);
+    }
+    assert!(bench.state.idle_holders().is_empty());
+    let (first, second) = (bench.plain(1).unwrap().unwrap(), bench.plain(1).unwrap().unwrap());
+    run(first, &mut bench.state);
+    run(second, &mut bench.state);
+    let waiting = bench.plain(1).unwrap();
+    bench.state.idle_holders();
+    assert!(bench.state.take_holders(1).is_empty(), "one is running again");
+    run(waiting.unwrap(), &mut bench.state);
+    bench.state.idle_holders();
+    assert_eq!(
+        (bench.state.idle_holders(), bench.state.take_holders(1).len()),
+        (vec![1], 2)
+    );
 }
