@@ -6,14 +6,16 @@
 mod support;
 
 use http_body_util::BodyExt;
+use modelservice_server::protocol::proto::ModelInferRequest;
+use modelservice_server::protocol::proto::model_infer_request::InferInputTensor;
 use prost::Message;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
-use support::http::{connect, get, post};
+use support::http::{connect, connect_http_2, get, post};
 use support::onnx::{
-    FLOAT, Graph, INT64, Model, Node, Port, STRING, Tensor, identity, matmul, model, node, port, tensor,
-    texts, unshaped,
+    FLOAT, Graph, INT32, INT64, Model, Node, Port, STRING, Tensor, identity, matmul, model, node, port,
+    tensor, texts, unshaped,
 };
 use support::{Server, example};
 
@@ -132,7 +134,35 @@ fn operator(kind: &str, inputs: &[(&'static str, i32)], outputs: &[(&'static str
     )
 }
 
-/// Operators that reject some values and sizes only while they run.
+/// `x` of two numbers in a column, divided by −1 and 1.
+fn negated() -> Model {
+    let bytes = |values: &[i64]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    graph(
+        vec![
+            node("Reshape", &["x", "column"], &["a"]),
+            node("Div", &["a", "signs"], &["y"]),
+        ],
+        vec![
+            tensor("column", INT64, &[2], &bytes(&[-1, 1])),
+            tensor("signs", INT64, &[2, 1], &bytes(&[-1, 1])),
+        ],
+        vec![port("x", INT64, &[2])],
+        vec![port("y", INT64, &[2, 1])],
+    )
+}
+
+/// `x / z` for any number of rows, which may come from different requests.
+fn ratios() -> Model {
+    let rows = |name: &str| port(name, INT64, &[-1]);
+    graph(
+        vec![node("Div", &["x", "z"], &["y"])],
+        vec![],
+        vec![rows("x"), rows("z")],
+        vec![rows("y")],
+    )
+}
+
+/// Operators that refuse some values and sizes only while they run.
 fn operators() -> Vec<(&'static str, Model, Option<String>)> {
     let (x, z, y) = (("x", FLOAT), ("z", FLOAT), ("y", FLOAT));
     let (whole_x, whole, index) = (("x", INT64), ("z", INT64), ("i", INT64));
@@ -140,6 +170,13 @@ fn operators() -> Vec<(&'static str, Model, Option<String>)> {
         ("Add", operator("Add", &[x, z], &[y])),
         ("MatMul", operator("MatMul", &[x, z], &[y])),
         ("Div", operator("Div", &[whole_x, whole], &[("y", INT64)])),
+        ("Mod", operator("Mod", &[whole_x, whole], &[("y", INT64)])),
+        (
+            "Div-32",
+            operator("Div", &[("x", INT32), ("z", INT32)], &[("y", INT32)]),
+        ),
+        ("negated", negated()),
+        ("ratios", ratios()),
         ("GatherElements", operator("GatherElements", &[x, whole], &[y])),
         ("TopK", operator("TopK", &[x, whole], &[y, index])),
         ("Reshape", operator("Reshape", &[x, whole], &[y])),
@@ -219,6 +256,106 @@ impl Running {
         self.scalars().await;
         self.empty().await;
         self.refusals().await;
+        self.divisions().await;
+        self.divisions_over_grpc().await;
+        self.divisions_at_once().await;
+    }
+
+    /// Each of the refused ones used to end the process.
+    async fn divisions(&self) {
+        let least = i64::MIN;
+        let numbers = |name: &str, datatype: &str, data: &[i64]| json!({"name": name, "datatype": datatype, "shape": [data.len()], "data": data});
+        for (model, x, z, expected) in [
+            ("Div", &[least, 7][..], &[-1, 2][..], None),
+            ("Div", &[least, 7], &[2, -1], Some(json!([least / 2, -7]))),
+            ("Div", &[7, least], &[-1], None),
+            ("Div", &[7, 8], &[-1], Some(json!([-7, -8]))),
+            ("Div", &[7], &[0], None),
+            ("Mod", &[least], &[-1], None),
+            ("Mod", &[7], &[-4], Some(json!([-1]))),
+            ("Mod", &[7], &[0], None),
+        ] {
+            let inputs = json!([numbers("x", "INT64", x), numbers("z", "INT64", z)]);
+            self.divides(model, inputs, expected).await;
+        }
+        let least = i64::from(i32::MIN);
+        let inputs = |x: i64, z: i64| json!([numbers("x", "INT32", &[x]), numbers("z", "INT32", &[z])]);
+        self.divides("Div-32", inputs(least, -1), None).await;
+        self.divides("Div-32", inputs(least + 1, -1), Some(json!([i32::MAX])))
+            .await;
+        let inputs = |data: &[i64]| json!([numbers("x", "INT64", data)]);
+        self.divides("negated", inputs(&[i64::MIN, 3]), None).await;
+        self.divides("negated", inputs(&[3, 4]), Some(json!([-3, 4])))
+            .await;
+    }
+
+    /// The answer, or a refusal in the operator's name.
+    async fn divides(&self, model: &str, inputs: Value, expected: Option<Value>) {
+        let (status, answer) = self.infer(model, inputs.clone()).await;
+        let Some(expected) = expected else {
+            let problem = answer["error"].as_str().unwrap_or_default();
+            assert_eq!(status, 400, "{model} {inputs}: {answer}");
+            assert!(
+                problem.starts_with("the model refuses these inputs: "),
+                "{problem}"
+            );
+            return;
+        };
+        assert_eq!(
+            (status, &answer["outputs"][0]["data"]),
+            (200, &expected),
+            "{model} {inputs}"
+        );
+    }
+
+    async fn divisions_over_grpc(&self) {
+        for (divisor, expected) in [(-1_i64, "3"), (-2, "0")] {
+            let input = |name: &str| InferInputTensor {
+                name: name.to_owned(),
+                datatype: "INT64".to_owned(),
+                shape: vec![1],
+                ..Default::default()
+            };
+            let raw = |value: i64| value.to_le_bytes().to_vec().into();
+            let request = ModelInferRequest {
+                model_name: "Div".to_owned(),
+                inputs: vec![input("x"), input("z")],
+                raw_input_contents: vec![raw(i64::MIN), raw(divisor)],
+                ..Default::default()
+            };
+            let message = request.encode_to_vec();
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            let body = [&[0][..], &length, &message].concat();
+            let path = "http://photos/inference.GRPCInferenceService/ModelInfer";
+            let mut request = post(path, body);
+            let kind = "application/grpc".parse().unwrap();
+            request.headers_mut().insert("content-type", kind);
+            request.headers_mut().insert("te", "trailers".parse().unwrap());
+            let response = connect_http_2(self.http)
+                .await
+                .send_request(request)
+                .await
+                .unwrap();
+            let in_head = response.headers().get("grpc-status").cloned();
+            let answer = response.into_body().collect().await.unwrap();
+            let in_trailers = answer
+                .trailers()
+                .and_then(|trailers| trailers.get("grpc-status").cloned());
+            assert_eq!(in_head.or(in_trailers).unwrap(), expected, "{divisor}");
+        }
+    }
+
+    /// Requests that may be one run: only the one that cannot be divided is refused.
+    async fn divisions_at_once(&self) {
+        let requests = (1..=16_i64).map(|row| async move {
+            let (x, z) = if row == 9 { (i64::MIN, -1) } else { (i64::MIN, row) };
+            let input = |name: &str, value: i64| json!({"name": name, "datatype": "INT64", "shape": [1], "data": [value]});
+            let (status, answer) = self.infer("ratios", json!([input("x", x), input("z", z)])).await;
+            let expected = if row == 9 { Value::Null } else { json!([i64::MIN / row]) };
+            assert_eq!(status, if row == 9 { 400 } else { 200 }, "{answer}");
+            assert_eq!(answer["outputs"][0]["data"], expected);
+        });
+        futures::future::join_all(requests).await;
     }
 
     /// What a client's values cause is the client's error, in the operator's words.

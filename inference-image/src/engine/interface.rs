@@ -1,5 +1,6 @@
 //! What the rest of the server sees of an engine and of its model.
 
+use super::division::Division;
 use crate::tensor::{DataType, Tensor, element_count};
 use modelservice_contract::TensorSpec;
 use std::collections::BTreeMap;
@@ -59,6 +60,8 @@ pub struct Signature {
     pub opset: i64,
     /// Sizes that several dimensions of the inputs have in common.
     pub shared: Arc<[SharedSize]>,
+    /// Divisions of inputs that could end the process.
+    pub divisions: Arc<[Division]>,
 }
 
 /// A size to which the model gives a name, and which several dimensions of its inputs have.

@@ -1,16 +1,19 @@
 //! Runs models: one engine per runner, each with its own session. Knows nothing of requests.
 
 mod curve;
+mod division;
 mod failure;
 mod graphs;
 mod independence;
 mod interface;
 mod model;
+mod overflow;
 mod provider;
 mod runtime;
 mod session;
 
 pub use curve::Curve;
+pub use division::Division;
 pub use graphs::optimised::Cache;
 pub use graphs::prefetch::Prefetched;
 pub use graphs::source::weight;

@@ -1,11 +1,13 @@
 //! A model: from its package to its sessions.
 
 use super::curve::Curve;
+use super::division::Division;
 use super::graphs::cache;
 use super::graphs::optimised::{Cache, not_kept};
 use super::graphs::prefetch::Prefetched;
 use super::graphs::source::Source;
 use super::interface::Description;
+use super::overflow;
 use super::runtime::Runtime;
 use super::session::OnnxEngine;
 use crate::onnx;
@@ -27,6 +29,8 @@ pub struct OnnxModel {
     description: Description,
     /// Inputs and outputs for which the file gives no shape.
     unshaped: BTreeSet<String>,
+    /// Divisions of inputs that could end the process.
+    divisions: Vec<Division>,
     /// The folder of the graph when none is configured.
     private: Mutex<Option<TempDir>>,
     /// A session that has been created already.
@@ -52,6 +56,7 @@ impl Runtime {
             graph: GraphSource::Original,
             description: Description::of(&onnx),
             unshaped: unshaped(&onnx),
+            divisions: overflow::divisions(&onnx),
             private: Mutex::default(),
             first: Mutex::default(),
         };
@@ -136,7 +141,7 @@ impl OnnxModel {
     pub fn engine(&self, threads: usize, rows: u32) -> Result<OnnxEngine, Fatal> {
         let first = self.first.lock().take().filter(|_| threads == 1);
         let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
-        let engine = OnnxEngine::new(session, self.description.opset, &self.unshaped)?;
+        let engine = OnnxEngine::new(session, self.description.opset, &self.unshaped, &self.divisions)?;
         if self.runtime.is_cpu() {
             engine.with_memory(rows, self.runtime.kept())
         } else {

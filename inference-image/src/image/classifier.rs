@@ -324,6 +324,7 @@ mod tests {
             outputs: vec![port("y", output)],
             opset: 17,
             shared: [].into(),
+            divisions: [].into(),
         }
     }
 

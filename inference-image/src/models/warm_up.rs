@@ -159,6 +159,7 @@ mod tests {
             outputs: vec![port],
             opset: 17,
             shared: [].into(),
+            divisions: [].into(),
         };
         let mut service = Service::empty("", "", Limits::default(), 1).unwrap();
         let engine = Box::new(Divides(signature, takes_ones));

@@ -1,4 +1,4 @@
-//! The elements of a tensor, if they are few: sizes, axes, scales and the like.
+//! The elements of a tensor: mostly of few, such as sizes, axes and scales.
 
 use super::messages::Tensor;
 use bytes::Bytes;
@@ -17,7 +17,13 @@ pub(crate) mod datatype {
 impl Tensor {
     /// Its elements, if they are a few integers.
     pub(crate) fn ints(&self) -> Option<Vec<i64>> {
-        let count = self.few()?;
+        self.few()?;
+        self.integers()
+    }
+
+    /// Its elements, if they are integers, and in this file.
+    pub(crate) fn integers(&self) -> Option<Vec<i64>> {
+        let count = self.count()?;
         let ints: Vec<i64> = match (&self.raw, self.data_type) {
             (Some(raw), datatype::INT64) => fixed(raw, i64::from_le_bytes),
             (Some(raw), datatype::INT32) => fixed(raw, |four| i64::from(i32::from_le_bytes(four))),
@@ -44,12 +50,16 @@ impl Tensor {
 
     /// The number of elements, if it is small and they are in this file.
     fn few(&self) -> Option<usize> {
+        self.count().filter(|&count| count <= FEW)
+    }
+
+    /// The number of elements, if they are in this file.
+    fn count(&self) -> Option<usize> {
         let count: i64 = self
             .dims
             .iter()
             .try_fold(1_i64, |count, &size| count.checked_mul(size))?;
-        let count = usize::try_from(count).ok()?;
-        (count <= FEW && self.location == 0).then_some(count)
+        usize::try_from(count).ok().filter(|_| self.location == 0)
     }
 }
 
@@ -144,11 +154,12 @@ mod tests {
     }
 
     #[test]
-    fn many_elements_are_weights_and_not_looked_at() {
+    fn many_elements_are_weights_and_only_looked_at_where_all_are_wanted() {
         let weights = Tensor {
             raw: Some(vec![0; 8 * 65].into()),
             ..tensor(datatype::INT64, &[65])
         };
         assert_eq!(weights.ints(), None);
+        assert_eq!(weights.integers().unwrap().len(), 65);
     }
 }

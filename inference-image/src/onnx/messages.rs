@@ -41,6 +41,10 @@ pub(crate) struct Opset {
 pub(crate) struct Function {
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) name: Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub(crate) inputs: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub(crate) outputs: Vec<Bytes>,
     #[prost(message, repeated, tag = "7")]
     pub(crate) nodes: Vec<Node>,
     #[prost(bytes = "bytes", tag = "10")]

@@ -11,5 +11,5 @@ mod messages;
 
 pub(crate) use elements::datatype;
 #[cfg(test)]
-pub(crate) use messages::{Attribute, Dimension, Function, Opset, Shape, TensorType, Type};
-pub(crate) use messages::{Entry, Graph, Model, Node, Port, Tensor, text};
+pub(crate) use messages::{Attribute, Dimension, Opset, Shape, TensorType, Type};
+pub(crate) use messages::{Entry, Function, Graph, Model, Node, Port, Tensor, text};

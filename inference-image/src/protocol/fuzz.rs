@@ -34,6 +34,7 @@ pub fn signature(both: bool) -> Signature {
         outputs: ports,
         opset: 17,
         shared: [].into(),
+        divisions: [].into(),
     }
 }
 

@@ -30,5 +30,6 @@ pub(crate) fn signature(ports: &[(&str, DataType, &[i64])]) -> Signature {
         outputs: ports,
         opset: 17,
         shared: [].into(),
+        divisions: [].into(),
     }
 }

@@ -5,6 +5,7 @@ mod retention;
 mod strings;
 mod value;
 
+use crate::engine::division::Division;
 use crate::engine::failure;
 use crate::engine::interface::{Engine, EngineError, Place, Port, SharedSize, Signature};
 use crate::process::{self, exit::Fatal};
@@ -33,14 +34,28 @@ impl OnnxEngine {
     ///
     /// # Errors
     /// `ModelInvalid` for types that the protocol does not have.
-    pub(super) fn new(session: Session, opset: i64, unshaped: &BTreeSet<String>) -> Result<Self, Fatal> {
+    pub(super) fn new(
+        session: Session,
+        opset: i64,
+        unshaped: &BTreeSet<String>,
+        divisions: &[Division],
+    ) -> Result<Self, Fatal> {
         let port = |outlet: &Outlet| port(outlet, unshaped);
         let ports = |outlets: &[Outlet]| outlets.iter().map(port).collect::<Result<Vec<Port>, Fatal>>();
+        let inputs = ports(session.inputs())?;
+        let types: Vec<_> = inputs
+            .iter()
+            .map(|port| (port.name.as_str(), port.datatype))
+            .collect();
         let signature = Signature {
-            inputs: ports(session.inputs())?,
+            divisions: divisions
+                .iter()
+                .filter_map(|division| division.of(&types))
+                .collect(),
             outputs: ports(session.outputs())?,
             opset,
             shared: shared(session.inputs()),
+            inputs,
         };
         Ok(Self {
             session,

@@ -143,6 +143,7 @@ mod tests {
             outputs: vec![port(output)],
             opset: 17,
             shared: [].into(),
+            divisions: [].into(),
         };
         Retention::new(&signature, 8)
     }

@@ -366,13 +366,15 @@ pub(super) async fn run(
         typical_cost: room.bytes() <= SMALL || is_one_row(&inputs, model.signature()),
         ..options
     };
-    let shared = Arc::clone(&model.signature().shared);
+    let signature = model.signature();
+    let (shared, divisions) = (Arc::clone(&signature.shared), Arc::clone(&signature.divisions));
     let prepare = Box::new(move || {
         let tensors: Result<Vec<Tensor>, InputError> = inputs.into_iter().map(Input::tensor).collect();
         drop(room);
         let tensors = tensors?;
         let same = shared.iter().try_for_each(|size| size.check(&tensors));
-        same.map_err(|message| InputError {
+        let divisible = || divisions.iter().try_for_each(|division| division.check(&tensors));
+        same.and_then(|()| divisible()).map_err(|message| InputError {
             problem: InputProblem::Malformed,
             message,
         })?;
@@ -424,6 +426,7 @@ pub(super) mod tests {
             outputs: outputs.iter().map(port).collect(),
             opset: 17,
             shared: [].into(),
+            divisions: [].into(),
         }
     }
 

@@ -39,6 +39,7 @@ fn stub() -> Box<dyn Engine> {
         outputs: Vec::new(),
         opset: 1,
         shared: [].into(),
+        divisions: [].into(),
     };
     Box::new(Stub {
         signature,

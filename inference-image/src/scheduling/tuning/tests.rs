@@ -43,6 +43,7 @@ fn signature(batch: i64) -> Signature {
         outputs: vec![port],
         opset: 1,
         shared: [].into(),
+        divisions: [].into(),
     }
 }
 
