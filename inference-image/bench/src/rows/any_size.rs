@@ -62,8 +62,9 @@ fn memory(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
     let server = Server::start(bench, "any-size", &bench.config(&ANY_SIZE))?;
     let before = resident(server.id())?;
     std::thread::scope(|scope| {
+        let server = &server;
         let clients: Vec<_> = (0..CLIENTS as u64)
-            .map(|seed| scope.spawn(|| random(Client::new(&server)?, Rng::with_seed(seed))))
+            .map(|seed| scope.spawn(move || random(Client::new(server)?, Rng::with_seed(seed))))
             .collect();
         let ended = clients.into_iter().map(|client| client.join());
         ended

@@ -540,7 +540,7 @@ fn a_server_that_leaves_finishes_what_waits_and_takes_nothing_new() {
 /// Memory that is freed between two runs is missing in the second, and one that is never freed is missing elsewhere.
 #[test]
 fn engines_free_memory_once_their_model_has_been_idle_from_one_look_to_the_next() {
-    let mut bench = Bench::new(2, &["A", "b"], 1);
+    let mut bench = Bench::new(2, &[ALL_CORES, "b"], 1);
     assert!(bench.state.idle_holders().is_empty(), "nothing has run");
     let alone = bench.plain(0).unwrap().unwrap();
     let run = |mut work: Work, state: &mut State| {
