@@ -64,7 +64,7 @@ async fn injected(fixture: &Fixture) -> Result<()> {
         condition(service, "Stalled").is_some_and(|(_, _, message)| {
             message
                 .contains("container aaa-proxy was killed because it needed more memory than its own limit")
-                && message.contains("container zzz-agent ends with exit code 3: no certificate")
+                && message.contains("container zzz-agent terminates with exit code 3: no certificate")
         })
     });
     told.await?;
@@ -75,7 +75,7 @@ async fn injected(fixture: &Fixture) -> Result<()> {
         &team,
         "init",
         "InjectedContainerFailed",
-        "the injected init container first ends with exit code 4: no rules",
+        "the injected init container first terminates with exit code 4: no rules",
         true,
     )
     .await?;
