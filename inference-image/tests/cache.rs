@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use support::onnx::{conditional, matmul};
 use support::{Server, example, library};
 use tokio::net::TcpStream;
@@ -348,11 +349,17 @@ async fn sessions_share_weights_and_what_kernels_pack_of_them() {
     let all = format!("0-{}", std::thread::available_parallelism().unwrap().get() - 1);
     let (one, many) = (on("0"), on(&all));
     assert_eq!(one.multiply(width).await, many.multiply(width).await);
-    let (one, many) = (one.pss(), many.pss());
-    let grows = many.saturating_sub(one);
+    let more = || many.pss().saturating_sub(one.pss());
+    // In idle moments a server measures on another session, for a while.
+    let patience = Instant::now() + Duration::from_secs(30);
+    let most = weights.len() as u64 / 2;
+    while more() >= most && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert!(
-        grows < weights.len() as u64 / 2,
-        "sessions for more cores take {grows} bytes more, the weights have {}: {one} → {many}",
+        more() < most,
+        "sessions for more cores take {} bytes more, the weights have {}",
+        more(),
         weights.len()
     );
 }

@@ -211,19 +211,20 @@ async fn what_a_huge_run_has_used_is_returned() {
     let folder = tempfile::tempdir().unwrap();
     let running = start(folder.path(), &[]);
     let mut sender = connect(running.http).await;
-    let huge: [(&str, fn() -> Request<Full<Bytes>>); 4] = [
-        ("an image", || image(2000, 2000)),
-        ("a tensor within the graph", || number("sum", 100 << 20)),
-        ("an output", || number("zeros", 32 << 20)),
-        ("many rows", || {
-            infer("rows", "x", "FP32", &[8192, 4], &[0; 8192 * 16])
-        }),
+    let huge = [
+        ("an image", image(2000, 2000)),
+        ("a tensor within the graph", number("sum", 100 << 20)),
+        ("an output", number("zeros", 32 << 20)),
+        (
+            "many rows",
+            infer("rows", "x", "FP32", &[8192, 4], &[0; 8192 * 16]),
+        ),
     ];
     for (what, request) in huge {
         let before = running.resident();
         running.most();
         for _ in 0..2 {
-            answered(&mut sender, request()).await;
+            answered(&mut sender, request.clone()).await;
         }
         let most = running.most();
         assert!(most > before + 100 * MEBIBYTE, "{what}: {} MiB", most / MEBIBYTE);

@@ -1,5 +1,5 @@
-# shellcheck shell=sh Creates a node's mounts in the mount namespace in which it is started, and holds them: mounts.sh
-# FOLDER
+# shellcheck shell=sh
+# Creates a node's mounts in the mount namespace in which it is started, and holds them: mounts.sh FOLDER
 set -eu
 folder=$1
 # Containers must see the kubelet's mounts, but the machine outside must not.

@@ -66,10 +66,8 @@ fn memory(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
         let clients: Vec<_> = (0..CLIENTS as u64)
             .map(|seed| scope.spawn(move || random(Client::new(server)?, Rng::with_seed(seed))))
             .collect();
-        let ended = clients.into_iter().map(|client| client.join());
-        ended
-            .map(|end| end.map_err(|_| anyhow!("a client panicked"))?)
-            .collect::<Result<()>>()
+        let mut ended = clients.into_iter().map(|client| client.join());
+        ended.try_for_each(|end| end.map_err(|_| anyhow!("a client panicked"))?)
     })?;
     let (at_once, peak) = (
         over(resident(server.id())?, before),

@@ -5,7 +5,7 @@ use crate::engine::{Curve, Engine, EngineError, Port, Signature};
 use crate::metrics::{Metrics, ModelMetrics};
 use crate::scheduling::{Engines, Load, Priority};
 use crate::tensor::{DataType, Tensor};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::ThreadId;
@@ -16,7 +16,7 @@ use std::time::Duration;
 struct Echo {
     signature: Signature,
     takes: Duration,
-    gate: Arc<RwLock<()>>,
+    gate: Arc<Gate>,
     at_once: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     threads: Arc<Mutex<Vec<ThreadId>>>,
@@ -32,7 +32,7 @@ impl Engine for Echo {
         let running = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(running, Ordering::SeqCst);
         std::thread::sleep(self.takes);
-        drop(self.gate.read());
+        self.gate.pass();
         self.at_once.fetch_sub(1, Ordering::SeqCst);
         let negative = |input: &Tensor| {
             input
@@ -46,10 +46,33 @@ impl Engine for Echo {
     }
 }
 
+/// While it is closed, no run ends.
+#[derive(Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn close(&self) {
+        *self.is_closed.lock() = true;
+    }
+
+    fn open(&self) {
+        *self.is_closed.lock() = false;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        self.opened
+            .wait_while(&mut self.is_closed.lock(), |closed| *closed);
+    }
+}
+
 struct Bench {
     scheduler: Scheduler,
     /// Whoever writes holds all runs up.
-    gate: Arc<RwLock<()>>,
+    gate: Arc<Gate>,
     at_once: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
     threads: Arc<Mutex<Vec<ThreadId>>>,
@@ -144,12 +167,12 @@ async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
         tokio::spawn(async move { queue.run(row(value), vec![0], RunOptions::default()).await })
     };
     let gate = Arc::clone(&bench.gate);
-    let closed = gate.write();
+    gate.close();
     let running = run(0.0);
     until(&queue, |load| load.running == 1).await;
     let waiting: Vec<_> = [1.0, 2.0, -3.0, 4.0].map(run).into();
     until(&queue, |load| load.queued == 4).await;
-    drop(closed);
+    gate.open();
     assert!(running.await.unwrap().is_ok());
     for (job, value) in waiting.into_iter().zip([1.0, 2.0, -3.0, 4.0]) {
         match job.await.unwrap() {
@@ -233,7 +256,7 @@ async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
         })
     };
     let gate = Arc::clone(&bench.gate);
-    let closed = gate.write();
+    gate.close();
     let running = spawn(0.0, RunOptions::default());
     until(&queue, |load| load.running == 1).await;
     let normal = spawn(1.0, RunOptions::default());
@@ -255,7 +278,7 @@ async fn a_deadline_ends_the_wait_and_priority_shortens_it() {
         refused,
         Err(RunError::Rejected(Rejected::OutOfReach { .. }))
     ));
-    drop(closed);
+    gate.open();
     running.await.unwrap().unwrap();
     let (high, normal) = (high.await.unwrap().unwrap(), normal.await.unwrap().unwrap());
     assert!(high < normal);
@@ -267,7 +290,7 @@ async fn runners_finish_what_waits_before_they_end() {
     // So slow that runners run it.
     let (queue, _) = bench.add(Duration::from_millis(30), 1, false);
     let gate = Arc::clone(&bench.gate);
-    let closed = gate.write();
+    gate.close();
     let jobs: Vec<_> = (0..6)
         .map(|_| {
             let queue = Arc::clone(&queue);
@@ -275,7 +298,7 @@ async fn runners_finish_what_waits_before_they_end() {
         })
         .collect();
     until(&queue, |load| load.queued == 4).await;
-    drop(closed);
+    gate.open();
     drop((bench, queue));
     for job in jobs {
         assert!(job.await.unwrap().is_ok());
