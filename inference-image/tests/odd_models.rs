@@ -296,7 +296,7 @@ impl Running {
             let problem = answer["error"].as_str().unwrap_or_default();
             assert_eq!(status, 400, "{model} {inputs}: {answer}");
             assert!(
-                problem.starts_with("the model refuses these inputs: "),
+                problem.starts_with("the model rejects these inputs: "),
                 "{problem}"
             );
             return;

@@ -1,4 +1,4 @@
-//! Divisions that would end the process. Of INT32 and INT64, the least value divided by −1 has no result: processors stop
+//! Divisions that would end the process. Of INT32 and INT64, the smallest value divided by −1 has no result: processors stop
 //! the program there (SIGFPE), and ONNX Runtime does not look. Pure; [`super::overflow`] finds them in a model.
 
 use crate::tensor::{DataType, Tensor};
@@ -27,7 +27,7 @@ pub(super) enum Operand {
     Constant(Marks),
 }
 
-/// Which elements of an operand are dangerous: −1 in a divisor, the least value in a dividend.
+/// Which elements of an operand are dangerous: −1 in a divisor, the smallest value in a dividend.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Marks {
     /// `None` if the operator has it in another one.
@@ -62,7 +62,7 @@ impl Division {
         });
         match dividend {
             Some(dividend) if dividend.meets(&divisor) => Err(format!(
-                "the model refuses these inputs: {}: the least value of a type cannot be divided by -1",
+                "the model rejects these inputs: {}: the smallest value of a type cannot be divided by -1",
                 self.operator
             )),
             _ => Ok(()),
@@ -166,7 +166,7 @@ mod tests {
         assert!(check(false, tensor(&[], &[LEAST]), z(&[3, -1])).is_err());
         let problem = check(false, x(&[LEAST, 1]), z(&[-1, 2])).unwrap_err();
         assert!(
-            problem.starts_with("the model refuses these inputs: Div"),
+            problem.starts_with("the model rejects these inputs: Div"),
             "{problem}"
         );
     }
