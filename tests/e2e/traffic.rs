@@ -201,6 +201,10 @@ async fn hand_over(fixture: &Fixture) -> Result<()> {
         wanted.spec.autoscaling = Some(Autoscaling {
             min_replicas: 2,
             max_replicas: 3,
+            // Out of reach, however busy the machine is.
+            target: ScaleTarget {
+                cpu_utilization: 1000,
+            },
             ..Autoscaling::default()
         });
         team.serve(&wanted).await?;
