@@ -18,6 +18,8 @@ use std::time::Duration;
 const MEBIBYTE: f64 = 1_048_576.0;
 const REQUESTS: usize = 5000;
 const CLIENTS: usize = 2;
+/// The server ends connections after some minutes.
+const PER_CONNECTION: usize = 100;
 /// Sides of the images; with the largest, a run needs more than the server keeps.
 const SIDES: RangeInclusive<usize> = 100..=1200;
 const LARGE_SIDES: RangeInclusive<usize> = 1000..=1200;
@@ -64,7 +66,7 @@ fn memory(bench: &Bench, table: &mut Table, aim: &Aim) -> Result<()> {
     std::thread::scope(|scope| {
         let server = &server;
         let clients: Vec<_> = (0..CLIENTS as u64)
-            .map(|seed| scope.spawn(move || random(Client::new(server)?, Rng::with_seed(seed))))
+            .map(|seed| scope.spawn(move || random(server, Rng::with_seed(seed))))
             .collect();
         let mut ended = clients.into_iter().map(|client| client.join());
         ended.try_for_each(|end| end.map_err(|_| anyhow!("a client panicked"))?)
@@ -93,9 +95,12 @@ fn over(bytes: u64, before: u64) -> f64 {
     (bytes as f64 - before as f64) / MEBIBYTE
 }
 
-fn random(mut client: Client, mut random: Rng) -> Result<()> {
-    for _ in 0..REQUESTS / CLIENTS {
-        client.ask(random.usize(SIDES), random.usize(SIDES))?;
+fn random(server: &Server, mut random: Rng) -> Result<()> {
+    for _ in 0..REQUESTS / CLIENTS / PER_CONNECTION {
+        let mut client = Client::new(server)?;
+        for _ in 0..PER_CONNECTION {
+            client.ask(random.usize(SIDES), random.usize(SIDES))?;
+        }
     }
     Ok(())
 }
