@@ -5,7 +5,7 @@ use crate::{
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService},
     revision::{is_ours, number, revision_of, selected_by},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget,
@@ -105,6 +105,16 @@ impl Observed {
     pub fn is_new(&self) -> bool {
         self.deployments.is_empty() && self.endpoint.is_none()
     }
+}
+
+/// A deadline that was waited for has certainly passed: clocks and timers differ a little.
+pub const MARGIN: SignedDuration = SignedDuration::from_millis(100);
+
+/// How long to wait from `now` until the earliest of these times that is still to come has passed.
+#[must_use]
+pub fn until_next(times: impl IntoIterator<Item = Timestamp>, now: Timestamp) -> Option<SignedDuration> {
+    let next = times.into_iter().filter(|time| *time > now).min()?;
+    Some(next.duration_since(now) + MARGIN)
 }
 
 /// Gathers what the caches know about a service. `reported` is what its servers say; `unsupported` says why this

@@ -59,12 +59,7 @@ unsafe impl GlobalAlloc for Watching {
 /// Decodes an image of at most 64 million pixels, the default limit; returns the largest allocation on the way, too.
 fn decode(bytes: &[u8]) -> (Result<Tensor, InputError>, usize) {
     let text = "task: image-classification\nlabels: [a]\npreprocessing: {layout: NHWC}";
-    let port = Port {
-        name: "images".into(),
-        datatype: DataType::Uint8,
-        shape: vec![-1, -1, -1, 3],
-        any_rank: false,
-    };
+    let port = Port::new("images", DataType::Uint8, vec![-1, -1, -1, 3]);
     let steps = manifest::parse(text).unwrap().preprocessing;
     let pipeline = Pipeline::new(&steps, &port, 64 << 20).unwrap();
     LARGEST.set(0);

@@ -16,12 +16,7 @@ const PHOTOS: [&str; 3] = ["cat", "coffee", "flower"];
 /// Differences between our input tensor and the reference, in steps of the 8-bit pixels.
 fn differences(package: &str, image: &str, size: i64, step: f32, name: &str) -> Vec<f32> {
     let manifest = support::manifest(package);
-    let port = Port {
-        name: "images".into(),
-        datatype: DataType::Fp32,
-        shape: vec![-1, 3, size, size],
-        any_rank: false,
-    };
+    let port = Port::new("images", DataType::Fp32, vec![-1, 3, size, size]);
     let pipeline = Pipeline::new(&manifest.preprocessing, &port, 1 << 24).unwrap();
     let tensor = pipeline.tensor(&std::fs::read(example(image)).unwrap()).unwrap();
     let values = tensor.elements::<f32>().unwrap();
@@ -71,12 +66,7 @@ fn pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> (Vec<i64>, Vec<u8
 fn try_pixels(preprocessing: &str, channels: i64, bytes: &[u8]) -> Result<(Vec<i64>, Vec<u8>), InputError> {
     let text =
         format!("task: image-classification\nlabels: [a]\npreprocessing: {{layout: NHWC, {preprocessing}}}");
-    let port = Port {
-        name: "images".into(),
-        datatype: DataType::Uint8,
-        shape: vec![-1, -1, -1, channels],
-        any_rank: false,
-    };
+    let port = Port::new("images", DataType::Uint8, vec![-1, -1, -1, channels]);
     let steps = manifest::parse(&text).unwrap().preprocessing;
     let tensor = Pipeline::new(&steps, &port, 1 << 24).unwrap().tensor(bytes)?;
     Ok((tensor.shape().to_vec(), tensor.elements::<u8>().unwrap().to_vec()))

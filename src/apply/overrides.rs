@@ -3,7 +3,7 @@
 //! longer each time. No source of truth: after a restart it begins to count anew.
 
 use super::{difference::Difference, field::Field};
-use crate::crd::ModelService;
+use crate::{crd::ModelService, observe::until_next};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
@@ -214,9 +214,7 @@ impl Overrides {
         let all = self.0.lock();
         let disputes = all.get(&service.uid().unwrap_or_default()).into_iter().flatten();
         let times = disputes.filter_map(|(place, dispute)| dispute.next(place, now));
-        times
-            .min()
-            .map(|time| time.duration_since(now) + SignedDuration::from_millis(100))
+        until_next(times, now)
     }
 }
 
@@ -303,7 +301,7 @@ impl Dispute {
         } else {
             self.calm_at()
         };
-        (self.is_told(now) && next > now).then_some(next)
+        self.is_told(now).then_some(next)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         AcceleratorStatus, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
         SERVICE_LABEL, Sharing, Signature, TensorStatus,
     },
-    observe::Observed,
+    observe::{MARGIN, Observed},
     plan::{
         rollout::{Rollout, overdue_at},
         room::GivesWay,
@@ -91,7 +91,7 @@ pub fn look_again(observed: &Observed) -> Option<SignedDuration> {
     let failing = pods.filter(|pod| !pod.is_terminal() && pod.fails_to_pull());
     let pulls = failing.filter_map(|pod| patience(pod, observed.now));
     let left = pulls.chain(autoscaling::look_again(observed)).min()?;
-    Some(left + SignedDuration::from_millis(100))
+    Some(left + MARGIN)
 }
 
 /// The previous status. A status that was restored from a backup describes another object, whose children do not

@@ -1,6 +1,6 @@
 //! Managed fields: empties `managedFields` in the API server's answers before they are parsed. They make up half of
-//! an object that many controllers write, and nobody here reads them. Knows nothing of objects: it cuts one list out
-//! of JSON.
+//! an object that many controllers write, and are read only to tell who disputes a field. Knows nothing of objects: it
+//! cuts one list out of JSON.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use std::{

@@ -15,7 +15,7 @@ use super::room::{self, GivesWay};
 use crate::{
     cache::pod::Pod,
     crd::{ModelServiceSpec, RolloutStrategy, SWITCHED_ANNOTATION},
-    observe::Observed,
+    observe::{Observed, until_next},
     revision::{is_available, revision_of, wanted_replicas},
     validate::{Size, ValidatedService},
 };
@@ -125,11 +125,8 @@ fn recreate(rollout: &mut Rollout, service: &ValidatedService, observed: &Observ
     rollout.waits_for = remaining()
         .min_by_key(|pod| (ends_at(pod).unwrap_or(Timestamp::MAX), pod.name_any()))
         .map(|pod| pod.name_any());
-    rollout.look_again = remaining()
-        .filter_map(|pod| overdue_at(pod, service.spec()))
-        .filter(|overdue| *overdue > observed.now)
-        .min()
-        .map(|overdue| overdue.duration_since(observed.now) + SignedDuration::from_millis(100));
+    let overdue = remaining().filter_map(|pod| overdue_at(pod, service.spec()));
+    rollout.look_again = until_next(overdue, observed.now);
     if rollout.waits_for.is_none() {
         switch(rollout, observed);
     }
@@ -174,7 +171,7 @@ fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
             .scales
             .values_mut()
             .for_each(|scale| *scale = Scale::Unchanged);
-        rollout.look_again = Some(until.duration_since(observed.now) + SignedDuration::from_millis(100));
+        rollout.look_again = until_next([until], observed.now);
     }
 }
 

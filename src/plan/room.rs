@@ -14,7 +14,7 @@
 use crate::{
     cache::pod::Pod,
     crd::GIVES_WAY_ANNOTATION,
-    observe::Observed,
+    observe::{Observed, until_next},
     revision::{exceeds_quota, is_available, refused_pods, revision_of, wanted_replicas},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -156,8 +156,7 @@ fn look_again(gives_way: Option<&GivesWay>, observed: &Observed, target: &str) -
         Some(since) => vec![since + PATIENCE, since + GIVE_UP],
         None => unready_until(observed, target).collect(),
     };
-    let next = due.into_iter().filter(|due| *due > observed.now).min()?;
-    Some(next.duration_since(observed.now) + SignedDuration::from_millis(100))
+    until_next(due, observed.now)
 }
 
 /// When each server of a revision that is not ready counts as one that does not become so.

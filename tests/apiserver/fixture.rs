@@ -252,6 +252,19 @@ impl Place {
         deployment
     }
 
+    /// Waits until the only Deployment of a service is to have this many servers.
+    pub async fn sized(&self, service: &str, servers: i32) {
+        eventually(&format!("{servers} servers"), async || {
+            let size = self.deployment(service).await.spec.replicas;
+            if size == Some(servers) {
+                Ok(())
+            } else {
+                Err(format!("{size:?}"))
+            }
+        })
+        .await;
+    }
+
     pub async fn children<K>(&self, service: &str) -> Vec<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>

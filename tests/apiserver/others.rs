@@ -185,15 +185,7 @@ async fn a_controller_that_puts_its_value_back_is_named_and_answered_ever_more_s
     drop(opponent);
     // What a person changes does not wait.
     place.apply(&service("photos").replicas(3)).await;
-    eventually("three servers", async || {
-        let size = place.deployment("photos").await.spec.replicas;
-        if size == Some(3) {
-            Ok(())
-        } else {
-            Err(format!("{size:?}"))
-        }
-    })
-    .await;
+    place.sized("photos", 3).await;
     undisputed(&place, "photos").await;
 }
 

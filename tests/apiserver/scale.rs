@@ -311,13 +311,5 @@ async fn a_paused_service_is_left_alone(world: Arc<World>) {
             json!({"metadata": {"annotations": {"serving.modelservice.dev/paused": null}}}),
         )
         .await;
-    eventually("it goes on", async || {
-        let size = place.deployment("photos").await.spec.replicas;
-        if size == Some(3) {
-            Ok(())
-        } else {
-            Err(format!("{size:?}"))
-        }
-    })
-    .await;
+    place.sized("photos", 3).await;
 }

@@ -64,6 +64,20 @@ pub struct Signature {
     pub divisions: Arc<[Division]>,
 }
 
+impl Signature {
+    /// Of a model of which nothing else is known.
+    #[must_use]
+    pub fn new(inputs: Vec<Port>, outputs: Vec<Port>, opset: i64) -> Self {
+        Self {
+            inputs,
+            outputs,
+            opset,
+            shared: [].into(),
+            divisions: [].into(),
+        }
+    }
+}
+
 /// A size to which the model gives a name, and which several dimensions of its inputs have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedSize {
@@ -152,6 +166,17 @@ pub struct Port {
 }
 
 impl Port {
+    /// A port of a known number of dimensions.
+    #[must_use]
+    pub fn new(name: &str, datatype: DataType, shape: impl Into<Vec<i64>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            datatype,
+            shape: shape.into(),
+            any_rank: false,
+        }
+    }
+
     /// Checks a tensor's type and shape.
     ///
     /// # Errors
@@ -220,12 +245,7 @@ mod tests {
 
     #[test]
     fn a_dynamic_dimension_takes_any_size_and_a_fixed_one_only_its_own() {
-        let port = Port {
-            name: "x".into(),
-            datatype: DataType::Fp32,
-            shape: vec![-1, 3],
-            any_rank: false,
-        };
+        let port = Port::new("x", DataType::Fp32, vec![-1, 3]);
         assert!(port.check(DataType::Fp32, &[7, 3]).is_ok());
         for shape in [&[7, 4][..], &[7], &[7, 3, 1], &[0, 3], &[-1, 3], &[i64::MAX, 3]] {
             assert!(

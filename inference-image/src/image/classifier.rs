@@ -313,19 +313,8 @@ mod tests {
     use crate::package::manifest::parse;
 
     fn signature(output: &[i64]) -> Signature {
-        let port = |name: &str, shape: &[i64]| Port {
-            name: name.into(),
-            datatype: DataType::Fp32,
-            shape: shape.into(),
-            any_rank: false,
-        };
-        Signature {
-            inputs: vec![port("x", &[-1, 3, 4, 4])],
-            outputs: vec![port("y", output)],
-            opset: 17,
-            shared: [].into(),
-            divisions: [].into(),
-        }
+        let port = |name: &str, shape: &[i64]| Port::new(name, DataType::Fp32, shape);
+        Signature::new(vec![port("x", &[-1, 3, 4, 4])], vec![port("y", output)], 17)
     }
 
     fn classifier(manifest: &str, signature: &Signature) -> Result<ImageClassifier, String> {

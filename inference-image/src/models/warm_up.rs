@@ -148,19 +148,8 @@ mod tests {
     }
 
     fn load(takes_ones: bool) -> Result<(), String> {
-        let port = Port {
-            name: "x".into(),
-            datatype: DataType::Uint8,
-            shape: vec![-1, 2],
-            any_rank: false,
-        };
-        let signature = Signature {
-            inputs: vec![port.clone()],
-            outputs: vec![port],
-            opset: 17,
-            shared: [].into(),
-            divisions: [].into(),
-        };
+        let port = Port::new("x", DataType::Uint8, vec![-1, 2]);
+        let signature = Signature::new(vec![port.clone()], vec![port], 17);
         let mut service = Service::empty("", "", Limits::default(), 1).unwrap();
         let engine = Box::new(Divides(signature, takes_ones));
         let added = service.add("m", String::new(), vec![engine], None);

@@ -19,23 +19,12 @@ const MAX_BODY: u64 = 1 << 16;
 /// The inputs, and the outputs, of the model with both matrices or with one.
 #[must_use]
 pub fn signature(both: bool) -> Signature {
-    let port = |name: &str, datatype, shape: &[i64]| Port {
-        name: name.to_owned(),
-        datatype,
-        shape: shape.to_vec(),
-        any_rank: false,
-    };
+    let port = |name: &str, datatype, shape: &[i64]| Port::new(name, datatype, shape);
     let mut ports = vec![port("x", DataType::Fp32, &[-1, 2])];
     if both {
         ports.push(port("y", DataType::Bytes, &[-1, 2]));
     }
-    Signature {
-        inputs: ports.clone(),
-        outputs: ports,
-        opset: 17,
-        shared: [].into(),
-        divisions: [].into(),
-    }
+    Signature::new(ports.clone(), ports, 17)
 }
 
 /// Reads the tensors of an accepted request as the engine would get them. Returns whether there are any.

@@ -18,18 +18,9 @@ impl Engine for Echo {
 
 /// The same inputs and outputs; a size of −1 is dynamic.
 pub(crate) fn signature(ports: &[(&str, DataType, &[i64])]) -> Signature {
-    let ports = ports.iter().map(|&(name, datatype, shape)| Port {
-        name: name.to_owned(),
-        datatype,
-        shape: shape.to_vec(),
-        any_rank: false,
-    });
+    let ports = ports
+        .iter()
+        .map(|&(name, datatype, shape)| Port::new(name, datatype, shape));
     let ports: Vec<Port> = ports.collect();
-    Signature {
-        inputs: ports.clone(),
-        outputs: ports,
-        opset: 17,
-        shared: [].into(),
-        divisions: [].into(),
-    }
+    Signature::new(ports.clone(), ports, 17)
 }

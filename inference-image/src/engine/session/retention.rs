@@ -129,22 +129,11 @@ mod tests {
     use crate::tensor::DataType;
 
     fn port(shape: &[i64]) -> Port {
-        Port {
-            name: "x".into(),
-            datatype: DataType::Fp32,
-            shape: shape.into(),
-            any_rank: false,
-        }
+        Port::new("x", DataType::Fp32, shape)
     }
 
     fn retention(input: &[i64], output: &[i64]) -> Retention {
-        let signature = Signature {
-            inputs: vec![port(input)],
-            outputs: vec![port(output)],
-            opset: 17,
-            shared: [].into(),
-            divisions: [].into(),
-        };
+        let signature = Signature::new(vec![port(input)], vec![port(output)], 17);
         Retention::new(&signature, 8)
     }
 

@@ -14,12 +14,7 @@ fn manifest(preprocessing: &str) -> Manifest {
 }
 
 fn input(datatype: DataType, shape: &[i64]) -> Port {
-    Port {
-        name: "images".into(),
-        datatype,
-        shape: shape.to_vec(),
-        any_rank: false,
-    }
+    Port::new("images", datatype, shape)
 }
 
 fn pipeline(preprocessing: &str, input: &Port) -> Result<Pipeline, String> {

@@ -415,19 +415,12 @@ pub(super) mod tests {
         inputs: &[(&str, DataType, &[i64])],
         outputs: &[(&str, DataType, &[i64])],
     ) -> Signature {
-        let port = |&(name, datatype, shape): &(&str, DataType, &[i64])| Port {
-            name: name.to_owned(),
-            datatype,
-            shape: shape.to_vec(),
-            any_rank: false,
-        };
-        Signature {
-            inputs: inputs.iter().map(port).collect(),
-            outputs: outputs.iter().map(port).collect(),
-            opset: 17,
-            shared: [].into(),
-            divisions: [].into(),
-        }
+        let port = |&(name, datatype, shape): &(&str, DataType, &[i64])| Port::new(name, datatype, shape);
+        Signature::new(
+            inputs.iter().map(port).collect(),
+            outputs.iter().map(port).collect(),
+            17,
+        )
     }
 
     /// Two rows, or one of dynamic size, may take much longer than a typical run of the model.

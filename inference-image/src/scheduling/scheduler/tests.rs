@@ -94,21 +94,10 @@ impl Bench {
     }
 
     fn add(&self, takes: Duration, batch: usize, all_cores: bool) -> (Arc<QueueHandle>, ModelMetrics) {
-        let port = Port {
-            name: "x".into(),
-            datatype: DataType::Fp32,
-            shape: vec![-1],
-            any_rank: false,
-        };
+        let port = Port::new("x", DataType::Fp32, vec![-1]);
         let engine = || {
             Box::new(Echo {
-                signature: Signature {
-                    inputs: vec![port.clone()],
-                    outputs: vec![port.clone()],
-                    opset: 1,
-                    shared: [].into(),
-                    divisions: [].into(),
-                },
+                signature: Signature::new(vec![port.clone()], vec![port.clone()], 1),
                 takes,
                 gate: Arc::clone(&self.gate),
                 at_once: Arc::clone(&self.at_once),
@@ -380,13 +369,7 @@ async fn a_job_that_comes_while_its_engine_frees_memory_is_run_afterwards() {
     bench.scheduler.enable_inline_execution();
     let ((begun_sender, begun), (go, go_receiver)) = (channel(), channel());
     let keeper = Keeper {
-        signature: Signature {
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            opset: 1,
-            shared: [].into(),
-            divisions: [].into(),
-        },
+        signature: Signature::new(Vec::new(), Vec::new(), 1),
         begun: begun_sender,
         go: go_receiver,
     };

@@ -34,13 +34,7 @@ impl Engine for Stub {
 }
 
 fn stub() -> Box<dyn Engine> {
-    let signature = Signature {
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        opset: 1,
-        shared: [].into(),
-        divisions: [].into(),
-    };
+    let signature = Signature::new(Vec::new(), Vec::new(), 1);
     Box::new(Stub {
         signature,
         holds_memory: false,

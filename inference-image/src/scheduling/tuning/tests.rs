@@ -32,19 +32,8 @@ impl Engine for Doubler {
 }
 
 fn signature(batch: i64) -> Signature {
-    let port = Port {
-        name: "x".into(),
-        datatype: DataType::Fp32,
-        shape: vec![batch, 3],
-        any_rank: false,
-    };
-    Signature {
-        inputs: vec![port.clone()],
-        outputs: vec![port],
-        opset: 1,
-        shared: [].into(),
-        divisions: [].into(),
-    }
+    let port = Port::new("x", DataType::Fp32, vec![batch, 3]);
+    Signature::new(vec![port.clone()], vec![port], 1)
 }
 
 fn tuner(fixed: u64, each: u64, mixes: bool) -> (Option<Tuner>, Arc<Mutex<Option<Curve>>>) {
