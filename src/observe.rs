@@ -107,7 +107,7 @@ impl Observed {
     }
 }
 
-/// A deadline that was waited for has certainly passed: clocks and timers differ a little.
+/// Added to each wait for a deadline, so that the deadline has certainly passed: clocks and timers differ a little.
 pub const MARGIN: SignedDuration = SignedDuration::from_millis(100);
 
 /// How long to wait from `now` until the earliest of these times that is still to come has passed.

@@ -1,6 +1,6 @@
-//! Overrides: fields of children that others set again each time that the operator corrects them, and fields that
-//! admission changes in every write. Correcting them at once, each time, would never end: so the operator waits, and
-//! longer each time. No source of truth: after a restart it begins to count anew.
+//! Overrides: fields of children that others set again whenever the operator corrects them, and fields that admission
+//! changes in every write. Correcting them at once would never end, so the operator waits, longer each time. This is not
+//! a source of truth: after a restart, counting begins anew.
 
 use super::{difference::Difference, field::Field};
 use crate::{crd::ModelService, observe::until_next};
@@ -12,20 +12,20 @@ use std::{
     fmt,
 };
 
-/// So many times a field is corrected at once.
+/// How many times a field is corrected at once.
 const AT_ONCE: u32 = 2;
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(2);
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(5);
 /// A correction that lasts this long ends the dispute: the next one is made at once.
 const OVER: SignedDuration = SignedDuration::from_mins(10);
-/// A correction that lasts this long is no longer told as disputed.
+/// A field whose correction lasts this long is no longer reported as disputed.
 const CALM: SignedDuration = SignedDuration::from_secs(30);
 
 /// Disputed fields of every service's children, by the service's UID.
 #[derive(Debug, Default)]
 pub struct Overrides(Mutex<HashMap<String, BTreeMap<Place, Dispute>>>);
 
-/// A child as it is looked at in one pass.
+/// A child in one pass.
 pub(super) struct Subject<'a> {
     pub service: &'a ModelService,
     pub kind: &'a str,
@@ -48,12 +48,12 @@ struct Dispute {
     /// Generation of the service's spec that wanted it.
     generation: Option<i64>,
     corrections: u32,
-    /// When the last correction was.
+    /// When it was last corrected.
     last: Timestamp,
     /// Whether the field was different when it was last looked at.
     is_open: bool,
     by: By,
-    /// After how many corrections it was asked who it is.
+    /// The number of corrections after which the operator last asked who sets it.
     asked_after: u32,
 }
 
@@ -64,7 +64,7 @@ pub enum By {
     Manager(String),
     /// An admission policy or webhook, in our own writes.
     Admission,
-    /// Nobody knows.
+    /// Unknown.
     Unknown,
 }
 
@@ -77,7 +77,7 @@ pub struct Override {
     pub name: String,
     /// Path of the field; empty for the child itself, which somebody deletes.
     pub field: String,
-    /// Who does it.
+    /// Who sets it.
     pub by: By,
     /// Whether it is as applied at this moment, having just been corrected.
     pub is_corrected: bool,
@@ -96,7 +96,7 @@ impl Overrides {
             }
             dispute.is_open || !dispute.is_over(subject.now)
         });
-        // Our annotations change with anything else, and decide nothing unless they are all that differs.
+        // Our annotations change along with everything else: they matter only if nothing else differs.
         let only_annotations = differing.iter().all(|differing| differing.field.is_annotation());
         let mut decisive = differing
             .iter()
@@ -109,7 +109,7 @@ impl Overrides {
             })
     }
 
-    /// Counts a correction. Not those by which a new spec is carried out, which nobody disputes.
+    /// Counts a correction, unless it carries out a new spec: nobody disputes that.
     pub(super) fn corrected(&self, subject: &Subject<'_>, differing: &[Difference]) {
         let told = subject.service.status.as_ref();
         let told = told.and_then(|status| status.observed_generation);
@@ -139,7 +139,7 @@ impl Overrides {
         }
     }
 
-    /// What the API server answered to a write differs like this from what was written.
+    /// Records how the API server's answer to a write differs from what was written.
     pub(super) fn answered(&self, subject: &Subject<'_>, differing: &[Difference]) {
         let mut all = self.0.lock();
         let disputes = all.entry(subject.uid()).or_default();
@@ -157,7 +157,7 @@ impl Overrides {
         }
     }
 
-    /// Disputed fields of a child of which is to be asked who sets them.
+    /// Disputed fields of a child for which the operator has yet to find out who sets them.
     pub(super) fn to_be_asked(&self, subject: &Subject<'_>) -> Vec<Field> {
         let mut all = self.0.lock();
         let disputes = all.get_mut(&subject.uid()).into_iter().flatten();
@@ -208,7 +208,7 @@ impl Overrides {
             .collect()
     }
 
-    /// When to look again although nothing happens: to correct a field, or to tell no longer that it is disputed.
+    /// When to look again although nothing happens: to correct a field, or to stop reporting it as disputed.
     #[must_use]
     pub fn look_again(&self, service: &ModelService, now: Timestamp) -> Option<SignedDuration> {
         let all = self.0.lock();
@@ -249,8 +249,8 @@ impl Dispute {
         }
     }
 
-    /// When the next correction is made. A pod template that admission changes is left as it is: each write might
-    /// change it in another way, and so replace the pods.
+    /// When the next correction is made. A pod template that admission changes is left as it is: each write might change
+    /// it in a different way and replace the pods.
     fn due(&self, place: &Place) -> Option<Timestamp> {
         match self.by {
             By::Admission if place.field.is_template() => None,
@@ -259,7 +259,7 @@ impl Dispute {
         }
     }
 
-    /// How long after the last correction the next one is made, if no admission is in the way.
+    /// How long after the last correction the next one is made, if admission does not interfere.
     fn wait(&self) -> SignedDuration {
         match self.corrections.checked_sub(AT_ONCE) {
             None => SignedDuration::ZERO,

@@ -1,4 +1,4 @@
-//! Routing: whether the Service leads requests to the servers, as it is and not as it was applied. Pure.
+//! Routing: whether the Service, as it is now, sends requests to the servers. Pure.
 
 use crate::{
     apply::Applied,
@@ -26,9 +26,9 @@ type Labels = BTreeMap<String, String>;
 pub(super) enum Answers {
     /// They are.
     Yes,
-    /// No server could.
+    /// No server could answer them.
     NoServer,
-    /// Servers could, but the Service does not lead to them. Why, for a person.
+    /// Servers could, but the Service does not send requests to them; the reason, for a person.
     Astray(String),
 }
 
@@ -54,7 +54,7 @@ pub(super) fn answers(
     };
     let astray = match applied.endpoint() {
         Some(endpoint) => astray(observed, endpoint, serving),
-        // What keeps it from being made is told as a problem.
+        // Whatever prevents its creation is reported as a problem.
         None if applied.problem().is_some() => return Answers::NoServer,
         None => Some("it does not exist".to_owned()),
     };
@@ -85,8 +85,8 @@ pub(super) fn answered_by_another(
     told.or_else(|| still_disputed(applied, previous, "Ready"))
 }
 
-/// What was told of the Service, if it was corrected only a moment ago and may be changed again in the next: otherwise
-/// the condition would flap with each correction.
+/// What was reported about the Service, if it was corrected a moment ago and may soon be changed again: otherwise the
+/// condition would flap with each correction.
 fn still_disputed(applied: &Applied, previous: &ModelServiceStatus, type_: &str) -> Option<String> {
     let mut conditions = previous.conditions.iter();
     let told = conditions.find(|condition| condition.type_ == type_)?;
@@ -131,7 +131,7 @@ fn selects_no_server(observed: &Observed, spec: &ServiceSpec, serving: &Deployme
         labels.push(serving.labels());
     }
     let lacking = labels.iter().map(|labels| lacking(selector, labels, serving));
-    // One server that is selected is enough.
+    // One selected server is enough.
     let (key, value) = lacking.collect::<Option<Vec<_>>>()?.into_iter().next()?;
     Some(if key == REVISION_LABEL {
         format!("its selector asks for revision {value}, which does not exist")
@@ -140,8 +140,8 @@ fn selects_no_server(observed: &Observed, spec: &ServiceSpec, serving: &Deployme
     })
 }
 
-/// What a selector asks for and a pod does not carry. The cache keeps only some of a pod's labels; the others are
-/// those of its template.
+/// What a selector demands that a pod lacks. The cache keeps only some of a pod's labels; the others are those of its
+/// template.
 fn lacking<'a>(
     selector: &'a Labels,
     labels: &Labels,
@@ -198,7 +198,7 @@ mod tests {
         (served, plan)
     }
 
-    /// What is told if the Service is like this, before and after the cache has settled it.
+    /// What is reported if the Service is like this, before and after the cache has settled it.
     fn told(labels: Value, patch: Value) -> [Option<String>; 2] {
         let (mut served, plan) = served(labels);
         let mut endpoint = serde_json::to_value(served.endpoint.as_deref().unwrap()).unwrap();
@@ -231,7 +231,7 @@ mod tests {
         json!({"selector": selector})
     }
 
-    /// Otherwise nobody is answered, and the status says that everybody is.
+    /// Otherwise no request is answered while the status says that all are.
     #[test]
     fn a_service_that_does_not_lead_to_the_servers_is_seen() {
         let ports = |http: Value| json!({"ports": [{"name": "x", "port": 80, "targetPort": http}, {"port": 8001, "targetPort": "http"}]});

@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-/// Label of the pods into which something is injected: what it is.
+/// Label of the pods into which something is injected; its value says what.
 const INJECT: &str = "inject";
 
 async fn injected(fixture: &Fixture) -> Result<()> {
@@ -158,7 +158,7 @@ async fn in_force(team: &Team<'_>, label: &str) -> Result<()> {
     }
 }
 
-/// A value as CEL writes it, whose maps and lists otherwise hold values of one type.
+/// A value in CEL's notation. Without `dyn`, its maps and lists hold values of one type only.
 fn cel(value: &Value) -> String {
     let items: Vec<String> = match value {
         Value::Object(fields) => fields
@@ -206,7 +206,7 @@ fn is_served(service: &ModelService) -> bool {
     is_ready(service) && condition(service, "Stalled").is_none()
 }
 
-/// Has the kubelet evict a pod, which logs more than it may store, and waits until another has its place.
+/// Has the kubelet evict a pod by making it log more than it may store, and waits for its replacement.
 async fn evict(team: &Team<'_>, pod: &Pod) -> Result<()> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let number = node.and_then(|node| node.strip_prefix("node-")?.parse::<usize>().ok());
