@@ -18,13 +18,14 @@ struct Prepared {
     reply: Reply,
 }
 
-/// Answers every job. At most `batch` rows go into one run of the engine. Returns for how many jobs the inputs could
-/// be made.
+/// Answers every job. At most `batch` rows go into one run of the engine. Returns how many jobs were run; the others
+/// had inputs that could not be made, or clients that left.
 pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics: &ModelMetrics) -> usize {
     let mut waiting: Vec<Prepared> = jobs.into_iter().filter_map(|job| prepare(job, metrics)).collect();
-    let made = waiting.len();
+    let mut ran = 0;
     while !waiting.is_empty() {
         let together = take_fitting(&mut waiting, batch);
+        ran += together.len();
         match <[Prepared; 1]>::try_from(together) {
             Ok([alone]) => run_alone(alone, engine, metrics),
             Err(together) => run_together(together, engine, metrics),
@@ -32,7 +33,7 @@ pub(super) fn run(jobs: Vec<Job>, engine: &mut dyn Engine, batch: usize, metrics
         // The others have waited for a whole run: their clients may have left.
         waiting.retain(|job| !job.reply.is_closed());
     }
-    made
+    ran
 }
 
 fn prepare(job: Job, metrics: &ModelMetrics) -> Option<Prepared> {
@@ -189,4 +190,58 @@ fn cut(outputs: &[Tensor], jobs: &[Prepared]) -> Option<Vec<Vec<Tensor>>> {
         }
     }
     Some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engine::{EngineError, Signature};
+    use crate::metrics::Metrics;
+    use crate::scheduling::RunOptions;
+    use tokio::sync::oneshot::{Receiver, channel};
+
+    /// The client of another job leaves while it runs.
+    struct Slow {
+        signature: Signature,
+        leaves: Option<Receiver<Result<Completed, JobError>>>,
+    }
+
+    impl Engine for Slow {
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn run(&mut self, inputs: &[Tensor], _: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+            self.leaves = None;
+            Ok(inputs.to_vec())
+        }
+    }
+
+    /// The cost of the run would be divided by jobs that it was not for.
+    #[test]
+    fn a_job_whose_client_leaves_before_its_run_is_not_counted_as_run() {
+        let job = |columns: usize| {
+            let (reply, answer) = channel();
+            let shape = vec![1, i64::try_from(columns).unwrap()];
+            let job = Job {
+                id: 0,
+                prepare: Box::new(move || Ok(vec![Tensor::from_vec(shape, vec![0_f32; columns]).unwrap()])),
+                outputs: vec![0],
+                options: RunOptions::default(),
+                submitted: Instant::now(),
+                reply,
+            };
+            (job, answer)
+        };
+        // Of other shapes, so that each has its own run.
+        let ((first, mut stays), (second, leaves)) = (job(1), job(2));
+        let mut engine = Slow {
+            signature: Signature::new(Vec::new(), Vec::new(), 1),
+            leaves: Some(leaves),
+        };
+        let metrics = Metrics::new("", "", "").model("m");
+        assert_eq!(run(vec![first, second], &mut engine, 2, &metrics), 1);
+        assert!(stays.try_recv().unwrap().is_ok());
+    }
 }
