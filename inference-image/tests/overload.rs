@@ -8,9 +8,10 @@ mod support;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use axum::http::request::Builder;
 use axum::response::Response;
 use http_body_util::BodyExt;
-use modelservice_contract::{Limits, LoadReport};
+use modelservice_contract::{Limits, LoadReport, LoadTotals};
 use modelservice_server::engine::{Engine, EngineError, Signature};
 use modelservice_server::models::Service;
 use modelservice_server::process::lifecycle::Phase;
@@ -19,6 +20,7 @@ use modelservice_server::tensor::{DataType, Tensor};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 use support::engine::signature;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
@@ -45,6 +47,7 @@ impl Engine for Gated {
 struct Bench {
     router: Router,
     management: Router,
+    service: Arc<Service>,
     started: Receiver<()>,
     go: Sender<Result<(), EngineError>>,
 }
@@ -77,9 +80,10 @@ fn bench() -> Bench {
     let (service, management) = (Arc::new(service), Management::default());
     management.lifecycle.enter(Phase::Ready);
     let router = protocol::router(Arc::clone(&service), management.lifecycle.clone());
-    management.service.set(service).ok().unwrap();
+    management.service.set(Arc::clone(&service)).ok().unwrap();
     Bench {
         router,
+        service,
         management: protocol::management_router(management),
         started,
         go,
@@ -88,11 +92,19 @@ fn bench() -> Bench {
 
 impl Bench {
     fn infer(&self) -> JoinHandle<Response> {
+        self.send(Request::post("/v2/models/echo/infer"))
+    }
+
+    /// The same, from a client that waits this long.
+    fn infer_within(&self, timeout: Duration) -> JoinHandle<Response> {
+        let milliseconds = timeout.as_millis().to_string();
+        self.send(Request::post("/v2/models/echo/infer").header("x-request-timeout", milliseconds))
+    }
+
+    fn send(&self, request: Builder) -> JoinHandle<Response> {
         let input = json!({"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [7]});
         let body = json!({"inputs": [input]}).to_string();
-        let request = Request::post("/v2/models/echo/infer")
-            .body(Body::from(body))
-            .unwrap();
+        let request = request.body(Body::from(body)).unwrap();
         let router = self.router.clone();
         tokio::spawn(async move { router.oneshot(request).await.unwrap() })
     }
@@ -117,9 +129,33 @@ impl Bench {
             if text.contains(line) {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         panic!("{line} does not come in\n{text}");
+    }
+
+    async fn queued(&self, count: u64) {
+        self.until(&format!(
+            "modelservice_queued_requests{{model=\"echo\"}} {count}\n"
+        ))
+        .await;
+    }
+
+    async fn load(&self, path: &str) -> LoadReport {
+        serde_json::from_str(&text(self.get(path).await).await).unwrap()
+    }
+
+    /// The totals, once so many requests have been served: a run is counted a moment after its client has the answer.
+    async fn totals(&self, served: u64) -> LoadTotals {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let totals = self.load("/load").await.models[0].totals.unwrap();
+            if totals.served == served {
+                return totals;
+            }
+            assert!(Instant::now() < deadline, "{totals:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
@@ -134,11 +170,7 @@ async fn what_cannot_wait_is_told_when_to_come_back() {
     bench.started.recv().unwrap();
     for queued in 1..=2 {
         waiting.push(bench.infer());
-        bench
-            .until(&format!(
-                "modelservice_queued_requests{{model=\"echo\"}} {queued}\n"
-            ))
-            .await;
+        bench.queued(queued).await;
     }
     let refused = bench.infer().await.unwrap();
     assert_eq!(refused.status(), 429);
@@ -175,9 +207,7 @@ async fn a_request_whose_client_left_is_not_run() {
     let first = bench.infer();
     bench.started.recv().unwrap();
     let gone = bench.infer();
-    bench
-        .until("modelservice_queued_requests{model=\"echo\"} 1\n")
-        .await;
+    bench.queued(1).await;
     gone.abort();
     bench
         .until("modelservice_requests_total{model=\"echo\",outcome=\"cancelled\"} 1\n")
@@ -217,6 +247,71 @@ async fn an_engine_that_fails_is_the_servers_fault_and_one_that_refuses_the_clie
     assert_eq!(answer.await.unwrap().status(), 200);
 }
 
+/// An autoscaler computes from the totals how many servers are needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_totals_are_what_clients_saw_and_say_how_much_more_was_asked_for_than_can_be_served() {
+    let bench = bench();
+    // The server learns how long a run takes.
+    let first = bench.infer();
+    bench.started.recv().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    bench.go.send(Ok(())).unwrap();
+    assert_eq!(first.await.unwrap().status(), 200);
+    let before = bench.totals(1).await;
+    bench.service.record_load();
+    let run = Duration::from_secs_f64(before.offered_seconds);
+    assert!(run >= Duration::from_millis(50), "{before:?}");
+
+    let running = bench.infer();
+    bench.started.recv().unwrap();
+    let waiting = bench.infer();
+    bench.queued(1).await;
+    // Its own run and those before it take longer, but its own alone does not.
+    assert_eq!(bench.infer_within(2 * run).await.unwrap().status(), 503);
+    // No server could do that.
+    assert_eq!(bench.infer_within(run / 2).await.unwrap().status(), 503);
+    let in_vain = bench.infer_within(20 * run);
+    bench.queued(2).await;
+    for _ in 0..100 {
+        assert_eq!(bench.infer().await.unwrap().status(), 429);
+    }
+    assert_eq!(in_vain.await.unwrap().status(), 504);
+    let invalid = Request::post("/v2/models/echo/infer").body(Body::from("{"));
+    let invalid = bench.router.clone().oneshot(invalid.unwrap()).await.unwrap();
+    assert_eq!(invalid.status(), 400);
+    bench.go.send(Ok(())).unwrap();
+    assert_eq!(running.await.unwrap().status(), 200);
+    bench
+        .go
+        .send(Err(EngineError::Refused("cannot add 2 and 3".into())))
+        .unwrap();
+    assert_eq!(waiting.await.unwrap().status(), 400);
+
+    let after = bench.totals(3).await;
+    bench.service.record_load();
+    let expected = (before.refused + 101, before.expired + 1);
+    assert_eq!((after.refused, after.expired), expected);
+    let seconds = after.at_seconds - before.at_seconds;
+    let offered = after.offered_seconds - before.offered_seconds;
+    assert!(offered / seconds > 1.0, "{before:?} {after:?}");
+    // Three, nearly all the time.
+    let in_flight = (after.in_flight_seconds - before.in_flight_seconds) / seconds;
+    assert!((1.5..4.0).contains(&in_flight), "{before:?} {after:?}");
+    // Nobody asks for anything any more.
+    let idle = LoadTotals {
+        at_seconds: after.at_seconds,
+        ..bench.totals(3).await
+    };
+    assert_eq!(idle, after);
+    // Who has read nothing yet learns the same from the history.
+    let history = bench.load("/load?history=60").await.models.remove(0).history;
+    let recorded = |index: usize, read: LoadTotals| LoadTotals {
+        at_seconds: history[index].at_seconds,
+        ..read
+    };
+    assert_eq!(history[1..], [recorded(1, before), recorded(2, after)]);
+}
+
 #[tokio::test]
 async fn the_management_port_reports() {
     let bench = bench();
@@ -233,7 +328,7 @@ async fn the_management_port_reports() {
     });
     assert_eq!(report, expected);
     assert_eq!(bench.get("/nothing").await.status(), 404);
-    let load: LoadReport = serde_json::from_str(&text(bench.get("/load").await).await).unwrap();
+    let load = bench.load("/load").await;
     assert!(load.ready);
     let model = &load.models[0];
     assert_eq!(

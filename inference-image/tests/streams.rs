@@ -112,8 +112,12 @@ impl Bench {
 
     async fn until(&self, holds: impl Fn(&ModelLoad) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !holds(&self.service.model_loads()[0]) {
-            assert!(Instant::now() < deadline, "{:?}", self.service.model_loads());
+        while !holds(&self.service.model_loads(Duration::ZERO)[0]) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?}",
+                self.service.model_loads(Duration::ZERO)
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -134,7 +134,7 @@ impl Bench {
     }
 
     async fn until_queued(&self, count: u64) {
-        while self.service.model_loads()[0].queued != count {
+        while self.service.model_loads(Duration::ZERO)[0].queued != count {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

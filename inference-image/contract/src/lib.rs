@@ -16,8 +16,8 @@ pub use environment::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 pub use exit::{ExitReason, TerminationMessage};
 pub use observability::{AccessLog, Tracing, names_levels};
 pub use report::{
-    BatchingReport, DigestCovers, DutyCycle, GraphSource, LoadReport, ModelLoad, ModelReport, Report,
-    TensorSpec,
+    BatchingReport, DigestCovers, DutyCycle, GraphSource, LoadReport, LoadTotals, ModelLoad, ModelReport,
+    Report, TensorSpec,
 };
 
 /// Environment variable that carries [`ServerConfig`] as a YAML (or JSON) document.
@@ -40,5 +40,8 @@ pub const READY_PATH: &str = "/readyz";
 pub const METRICS_PATH: &str = "/metrics";
 /// [`Report`] as JSON on [`MANAGEMENT_PORT`].
 pub const REPORT_PATH: &str = "/report";
-/// [`LoadReport`] as JSON on [`MANAGEMENT_PORT`].
+/// [`LoadReport`] as JSON on [`MANAGEMENT_PORT`]. With the query `history=SECONDS`, it includes the totals of so many past
+/// seconds, at most [`LOAD_HISTORY_SECONDS`].
 pub const LOAD_PATH: &str = "/load";
+/// For how long a server remembers the totals of a [`LoadReport`].
+pub const LOAD_HISTORY_SECONDS: u64 = 60;

@@ -107,6 +107,9 @@ pub struct TensorSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadReport {
+    /// Unix time at which the server started, in seconds: when it changes, the totals have begun again at 0.
+    #[serde(default)]
+    pub start_time_seconds: f64,
     /// The server accepts requests: models are loaded, and it is not shutting down.
     pub ready: bool,
     /// Requests in flight on the serving port, for any path.
@@ -135,6 +138,34 @@ pub struct ModelLoad {
     pub duty_cycle: DutyCycle,
     /// How long a request that arrived now would probably wait for a runner, in milliseconds.
     pub predicted_wait_ms: f64,
+    /// What has been asked of the model so far; only older servers have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<LoadTotals>,
+    /// Earlier values of `totals`, about one a second, oldest first; empty unless the request asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<LoadTotals>,
+}
+
+/// What has been asked of a model since the server started, at one moment. No value ever decreases, so the difference
+/// of two readings is what happened between them, whoever else reads and however many readings were missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadTotals {
+    /// The moment, in seconds since the server started; adjusting the system's clock does not move it.
+    pub at_seconds: f64,
+    /// Requests that were run, successfully or not.
+    pub served: u64,
+    /// Requests that were refused because too many were waiting: an idle server would have served them.
+    pub refused: u64,
+    /// Requests whose deadline passed while they were waiting.
+    pub expired: u64,
+    /// Runner seconds that all of these requests asked for: what runs took on one core, and for requests that were not
+    /// run what a run took on average at that time. Divided by the time and by the runners it is the utilisation, which
+    /// is above 1 if more was asked for than the server can do.
+    pub offered_seconds: f64,
+    /// The integral of `in_flight` over time: two requests for three seconds are 6. Divided by the time it is the mean
+    /// number of requests in flight.
+    pub in_flight_seconds: f64,
 }
 
 /// A share of the server's cores, from 0 to 1, in the recent past.

@@ -1,10 +1,12 @@
 //! What the server counts and measures, for Prometheus. The names are documented in docs/server.md and do not change.
 
+mod concurrency;
 mod connections;
 mod model;
 mod statistics;
 mod unassigned;
 
+pub use concurrency::Concurrency;
 pub use connections::{Closed, ConnectionMetrics, Reloaded};
 pub use model::{ModelMetrics, Outcome, Ratio, Seconds};
 pub use statistics::{Batch, Counts, Statistics, Success, Total};

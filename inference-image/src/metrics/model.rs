@@ -1,5 +1,6 @@
 //! Metrics per model.
 
+use super::concurrency::Concurrency;
 use super::statistics::Statistics;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -9,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Rows per run: powers of two and values between them, since a batch is rarely a power of two.
 const BATCH_SIZES: [f64; 13] = [
@@ -95,6 +96,8 @@ pub struct ModelMetrics {
     pub name: Arc<str>,
     requests: [Counter; OUTCOMES.len()],
     /// Requests between the first byte of their body and their response.
+    pub concurrency: Arc<Concurrency>,
+    /// How many there are; set when the metrics are read.
     pub in_flight: Gauge,
     /// Requests that are waiting for a runner; set when the metrics are read.
     pub queued: Gauge,
@@ -208,6 +211,7 @@ impl Families {
         ModelMetrics {
             name: name.into(),
             requests: OUTCOMES.map(|kind| self.requests.get_or_create(&outcome(kind)).clone()),
+            concurrency: Arc::new(Concurrency::since(Instant::now())),
             in_flight: of(&self.in_flight, &labels),
             queued: of(&self.queued, &labels),
             queue_wait: of(&self.queue_wait, &labels),

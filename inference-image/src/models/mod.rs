@@ -1,7 +1,8 @@
 //! The models that are served: loaded, verified, warmed up, and behind the scheduler. Knows nothing of HTTP.
 
 mod batching;
-pub mod duty_cycle;
+pub mod history;
+mod load;
 mod loading;
 mod tuning;
 mod warm_up;
@@ -15,14 +16,13 @@ use crate::process::memory;
 use crate::request_log::record;
 use crate::scheduling::{self, Completed, Prepare, QueueHandle, Rejected, RunOptions, Scheduler};
 use batching::Batching;
-use duty_cycle::Window;
+use load::LoadMeter;
 use loading::{Candidate, Settings};
 use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, Report, ServerConfig};
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use crate::scheduling::RunError;
 
@@ -36,6 +36,8 @@ pub struct Service {
     report: Report,
     limits: Limits,
     scheduler: Scheduler,
+    started: Instant,
+    start_time: SystemTime,
 }
 
 impl Service {
@@ -83,6 +85,8 @@ impl Service {
             report,
             limits,
             scheduler,
+            started: Instant::now(),
+            start_time: SystemTime::now(),
         })
     }
 
@@ -115,6 +119,7 @@ impl Service {
             metrics: metrics.clone(),
         });
         let batching = ready.batching.report(queue.load().batch);
+        let load = LoadMeter::new(self.started, &queue, &metrics);
         tracing::info!(
             model = config.name,
             rows = batching.rows,
@@ -130,7 +135,7 @@ impl Service {
                 batching: ready.batching,
                 queue,
                 metrics,
-                window: Mutex::new(Window::from(Instant::now())),
+                load,
             },
         );
         Ok(())
@@ -181,12 +186,11 @@ impl Service {
     /// As [`Metrics::encode`].
     pub fn metrics(&self) -> Result<String, std::fmt::Error> {
         for (name, model) in &self.models {
-            let load = model.load(name);
-            model
-                .metrics
-                .queued
-                .set(i64::try_from(load.queued).unwrap_or(i64::MAX));
-            model.metrics.duty_cycle.set(load.duty_cycle.last_ten_seconds);
+            let (load, metrics) = (model.load(name, Duration::ZERO), &model.metrics);
+            let count = |requests| i64::try_from(requests).unwrap_or(i64::MAX);
+            metrics.in_flight.set(count(load.in_flight));
+            metrics.queued.set(count(load.queued));
+            metrics.duty_cycle.set(load.duty_cycle.last_ten_seconds);
         }
         self.metrics.encode()
     }
@@ -203,17 +207,24 @@ impl Service {
         self.metrics.connections()
     }
 
-    /// How busy each model is.
+    /// Unix time at which it started, in seconds.
     #[must_use]
-    pub fn model_loads(&self) -> Vec<ModelLoad> {
-        self.models.iter().map(|(name, model)| model.load(name)).collect()
+    pub fn start_time(&self) -> f64 {
+        let since_epoch = self.start_time.duration_since(UNIX_EPOCH);
+        since_epoch.unwrap_or_default().as_secs_f64()
     }
 
-    /// Records how busy each model has been; call it every [`duty_cycle::PERIOD`].
+    /// How busy each model is, and its totals in this time up to now.
+    #[must_use]
+    pub fn model_loads(&self, history: Duration) -> Vec<ModelLoad> {
+        let models = self.models.iter();
+        models.map(|(name, model)| model.load(name, history)).collect()
+    }
+
+    /// Records how busy each model has been; call it every [`history::PERIOD`].
     pub fn record_load(&self) {
-        let now = Instant::now();
         for model in self.models.values() {
-            model.window.lock().record(now, model.metrics.busy.get());
+            model.load.record(&model.queue, &model.metrics);
         }
     }
 
@@ -237,7 +248,7 @@ pub struct Model {
     batching: Arc<Batching>,
     queue: QueueHandle,
     metrics: ModelMetrics,
-    window: Mutex<Window>,
+    load: LoadMeter,
 }
 
 impl Model {
@@ -259,19 +270,9 @@ impl Model {
         &self.metrics
     }
 
-    /// How busy the model is.
-    fn load(&self, name: &str) -> ModelLoad {
-        let (load, busy) = (self.queue.load(), self.metrics.busy.get());
-        ModelLoad {
-            name: name.to_owned(),
-            in_flight: u64::try_from(self.metrics.in_flight.get()).unwrap_or(0),
-            queued: load.queued as u64,
-            running: load.running as u64,
-            runners: load.cores as u64,
-            // There is a runner per core.
-            duty_cycle: self.window.lock().duty_cycle(Instant::now(), busy, load.cores),
-            predicted_wait_ms: load.predicted_wait.as_secs_f64() * 1000.0,
-        }
+    /// How busy the model is, and its totals in this time up to now.
+    fn load(&self, name: &str, history: Duration) -> ModelLoad {
+        self.load.read(name, &self.queue, &self.metrics, history)
     }
 
     /// Whether a request would be accepted now; asked before its body is read.

@@ -1,17 +1,22 @@
 //! The management port: health, metrics and reports. It has its own thread, so that it responds when the serving port
 //! is saturated.
 
-use super::error::{self, ApiError};
+use super::error::{self, ApiError, Quoted};
 use crate::models::Service;
-use crate::models::duty_cycle;
+use crate::models::history;
 use crate::process::lifecycle::{Lifecycle, Phase};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use modelservice_contract::{LIVE_PATH, LOAD_PATH, LoadReport, METRICS_PATH, READY_PATH, REPORT_PATH};
+use modelservice_contract::{
+    LIVE_PATH, LOAD_HISTORY_SECONDS, LOAD_PATH, LoadReport, METRICS_PATH, READY_PATH, REPORT_PATH,
+};
+use serde::Deserialize;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 
@@ -64,20 +69,48 @@ async fn metrics(State(management): State<Management>) -> Result<Response, ApiEr
     Ok(([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }
 
-async fn load(State(management): State<Management>) -> Result<Response, ApiError> {
+/// The query of a request for the load.
+#[derive(Deserialize)]
+struct LoadQuery {
+    /// Seconds of the history to include.
+    history: Option<String>,
+}
+
+impl LoadQuery {
+    fn history(&self) -> Result<Duration, ApiError> {
+        let Some(text) = &self.history else {
+            return Ok(Duration::ZERO);
+        };
+        let seconds = text.parse::<u64>().ok();
+        let seconds = seconds.filter(|&seconds| seconds <= LOAD_HISTORY_SECONDS);
+        seconds.map(Duration::from_secs).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "history is {}, but must be a whole number of seconds from 0 to {LOAD_HISTORY_SECONDS}",
+                Quoted(text)
+            ))
+        })
+    }
+}
+
+async fn load(
+    State(management): State<Management>,
+    query: Result<Query<LoadQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
     let service = management.service()?;
+    let Query(query) = query.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let report = LoadReport {
+        start_time_seconds: service.start_time(),
         ready: management.lifecycle.phase() == Phase::Ready,
         in_flight: management.lifecycle.in_flight() as u64,
         connections: u64::try_from(service.connection_metrics().open.get()).unwrap_or(0),
-        models: service.model_loads(),
+        models: service.model_loads(query.history()?),
     };
     Ok(Json(report).into_response())
 }
 
 /// Records every second how busy the models were, and has idle ones free memory; never returns.
 pub async fn record_load(management: Management) {
-    let mut second = tokio::time::interval(duty_cycle::PERIOD);
+    let mut second = tokio::time::interval(history::PERIOD);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         second.tick().await;

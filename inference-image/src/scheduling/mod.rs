@@ -5,6 +5,7 @@
 //! - `pool`: the threads: a runner per core, and the network thread's task.
 //! - `state`: the decisions, pure: which model is next, and how many jobs go into one run; with `admission`, which
 //!   decides which jobs are accepted, and `dispatch`, a table that says which thread runs them.
+//! - `demand`: what has been asked of a model so far, for autoscalers.
 //! - `job`: one request; `queue`: the waiting jobs of one model, and what its runs cost.
 //! - `batch`: one run: inputs are made, batched, run, and split into answers.
 //! - `tuning`: measures the latency curve, from which the batch size follows, in idle moments.
@@ -18,6 +19,7 @@
 
 mod admission;
 mod batch;
+mod demand;
 mod dispatch;
 mod job;
 mod pool;
@@ -28,6 +30,7 @@ mod state;
 mod tuning;
 
 pub use admission::Load;
+pub use demand::{Demand, Totals};
 pub use job::{Completed, JobError, Prepare, Priority, Rejected, RunError, RunOptions, Timing};
 pub use queue::{Engines, QueueSettings};
 pub use scheduler::{QueueHandle, Scheduler};

@@ -1,5 +1,6 @@
 //! The waiting jobs of one model, and what its runs cost. Pure, except for the engines it holds.
 
+use super::demand::{Demand, Totals};
 use super::dispatch::Profile;
 use super::job::{Job, JobError, Priority, RunOptions};
 use super::tuning::Tuner;
@@ -51,6 +52,8 @@ pub(super) struct Queue {
     pub(super) least_cost: Duration,
     /// Core time so far. Models share the cores fairly: the one that has used the least core time is next.
     pub(super) spent: Duration,
+    /// What has been asked of the model.
+    demand: Demand,
     pub(super) metrics: Arc<ModelMetrics>,
 }
 
@@ -76,6 +79,7 @@ impl Queue {
             has_run: false,
             is_clean: false,
             spent: Duration::ZERO,
+            demand: Demand::default(),
             metrics: Arc::new(metrics),
         }
     }
@@ -136,6 +140,7 @@ impl Queue {
             match job.options.deadline {
                 _ if job.reply.is_closed() => {}
                 Some(deadline) if now + self.least_cost > deadline => {
+                    self.demand.expired(self.cost);
                     // The client may leave at this moment.
                     let _ = job.reply.send(Err(JobError::Expired));
                 }
@@ -164,8 +169,11 @@ impl Queue {
 
     /// Takes back what a run used, and learns what it cost: `took` for `ran` jobs.
     pub(super) fn finish(&mut self, engine: Box<dyn Engine>, cores: usize, took: Duration, ran: usize) {
-        self.spent += took * saturated(cores);
+        let spent = took * saturated(cores);
+        self.spent += spent;
         self.metrics.ran(took, cores);
+        // A job that has all cores takes more core time than on one core, where it is run if others wait.
+        self.demand.served(ran, self.cost.clamp(took, spent));
         self.has_run = true;
         self.give_back(engine, cores);
         if cores == 1 && ran > 0 {
@@ -219,12 +227,33 @@ impl Queue {
         self.least_cost = self.least_cost.min(each);
     }
 
-    /// Removes a waiting job.
-    pub(super) fn withdraw(&mut self, id: u64) -> Option<Job> {
-        [&mut self.high, &mut self.normal].into_iter().find_map(|queue| {
+    /// Counts a job that was refused. A deadline that an idle server could not meet either is not a sign of load.
+    pub(super) fn refuse(&mut self, options: &RunOptions, now: Instant) {
+        if options
+            .deadline
+            .is_none_or(|deadline| now + self.least_cost <= deadline)
+        {
+            self.demand.refused(self.cost);
+        }
+    }
+
+    /// Removes a job whose deadline has passed, if it is still waiting.
+    pub(super) fn expire(&mut self, id: u64) -> Option<Job> {
+        let job = [&mut self.high, &mut self.normal].into_iter().find_map(|queue| {
             let index = queue.iter().position(|job| job.id == id)?;
             queue.remove(index)
-        })
+        })?;
+        self.demand.expired(self.cost);
+        Some(job)
+    }
+
+    /// What has been asked of the model up to now.
+    pub(super) fn totals(&self, now: Instant) -> Totals {
+        Totals {
+            at: now,
+            demand: self.demand,
+            in_flight: self.metrics.concurrency.integral(now),
+        }
     }
 
     /// Drops jobs whose client has left.

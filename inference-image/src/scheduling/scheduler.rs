@@ -1,6 +1,7 @@
 //! The scheduler as the rest of the server sees it: models are added, jobs are run.
 
 use super::admission::Load;
+use super::demand::Totals;
 use super::job::{Completed, Job, JobError, Prepare, Rejected, RunError, RunOptions};
 use super::pool::Runners;
 use super::queue::QueueSettings;
@@ -103,7 +104,7 @@ impl QueueHandle {
             if let Ok(result) = in_time {
                 return unpack(result);
             }
-            if pool.state().withdraw(self.model, id).is_some() {
+            if pool.state().expire(self.model, id).is_some() {
                 return Err(RunError::Job(JobError::Expired));
             }
             // It is already running: the answer will be late, but there will be one.
@@ -115,6 +116,14 @@ impl QueueHandle {
     #[must_use]
     pub fn load(&self) -> Load {
         self.runners.pool.state().load(self.model)
+    }
+
+    /// What has been asked of the model so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let state = self.runners.pool.state();
+        // While nothing else can be counted.
+        state.totals(self.model, Instant::now())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The scheduler's decisions. Pure, except for the engines it holds: no threads, no clock; `now` is passed in.
 
 use super::admission::{Admission, Load};
+use super::demand::Totals;
 use super::dispatch::{Assignment, Dispatcher, Executor, WakeUps};
 use super::job::{Job, Rejected, RunOptions};
 use super::queue::{Queue, QueueSettings};
@@ -69,7 +70,11 @@ impl State {
         }
         // Jobs whose clients have left take up places that others need.
         self.models[model].drop_abandoned();
-        self.admission(model).check(options, now)
+        let checked = self.admission(model).check(options, now);
+        if checked.is_err() {
+            self.models[model].refuse(options, now);
+        }
+        checked
     }
 
     fn admission(&self, model: usize) -> Admission<'_> {
@@ -83,6 +88,10 @@ impl State {
 
     pub(super) fn load(&self, model: usize) -> Load {
         self.admission(model).load()
+    }
+
+    pub(super) fn totals(&self, model: usize, now: Instant) -> Totals {
+        self.models[model].totals(now)
     }
 
     /// Queues a job if there is room and time for it. Returns which threads to wake for it.
@@ -171,7 +180,7 @@ impl State {
         }
     }
 
-    /// Takes back what a run used, and learns what it cost. `ran` of its jobs had inputs that could be run.
+    /// Takes back what a run used, and learns what it cost. `ran` of its jobs were run.
     pub(super) fn finish(&mut self, work: Work, took: Duration, ran: usize) {
         self.dispatcher.finished(work.by, work.cores);
         let queue = &mut self.models[work.model];
@@ -228,9 +237,9 @@ impl State {
         self.models[model].give_back(engine, cores);
     }
 
-    /// Takes a waiting job back.
-    pub(super) fn withdraw(&mut self, model: usize, id: u64) -> Option<Job> {
-        self.models[model].withdraw(id)
+    /// Takes a job back whose deadline has passed, if it is still waiting.
+    pub(super) fn expire(&mut self, model: usize, id: u64) -> Option<Job> {
+        self.models[model].expire(id)
     }
 
     /// Refuses new jobs. Runners finish the waiting jobs, since the network thread may end first.

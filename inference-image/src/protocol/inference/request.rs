@@ -118,7 +118,7 @@ pub(crate) async fn counted<T>(
         timing: Timing::default(),
         started: Instant::now(),
     };
-    metrics.in_flight.inc();
+    metrics.concurrency.arrived(counted.started);
     let result = work.await;
     (counted.outcome, counted.timing) = match &result {
         Ok(answered) => (Outcome::Ok, answered.timing),
@@ -144,10 +144,11 @@ impl Drop for Counted<'_> {
         if std::thread::panicking() {
             self.outcome = Outcome::Failed;
         }
-        let statistics = &self.metrics.statistics;
+        let (statistics, now) = (&self.metrics.statistics, Instant::now());
+        let total = now.saturating_duration_since(self.started);
         match self.outcome {
             Outcome::Ok => statistics.succeeded(&Success {
-                total: self.started.elapsed(),
+                total,
                 queue: self.timing.queue,
                 input: self.timing.prepare,
                 infer: self.timing.inference,
@@ -155,9 +156,9 @@ impl Drop for Counted<'_> {
                 rows: self.timing.rows,
             }),
             Outcome::Cancelled => {}
-            _ => statistics.failed(self.started.elapsed()),
+            _ => statistics.failed(total),
         }
-        self.metrics.in_flight.dec();
+        self.metrics.concurrency.left(now);
         self.metrics.count(self.outcome);
     }
 }

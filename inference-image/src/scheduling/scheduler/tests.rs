@@ -183,6 +183,22 @@ async fn what_waits_is_run_together_and_each_gets_its_own_answer() {
     );
 }
 
+// Invalid requests must not look like load.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_fails_counts_as_served_and_inputs_that_cannot_be_made_do_not() {
+    let bench = Bench::new(1);
+    let (queue, _) = bench.add(Duration::ZERO, 1, false);
+    let run = |inputs| queue.run(inputs, vec![0], RunOptions::default());
+    assert!(run(Box::new(|| panic!("a bug"))).await.is_err());
+    assert!(run(row(-1.0)).await.is_err());
+    assert!(run(row(1.0)).await.is_ok());
+    // A run is counted a moment after its job has the answer.
+    while queue.totals().demand.served < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(queue.totals().demand.served, 2);
+}
+
 // More concurrent runs than cores would slow all of them down.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_more_runs_at_once_than_there_are_cores_whatever_the_models() {

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::engine::{EngineError, Signature};
 use crate::metrics::Metrics;
 use crate::scheduling::dispatch::{INLINE_LIMIT, INLINE_LIMIT_ALL_CORES, OVERLAP_MEMORY};
-use crate::scheduling::{Completed, Engines, JobError, Priority};
+use crate::scheduling::{Completed, Demand, Engines, JobError, Priority};
 use crate::tensor::Tensor;
 use tokio::sync::oneshot::{self, Receiver};
 
@@ -377,6 +377,93 @@ fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
     assert!(bench.submit(0, enough).unwrap().is_none());
 }
 
+/// The requests so far: served, refused, expired; and the milliseconds that they asked for.
+fn demand(bench: &Bench) -> ([u64; 3], u128) {
+    let demand = bench.state.totals(0, bench.now).demand;
+    let Demand {
+        served,
+        refused,
+        expired,
+        offered,
+    } = demand;
+    ([served, refused, expired], offered.as_millis())
+}
+
+// An autoscaler adds servers for what is refused or expires, too.
+#[test]
+fn a_request_counts_for_what_a_run_costs_whether_it_is_run_or_refused_or_expires() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let running = bench.plain(0).unwrap().unwrap();
+    let (first, second) = (bench.due(3 * COST), bench.due(5 * COST));
+    assert!(bench.submit(0, first).unwrap().is_none());
+    assert!(bench.submit(0, second).unwrap().is_none());
+    assert!(bench.plain(0).is_err());
+    assert_eq!(demand(&bench), ([0, 1, 0], 10));
+    bench.now += 4 * COST;
+    bench.state.finish(running, 2 * COST, 1);
+    assert_eq!(demand(&bench), ([1, 1, 0], 30));
+    assert!(bench.state.expire(0, 2).is_some() && bench.state.expire(0, 2).is_none());
+    assert!(bench.take().is_none());
+    // By now a run is expected to take somewhat longer.
+    assert_eq!(demand(&bench), ([1, 1, 2], 52));
+}
+
+// More servers would not help.
+#[test]
+fn who_leaves_and_what_no_server_could_do_in_time_and_what_comes_too_late_is_no_load() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let hasty = bench.due(COST / 2);
+    assert!(bench.submit(0, hasty).is_err());
+    let running = bench.plain(0).unwrap().unwrap();
+    assert!(bench.submit(0, hasty).is_err());
+    assert!(bench.plain(0).unwrap().is_none());
+    bench.answers.pop();
+    bench.state.close();
+    assert!(bench.plain(0).is_err());
+    // Its inputs were invalid, but took the runner's time.
+    bench.state.finish(running, COST, 0);
+    assert!(bench.take().is_none());
+    assert_eq!(demand(&bench), ([0, 0, 0], 10));
+}
+
+// Otherwise a server with few requests would seem to have many.
+#[test]
+fn a_run_on_all_cores_counts_for_what_it_costs_on_one() {
+    let mut bench = Bench::new(2, &[ALL_CORES], 1);
+    let ms = Duration::from_millis;
+    // At least as long as on all cores, and at most as long as all of them together.
+    for (took, offered) in [(ms(8), 10), (ms(15), 25), (ms(3), 31)] {
+        let work = bench.plain(0).unwrap().unwrap();
+        bench.state.finish(work, took, 1);
+        assert_eq!(demand(&bench).1, offered);
+    }
+}
+
+// The utilisation that an autoscaler computes: 1 is a server that just keeps up.
+#[test]
+fn twice_the_requests_that_fit_ask_for_twice_the_time_of_the_runners() {
+    for (cores, arrivals) in [(1, 1), (1, 2), (2, 2), (2, 4)] {
+        let mut bench = Bench::new(cores, &["a"], 1);
+        for _ in 0..100 {
+            for _ in 0..arrivals {
+                let job = bench.job(RunOptions::default());
+                // Some are refused.
+                let _ = bench.state.submit(0, job, bench.now);
+            }
+            let runs: Vec<Work> = std::iter::from_fn(|| bench.take()).collect();
+            assert_eq!(runs.len(), cores);
+            bench.now += COST;
+            for work in runs {
+                bench.state.finish(work, COST, 1);
+            }
+        }
+        // Those that wait have not been counted yet.
+        let waiting = bench.state.waiting() as u128 * COST.as_millis();
+        let offered = demand(&bench).1 + waiting;
+        assert_eq!(offered, arrivals * (100 * COST).as_millis(), "{cores} {arrivals}");
+    }
+}
+
 // Autoscalers read it: the margin for deadlines is not waiting time.
 #[test]
 fn the_wait_that_is_reported_has_no_margin() {
@@ -515,8 +602,8 @@ fn a_job_that_waits_can_be_taken_back_and_one_that_runs_cannot() {
     let mut bench = Bench::new(1, &["a"], 1);
     let _running = bench.plain(0).unwrap().unwrap();
     assert!(bench.plain(0).unwrap().is_none());
-    assert!(bench.state.withdraw(0, 0).is_none());
-    assert!(bench.state.withdraw(0, 1).is_some());
+    assert!(bench.state.expire(0, 0).is_none());
+    assert!(bench.state.expire(0, 1).is_some());
     assert_eq!(bench.state.waiting(), 0);
 }
 
