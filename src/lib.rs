@@ -15,5 +15,6 @@ pub mod plan;
 pub mod process;
 pub mod reason;
 pub mod revision;
+pub mod scaling;
 pub mod self_test;
 pub mod validate;
