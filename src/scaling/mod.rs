@@ -26,3 +26,5 @@ pub use schedule::{Floor, LONGEST_FLOOR, Schedule, floor_at, next_change};
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+#![allow(clippy::unwrap_used)]
+mod properties;
+mod simulator;
+mod traces;
