@@ -159,8 +159,8 @@ pub struct LoadTotals {
     pub refused: u64,
     /// Requests whose deadline passed while they were waiting.
     pub expired: u64,
-    /// Runner seconds that all of these requests asked for: what runs took on one core, and for requests that were not
-    /// run what a run took on average at that time. Divided by the time and by the runners it is the utilisation, which
+    /// Runner seconds that all of these requests and those that wait asked for: what runs took on one core, and for
+    /// requests that were not run what a run took on average at that time. Divided by the time and by the runners it is the utilisation, which
     /// is above 1 if more was asked for than the server can do.
     pub offered_seconds: f64,
     /// The integral of `in_flight` over time: two requests for three seconds are 6. Divided by the time it is the mean

@@ -11,6 +11,7 @@ use crate::engine::{Engine, Runtime, Signature};
 use crate::image::classifier::ImageClassifier;
 use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
 use crate::package::manifest::Manifest;
+use crate::process::cgroup;
 use crate::process::exit::Fatal;
 use crate::process::memory;
 use crate::request_log::record;
@@ -76,7 +77,7 @@ impl Service {
             execution_provider: execution_provider.to_owned(),
             models: Vec::new(),
         };
-        let scheduler = Scheduler::start(cores).map_err(|error| {
+        let scheduler = Scheduler::start(cores, cgroup::cpu_limit(Path::new("/"))).map_err(|error| {
             Fatal::new(ExitReason::SystemError, format!("cannot start a thread: {error}"))
         })?;
         Ok(Self {

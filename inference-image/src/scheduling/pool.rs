@@ -8,6 +8,7 @@ use super::state::{State, Work};
 use super::tuning::Tuner;
 use crate::engine::Curve;
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use rustix::time::{ClockId, clock_gettime};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,8 @@ pub(super) struct Pool {
     /// Wakes the network thread's task.
     network: Notify,
     ids: AtomicU64,
+    /// Runners divided by the cores that the process may use, if these are fewer.
+    scarcity: Option<f64>,
 }
 
 /// The runners. When this is dropped, they finish the waiting jobs and end.
@@ -41,12 +44,14 @@ enum Task {
 }
 
 impl Pool {
-    fn new(cores: usize) -> Self {
+    fn new(cores: usize, cpu_limit: Option<f64>) -> Self {
+        let scarcity = cpu_limit.map(|limit| cores as f64 / limit);
         Self {
             state: Mutex::new(State::new(cores)),
             runnable: Condvar::new(),
             network: Notify::new(),
             ids: AtomicU64::new(0),
+            scarcity: scarcity.filter(|scarcity| *scarcity > 1.0),
         }
     }
 
@@ -152,10 +157,12 @@ impl Pool {
 
     fn run(&self, mut work: Work) {
         let started = Instant::now();
+        let cpu = self.scarcity.map(|scarcity| (scarcity, thread_cpu_time()));
         let jobs = std::mem::take(&mut work.jobs);
         let ran = batch::run(jobs, work.engine.as_mut(), work.batch, &work.metrics);
+        let asked = cpu.map(|(scarcity, before)| (thread_cpu_time() - before).mul_f64(scarcity));
         let by = work.by;
-        self.release(by, |state| state.finish(work, started.elapsed(), ran));
+        self.release(by, |state| state.finish(work, started.elapsed(), asked, ran));
     }
 
     fn tune(&self, model: usize, mut tuner: Tuner) {
@@ -196,11 +203,11 @@ impl Pool {
 }
 
 impl Runners {
-    /// Starts one per core.
-    pub(super) fn start(cores: usize) -> std::io::Result<Self> {
+    /// Starts one per core of a process that may use `cpu_limit` cores.
+    pub(super) fn start(cores: usize, cpu_limit: Option<f64>) -> std::io::Result<Self> {
         // If a thread cannot be started, dropping this ends the others.
         let mut runners = Self {
-            pool: Arc::new(Pool::new(cores)),
+            pool: Arc::new(Pool::new(cores, cpu_limit)),
             handles: Vec::with_capacity(cores),
         };
         for index in 0..cores {
@@ -223,4 +230,10 @@ impl Drop for Runners {
             let _ = runner.join();
         }
     }
+}
+
+/// CPU time of this thread.
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }

@@ -54,6 +54,8 @@ pub(super) struct Queue {
     pub(super) spent: Duration,
     /// What has been asked of the model.
     demand: Demand,
+    /// The largest value of `demand.offered` and what waits that was reported.
+    offered: Duration,
     pub(super) metrics: Arc<ModelMetrics>,
 }
 
@@ -80,6 +82,7 @@ impl Queue {
             is_clean: false,
             spent: Duration::ZERO,
             demand: Demand::default(),
+            offered: Duration::ZERO,
             metrics: Arc::new(metrics),
         }
     }
@@ -168,12 +171,25 @@ impl Queue {
     }
 
     /// Takes back what a run used, and learns what it cost: `took` for `ran` jobs.
-    pub(super) fn finish(&mut self, engine: Box<dyn Engine>, cores: usize, took: Duration, ran: usize) {
+    ///
+    /// `asked` is the runner time that they asked for where the process may use less CPU than it has runners: the run's
+    /// CPU time, as a share of what the process may use. By the clock, such a server looks idle until it is throttled, and
+    /// then overloaded.
+    pub(super) fn finish(
+        &mut self,
+        engine: Box<dyn Engine>,
+        cores: usize,
+        took: Duration,
+        asked: Option<Duration>,
+        ran: usize,
+    ) {
         let spent = took * saturated(cores);
         self.spent += spent;
         self.metrics.ran(took, cores);
         // A job that has all cores takes more core time than on one core, where it is run if others wait.
-        self.demand.served(ran, self.cost.clamp(took, spent));
+        let asked = asked.filter(|_| cores == 1);
+        self.demand
+            .served(ran, asked.unwrap_or_else(|| self.cost.clamp(took, spent)));
         self.has_run = true;
         self.give_back(engine, cores);
         if cores == 1 && ran > 0 {
@@ -247,11 +263,17 @@ impl Queue {
         Some(job)
     }
 
-    /// What has been asked of the model up to now.
-    pub(super) fn totals(&self, now: Instant) -> Totals {
+    /// What has been asked of the model up to now, also by the jobs that wait, at what a job costs on average: a queue
+    /// that grows is more than the runners can do. If some of them leave, the value stays until it is true again.
+    pub(super) fn totals(&mut self, now: Instant) -> Totals {
+        let waiting = self.cost * saturated(self.waiting());
+        self.offered = self.offered.max(self.demand.offered + waiting);
         Totals {
             at: now,
-            demand: self.demand,
+            demand: Demand {
+                offered: self.offered,
+                ..self.demand
+            },
             in_flight: self.metrics.concurrency.integral(now),
         }
     }

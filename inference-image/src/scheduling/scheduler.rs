@@ -21,12 +21,13 @@ pub struct QueueHandle {
 }
 
 impl Scheduler {
-    /// Starts one runner per core.
+    /// Starts one runner per core. `cpu_limit` is how many cores the process may use, if there is a limit: it may be a
+    /// fraction.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(cores: usize) -> std::io::Result<Self> {
-        let runners = Arc::new(Runners::start(cores)?);
+    pub fn start(cores: usize, cpu_limit: Option<f64>) -> std::io::Result<Self> {
+        let runners = Arc::new(Runners::start(cores, cpu_limit)?);
         Ok(Self { runners })
     }
 
@@ -121,7 +122,7 @@ impl QueueHandle {
     /// What has been asked of the model so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let state = self.runners.pool.state();
+        let mut state = self.runners.pool.state();
         // While nothing else can be counted.
         state.totals(self.model, Instant::now())
     }

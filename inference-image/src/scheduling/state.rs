@@ -90,7 +90,7 @@ impl State {
         self.admission(model).load()
     }
 
-    pub(super) fn totals(&self, model: usize, now: Instant) -> Totals {
+    pub(super) fn totals(&mut self, model: usize, now: Instant) -> Totals {
         self.models[model].totals(now)
     }
 
@@ -180,12 +180,13 @@ impl State {
         }
     }
 
-    /// Takes back what a run used, and learns what it cost. `ran` of its jobs were run.
-    pub(super) fn finish(&mut self, work: Work, took: Duration, ran: usize) {
+    /// Takes back what a run used, and learns what it cost. `ran` of its jobs were run; `asked` is the runner time that
+    /// they asked for if that is not the time that the run took.
+    pub(super) fn finish(&mut self, work: Work, took: Duration, asked: Option<Duration>, ran: usize) {
         self.dispatcher.finished(work.by, work.cores);
         let queue = &mut self.models[work.model];
         queue.running -= work.count;
-        queue.finish(work.engine, work.cores, took, ran);
+        queue.finish(work.engine, work.cores, took, asked, ran);
     }
 
     /// A tuner that has something to measure; it takes one core. Nothing else may be waiting or running, unless there

@@ -83,7 +83,7 @@ struct Bench {
 impl Bench {
     fn new(cores: usize) -> Self {
         Self {
-            scheduler: Scheduler::start(cores).unwrap(),
+            scheduler: Scheduler::start(cores, None).unwrap(),
             gate: Arc::default(),
             at_once: Arc::default(),
             most: Arc::default(),

@@ -173,7 +173,7 @@ fn a_small_models_jobs_that_come_one_at_a_time_run_inline_and_wake_no_runner() {
     for _ in 0..3 {
         assert_eq!(bench.wakes(0), 0);
         let work = bench.take_inline().unwrap();
-        bench.state.finish(work, SMALL_COST, 1);
+        bench.state.finish(work, SMALL_COST, None, 1);
         assert_eq!(bench.state.wake_runners(Some(Executor::Network), bench.now), 0);
     }
 }
@@ -189,7 +189,7 @@ fn a_small_models_jobs_that_overlap_are_shared_with_all_runners_but_one() {
         second.is_none() || bench.state.waiting() > 0,
         "one is the runner's"
     );
-    bench.state.finish(here, SMALL_COST, 1);
+    bench.state.finish(here, SMALL_COST, None, 1);
     bench.state.runner_looks();
     let there = bench.take().unwrap();
     assert_eq!(
@@ -197,19 +197,19 @@ fn a_small_models_jobs_that_overlap_are_shared_with_all_runners_but_one() {
         0,
         "it has been woken already"
     );
-    bench.state.finish(there, SMALL_COST, 1);
+    bench.state.finish(there, SMALL_COST, None, 1);
     // For a while, the next job is expected to overlap with others.
     while let Some(work) = bench.take() {
-        bench.state.finish(work, SMALL_COST, 1);
+        bench.state.finish(work, SMALL_COST, None, 1);
     }
     if let Some(work) = second {
-        bench.state.finish(work, SMALL_COST, 1);
+        bench.state.finish(work, SMALL_COST, None, 1);
     }
     assert_eq!(bench.wakes(0), 1);
     assert!(bench.take_inline().is_none(), "it is the woken runner's");
     bench.state.runner_looks();
     let work = bench.take().unwrap();
-    bench.state.finish(work, SMALL_COST, 1);
+    bench.state.finish(work, SMALL_COST, None, 1);
     bench.now += OVERLAP_MEMORY;
     assert_eq!(bench.wakes(0), 0);
 }
@@ -226,7 +226,7 @@ fn a_large_request_for_a_small_model_and_one_of_unknown_cost_are_left_to_the_run
     assert!(bench.take_inline().is_none());
     assert_eq!(bench.state.wake_runners(None, bench.now), 1);
     assert_eq!(ids(&bench.take().unwrap()), [1]);
-    bench.state.finish(small, SMALL_COST, 1);
+    bench.state.finish(small, SMALL_COST, None, 1);
     let mut unknown = inline(2, Duration::ZERO);
     assert_eq!(unknown.wakes(0), 1);
     assert!(unknown.take_inline().is_none());
@@ -262,11 +262,11 @@ fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
     let first = bench.take().unwrap();
     assert!(bench.take().is_none());
     let here = bench.take_inline().unwrap();
-    bench.state.finish(here, SMALL_COST, 1);
+    bench.state.finish(here, SMALL_COST, None, 1);
     assert!(bench.take().is_none(), "it looks again");
     bench.state.network_found_nothing();
     let second = bench.take().unwrap();
-    bench.state.finish(second, SMALL_COST, 1);
+    bench.state.finish(second, SMALL_COST, None, 1);
     bench.wakes(0);
     assert!(bench.take().is_none(), "it has been woken again");
     bench.state.close();
@@ -274,7 +274,7 @@ fn runners_leave_the_last_core_to_a_network_thread_that_is_awake() {
         bench.take().is_some(),
         "it may be gone before what waits has been run"
     );
-    bench.state.finish(first, SMALL_COST, 1);
+    bench.state.finish(first, SMALL_COST, None, 1);
 }
 
 // It has all cores anyway: waking a runner would only make its client wait longer.
@@ -292,7 +292,7 @@ fn the_only_job_gets_all_cores_and_runs_inline() {
     assert_eq!(bench.state.dispatcher.free(), 0);
     // Others arrived while it ran, so more are expected.
     assert_eq!(bench.wakes(0), 0, "no core is free");
-    bench.state.finish(work, INLINE_LIMIT_ALL_CORES, 1);
+    bench.state.finish(work, INLINE_LIMIT_ALL_CORES, None, 1);
     assert!(bench.take_inline().is_none());
     assert_eq!(bench.state.wake_runners(None, bench.now), 1);
     let mut slow = all_cores(INLINE_LIMIT_ALL_CORES * 2);
@@ -315,7 +315,7 @@ fn a_slow_model_is_left_to_the_runners() {
     let first = bench.take().unwrap();
     bench.state.runner_looks();
     let _second = bench.take().unwrap();
-    bench.state.finish(first, INLINE_LIMIT * 2, 1);
+    bench.state.finish(first, INLINE_LIMIT * 2, None, 1);
     assert_eq!(
         bench.state.wake_runners(Some(Executor::Runner), bench.now),
         0,
@@ -331,7 +331,7 @@ fn alone_a_job_has_all_cores_and_with_others_each_has_one() {
         assert!(bench.plain(0).unwrap().is_none());
     }
     assert!(bench.take().is_none(), "no core is left");
-    bench.state.finish(all_cores, COST, 1);
+    bench.state.finish(all_cores, COST, None, 1);
     let single_core = [bench.take().unwrap(), bench.take().unwrap()];
     assert_eq!(single_core.map(|work| ids(&work)), [[1], [2]]);
     assert!(bench.take().is_none());
@@ -378,7 +378,7 @@ fn a_deadline_that_cannot_be_kept_is_refused_at_once() {
 }
 
 /// The requests so far: served, refused, expired; and the milliseconds that they asked for.
-fn demand(bench: &Bench) -> ([u64; 3], u128) {
+fn demand(bench: &mut Bench) -> ([u64; 3], u128) {
     let demand = bench.state.totals(0, bench.now).demand;
     let Demand {
         served,
@@ -398,14 +398,15 @@ fn a_request_counts_for_what_a_run_costs_whether_it_is_run_or_refused_or_expires
     assert!(bench.submit(0, first).unwrap().is_none());
     assert!(bench.submit(0, second).unwrap().is_none());
     assert!(bench.plain(0).is_err());
-    assert_eq!(demand(&bench), ([0, 1, 0], 10));
+    // Those that wait are asked for already.
+    assert_eq!(demand(&mut bench), ([0, 1, 0], 30));
     bench.now += 4 * COST;
-    bench.state.finish(running, 2 * COST, 1);
-    assert_eq!(demand(&bench), ([1, 1, 0], 30));
+    bench.state.finish(running, 2 * COST, None, 1);
+    // By now a run is expected to take somewhat longer.
+    assert_eq!(demand(&mut bench), ([1, 1, 0], 52));
     assert!(bench.state.expire(0, 2).is_some() && bench.state.expire(0, 2).is_none());
     assert!(bench.take().is_none());
-    // By now a run is expected to take somewhat longer.
-    assert_eq!(demand(&bench), ([1, 1, 2], 52));
+    assert_eq!(demand(&mut bench), ([1, 1, 2], 52));
 }
 
 // More servers would not help.
@@ -421,9 +422,9 @@ fn who_leaves_and_what_no_server_could_do_in_time_and_what_comes_too_late_is_no_
     bench.state.close();
     assert!(bench.plain(0).is_err());
     // Its inputs were invalid, but took the runner's time.
-    bench.state.finish(running, COST, 0);
+    bench.state.finish(running, COST, None, 0);
     assert!(bench.take().is_none());
-    assert_eq!(demand(&bench), ([0, 0, 0], 10));
+    assert_eq!(demand(&mut bench), ([0, 0, 0], 10));
 }
 
 // Otherwise a server with few requests would seem to have many.
@@ -434,9 +435,37 @@ fn a_run_on_all_cores_counts_for_what_it_costs_on_one() {
     // At least as long as on all cores, and at most as long as all of them together.
     for (took, offered) in [(ms(8), 10), (ms(15), 25), (ms(3), 31)] {
         let work = bench.plain(0).unwrap().unwrap();
-        bench.state.finish(work, took, 1);
-        assert_eq!(demand(&bench).1, offered);
+        bench.state.finish(work, took, None, 1);
+        assert_eq!(demand(&mut bench).1, offered);
     }
+}
+
+// By the clock, a server with a limit of 300m looks idle until it is throttled, and then three times overloaded.
+#[test]
+fn where_cpu_is_scarcer_than_runners_a_run_counts_for_its_share() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let ms = Duration::from_millis;
+    let work = bench.plain(0).unwrap().unwrap();
+    bench.state.finish(work, ms(100), Some(ms(25)), 1);
+    assert_eq!(demand(&mut bench), ([1, 0, 0], 25));
+}
+
+// Otherwise a server whose long queue fills looks as if it just kept up.
+#[test]
+fn jobs_that_wait_are_asked_for_already_and_no_value_ever_decreases() {
+    let mut bench = Bench::new(1, &["a"], 1);
+    let running = bench.plain(0).unwrap().unwrap();
+    for _ in 0..2 {
+        assert!(bench.plain(0).unwrap().is_none());
+    }
+    let cost = COST.as_millis();
+    assert_eq!(demand(&mut bench), ([0, 0, 0], 2 * cost));
+    bench.state.finish(running, COST, None, 1);
+    assert_eq!(demand(&mut bench), ([1, 0, 0], 3 * cost));
+    // Both clients leave: nothing more is counted until as much has been asked for.
+    bench.answers.clear();
+    assert!(bench.take().is_none() && bench.take().is_none());
+    assert_eq!(demand(&mut bench), ([1, 0, 0], 3 * cost));
 }
 
 // The utilisation that an autoscaler computes: 1 is a server that just keeps up.
@@ -454,12 +483,10 @@ fn twice_the_requests_that_fit_ask_for_twice_the_time_of_the_runners() {
             assert_eq!(runs.len(), cores);
             bench.now += COST;
             for work in runs {
-                bench.state.finish(work, COST, 1);
+                bench.state.finish(work, COST, None, 1);
             }
         }
-        // Those that wait have not been counted yet.
-        let waiting = bench.state.waiting() as u128 * COST.as_millis();
-        let offered = demand(&bench).1 + waiting;
+        let offered = demand(&mut bench).1;
         assert_eq!(offered, arrivals * (100 * COST).as_millis(), "{cores} {arrivals}");
     }
 }
@@ -481,7 +508,7 @@ fn a_job_that_became_late_while_it_waited_is_told_so_and_not_run() {
     let due = bench.due(2 * COST);
     assert!(bench.submit(0, due).unwrap().is_none());
     bench.now += COST * 3 / 2;
-    bench.state.finish(running, COST, 1);
+    bench.state.finish(running, COST, None, 1);
     assert!(bench.take().is_none());
     assert_eq!(bench.answers[1].try_recv().unwrap(), Err(JobError::Expired));
 }
@@ -494,10 +521,10 @@ fn who_left_is_not_run_and_who_is_urgent_goes_first() {
     bench.answers.remove(1);
     assert!(bench.plain(0).unwrap().is_none());
     assert!(bench.submit(0, HIGH).unwrap().is_none());
-    bench.state.finish(running, COST, 1);
+    bench.state.finish(running, COST, None, 1);
     let urgent = bench.take().unwrap();
     assert_eq!(ids(&urgent), [3]);
-    bench.state.finish(urgent, COST, 1);
+    bench.state.finish(urgent, COST, None, 1);
     assert_eq!(ids(&bench.take().unwrap()), [2]);
 }
 
@@ -509,11 +536,11 @@ fn what_waits_goes_into_one_run_up_to_the_size_that_pays() {
     for _ in 0..2 {
         assert!(bench.plain(0).unwrap().is_none());
     }
-    bench.state.finish(running, COST, 1);
+    bench.state.finish(running, COST, None, 1);
     let both = bench.take().unwrap();
     assert_eq!((ids(&both), both.batch), (vec![1, 2], 2));
     assert_eq!(bench.state.load(0).running, 2);
-    bench.state.finish(both, COST, 1);
+    bench.state.finish(both, COST, None, 1);
     assert_eq!(bench.state.load(0).running, 0);
 }
 
@@ -523,7 +550,7 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
     let mut bench = Bench::new(1, &["slow", "fast"], 1);
     let mut turns = Vec::new();
     let first = bench.plain(0).unwrap().unwrap();
-    bench.state.finish(first, 3 * COST, 1);
+    bench.state.finish(first, 3 * COST, None, 1);
     let mut running = bench.plain(0).unwrap();
     for _ in 0..12 {
         for model in [0, 1] {
@@ -535,7 +562,7 @@ fn who_has_had_least_time_is_next_but_nobody_saves_up_idle_time() {
         }
         let work = running.take().unwrap();
         let took = if work.model == 0 { 3 * COST } else { COST };
-        bench.state.finish(work, took, 1);
+        bench.state.finish(work, took, None, 1);
         running = bench.take();
         turns.push(running.as_ref().unwrap().model);
     }
@@ -552,7 +579,7 @@ fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
     let mut bench = Bench::new(1, &["busy", "idle"], 1);
     for _ in 0..100 {
         let work = bench.plain(0).unwrap().unwrap();
-        bench.state.finish(work, COST, 1);
+        bench.state.finish(work, COST, None, 1);
     }
     // Nothing is running or waiting when its job arrives.
     let mut running = bench.plain(1).unwrap();
@@ -563,7 +590,7 @@ fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
                 assert!(bench.plain(model).unwrap().is_none());
             }
         }
-        bench.state.finish(running.take().unwrap(), COST, 1);
+        bench.state.finish(running.take().unwrap(), COST, None, 1);
         running = bench.take();
         turns.push(running.as_ref().unwrap().model);
     }
@@ -576,10 +603,10 @@ fn a_model_that_comes_back_in_a_quiet_moment_has_saved_up_nothing() {
 fn one_slow_run_does_not_shut_requests_with_deadlines_out() {
     let mut bench = Bench::new(1, &["a"], 1);
     let slow = bench.plain(0).unwrap().unwrap();
-    bench.state.finish(slow, 1000 * COST, 1);
+    bench.state.finish(slow, 1000 * COST, None, 1);
     let due = bench.due(COST);
     let work = bench.submit(0, due).unwrap().unwrap();
-    bench.state.finish(work, COST, 1);
+    bench.state.finish(work, COST, None, 1);
     assert!(bench.state.load(0).predicted_wait < COST);
 }
 
@@ -591,7 +618,7 @@ fn a_free_core_is_left_its_share_of_what_waits() {
         assert!(bench.plain(0).unwrap().is_none());
     }
     for work in running {
-        bench.state.finish(work, COST, 1);
+        bench.state.finish(work, COST, None, 1);
     }
     assert_eq!(ids(&bench.take().unwrap()), [2]);
     assert_eq!(ids(&bench.take().unwrap()), [3]);
@@ -614,7 +641,7 @@ fn a_server_that_leaves_finishes_what_waits_and_takes_nothing_new() {
     assert!(bench.plain(0).unwrap().is_none());
     bench.state.close();
     assert!(matches!(bench.plain(0), Err(Rejected::Closed)));
-    bench.state.finish(running, COST, 1);
+    bench.state.finish(running, COST, None, 1);
     assert!(bench.take().is_some());
 }
 
@@ -626,7 +653,7 @@ fn engines_free_memory_once_their_model_has_been_idle_from_one_look_to_the_next(
     let alone = bench.plain(0).unwrap().unwrap();
     let run = |mut work: Work, state: &mut State| {
         work.engine.run(&[], &[]).unwrap();
-        state.finish(work, COST, 1);
+        state.finish(work, COST, None, 1);
     };
     assert!(bench.state.idle_holders().is_empty(), "it is running");
     run(alone, &mut bench.state);
