@@ -46,6 +46,7 @@ pub(crate) fn observed(spec: Value) -> Observed {
         disruption_budget: None,
         pods: Vec::new(),
         reported: Default::default(),
+        scaling: None,
         unsupported: None,
         now: "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap(),
     }

@@ -33,10 +33,27 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// What servers reported about themselves.
     pub reported: Reported,
+    /// What the load asks for, if the operator decides the size and has decided.
+    pub scaling: Option<Scaling>,
     /// Why this cluster cannot serve models, if it cannot.
     pub unsupported: Option<String>,
     /// The time of this pass.
     pub now: Timestamp,
+}
+
+/// How many servers the load asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scaling {
+    /// This many.
+    pub wanted: i32,
+    /// What decided it: a word.
+    pub decided_by: &'static str,
+    /// The same as a sentence, with the figure that was measured.
+    pub message: String,
+    /// What keeps the size from following the load, if anything does.
+    pub limit: Option<&'static str>,
+    /// Why the load of a server is not known, if it has not been for a while.
+    pub blind: Option<String>,
 }
 
 /// What servers reported about themselves, as long as the status does not say it.
@@ -117,14 +134,15 @@ pub fn until_next(times: impl IntoIterator<Item = Timestamp>, now: Timestamp) ->
     Some(next.duration_since(now) + MARGIN)
 }
 
-/// Gathers what the caches know about a service. `reported` is what its servers say; `unsupported` says why this
-/// cluster cannot serve models, if it cannot.
+/// Gathers what the caches know about a service. `reported` is what its servers say, `scaling` what their load asks for;
+/// `unsupported` says why this cluster cannot serve models, if it cannot.
 #[must_use]
 pub fn observe(
     caches: &Caches,
     classes: &Classes,
     service: Arc<ModelService>,
     reported: Reported,
+    scaling: Option<Scaling>,
     unsupported: Option<String>,
 ) -> Observed {
     let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
@@ -144,6 +162,7 @@ pub fn observe(
         disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
         pods: caches.pods.of(&namespace, &name),
         reported,
+        scaling,
         unsupported,
         now: Timestamp::now(),
         deployments,

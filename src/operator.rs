@@ -9,7 +9,7 @@ use crate::{
     },
     controller::{
         self, Scope, backoff::Backoff, bursts::Bursts, context::ControllerContext, events::Events,
-        reports::Reports,
+        loads::Loads, reports::Reports,
     },
     crd::AcceleratorClass,
     plan::DefaultRuntime,
@@ -231,7 +231,8 @@ async fn lead(
             runtime: runtime.clone(),
             support: support.clone(),
             bursts: Bursts::new(wake.clone()),
-            reports: Reports::new(wake),
+            reports: Reports::new(wake.clone()),
+            loads: Loads::new(wake, health.metrics.clone()),
             events: Events::new(client.clone()),
             metrics: health.metrics.clone(),
             backoff: Backoff::default(),

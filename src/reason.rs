@@ -81,6 +81,10 @@ reasons! {
     ServerUnreachable,
     /// The autoscaler does not act.
     AutoscalerInactive,
+    /// The load asks for more servers.
+    ScalingUp,
+    /// The load asks for fewer servers.
+    ScalingDown,
     /// Somebody changed a revision's pod template into one that this operator does not write.
     TemplateChanged,
     /// The operator lacks a right.

@@ -216,7 +216,7 @@ async fn create(client: &Client, index: usize) {
         "apiVersion": "serving.modelservice.dev/v1alpha1",
         "kind": "ModelService",
         "metadata": {"name": format!("net-{index}"), "namespace": "default"},
-        "spec": {"model": {"image": image('a')}, "autoscaling": {"minReplicas": 1, "maxReplicas": 4}},
+        "spec": {"model": {"image": image('a')}, "autoscaling": {"minReplicas": 1, "maxReplicas": 4, "target": {"cpuUtilization": 70}}},
     });
     let services: Api<ModelService> = Api::default_namespaced(client.clone());
     services

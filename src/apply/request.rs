@@ -75,6 +75,12 @@ impl Requests<'_> {
             .await
     }
 
+    /// A child as it is now.
+    pub(super) async fn get<K: Child>(&self, name: &str) -> Result<K, Problem> {
+        let answer = self.api::<K>().get(name).await;
+        answer.map_err(|error| Problem::of_request("get", &K::kind(&()), &error))
+    }
+
     /// Who set which fields of a child.
     pub(super) async fn managers<K: Child>(&self, name: &str) -> kube::Result<Vec<ManagedFieldsEntry>> {
         let request = Request::new(self.api::<K>().resource_url()).get_metadata(name, &GetParams::default());

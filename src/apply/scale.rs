@@ -1,8 +1,9 @@
-//! Scale: who owns a Deployment's `spec.replicas`. We do while the size is fixed; otherwise the autoscaler does.
+//! Scale: who owns a Deployment's `spec.replicas`. The main field manager does while the size is fixed, a second one
+//! while the load decides it, and a HorizontalPodAutoscaler while that does.
 //!
 //! The field must never be without an owner, or the API server resets it to its default of 1. So before the main
-//! field manager gives it up, a second one applies only the live value; the autoscaler takes it over with its first
-//! write. A new autoscaled Deployment gets its first size in the same way.
+//! field manager gives it up, the second one applies only this field; a HorizontalPodAutoscaler takes it over with its
+//! first write. A new autoscaled Deployment gets its first size in the same way.
 
 use super::{
     applier::Applier,
@@ -41,6 +42,7 @@ pub(super) async fn deployment(
         }
         (Step::LeaveAlone, live) => applier.ensure(cache, deployment, live.as_ref()).await,
         (Step::HandOver(replicas), live) => {
+            let is_new = live.is_none();
             let live = match live {
                 Some(live) => Some(live),
                 None => {
@@ -53,7 +55,7 @@ pub(super) async fn deployment(
             if applier.is_held::<Deployment>(&live.name_any(), &differing).await {
                 return Ok(Some(live));
             }
-            let held = hold_replicas(applier, &live, replicas).await?;
+            let held = hold_replicas(applier, &live, replicas, is_new).await?;
             applier.corrected::<Deployment>(&live.name_any(), &differing);
             applier.ensure(cache, deployment, Some(&held)).await
         }
@@ -66,20 +68,41 @@ fn resized(live: &Deployment, replicas: i32) -> Vec<Difference> {
     differences(&size(replicas), &size(wanted_replicas(live)))
 }
 
-/// Applies only `spec.replicas`, as the second field manager.
+/// Applies only `spec.replicas`, as the second field manager, to the Deployment as it was observed: a size that
+/// somebody has set since is not overwritten unseen, and the next pass finds it. Of one that is new, whose status is
+/// being filled in, any version will do.
 async fn hold_replicas(
     applier: &Applier<'_>,
-    live: &Deployment,
+    live: &Arc<Deployment>,
     replicas: i32,
+    is_new: bool,
 ) -> Result<Arc<Deployment>, Problem> {
-    let body = json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": live.name_any(), "namespace": live.namespace(), "uid": live.uid()},
-        "spec": {"replicas": replicas},
-    });
-    let answer = applier.requests.patch(SCALE_FIELD_MANAGER, &body).await;
-    answer.map(Arc::new)
+    let mut known = live.clone();
+    loop {
+        let body = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                "name": known.name_any(),
+                "namespace": known.namespace(),
+                "uid": known.uid(),
+                "resourceVersion": known.resource_version().filter(|_| !is_new),
+            },
+            "spec": {"replicas": replicas},
+        });
+        match applier.requests.try_patch(SCALE_FIELD_MANAGER, &body).await {
+            Ok(answer) => return Ok(applier.caches.deployments.put(answer)),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let name = known.name_any();
+                known = Arc::new(applier.requests.get(&name).await?);
+                let same = known.uid() == live.uid() && wanted_replicas(&known) == wanted_replicas(live);
+                if !same {
+                    return Ok(known);
+                }
+            }
+            Err(error) => return Err(Problem::of_request("patch", "Deployment", &error)),
+        }
+    }
 }
 
 /// What to do about a Deployment's size.
@@ -87,9 +110,9 @@ async fn hold_replicas(
 enum Step {
     /// We own it, at this value.
     Fix(i32),
-    /// Nobody but the autoscaler writes it.
+    /// It is right, or nobody but a HorizontalPodAutoscaler writes it.
     LeaveAlone,
-    /// The second field manager takes it over at this value, then we give it up.
+    /// The second field manager sets it to this value, and the main one gives it up.
     HandOver(i32),
 }
 
@@ -104,6 +127,9 @@ fn decide(live: Option<&Deployment>, scale: Scale) -> Step {
         (Scale::Unchanged, Some(replicas)) if owned => Step::Fix(replicas),
         (Scale::Unchanged, _) => Step::LeaveAlone,
         // The API server's own default is 1.
+        (Scale::Held(size), None) if size <= 1 => Step::LeaveAlone,
+        (Scale::Held(size), Some(replicas)) if size == replicas && !owned => Step::LeaveAlone,
+        (Scale::Held(size), _) => Step::HandOver(size),
         (Scale::Autoscaled { start }, None) if start <= 1 => Step::LeaveAlone,
         (Scale::Autoscaled { start }, None | Some(0)) => Step::HandOver(start),
         (Scale::Autoscaled { start }, Some(replicas)) if owned => Step::HandOver(replicas.max(start)),
@@ -185,6 +211,32 @@ mod tests {
                 Some(live(0, false)),
                 autoscaled,
                 Step::HandOver(3),
+            ),
+            ("new, by load, one", None, Scale::Held(1), Step::LeaveAlone),
+            ("new, by load, three", None, Scale::Held(3), Step::HandOver(3)),
+            (
+                "by load, another size",
+                Some(live(2, false)),
+                Scale::Held(3),
+                Step::HandOver(3),
+            ),
+            (
+                "by load, the same size",
+                Some(live(3, false)),
+                Scale::Held(3),
+                Step::LeaveAlone,
+            ),
+            (
+                "fixed becomes by load at the live size",
+                Some(live(3, true)),
+                Scale::Held(3),
+                Step::HandOver(3),
+            ),
+            (
+                "by load, from zero",
+                Some(live(0, true)),
+                Scale::Held(1),
+                Step::HandOver(1),
             ),
             (
                 "draining, was fixed",

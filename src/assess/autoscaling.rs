@@ -1,16 +1,86 @@
-//! Autoscaling: whether the HorizontalPodAutoscaler acts, in its own words. Pure.
+//! Autoscaling: what decides the number of servers, and whether that works. Pure.
 
-use super::cause::brief;
-use crate::observe::Observed;
+use super::{cause::brief, whole_seconds};
+use crate::{
+    crd::{AutoscalingStatus, ModelServiceStatus, ScaleTarget},
+    observe::Observed,
+};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition};
+use k8s_openapi::{
+    api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::ResourceExt as _;
 
 /// How long an autoscaler may be inactive: a new one has no metrics yet, nor has one whose servers are starting.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
-/// Why the autoscaler does not act, if it has not for a while.
+/// What decides the number of servers; `None` if it is fixed. `wanted` and `current` are those of the revision that has
+/// the traffic. While the same decides the same number, the sentence stays what it was: each change would be a write.
+pub(super) fn status(
+    observed: &Observed,
+    previous: &ModelServiceStatus,
+    wanted: i32,
+    current: i32,
+) -> Option<AutoscalingStatus> {
+    let spec = &observed.service.spec;
+    let autoscaling = spec.autoscaling.as_ref().filter(|_| !spec.suspend)?;
+    let name = observed.service.name_any();
+    let (decided_by, message) = match (&autoscaling.target, &observed.scaling) {
+        (
+            ScaleTarget {
+                external: Some(_), ..
+            },
+            _,
+        ) => (
+            "External",
+            format!("spec.replicas is {wanted}, as whoever scales ModelService {name} has set it"),
+        ),
+        (
+            ScaleTarget {
+                cpu_utilization: Some(percent),
+                ..
+            },
+            _,
+        ) => (
+            "HorizontalPodAutoscaler",
+            format!(
+                "HorizontalPodAutoscaler {name} wants {wanted}, for {percent} % of the CPU request; see `kubectl \
+                 describe hpa {name}`"
+            ),
+        ),
+        (_, Some(scaling)) => (scaling.decided_by, scaling.message.clone()),
+        (_, None) => ("NoData", "the load of the servers is not known yet".to_owned()),
+    };
+    let wanted = match &observed.scaling {
+        Some(scaling) if autoscaling.target.is_load() => scaling.wanted,
+        _ => wanted,
+    };
+    let same = previous.autoscaling.as_ref();
+    let same = same.filter(|status| status.wanted == wanted && status.decided_by == decided_by);
+    Some(AutoscalingStatus {
+        wanted,
+        current,
+        decided_by: decided_by.to_owned(),
+        message: same.map_or(message, |status| status.message.clone()),
+        since: same.map_or_else(
+            || Some(Time(whole_seconds(observed.now))),
+            |status| status.since.clone(),
+        ),
+    })
+}
+
+/// Why the number of servers does not follow the load, if it has not for a while.
 pub(super) fn inactive(observed: &Observed) -> Option<String> {
+    let blind = observed
+        .scaling
+        .as_ref()
+        .and_then(|scaling| scaling.blind.clone());
+    blind.or_else(|| failing_autoscaler(observed))
+}
+
+/// Why the HorizontalPodAutoscaler does not act, in its own words.
+fn failing_autoscaler(observed: &Observed) -> Option<String> {
     let autoscaler = observed.autoscaler.as_ref()?;
     let failing = failing(autoscaler)?;
     if told_at(autoscaler, failing)? > observed.now {
@@ -19,7 +89,7 @@ pub(super) fn inactive(observed: &Observed) -> Option<String> {
     let name = autoscaler.name_any();
     let words = failing.message.as_deref().unwrap_or("it does not say why");
     Some(format!(
-        "HorizontalPodAutoscaler {name} does not act ({} is False, {}): {}; a load that needs more servers gets none. It needs metrics-server, and a CPU request of every container in the servers' pods, also of those that something injects; see `kubectl describe hpa {name}`",
+        "HorizontalPodAutoscaler {name} does not act ({} is False, {}): {}; a load that needs more servers gets none. It needs metrics-server, and a CPU request of the servers; see `kubectl describe hpa {name}`",
         failing.type_,
         failing.reason.as_deref().unwrap_or("without a reason"),
         brief(&without_pods(words, &name))
@@ -66,7 +136,8 @@ mod tests {
 
     /// A service whose autoscaler has had these conditions for so many seconds.
     fn autoscaled(conditions: Value, seconds: i64) -> Observed {
-        let mut observed = observed(json!({"autoscaling": {"maxReplicas": 3}}));
+        let mut observed =
+            observed(json!({"autoscaling": {"maxReplicas": 3, "target": {"cpuUtilization": 70}}}));
         let mut autoscaler = observed.planned().autoscaler.unwrap();
         let status = json!({"desiredReplicas": 2, "currentReplicas": 1, "conditions": conditions});
         autoscaler.status = serde_json::from_value(status).unwrap();

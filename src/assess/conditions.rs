@@ -154,6 +154,6 @@ fn overridden(applied: &Applied) -> Option<String> {
 }
 
 /// A condition's time has no fraction of a second; with one, it would differ from what the API server returns.
-fn whole_seconds(now: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

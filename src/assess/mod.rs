@@ -13,7 +13,7 @@ mod pull;
 mod routing;
 
 use self::{
-    conditions::{Verdict, conditions},
+    conditions::{Verdict, conditions, whole_seconds},
     diagnosis::{diagnose, no_room},
     pull::patience,
     routing::{Answers, answered_by_another, answers},
@@ -65,6 +65,12 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             .map(|_| format!("http://{}.{namespace}.svc", service.name_any())),
         replicas: count(serving, |status| status.replicas),
         ready_replicas: count(serving, |status| status.ready_replicas),
+        autoscaling: autoscaling::status(
+            observed,
+            &previous,
+            serving.map_or(0, |deployment| wanted_replicas(deployment)),
+            count(serving, |status| status.replicas),
+        ),
         selector: traffic.as_ref().map(|revision| {
             format!(
                 "{SERVICE_LABEL}={},{REVISION_LABEL}={revision}",
@@ -280,8 +286,10 @@ fn ending(observed: &Observed, rollout: &Rollout, pod: &str) -> Verdict {
 fn wanted_size(observed: &Observed, target: &Deployment) -> i32 {
     let spec = &observed.service.spec;
     match &spec.autoscaling {
-        Some(range) => wanted_replicas(target).max(range.min_replicas),
-        None => spec.replicas.unwrap_or(1),
+        Some(range) if range.target.external.is_none() => {
+            wanted_replicas(target).max(range.min_replicas.unwrap_or(1))
+        }
+        _ => spec.replicas.unwrap_or(1),
     }
 }
 

@@ -666,7 +666,8 @@ fn a_working_service_is_ready_and_available() {
 /// Otherwise Ready flaps with each step of an autoscaler, and alerts on it wake people for nothing.
 #[test]
 fn a_size_that_is_on_its_way_leaves_the_service_ready() {
-    let autoscaled = || json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 8}});
+    let autoscaled =
+        || json!({"autoscaling": {"minReplicas": 2, "maxReplicas": 8, "target": {"cpuUtilization": 70}}});
     /// A case; spec; size and available servers of the Deployment; how many statuses behind; expected message.
     type Row = (&'static str, Value, (i32, i32), i64, Option<&'static str>);
     let table: [Row; 8] = [

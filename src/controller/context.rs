@@ -1,6 +1,6 @@
 //! Context: what all reconciles share: caches and clients, and nothing that must survive a restart.
 
-use super::{backoff::Backoff, bursts::Bursts, events::Events, reports::Reports};
+use super::{backoff::Backoff, bursts::Bursts, events::Events, loads::Loads, reports::Reports};
 use crate::{
     apply::Overrides,
     cache::{Caches, classes::Classes, written::Written},
@@ -28,6 +28,8 @@ pub struct ControllerContext {
     pub support: Arc<ClusterSupport>,
     /// What servers report about themselves.
     pub reports: Reports,
+    /// What the load of services asks for.
+    pub loads: Loads,
     /// Events on transitions.
     pub events: Events,
     /// Counters and durations.
@@ -51,6 +53,8 @@ impl ControllerContext {
         let uid = metadata.uid.as_deref().unwrap_or_default();
         self.overrides.forget(uid);
         self.reports.forget(uid);
+        self.loads.forget(uid);
+        self.events.forget(uid);
         if let Ok(object) = object {
             self.written.forget(object);
         }

@@ -9,12 +9,18 @@ use kube::{
     Client, Resource as _,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use parking_lot::Mutex;
+use std::{cmp::Ordering, collections::HashMap};
 
 /// The API's limit for a note is 1 kB.
 const MAX_NOTE: usize = 1000;
 
 /// Publishes events.
-pub struct Events(Recorder);
+pub struct Events {
+    recorder: Recorder,
+    /// In which direction the load last changed a service's size, by UID.
+    directions: Mutex<HashMap<String, Ordering>>,
+}
 
 impl Events {
     /// Publishes through `client`, as the operator.
@@ -25,7 +31,10 @@ impl Events {
             controller: FIELD_MANAGER.to_owned(),
             instance,
         };
-        Self(Recorder::new(client, reporter))
+        Self {
+            recorder: Recorder::new(client, reporter),
+            directions: Mutex::default(),
+        }
     }
 
     /// Publishes what changed from one status to the next. A failure is only logged: events are optional.
@@ -35,14 +44,51 @@ impl Events {
         before: Option<&ModelServiceStatus>,
         after: &ModelServiceStatus,
     ) {
+        let turned = self.turned(service, before, after);
         for event in transition(before, after)
             .into_iter()
             .chain(notices(before, after))
+            .chain(turned)
         {
-            if let Err(error) = self.0.publish(&event, &service.object_ref(&())).await {
+            if let Err(error) = self.recorder.publish(&event, &service.object_ref(&())).await {
                 tracing::warn!(%error, reason = event.reason, "could not publish the event");
             }
         }
+    }
+}
+
+impl Events {
+    /// Forgets a service that was deleted.
+    pub fn forget(&self, uid: &str) {
+        self.directions.lock().remove(uid);
+    }
+
+    /// An event if the load changes the size in another direction than last time: a rise in ten steps is one event.
+    fn turned(
+        &self,
+        service: &ModelService,
+        before: Option<&ModelServiceStatus>,
+        after: &ModelServiceStatus,
+    ) -> Option<Event> {
+        let (before, after) = (before?.autoscaling.as_ref()?, after.autoscaling.as_ref()?);
+        let spec = service.spec.autoscaling.as_ref()?;
+        let direction = after.wanted.cmp(&before.wanted);
+        if direction == Ordering::Equal || !spec.target.is_load() {
+            return None;
+        }
+        let uid = service.metadata.uid.clone()?;
+        let last = self.directions.lock().insert(uid, direction);
+        let reason = match direction {
+            Ordering::Greater => Reason::ScalingUp,
+            _ => Reason::ScalingDown,
+        };
+        (last != Some(direction)).then(|| Event {
+            type_: EventType::Normal,
+            reason: reason.as_str().to_owned(),
+            note: Some(format!("from {} to {}", before.wanted, after.message)),
+            action: "Scale".to_owned(),
+            secondary: None,
+        })
     }
 }
 

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod bursts;
 pub mod context;
 pub mod events;
+pub mod loads;
 mod reconcile;
 pub mod reports;
 mod status;

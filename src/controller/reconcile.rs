@@ -12,6 +12,7 @@ use crate::{
     plan::{Plan, plan},
     process::metrics::Step,
     reason::Reason,
+    revision::wanted_replicas,
     validate::{ValidatedService, validate},
 };
 use kube::{
@@ -45,11 +46,20 @@ pub(super) async fn reconcile(
     };
     if is_left_alone(&service) {
         context.backoff.reset(&reference);
+        context.loads.forget(&service.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
     let mut observed = pass.step(Step::Observe, || {
-        let (reported, unsupported) = (context.reports.of(&service), context.support.problem());
-        observe(&context.caches, &context.classes, service, reported, unsupported)
+        let (reported, scaling) = (context.reports.of(&service), context.loads.of(&service));
+        let unsupported = context.support.problem();
+        observe(
+            &context.caches,
+            &context.classes,
+            service,
+            reported,
+            scaling,
+            unsupported,
+        )
     });
     let planned = pass.step(Step::Plan, || {
         let service = validate(&observed)?;
@@ -58,7 +68,11 @@ pub(super) async fn reconcile(
     let applied = match planned {
         Ok((plan, service)) => {
             let apply = apply(&context, &service, &mut observed, plan);
-            pass.step_async(Step::Apply, apply).await
+            let applied = pass.step_async(Step::Apply, apply).await;
+            if let Some(applied) = &applied {
+                follow_load(&context, &observed, &service, applied);
+            }
+            applied
         }
         Err(problem) => Some(Applied::refused(problem, &observed)),
     };
@@ -98,6 +112,19 @@ async fn apply(
         }
     }
     Some(apply::finish(&applier, observed, plan).await)
+}
+
+/// Has the load of the servers that answer requests read, if it decides their number.
+fn follow_load(
+    context: &ControllerContext,
+    observed: &Observed,
+    service: &ValidatedService,
+    applied: &Applied,
+) {
+    let traffic = applied.traffic();
+    let present = traffic.and_then(|revision| applied.deployment(revision));
+    let present = present.map_or(0, |deployment| wanted_replicas(deployment));
+    context.loads.follow(observed, &service.size, traffic, present);
 }
 
 /// When to reconcile again although nothing happens.

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod accelerator_class;
+mod autoscaling;
 mod constraints;
 mod model_service;
 mod names;
@@ -17,9 +18,9 @@ mod status;
 pub use accelerator_class::{
     AcceleratorClass, AcceleratorClassSpec, DeviceResource, Runtime, Sharing, Toleration,
 };
+pub use autoscaling::{Autoscaling, ExternalTarget, ScaleDown, ScaleSchedule, ScaleTarget, ScaleUp};
 pub use model_service::{
-    Autoscaling, Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
-    ScaleTarget,
+    Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
 };
 pub use names::*;
 pub use refusals::{is_refused_annotation, is_refused_variable};
@@ -28,8 +29,8 @@ pub use server_settings::{
     VolumeClaim,
 };
 pub use status::{
-    AcceleratorStatus, CONDITION_TYPES, ModelServiceStatus, ModelStatus, RevisionStatus, Signature,
-    TensorStatus,
+    AcceleratorStatus, AutoscalingStatus, CONDITION_TYPES, ModelServiceStatus, ModelStatus, RevisionStatus,
+    Signature, TensorStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};

@@ -1,15 +1,13 @@
 //! `ModelService`: the spec that users write.
 
 use super::{
+    autoscaling::Autoscaling,
     constraints, refusals, schemas,
     server_settings::{ServerSettings, is_default},
     status::ModelServiceStatus,
 };
 use k8s_openapi::{
-    api::{
-        autoscaling::v2::HorizontalPodAutoscalerBehavior,
-        core::v1::{Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint},
-    },
+    api::core::v1::{Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint},
     apimachinery::pkg::api::resource::Quantity,
 };
 use kube::{CustomResource, KubeSchema};
@@ -45,17 +43,19 @@ use std::collections::BTreeMap;
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be at most 52 characters of a-z, 0-9 and '-', begin with a letter and end with a letter or digit, because the Service and the Deployments are named after it")
 )]
-#[x_kube(validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))").message("set either spec.replicas (a fixed size) or spec.autoscaling (a range), not both; to scale an autoscaled service change spec.autoscaling.minReplicas or maxReplicas"))]
-#[x_kube(validation = Rule::new("!has(self.autoscaling) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)").message("spec.autoscaling.target.cpuUtilization is a percentage of the CPU request: set spec.resources.requests.cpu"))]
+#[x_kube(validation = Rule::new("!has(self.replicas) || !has(self.autoscaling) || has(self.autoscaling.target.external)").message("set either spec.replicas (a fixed size) or spec.autoscaling (a range), not both; to scale an autoscaled service change spec.autoscaling.minReplicas or maxReplicas"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.autoscaling.target.external) || has(self.replicas)").message("spec.autoscaling.target.external needs spec.replicas: the number of servers until somebody scales this ModelService"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || !has(self.autoscaling.target.cpuUtilization) || (has(self.resources.requests) && 'cpu' in self.resources.requests) || (has(self.resources.limits) && 'cpu' in self.resources.limits)").message("spec.autoscaling.target.cpuUtilization is a percentage of the CPU request: set spec.resources.requests.cpu"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelServiceSpec {
     /// The model package. A change creates a new revision.
     pub model: Model,
-    /// Fixed number of servers; 1 if neither this nor `autoscaling` is set. Changed in place.
+    /// Fixed number of servers; 1 if neither this nor `autoscaling` is set. With `autoscaling.target.external`, whoever
+    /// scales this ModelService sets it. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub replicas: Option<i32>,
-    /// Range for the number of servers, in which a HorizontalPodAutoscaler follows the load. Changed in place.
+    /// Range for the number of servers, in which it follows the load. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
     /// Name of the AcceleratorClass to run on. A change creates a new revision.
@@ -121,45 +121,6 @@ pub struct Model {
     #[schemars(length(max = 71))]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx or modelservice-server digest prints them"))]
     pub digest: Option<String>,
-}
-
-/// Range for the number of servers.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.minReplicas <= self.maxReplicas").message("minReplicas must not be larger than maxReplicas"))]
-pub struct Autoscaling {
-    /// Minimum number of servers.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub min_replicas: i32,
-    /// Maximum number of servers.
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_replicas: i32,
-    /// The autoscaler's target.
-    #[serde(default)]
-    pub target: ScaleTarget,
-    /// The HorizontalPodAutoscaler's own `behavior`, passed through.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schemas::behavior")]
-    pub behavior: Option<HorizontalPodAutoscalerBehavior>,
-}
-
-/// The autoscaler's target.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ScaleTarget {
-    /// Average CPU use of the servers, in percent of their CPU request.
-    #[serde(default = "default_cpu_utilization")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub cpu_utilization: i32,
-}
-
-impl Default for ScaleTarget {
-    fn default() -> Self {
-        Self {
-            cpu_utilization: default_cpu_utilization(),
-        }
-    }
 }
 
 /// CPU and memory of each server.
@@ -296,16 +257,8 @@ fn default_accelerators() -> Vec<String> {
     vec!["cpu".to_owned()]
 }
 
-const fn one() -> i32 {
-    1
-}
-
 const fn default_history() -> i32 {
     3
-}
-
-const fn default_cpu_utilization() -> i32 {
-    70
 }
 
 const fn default_startup_deadline() -> i32 {

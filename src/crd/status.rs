@@ -1,7 +1,7 @@
 //! `ModelService`: the status that the operator writes.
 
 use super::schemas;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ pub struct ModelServiceStatus {
     /// Of those, how many are ready.
     #[serde(default)]
     pub ready_replicas: i32,
+    /// What decides the number of servers, with `spec.autoscaling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<AutoscalingStatus>,
     /// Label selector of the servers, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -67,6 +70,23 @@ impl ModelServiceStatus {
             .retain(|condition| CONDITION_TYPES.contains(&condition.type_.as_str()));
         self
     }
+}
+
+/// What decides the number of servers.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AutoscalingStatus {
+    /// Servers that the revision that has the traffic should have.
+    pub wanted: i32,
+    /// Servers that it has, ready or not.
+    pub current: i32,
+    /// What decided `wanted`: Load, Minimum, Maximum, Schedule, NoData, NoRoom, HorizontalPodAutoscaler or External.
+    pub decided_by: String,
+    /// The same as a sentence, with the measured figure at that time.
+    pub message: String,
+    /// Since when it is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// The model that is served, as the server reports it.

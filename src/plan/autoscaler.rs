@@ -1,15 +1,26 @@
-//! The HorizontalPodAutoscaler: targets the Deployment of the revision that has the traffic. Pure.
+//! The HorizontalPodAutoscaler of a service that scales by CPU: targets the Deployment of the revision that has the
+//! traffic. Pure.
 
 use super::{meta, rollout::Rollout};
-use crate::validate::{Size, ValidatedService};
+use crate::{
+    crd::SERVER_CONTAINER,
+    validate::{By, Size, ValidatedService},
+};
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, MetricSpec,
-    MetricTarget, ResourceMetricSource,
+    ContainerResourceMetricSource, CrossVersionObjectReference, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
 };
 
-/// `None` for a fixed size, and while suspended: an autoscaler would only complain about a Deployment of size zero.
+/// `None` unless the CPU decides, and while suspended: an autoscaler would only complain about a Deployment of size zero.
 pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Option<HorizontalPodAutoscaler> {
     let Size::Autoscaled(range) = &service.size else {
+        return None;
+    };
+    let By::Cpu {
+        utilization,
+        behavior,
+    } = &range.by
+    else {
         return None;
     };
     if service.spec().suspend {
@@ -23,21 +34,23 @@ pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Optio
                 kind: "Deployment".into(),
                 name: meta::deployment_name(service, &rollout.traffic),
             },
-            min_replicas: Some(range.min_replicas),
-            max_replicas: range.max_replicas,
+            min_replicas: Some(range.min),
+            max_replicas: range.max,
+            // Of the server's container alone: an injected one may have no request, or dilute the average.
             metrics: Some(vec![MetricSpec {
-                type_: "Resource".into(),
-                resource: Some(ResourceMetricSource {
+                type_: "ContainerResource".into(),
+                container_resource: Some(ContainerResourceMetricSource {
+                    container: SERVER_CONTAINER.into(),
                     name: "cpu".into(),
                     target: MetricTarget {
                         type_: "Utilization".into(),
-                        average_utilization: Some(range.target.cpu_utilization),
+                        average_utilization: Some(*utilization),
                         ..MetricTarget::default()
                     },
                 }),
                 ..MetricSpec::default()
             }]),
-            behavior: range.behavior.clone(),
+            behavior: behavior.clone(),
         },
         status: None,
     })

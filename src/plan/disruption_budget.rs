@@ -25,8 +25,7 @@ pub(super) fn disruption_budget(
             let grown = observed
                 .deployment(&rollout.traffic)
                 .is_some_and(|d| wanted_replicas(d) > 1);
-            range.min_replicas > 1
-                || (range.max_replicas > 1 && (grown || observed.disruption_budget.is_some()))
+            range.min > 1 || (range.max > 1 && (grown || observed.disruption_budget.is_some()))
         }
     };
     wanted.then(|| PodDisruptionBudget {

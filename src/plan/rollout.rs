@@ -33,7 +33,9 @@ pub const DRAIN_HOLD: SignedDuration = SignedDuration::from_secs(15);
 pub enum Scale {
     /// We own `spec.replicas`.
     Fixed(i32),
-    /// The autoscaler owns it.
+    /// Our second field manager owns it, and writes it when the load asks for another size.
+    Held(i32),
+    /// The HorizontalPodAutoscaler owns it.
     Autoscaled {
         /// Size at which a Deployment starts that is new or at zero, and which one that we sized has at least.
         start: i32,
@@ -94,9 +96,14 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
     }
     if rollout.is_settled() {
         hold_drained(&mut rollout, observed);
-        let size = scale(&service.size, 0);
+        let size = sized(service, observed, target);
         rollout.scales.insert(target.to_owned(), size);
     }
+    let next = rollout
+        .look_again
+        .into_iter()
+        .chain(schedule_changes(service, observed));
+    rollout.look_again = next.min();
     rollout
 }
 
@@ -104,7 +111,7 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
 fn blue_green(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) {
     let (active, target) = (rollout.traffic.clone(), rollout.target.clone());
     let present = observed.deployment(&active).map_or(1, |d| wanted_replicas(d));
-    let full = within(&service.size, present);
+    let full = service.size.within(wanted(observed).unwrap_or(present));
     let takes_over =
         |d: &Arc<Deployment>| wanted_replicas(d) > 0 && is_available(d) && !room::is_reduced(d, full);
     if service.size.is_zero() || observed.deployment(&target).is_some_and(takes_over) {
@@ -113,9 +120,15 @@ fn blue_green(rollout: &mut Rollout, service: &ValidatedService, observed: &Obse
     (rollout.gives_way, rollout.look_again) = room::decide(observed, &active, &target, full);
     let size = match &rollout.gives_way {
         Some(gives_way) => Scale::Fixed(gives_way.size),
-        None => scale(&service.size, present),
+        None => scale(&service.size, full),
     };
-    rollout.scales.insert(active, scale(&service.size, 0));
+    let keeps = service.size.policy().is_some() && present > 0;
+    let kept = if keeps {
+        Scale::Unchanged
+    } else {
+        scale(&service.size, 0)
+    };
+    rollout.scales.insert(active, kept);
     rollout.scales.insert(target, size);
 }
 
@@ -175,21 +188,36 @@ fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
     }
 }
 
-/// The size of a revision's Deployment; an autoscaled one starts at `start`, within its bounds.
-fn scale(size: &Size, start: i32) -> Scale {
-    match size {
-        Size::Fixed(replicas) => Scale::Fixed(*replicas),
-        Size::Autoscaled(_) => Scale::Autoscaled {
-            start: within(size, start),
-        },
+/// The size of the Deployment that has the traffic: what the load asks for, or as it is until that is known.
+fn sized(service: &ValidatedService, observed: &Observed, revision: &str) -> Scale {
+    let present = || observed.deployment(revision).map_or(0, |d| wanted_replicas(d));
+    let start = match service.size.policy() {
+        Some(_) => wanted(observed).unwrap_or_else(present),
+        None => 0,
+    };
+    scale(&service.size, start)
+}
+
+/// How long until a schedule begins or ends.
+fn schedule_changes(service: &ValidatedService, observed: &Observed) -> Option<SignedDuration> {
+    match &service.size {
+        Size::Autoscaled(range) => until_next(range.changes_at, observed.now),
+        Size::Fixed(_) => None,
     }
 }
 
-/// The nearest number of servers that the spec allows.
-fn within(size: &Size, servers: i32) -> i32 {
+/// How many servers the load asks for.
+fn wanted(observed: &Observed) -> Option<i32> {
+    observed.scaling.as_ref().map(|scaling| scaling.wanted)
+}
+
+/// The size of a revision's Deployment; an autoscaled one has or starts with this many servers, within its bounds.
+fn scale(size: &Size, servers: i32) -> Scale {
+    let within = size.within(servers);
     match size {
-        Size::Fixed(replicas) => *replicas,
-        Size::Autoscaled(range) => servers.min(range.max_replicas).max(range.min_replicas),
+        Size::Fixed(replicas) => Scale::Fixed(*replicas),
+        Size::Autoscaled(_) if size.policy().is_some() => Scale::Held(within),
+        Size::Autoscaled(_) => Scale::Autoscaled { start: within },
     }
 }
 
@@ -264,7 +292,10 @@ mod tests {
     /// A new revision that starts smaller than the old one is overloaded when the traffic moves.
     #[test]
     fn a_new_revision_starts_at_the_old_ones_present_size() {
-        let two = changed(json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 8}}), 5);
+        let two = changed(
+            json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 8, "target": {"cpuUtilization": 70}}}),
+            5,
+        );
         let plan = two.observed.planned();
         assert_eq!(plan.rollout.traffic, two.old_name);
         assert_eq!(scale(&plan, &two.new_name), Scale::Autoscaled { start: 5 });

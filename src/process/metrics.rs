@@ -53,6 +53,11 @@ struct StepLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: String,
     code: u16,
@@ -68,6 +73,8 @@ pub struct Metrics {
     waited: Histogram,
     requests: Family<RequestLabels, Counter>,
     leading: Gauge,
+    load_reads: Family<OutcomeLabels, Counter>,
+    resizes: Family<DirectionLabels, Counter>,
     since: Mutex<HashMap<ObjectRef<ModelService>, Instant>>,
 }
 
@@ -84,6 +91,8 @@ impl Default for Metrics {
             waited: durations(),
             requests: Family::default(),
             leading: Gauge::default(),
+            load_reads: Family::default(),
+            resizes: Family::default(),
             since: Mutex::default(),
         };
         metrics.register();
@@ -127,6 +136,16 @@ impl Metrics {
             self.requests.clone(),
         );
         registry.register("leading", "1 while this replica may write", self.leading.clone());
+        registry.register(
+            "load_reads",
+            "Readings of servers' load by outcome: ok or failed",
+            self.load_reads.clone(),
+        );
+        registry.register(
+            "load_decisions",
+            "Sizes that the load changed, by direction: up or down",
+            self.resizes.clone(),
+        );
     }
 
     /// All metrics as OpenMetrics text.
@@ -174,6 +193,18 @@ impl Metrics {
                 code,
             })
             .inc();
+    }
+
+    /// A server was asked about its load.
+    pub fn load_read(&self, ok: bool) {
+        let outcome = if ok { "ok" } else { "failed" };
+        self.load_reads.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// The load asks for another size.
+    pub fn resized(&self, up: bool) {
+        let direction = if up { "up" } else { "down" };
+        self.resizes.get_or_create(&DirectionLabels { direction }).inc();
     }
 
     /// Records whether this replica may write.

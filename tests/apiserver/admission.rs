@@ -13,6 +13,7 @@ use std::{
 crate::tests!(
     bad_services_are_refused_with_a_message_that_helps,
     nonsense_about_pods_and_scaling_is_refused,
+    nonsense_about_autoscaling_is_refused,
     what_kubernetes_takes_is_taken,
     bad_classes_are_refused,
     defaults_are_visible,
@@ -60,7 +61,7 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
         (
             "no maximum",
             auto(json!({"minReplicas": 1})),
-            "spec.autoscaling.maxReplicas: Required value",
+            "maxReplicas is required",
         ),
         (
             "CPU target without a request",
@@ -336,10 +337,92 @@ fn pod_table() -> Vec<(Value, &'static str)> {
     ]
 }
 
+/// What contradicts itself, or could never be met, with the message that says so.
+fn autoscaling_table() -> Vec<(Value, &'static str)> {
+    let schedule = |part: &str, value: Value| {
+        let mut schedule = json!({"cron": "0 8 * * 1-5", "minReplicas": 2, "for": "10h"});
+        schedule[part] = value;
+        json!({"maxReplicas": 3, "schedules": [schedule]})
+    };
+    let target = |target: Value| json!({"maxReplicas": 3, "target": target});
+    vec![
+        (target(json!({})), "set exactly one of utilization"),
+        (
+            target(json!({"utilization": 70, "cpuUtilization": 70})),
+            "set exactly one of utilization",
+        ),
+        (
+            target(json!({"concurrency": 4, "external": {}})),
+            "set exactly one of utilization",
+        ),
+        (
+            target(json!({"utilization": 0})),
+            "should be greater than or equal to 1",
+        ),
+        (
+            target(json!({"utilization": 101})),
+            "should be less than or equal to 100",
+        ),
+        (
+            target(json!({"concurrency": 0})),
+            "should be greater than or equal to 1",
+        ),
+        (target(json!({"external": {}})), "remove minReplicas, maxReplicas"),
+        (
+            json!({"target": {"external": {}}}),
+            "target.external needs spec.replicas",
+        ),
+        (
+            json!({"maxReplicas": 3, "target": {"cpuUtilization": 70}, "scaleUp": {"windowSeconds": 10}}),
+            "with target.cpuUtilization, set behavior",
+        ),
+        (
+            json!({"maxReplicas": 3, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}),
+            "belongs to target.cpuUtilization",
+        ),
+        (
+            json!({"maxReplicas": 3, "scaleUp": {"windowSeconds": 4}}),
+            "should be greater than or equal to 5",
+        ),
+        (
+            json!({"maxReplicas": 3, "scaleDown": {"windowSeconds": 61}}),
+            "should be less than or equal to 60",
+        ),
+        (
+            json!({"maxReplicas": 3, "scaleDown": {"delaySeconds": -1}}),
+            "should be greater than or equal to 0",
+        ),
+        (
+            schedule("minReplicas", json!(4)),
+            "minReplicas of a schedule must not be larger than maxReplicas",
+        ),
+        (
+            schedule("minReplicas", json!(0)),
+            "should be greater than or equal to 1",
+        ),
+        (schedule("for", json!("ten hours")), "should match"),
+        (schedule("for", json!(10)), "expected string"),
+        (
+            schedule("cron", json!("daily")),
+            "should be at least 9 chars long",
+        ),
+    ]
+}
+
+async fn nonsense_about_autoscaling_is_refused(world: Arc<World>) {
+    let place = world.namespace().await;
+    for (autoscaling, expected) in autoscaling_table() {
+        let spec = service("photos").with("autoscaling", autoscaling.clone());
+        let error = place.try_apply(&spec).await.expect_err(expected).to_string();
+        assert!(error.contains(expected), "{autoscaling}: {error}");
+    }
+}
+
 async fn nonsense_about_pods_and_scaling_is_refused(world: Arc<World>) {
     let place = world.namespace().await;
     let scaling = |behavior: Value| {
-        let range = json!({"maxReplicas": 3, "behavior": {"scaleDown": behavior}});
+        let target = json!({"cpuUtilization": 70});
+        let range = json!({"maxReplicas": 3, "target": target, "behavior": {"scaleDown": behavior}});
         service("photos").with("autoscaling", range)
     };
     let policy = |kind: &str, value: i32, seconds: i32| {
@@ -373,7 +456,7 @@ async fn what_kubernetes_takes_is_taken(world: Arc<World>) {
     let spec = json!({
         "model": {"image": format!("localhost:5000/a_b/c--d.e:v1@sha256:{}", "a".repeat(64))},
         "accelerators": ["nvidia-l4.eu"],
-        "autoscaling": {"maxReplicas": 3, "behavior": {"scaleDown": {"tolerance": "0.05", "selectPolicy": "Disabled",
+        "autoscaling": {"maxReplicas": 3, "target": {"cpuUtilization": 70}, "behavior": {"scaleDown": {"tolerance": "0.05", "selectPolicy": "Disabled",
             "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}}},
         "resources": {
             "requests": {"cpu": "0.5", "memory": 1_000_000_000, "ephemeral-storage": "0", "example.com/nic": 1},

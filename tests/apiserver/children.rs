@@ -213,7 +213,7 @@ async fn what_is_no_longer_wanted_goes(world: Arc<World>) {
     })
     .await;
     // A field that is no longer wanted is removed, not left behind.
-    let behavior = json!({"maxReplicas": 4, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 7}}});
+    let behavior = json!({"maxReplicas": 4, "target": {"cpuUtilization": 70}, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 7}}});
     place
         .apply(&service("photos").with("autoscaling", behavior))
         .await;

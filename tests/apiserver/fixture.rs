@@ -405,8 +405,22 @@ impl Spec {
         self.with("replicas", count.into())
     }
 
+    /// By CPU.
     pub fn autoscaled(self, min: i32, max: i32) -> Self {
-        self.with("autoscaling", json!({"minReplicas": min, "maxReplicas": max}))
+        let target = json!({"cpuUtilization": 70});
+        self.with(
+            "autoscaling",
+            json!({"minReplicas": min, "maxReplicas": max, "target": target}),
+        )
+    }
+
+    /// By the load that the servers report.
+    pub fn by_load(self, min: i32, max: i32) -> Self {
+        let target = json!({"utilization": 70});
+        self.with(
+            "autoscaling",
+            json!({"minReplicas": min, "maxReplicas": max, "target": target}),
+        )
     }
 
     pub fn model(self, letter: char) -> Self {

@@ -17,6 +17,11 @@ use std::sync::{Arc, Mutex};
 
 crate::tests!(
     replicas_never_blip_between_fixed_and_autoscaled,
+    replicas_never_blip_from_one_target_to_another,
+    a_service_whose_load_is_not_known_keeps_its_size_and_says_so,
+    what_was_stored_with_the_old_default_keeps_its_autoscaler,
+    a_schedule_raises_the_minimum_and_gives_it_back,
+    autoscaling_that_cannot_be_met_is_told,
     a_new_autoscaled_service_starts_at_its_minimum,
     the_autoscalers_size_is_left_alone,
     an_autoscaler_that_does_not_act_is_told_in_its_own_words,
@@ -88,6 +93,219 @@ async fn replicas_never_blip_between_fixed_and_autoscaled(world: Arc<World>) {
         .await;
     }
     assert_eq!(*seen.lock().unwrap(), [4], "there was never another size");
+}
+
+/// The servers cannot be asked about their load here, so whoever decides keeps four.
+async fn replicas_never_blip_from_one_target_to_another(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    let external = || {
+        let target = json!({"target": {"external": {}}});
+        service("photos").replicas(4).with("autoscaling", target)
+    };
+    let fixed = || service("photos").replicas(4);
+    let by_cpu = || service("photos").autoscaled(2, 6);
+    let by_load = || service("photos").by_load(2, 6);
+    let (main, second) = ("modelservice-operator", "modelservice-operator-scale");
+    place.apply(&fixed()).await;
+    place.serving("photos").await;
+    let name = place.deployment("photos").await.name_any();
+    let seen = sizes(&place, &name).await;
+    let steps = [
+        ("fixed to load", by_load(), second, false, "NoData"),
+        ("load to CPU", by_cpu(), second, true, "HorizontalPodAutoscaler"),
+        ("CPU to load", by_load(), second, false, "NoData"),
+        ("load to external", external(), main, false, "External"),
+        (
+            "external to CPU",
+            by_cpu(),
+            second,
+            true,
+            "HorizontalPodAutoscaler",
+        ),
+        ("CPU to external", external(), main, false, "External"),
+        ("external to load", by_load(), second, false, "NoData"),
+        ("load to fixed", fixed(), main, false, ""),
+        ("fixed to external", external(), main, false, "External"),
+        ("external to fixed", fixed(), main, false, ""),
+    ];
+    for (step, spec, owner, has_autoscaler, decided_by) in steps {
+        place.apply(&spec).await;
+        eventually(step, async || {
+            let live: Deployment = place.api().get(&name).await.unwrap();
+            let owners = managers_of_replicas(&live);
+            let autoscalers = place.api::<HorizontalPodAutoscaler>();
+            let autoscaler = autoscalers.get_opt("photos").await.unwrap().is_some();
+            let status = place.service("photos").await.status.unwrap().autoscaling;
+            let decided = status.map(|status| status.decided_by).unwrap_or_default();
+            // The second field manager stays an owner beside the main one, at the same value.
+            let is_owner = owners.contains(&main.to_owned()) == (owner == main);
+            let is_so = is_owner && autoscaler == has_autoscaler && decided == decided_by;
+            if is_so {
+                Ok(())
+            } else {
+                Err(format!("{owners:?} {autoscaler} {decided}"))
+            }
+        })
+        .await;
+        operator.quiet().await;
+    }
+    assert_eq!(*seen.lock().unwrap(), [4], "there was never another size");
+}
+
+async fn a_service_whose_load_is_not_known_keeps_its_size_and_says_so(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    place.apply(&service("photos").by_load(3, 6)).await;
+    let told = eventually("it is told", async || {
+        condition(&place.service("photos").await, "AutoscalerActive").ok_or("not yet")
+    })
+    .await;
+    assert_eq!(
+        (told.0.as_str(), told.1.as_str()),
+        ("False", "AutoscalerInactive")
+    );
+    assert!(told.2.contains("meanwhile no server is removed"), "{}", told.2);
+    let service = place.serving("photos").await;
+    assert_eq!(condition(&service, "Ready").unwrap().0, "True");
+    assert_eq!(place.deployment("photos").await.spec.replicas, Some(3));
+    operator.quiet().await;
+    let writes = operator.writes().await;
+    let labels = json!({"metadata": {"labels": {"touched": "yes"}}});
+    place.merge::<ModelService>("photos", labels).await;
+    operator.quiet().await;
+    assert_eq!(operator.writes().await, writes, "it is told once");
+    // Within its range the size changes at once, whatever is known of the load.
+    place
+        .apply(&crate::fixture::service("photos").by_load(4, 6))
+        .await;
+    place.sized("photos", 4).await;
+}
+
+/// docs/autoscaling.md says how a service is moved.
+async fn what_was_stored_with_the_old_default_keeps_its_autoscaler(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    let bare = || service("photos").with("autoscaling", json!({"maxReplicas": 4}));
+    place.apply(&service("photos").autoscaled(1, 4)).await;
+    let target = async || {
+        let stored = place.service("photos").await.spec.autoscaling.unwrap();
+        (stored.target.utilization, stored.target.cpu_utilization)
+    };
+    // As the old definition's default stored it: nobody applied it.
+    let parameters = PatchParams::apply("nobody").force();
+    let api = place.api::<ModelService>();
+    let stored = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "ModelService",
+        "metadata": {"name": "photos"}, "spec": {"model": {"image": crate::fixture::model('a')},
+        "autoscaling": {"maxReplicas": 4, "target": {"cpuUtilization": 70}}}});
+    api.patch("photos", &parameters, &Patch::Apply(&stored))
+        .await
+        .unwrap();
+    place.apply(&bare()).await;
+    assert_eq!(
+        target().await,
+        (None, Some(70)),
+        "a manifest without a target changes nothing"
+    );
+    let moved = json!({"spec": {"autoscaling": {"target": {"cpuUtilization": null, "utilization": 70}}}});
+    place.merge::<ModelService>("photos", moved).await;
+    assert_eq!(target().await, (Some(70), None));
+    eventually("the autoscaler is gone", async || {
+        match place
+            .api::<HorizontalPodAutoscaler>()
+            .get_opt("photos")
+            .await
+            .unwrap()
+        {
+            None => Ok(()),
+            Some(_) => Err("still there"),
+        }
+    })
+    .await;
+    place
+        .apply(&crate::fixture::service("created").with("autoscaling", json!({"maxReplicas": 4})))
+        .await;
+    let created = place.service("created").await.spec.autoscaling.unwrap();
+    assert_eq!(created.target.utilization, Some(70));
+}
+
+/// A schedule that began a minute ago, by CPU and by load.
+async fn a_schedule_raises_the_minimum_and_gives_it_back(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    let now = Timestamp::now().to_zoned(k8s_openapi::jiff::tz::TimeZone::UTC);
+    let begun = now.checked_sub(SignedDuration::from_mins(1)).unwrap();
+    let schedule = |duration: &str| {
+        let cron = format!("{} {} * * *", begun.minute(), begun.hour());
+        json!([{"cron": cron, "minReplicas": 3, "for": duration}])
+    };
+    let by_load = service("photos").by_load(1, 6);
+    place
+        .apply(&by_load.clone().with("autoscaling.schedules", schedule("1h")))
+        .await;
+    place.serving("photos").await;
+    place.sized("photos", 3).await;
+    let by_cpu = service("orchids").autoscaled(1, 6);
+    place
+        .apply(&by_cpu.with("autoscaling.schedules", schedule("1h")))
+        .await;
+    eventually("the autoscaler has the schedule's minimum", async || {
+        let hpa = place
+            .api::<HorizontalPodAutoscaler>()
+            .get_opt("orchids")
+            .await
+            .unwrap();
+        let min = hpa.and_then(|hpa| hpa.spec.min_replicas);
+        if min == Some(3) {
+            Ok(())
+        } else {
+            Err(format!("{min:?}"))
+        }
+    })
+    .await;
+    // It ends within two minutes, and the autoscaler gets its minimum back at that time.
+    place
+        .apply(
+            &service("orchids")
+                .autoscaled(1, 6)
+                .with("autoscaling.schedules", schedule("2m")),
+        )
+        .await;
+    let deadline = Timestamp::now() + SignedDuration::from_mins(3);
+    loop {
+        let hpa: HorizontalPodAutoscaler = place.api().get("orchids").await.unwrap();
+        if hpa.spec.min_replicas == Some(1) {
+            break;
+        }
+        assert!(Timestamp::now() < deadline, "the schedule does not end");
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}
+
+/// What the API server cannot check has the reason InvalidSpec, and changes nothing.
+async fn autoscaling_that_cannot_be_met_is_told(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    let schedule = |cron: &str, zone: &str| json!({"maxReplicas": 3, "schedules": [{"cron": cron, "timeZone": zone, "minReplicas": 2, "for": "10h"}]});
+    let long =
+        json!({"maxReplicas": 3, "schedules": [{"cron": "0 8 * * 1", "minReplicas": 2, "for": "200h"}]});
+    let crowded = json!({"maxReplicas": 3, "target": {"concurrency": 130}});
+    for (name, autoscaling, words) in [
+        (
+            "nonsense",
+            schedule("every morning at 8", "Etc/UTC"),
+            "schedules[0]",
+        ),
+        ("never", schedule("0 8 30 2 *", "Etc/UTC"), "schedules[0]"),
+        (
+            "mars",
+            schedule("0 8 * * 1-5", "Mars/Olympus"),
+            "\"Mars/Olympus\"",
+        ),
+        ("long", long, "7 days"),
+        ("crowded", crowded, "beyond 129 (1 that run"),
+    ] {
+        place.apply(&service(name).with("autoscaling", autoscaling)).await;
+        let told = place.wait_ready(name, "False", "InvalidSpec").await;
+        let (_, _, message) = condition(&told, "Ready").unwrap();
+        assert!(message.contains(words), "{name}: {message}");
+        assert!(place.deployments(name).await.is_empty(), "{name}");
+    }
 }
 
 async fn a_new_autoscaled_service_starts_at_its_minimum(world: Arc<World>) {

@@ -1,6 +1,6 @@
-//! An open-loop load generator: requests start at a fixed rate, whether or not earlier ones were answered. Half of
-//! them use kept-alive connections, half open a new one. There are no retries: the result is what a client without
-//! retries would see.
+//! An open-loop load generator: requests start at random times at a given mean rate (a Poisson process), whether or not
+//! earlier ones were answered. Half of them use kept-alive connections, half open a new one. There are no retries: the
+//! result is what a client without retries would see.
 //!
 //! It runs in a thread that has entered a node's network namespace, where Services have addresses.
 
@@ -20,8 +20,8 @@ use hyper_util::rt::TokioIo;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::TcpStream;
 
-/// A request without an answer after this time has failed.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A request without an answer after this time has failed. Where there are too few servers for a while, requests wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Kept-alive connections that are opened before one is used again. Few enough that each is used every second:
 /// a server that drains closes connections that stay idle, as every HTTP server may.
 const POOL: usize = 4;
@@ -206,6 +206,7 @@ async fn send(target: Arc<Target>, state: Arc<Mutex<State>>, stopped: &mpsc::Rec
     let mut tasks = tokio::task::JoinSet::new();
     let mut next = tokio::time::Instant::now();
     let mut number = 0_usize;
+    let mut random = fastrand::Rng::with_seed(1);
     while !matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Disconnected)) {
         let kept = number.is_multiple_of(2).then(|| Arc::clone(&pool));
         number += 1;
@@ -236,7 +237,8 @@ async fn send(target: Arc<Target>, state: Arc<Mutex<State>>, stopped: &mpsc::Rec
         });
         while tasks.try_join_next().is_some() {}
         // Follows the clock, not the answers: an open loop.
-        next += Duration::from_secs_f64(1.0 / state.lock().unwrap().rate);
+        let gap = -(1.0 - random.f64()).ln() / state.lock().unwrap().rate;
+        next += Duration::from_secs_f64(gap);
         tokio::time::sleep_until(next).await;
     }
     tasks.join_all().await;

@@ -4,6 +4,7 @@
 //! run concurrently; those that count every request of a load run one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod autoscaling;
 mod cache;
 mod devices;
 mod failures;
@@ -51,7 +52,11 @@ fn main() -> ExitCode {
     .concat();
     let conclusions = [
         run(&shared, &side_by_side, SIDE_BY_SIDE),
-        run(&shared, &[traffic::TESTS, shares::TESTS].concat(), 1),
+        run(
+            &shared,
+            &[traffic::TESTS, autoscaling::TESTS, shares::TESTS].concat(),
+            1,
+        ),
     ];
     let failed = conclusions.iter().any(Conclusion::has_failed);
     let ended = Arc::into_inner(shared)

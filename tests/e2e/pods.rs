@@ -30,7 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Label of the pods into which something is injected; its value says what.
-const INJECT: &str = "inject";
+pub(crate) const INJECT: &str = "inject";
 
 async fn injected(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-injected", &[]).await?;
@@ -89,7 +89,7 @@ async fn injected(fixture: &Fixture) -> Result<()> {
 }
 
 /// A container that runs a script with little memory.
-fn container(name: &str, script: &str) -> Value {
+pub(crate) fn container(name: &str, script: &str) -> Value {
     json!({
         "name": name, "image": "localhost/busybox:1", "imagePullPolicy": "Never",
         "command": ["/bin/sh", "-c", script],
@@ -98,7 +98,7 @@ fn container(name: &str, script: &str) -> Value {
 }
 
 /// Has the API server patch the pods of this namespace that have the label, as a service mesh has it.
-async fn inject(team: &Team<'_>, label: &str, path: &str, values: &[Value]) -> Result<()> {
+pub(crate) async fn inject(team: &Team<'_>, label: &str, path: &str, values: &[Value]) -> Result<()> {
     let operations: Vec<String> = values
         .iter()
         .map(|value| format!("JSONPatch{{op: 'add', path: '{path}', value: {}}}", cel(value)))

@@ -107,15 +107,15 @@ async fn new_model(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-new-model", &[]).await?;
     let mut wanted = service("orders", &fixture.models.plus_one);
     wanted.spec.autoscaling = Some(Autoscaling {
-        min_replicas: 1,
-        max_replicas: 4,
+        min_replicas: Some(1),
+        max_replicas: Some(4),
         ..Autoscaling::default()
     });
     team.serve(&wanted).await?;
     // Three servers, as the autoscaler would choose: a rollout must not reduce them.
     wanted.spec.autoscaling = Some(Autoscaling {
-        min_replicas: 3,
-        max_replicas: 4,
+        min_replicas: Some(3),
+        max_replicas: Some(4),
         ..Autoscaling::default()
     });
     team.serve(&wanted).await?;
@@ -199,12 +199,10 @@ async fn hand_over(fixture: &Fixture) -> Result<()> {
     for _ in 0..2 {
         wanted.spec.replicas = None;
         wanted.spec.autoscaling = Some(Autoscaling {
-            min_replicas: 2,
-            max_replicas: 3,
+            min_replicas: Some(2),
+            max_replicas: Some(3),
             // Out of reach, however busy the machine is.
-            target: ScaleTarget {
-                cpu_utilization: 1000,
-            },
+            target: cpu(1000),
             ..Autoscaling::default()
         });
         team.serve(&wanted).await?;
@@ -233,6 +231,15 @@ async fn hand_over(fixture: &Fixture) -> Result<()> {
     team.leave("orders").await
 }
 
+/// This CPU use, in percent of the request.
+fn cpu(percent: i32) -> ScaleTarget {
+    ScaleTarget {
+        utilization: None,
+        cpu_utilization: Some(percent),
+        ..ScaleTarget::default()
+    }
+}
+
 async fn by_cpu(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-by-cpu", &[]).await?;
     let mut wanted = service("photos", &fixture.models.photos);
@@ -244,13 +251,14 @@ async fn by_cpu(fixture: &Fixture) -> Result<()> {
     wanted.spec.resources.requests = set("100m");
     wanted.spec.resources.limits = set("300m");
     wanted.spec.autoscaling = Some(Autoscaling {
-        min_replicas: 1,
-        max_replicas: 3,
-        target: ScaleTarget { cpu_utilization: 30 },
+        min_replicas: Some(1),
+        max_replicas: Some(3),
+        target: cpu(30),
         behavior: Some(serde_json::from_value(json!({
             "scaleUp": {"stabilizationWindowSeconds": 0},
             "scaleDown": {"stabilizationWindowSeconds": 5, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 1}]},
         }))?),
+        ..Autoscaling::default()
     });
     team.serve(&wanted).await?;
     let load = team.load_photo("photos", &photo("coffee.jpg"), 2.0).await?;
@@ -310,7 +318,7 @@ fn revision(service: &ModelService) -> Result<String> {
         .context("no revision")
 }
 
-async fn size(team: &Team<'_>, wanted: i32) -> Result<()> {
+pub(crate) async fn size(team: &Team<'_>, wanted: i32) -> Result<()> {
     let what = format!("{wanted} servers are ready");
     team.wait("photos", &what, |service| {
         service
@@ -323,7 +331,7 @@ async fn size(team: &Team<'_>, wanted: i32) -> Result<()> {
 }
 
 /// Waits until exactly `count` pods of a service exist, including terminating ones.
-async fn settled(team: &Team<'_>, name: &str, count: usize) -> Result<()> {
+pub(crate) async fn settled(team: &Team<'_>, name: &str, count: usize) -> Result<()> {
     let selector = format!("{}={name}", modelservice_operator::crd::SERVICE_LABEL);
     pods_are(team, &selector, |pods| pods == count).await
 }

@@ -95,7 +95,7 @@ impl Two {
 }
 
 fn autoscaled() -> Value {
-    json!({"autoscaling": {"minReplicas": 6, "maxReplicas": 8}})
+    json!({"autoscaling": {"minReplicas": 6, "maxReplicas": 8, "target": {"cpuUtilization": 70}}})
 }
 
 /// Otherwise servers that are of no use keep those from starting that the load needs.

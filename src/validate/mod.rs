@@ -1,10 +1,11 @@
 //! Validate: parses what a user wrote into types that are always valid. Pure: no client, no clock.
 
+mod size;
+
+pub use size::{By, Range, Size};
+
 use crate::{
-    crd::{
-        AcceleratorClass, Autoscaling, ModelService, ModelServiceSpec, is_refused_annotation,
-        is_refused_variable,
-    },
+    crd::{AcceleratorClass, ModelService, ModelServiceSpec, is_refused_annotation, is_refused_variable},
     observe::Observed,
     reason::Problem,
     revision,
@@ -49,23 +50,6 @@ pub enum Target {
     New(Arc<AcceleratorClass>),
 }
 
-/// How many servers a service has.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Size {
-    /// Always this many.
-    Fixed(i32),
-    /// As many as the autoscaler says.
-    Autoscaled(Autoscaling),
-}
-
-impl Size {
-    /// Whether the size is zero.
-    #[must_use]
-    pub const fn is_zero(&self) -> bool {
-        matches!(self, Self::Fixed(0))
-    }
-}
-
 /// Parses what was observed.
 ///
 /// # Errors
@@ -77,7 +61,7 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
         return Err(Problem::UnsupportedCluster(message.clone()));
     }
     let spec = &observed.service.spec;
-    let size = size(spec)?;
+    let size = size::size(spec, observed.now)?;
     let [class_name] = spec.accelerators.as_slice() else {
         return Err(Problem::InvalidSpec(
             "spec.accelerators must name exactly one AcceleratorClass".into(),
@@ -131,14 +115,4 @@ fn templates(observed: &Observed) -> Result<(), Problem> {
                 field,
             })
     })
-}
-
-fn size(spec: &ModelServiceSpec) -> Result<Size, Problem> {
-    match (&spec.replicas, &spec.autoscaling) {
-        (Some(_), Some(_)) => Err(Problem::InvalidSpec(
-            "set either spec.replicas or spec.autoscaling, not both".into(),
-        )),
-        (None, Some(range)) => Ok(Size::Autoscaled(range.clone())),
-        (replicas, None) => Ok(Size::Fixed(replicas.unwrap_or(1))),
-    }
 }
