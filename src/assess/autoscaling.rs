@@ -16,7 +16,8 @@ use kube::ResourceExt as _;
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// What decides the number of servers; `None` if it is fixed. `wanted` and `current` are those of the revision that has
-/// the traffic. While the same decides the same number, the sentence stays what it was: each change would be a write.
+/// the traffic. While the number stays and nothing limits it, what was said stays too, also after a restart of the
+/// operator: each change would be a write.
 pub(super) fn status(
     observed: &Observed,
     previous: &ModelServiceStatus,
@@ -52,31 +53,46 @@ pub(super) fn status(
         (_, Some(scaling)) => (scaling.decided_by, scaling.message.clone()),
         (_, None) => ("NoData", "the load of the servers is not known yet".to_owned()),
     };
-    let wanted = match &observed.scaling {
-        Some(scaling) if autoscaling.target.is_load() => scaling.wanted,
-        _ => wanted,
+    let scaling = observed.scaling.as_ref().filter(|_| autoscaling.target.is_load());
+    let wanted = scaling.map_or(wanted, |scaling| scaling.wanted);
+    let is_undecided = autoscaling.target.is_load() && scaling.is_none();
+    let is_free = |decided_by: &str| FREE.contains(&decided_by);
+    let stays = |status: &&AutoscalingStatus| {
+        let is_same = status.decided_by == decided_by || (is_free(&status.decided_by) && is_free(decided_by));
+        status.wanted == wanted && (is_same || (is_undecided && is_of_load(&status.decided_by)))
     };
-    let same = previous.autoscaling.as_ref();
-    let same = same.filter(|status| status.wanted == wanted && status.decided_by == decided_by);
-    Some(AutoscalingStatus {
-        wanted,
-        current,
-        decided_by: decided_by.to_owned(),
-        message: same.map_or(message, |status| status.message.clone()),
-        since: same.map_or_else(
-            || Some(Time(whole_seconds(observed.now))),
-            |status| status.since.clone(),
-        ),
+    Some(match previous.autoscaling.as_ref().filter(stays) {
+        Some(status) => AutoscalingStatus {
+            current,
+            ..status.clone()
+        },
+        None => AutoscalingStatus {
+            wanted,
+            current,
+            decided_by: decided_by.to_owned(),
+            message,
+            since: Some(Time(whole_seconds(observed.now))),
+        },
     })
 }
 
+/// What decides where nothing keeps the number from following the load.
+const FREE: &[&str] = &["Load", "Minimum", "Schedule"];
+
+fn is_of_load(decided_by: &str) -> bool {
+    !["HorizontalPodAutoscaler", "External"].contains(&decided_by)
+}
+
 /// Why the number of servers does not follow the load, if it has not for a while.
-pub(super) fn inactive(observed: &Observed) -> Option<String> {
-    let blind = observed
-        .scaling
-        .as_ref()
-        .and_then(|scaling| scaling.blind.clone());
-    blind.or_else(|| failing_autoscaler(observed))
+pub(super) fn inactive(observed: &Observed, previous: &ModelServiceStatus) -> Option<String> {
+    let spec = &observed.service.spec;
+    let autoscaling = spec.autoscaling.as_ref().filter(|_| !spec.suspend)?;
+    match &observed.scaling {
+        _ if !autoscaling.target.is_load() => failing_autoscaler(observed),
+        Some(scaling) => scaling.blind.clone(),
+        // Not decided yet: after a restart of the operator, what was said before is still so.
+        None => previous.said("AutoscalerActive").map(str::to_owned),
+    }
 }
 
 /// Why the HorizontalPodAutoscaler does not act, in its own words.
@@ -130,7 +146,7 @@ fn without_pods(message: &str, service: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{cache::retention::Retention as _, fixtures::observed};
+    use crate::{cache::retention::Retention as _, fixtures::observed, observe::Scaling};
     use serde_json::{Value, json};
     use std::sync::Arc;
 
@@ -155,6 +171,10 @@ mod tests {
         observed
     }
 
+    fn told(observed: &Observed) -> Option<String> {
+        inactive(observed, &ModelServiceStatus::default())
+    }
+
     fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Value {
         json!({"type": type_, "status": status, "reason": reason, "message": message})
     }
@@ -176,22 +196,22 @@ mod tests {
         let limited = condition("ScalingLimited", "False", "DesiredWithinRange", "fine");
         let conditions = |pod| json!([can, limited, of_pod(pod)]);
         let fresh = autoscaled(conditions("photos-ab-cd"), 299);
-        assert_eq!(inactive(&fresh), None);
+        assert_eq!(told(&fresh), None);
         assert_eq!(look_again(&fresh), Some(SignedDuration::from_secs(1)));
-        let told = inactive(&autoscaled(conditions("photos-ab-cd"), 300)).unwrap();
+        let first = told(&autoscaled(conditions("photos-ab-cd"), 300)).unwrap();
         for words in [
             "ScalingActive is False, FailedGetResourceMetric",
             "missing request for cpu in container mesh of Pod …;",
         ] {
-            assert!(told.contains(words), "{told}");
+            assert!(first.contains(words), "{first}");
         }
         assert_eq!(look_again(&autoscaled(conditions("photos-ab-cd"), 300)), None);
-        let other = inactive(&autoscaled(conditions("photos-ab-ef"), 400));
-        assert_eq!(other, Some(told), "it is the same for every pod");
+        let other = told(&autoscaled(conditions("photos-ab-ef"), 400));
+        assert_eq!(other, Some(first), "it is the same for every pod");
 
         let no_target = condition("AbleToScale", "False", "FailedGetScale", "not found");
         assert!(
-            inactive(&autoscaled(json!([no_target]), 300))
+            told(&autoscaled(json!([no_target]), 300))
                 .unwrap()
                 .contains("AbleToScale is False, FailedGetScale")
         );
@@ -199,7 +219,7 @@ mod tests {
             can,
             condition("ScalingActive", "True", "ValidMetricFound", "fine")
         ]);
-        assert_eq!(inactive(&autoscaled(acts, 900)), None);
+        assert_eq!(told(&autoscaled(acts, 900)), None);
     }
 
     /// Otherwise each of its statuses, which change with the load, wakes a reconcile and fills the memory.
@@ -207,5 +227,65 @@ mod tests {
     fn of_an_autoscalers_status_only_what_fails_is_kept() {
         let acts = json!([condition("ScalingActive", "True", "ValidMetricFound", "fine")]);
         assert_eq!(autoscaled(acts, 0).autoscaler.unwrap().status, None);
+    }
+
+    /// What a status says of a load that asks for three servers, if it said `before`.
+    fn said(scaling: Option<Scaling>, before: Option<AutoscalingStatus>) -> AutoscalingStatus {
+        let mut observed = observed(json!({"autoscaling": {"maxReplicas": 4}}));
+        observed.scaling = scaling;
+        let previous = ModelServiceStatus {
+            autoscaling: before,
+            ..Default::default()
+        };
+        status(&observed, &previous, 3, 2).unwrap()
+    }
+
+    fn scaling(wanted: i32, decided_by: &'static str, message: &str) -> Scaling {
+        Scaling {
+            wanted,
+            decided_by,
+            message: message.to_owned(),
+            limit: (decided_by == "Maximum").then_some(decided_by),
+            blind: None,
+        }
+    }
+
+    /// Each word that changes is a write, for each service, whenever a leader begins.
+    #[test]
+    fn what_was_said_stays_while_the_number_does() {
+        let first = said(Some(scaling(3, "Load", "load of 2.6")), None);
+        assert_eq!(
+            (first.wanted, first.current, first.message.as_str()),
+            (3, 2, "load of 2.6")
+        );
+        for same in [
+            Some(scaling(3, "Load", "load of 2.9")),
+            Some(scaling(3, "Minimum", "the minimum of 3")),
+            None,
+        ] {
+            assert_eq!(said(same, Some(first.clone())), first);
+        }
+        for other in [
+            scaling(4, "Load", "load of 3.3"),
+            scaling(3, "Maximum", "the maximum of 3"),
+        ] {
+            let news = said(Some(other.clone()), Some(first.clone()));
+            assert_eq!((news.wanted, news.message), (other.wanted, other.message));
+        }
+        let unknown = said(None, None);
+        assert_eq!((unknown.wanted, unknown.decided_by.as_str()), (3, "NoData"));
+    }
+
+    /// Otherwise the condition goes and comes back whenever a leader begins.
+    #[test]
+    fn a_load_that_was_unknown_stays_so_until_it_is_decided() {
+        let mut observed = observed(json!({"autoscaling": {"maxReplicas": 4}}));
+        let known = json!({"conditions": [{"type": "AutoscalerActive", "status": "False", "reason": "AutoscalerInactive",
+            "message": "the load of pod a is not known", "lastTransitionTime": "2026-01-02T03:04:05Z"}]});
+        let previous: ModelServiceStatus = serde_json::from_value(known).unwrap();
+        let told = |observed: &Observed| inactive(observed, &previous);
+        assert_eq!(told(&observed).as_deref(), Some("the load of pod a is not known"));
+        observed.scaling = Some(scaling(1, "Load", "load of 0.5"));
+        assert_eq!(told(&observed), None);
     }
 }

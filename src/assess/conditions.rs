@@ -4,7 +4,7 @@
 use super::{autoscaling::inactive, routing::Answers};
 use crate::{
     apply::Applied,
-    crd::ModelServiceStatus,
+    crd::{ModelServiceStatus, ModelStatus},
     observe::{Observed, Unreachable},
     reason::Reason,
 };
@@ -12,6 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
+use kube::ResourceExt as _;
 use modelservice_contract::MANAGEMENT_PORT;
 
 /// Whether the cluster is as the spec says.
@@ -113,7 +114,7 @@ pub(super) fn conditions(
     if let Some(message) = overridden(applied) {
         all.push(make("Synced", false, Reason::FieldOverridden, message));
     }
-    if let Some(message) = inactive(observed) {
+    if let Some(message) = inactive(observed, previous) {
         all.push(make(
             "AutoscalerActive",
             false,
@@ -121,20 +122,40 @@ pub(super) fn conditions(
             message,
         ));
     }
-    if let Some(message) = unreachable(observed, applied) {
+    if let Some(message) = unreachable(observed, applied, previous) {
         all.push(make("ModelReported", false, Reason::ServerUnreachable, message));
     }
     all
 }
 
 /// Why `status.model` does not come.
-fn unreachable(observed: &Observed, applied: &Applied) -> Option<String> {
-    let Unreachable { revision, pod, error } = observed.reported.unreachable.as_ref()?;
+fn unreachable(observed: &Observed, applied: &Applied, previous: &ModelServiceStatus) -> Option<String> {
+    let Some(Unreachable { revision, pod, error }) = observed.reported.unreachable.as_ref() else {
+        return still_unreachable(observed, applied, previous);
+    };
     (applied.traffic() == Some(revision)).then(|| {
         format!(
             "pod {pod} cannot be asked at port {MANAGEMENT_PORT} what it serves, so status.model stays unknown: {error}. Let the operator reach this port: look for NetworkPolicies and for a mesh that demands mutual TLS; the operator asks again every five minutes"
         )
     })
+}
+
+/// What was said before, as long as the same server is ready and has not been asked again: after a restart of the
+/// operator, that takes a while.
+fn still_unreachable(
+    observed: &Observed,
+    applied: &Applied,
+    previous: &ModelServiceStatus,
+) -> Option<String> {
+    let revision = applied.traffic()?;
+    let is_known = |model: &ModelStatus| model.revision == revision;
+    if previous.model.as_ref().is_some_and(is_known) || observed.reported.models.contains_key(revision) {
+        return None;
+    }
+    let said = previous.said("ModelReported")?;
+    let mut ready = observed.pods_of(revision).filter(|pod| pod.is_ready());
+    let is_meant = ready.any(|pod| said.starts_with(&format!("pod {} ", pod.name_any())));
+    is_meant.then(|| said.to_owned())
 }
 
 /// What others set otherwise than the operator does.

@@ -894,3 +894,26 @@ fn a_server_that_cannot_be_asked_is_told_until_it_reports() {
     observed.reported.unreachable.as_mut().unwrap().revision = "older".into();
     assert!(condition(&assess(&observed, &applied(&observed)), "ModelReported").is_none());
 }
+
+/// Otherwise the condition goes and comes back whenever a leader begins: two writes for each service.
+#[test]
+fn a_server_that_could_not_be_asked_is_told_until_it_is_asked_again() {
+    let plan = observed(json!({})).planned();
+    let ready = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let mut observed = observed(json!({}))
+        .running(&plan, 1, 1)
+        .routed(&plan)
+        .pod(&plan, ready);
+    observed.reported.unreachable = Some(crate::observe::Unreachable {
+        revision: plan.rollout.target.clone(),
+        pod: "photos-0".into(),
+        error: "Connection refused".into(),
+    });
+    let status = assess(&observed, &applied(&observed));
+    observed.reported.unreachable = None;
+    Arc::make_mut(&mut observed.service).status = Some(status.clone());
+    assert_eq!(assess(&observed, &applied(&observed)), status);
+    let mut gone = observed.clone();
+    gone.pods.clear();
+    assert!(condition(&assess(&gone, &applied(&gone)), "ModelReported").is_none());
+}

@@ -63,6 +63,14 @@ pub struct ModelServiceStatus {
 }
 
 impl ModelServiceStatus {
+    /// The message of a condition.
+    #[must_use]
+    pub fn said(&self, type_: &str) -> Option<&str> {
+        let mut conditions = self.conditions.iter();
+        let condition = conditions.find(|condition| condition.type_ == type_)?;
+        Some(&condition.message)
+    }
+
     /// This status without conditions of types that others write.
     #[must_use]
     pub fn without_foreign_conditions(mut self) -> Self {

@@ -187,6 +187,10 @@ impl Follower {
                 return;
             };
             let mut decided = followed.decided.lock();
+            // A new leader says nothing before it knows, or knows that it cannot.
+            if decided.is_none() && decision.size == watched.size && servers.are_in_doubt(now) {
+                continue;
+            }
             let before = decided.as_ref().map_or(watched.size, |scaling| scaling.wanted);
             if announcer.announce(&mut decided, &decision, blind, now) {
                 if decision.size != before {

@@ -94,14 +94,19 @@ impl Servers {
         pods.iter().map(known).collect()
     }
 
+    /// Whether a server has not been read, but not for long.
+    pub(super) fn are_in_doubt(&self, now: Timestamp) -> bool {
+        self.0
+            .values()
+            .any(|known| known.error.is_some() && !known.is_told(now))
+    }
+
     /// Why the load of a server is not known, if that has been so for a while: the first one by name.
     pub(super) fn blind(&self, watched: &Watched, now: Timestamp) -> Option<String> {
         let unread = watched.pods.iter().filter_map(|pod| {
             let known = self.0.get(&pod.uid)?;
             let error = known.error.as_ref()?;
-            let since = known.read_at.unwrap_or(known.since);
-            let is_told = matches!(error, Failure::Old) || now.duration_since(since) >= PATIENCE;
-            is_told.then_some((pod, error))
+            known.is_told(now).then_some((pod, error))
         });
         let (pod, error) = unread.min_by(|(a, _), (b, _)| a.name.cmp(&b.name))?;
         Some(match error {
@@ -130,6 +135,12 @@ impl Known {
             samples: VecDeque::new(),
             error: None,
         }
+    }
+
+    /// Whether it is told that it cannot be read.
+    fn is_told(&self, now: Timestamp) -> bool {
+        let since = self.read_at.unwrap_or(self.since);
+        matches!(self.error, Some(Failure::Old)) || now.duration_since(since) >= PATIENCE
     }
 
     async fn read(&mut self, address: IpAddr) {
