@@ -1,6 +1,6 @@
 //! Autoscaling: what decides the number of servers, and whether that works. Pure.
 
-use super::{cause::brief, whole_seconds};
+use super::{cause::brief, time::whole_seconds};
 use crate::{
     crd::{AutoscalingStatus, ModelServiceStatus, ScaleTarget},
     observe::Observed,

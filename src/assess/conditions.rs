@@ -1,17 +1,14 @@
 //! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
 //! False, Synced, AutoscalerActive and ModelReported. Pure.
 
-use super::{autoscaling::inactive, routing::Answers};
+use super::{autoscaling::inactive, routing::Answers, time::whole_seconds};
 use crate::{
     apply::Applied,
     crd::{ModelServiceStatus, ModelStatus},
     observe::{Observed, Unreachable},
     reason::Reason,
 };
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use modelservice_contract::MANAGEMENT_PORT;
 
@@ -172,9 +169,4 @@ fn overridden(applied: &Applied) -> Option<String> {
             told.join("; ")
         )
     })
-}
-
-/// A condition's time has no fraction of a second; with one, it would differ from what the API server returns.
-pub(super) fn whole_seconds(now: Timestamp) -> Timestamp {
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }

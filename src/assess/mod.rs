@@ -11,9 +11,10 @@ mod container;
 mod diagnosis;
 mod pull;
 mod routing;
+mod time;
 
 use self::{
-    conditions::{Verdict, conditions, whole_seconds},
+    conditions::{Verdict, conditions},
     diagnosis::{diagnose, no_room},
     pull::patience,
     routing::{Answers, answered_by_another, answers},

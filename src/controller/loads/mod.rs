@@ -4,22 +4,21 @@
 //! begins the delay before servers are removed anew.
 
 mod server;
+mod watched;
 
-use self::server::Servers;
+use self::{server::Servers, watched::Watched};
 use crate::{
-    cache::pod::Pod,
     crd::ModelService,
     observe::{Observed, Scaling},
     process::metrics::Metrics,
-    scaling::{Because, Decision, Floor, Memory, Policy, Situation, decide},
-    validate::{Range, Size},
+    scaling::{Because, Decision, Memory, Situation, decide},
+    validate::Size,
 };
 use jiff::{SignedDuration, Timestamp};
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -47,27 +46,6 @@ struct Followed {
     reference: ObjectRef<ModelService>,
     watched: Mutex<Arc<Watched>>,
     decided: Mutex<Option<Scaling>>,
-}
-
-/// What a reconcile found.
-#[derive(Clone, Debug, PartialEq)]
-struct Watched {
-    policy: Policy,
-    floor: Option<Floor>,
-    /// Servers that there should be now.
-    size: i32,
-    revision: String,
-    pods: Vec<WatchedPod>,
-}
-
-/// A server of the revision that has the traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct WatchedPod {
-    uid: String,
-    name: String,
-    address: Option<IpAddr>,
-    ready: bool,
-    pending: bool,
 }
 
 impl Loads {
@@ -105,7 +83,7 @@ impl Loads {
         let Some(policy) = size.policy().filter(|_| !observed.service.spec.suspend) else {
             return self.forget(&uid);
         };
-        let watched = Arc::new(watched(observed, range, policy, traffic, present));
+        let watched = Arc::new(Watched::of(observed, range, policy, traffic, present));
         let mut services = self.services.lock();
         if let Some(followed) = services.get(&uid) {
             *followed.watched.lock() = watched;
@@ -123,28 +101,6 @@ impl Loads {
         };
         tokio::spawn(follower.run(self.period));
         services.insert(uid, followed);
-    }
-}
-
-fn watched(observed: &Observed, range: &Range, policy: &Policy, traffic: &str, present: i32) -> Watched {
-    let mut pods: Vec<WatchedPod> = observed.pods_of(traffic).map(|pod| watched_pod(pod)).collect();
-    pods.sort_by(|a, b| a.uid.cmp(&b.uid));
-    Watched {
-        policy: policy.clone(),
-        floor: range.floor.clone(),
-        size: present,
-        revision: traffic.to_owned(),
-        pods,
-    }
-}
-
-fn watched_pod(pod: &Pod) -> WatchedPod {
-    WatchedPod {
-        uid: pod.uid().unwrap_or_default(),
-        name: pod.name_any(),
-        address: pod.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok()),
-        ready: pod.is_ready(),
-        pending: pod.unschedulable().is_some(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The servers of one service: their connections, and what they reported about their load over the last minute.
 
-use super::{Watched, WatchedPod};
+use super::watched::{Watched, WatchedPod};
 use crate::{
     cluster::inference_server::{Connection, RequestError},
     process::metrics::Metrics,
