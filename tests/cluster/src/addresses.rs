@@ -69,7 +69,7 @@ impl Addresses {
         Network(self.machine(1 + index as u8, 0), 24)
     }
 
-    /// Addresses that kwok gives to pods on fake nodes; nothing answers there.
+    /// Addresses that kwok gives to pods on fake nodes; nothing answers there unless a test asks for it.
     pub(crate) fn fake_pods(self) -> Network {
         Network(self.machine(8, 0), 21)
     }

@@ -197,6 +197,17 @@ impl ControlPlane {
         network::path(&self.instance.namespaces().hub())
     }
 
+    /// Makes the addresses of pods on fake nodes addresses of the control plane's network namespace. What listens on
+    /// 0.0.0.0 there then answers for all of these pods, and the local address of an accepted connection is the pod's.
+    /// Without it, nothing answers at these addresses.
+    ///
+    /// # Errors
+    /// When the route cannot be added.
+    pub fn answer_for_fake_pods(&self) -> Result<()> {
+        let pods = self.instance.addresses().fake_pods();
+        self.instance.namespaces().answer_in_hub(pods)
+    }
+
     /// A folder for a test's own files, such as an audit policy; it is removed with the cluster.
     pub fn folder(&self) -> &Path {
         &self.instance.folder

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Network};
 use crate::command::line;
 
 /// The names of a cluster's namespaces and links, all derived from its name and slot.
@@ -101,6 +101,15 @@ impl Namespaces {
             ))?;
         }
         forward_packets(&own)
+    }
+
+    /// Makes every address of a network one of the hub's own.
+    pub(crate) fn answer_in_hub(&self, network: Network) -> Result<()> {
+        line(&format!(
+            "ip -n {} route replace local {network} dev lo",
+            self.hub()
+        ))
+        .map(drop)
     }
 
     /// Every existing namespace of the cluster.
