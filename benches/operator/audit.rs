@@ -155,6 +155,23 @@ pub(crate) fn deployment_delays(log: &Path) -> Vec<f64> {
         .collect()
 }
 
+/// Seconds from a moment until the operator had first changed the Deployment of each of these services; those that it
+/// has not changed yet are missing.
+pub(crate) fn resized_after(log: &Path, services: &[String], from: Timestamp) -> Vec<f64> {
+    let all = operator_requests(log);
+    let resized = |service: &String| {
+        let deployment = format!("{service}-");
+        let patches = all.iter().filter(|r| {
+            (r.verb.as_str(), r.resource.as_str(), r.code) == ("patch", "deployments", 200)
+                && r.name.starts_with(&deployment)
+                && r.began >= from
+        });
+        let first = patches.map(|r| r.ended).min()?;
+        Some(first.duration_since(from).as_secs_f64())
+    };
+    services.iter().filter_map(resized).collect()
+}
+
 /// Prints the requests per service, by kind.
 pub(crate) fn explain(requests: &[Request], count: usize) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();

@@ -4,8 +4,11 @@
 
 mod audit;
 mod bare;
+mod loads;
 mod plane;
 mod processes;
+mod scaling;
+mod server;
 mod table;
 
 use audit::{children_exist_after, deployment_delays, explain, operator_requests, quiet, seen};
@@ -21,7 +24,7 @@ use local_cluster::ControlPlane;
 use modelservice_operator::crd::ModelService;
 use processes::{Operator, Usage};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::HashSet,
     fmt::Debug,
@@ -32,7 +35,7 @@ use table::Table;
 
 #[derive(Parser)]
 struct Arguments {
-    /// How many services
+    /// How many services; of autoscaling by load at most 300
     #[arg(long, default_value_t = 500)]
     services: usize,
     /// Measure another build of the operator
@@ -44,6 +47,12 @@ struct Arguments {
     /// Do not measure the bare client
     #[arg(long)]
     no_bare_client: bool,
+    /// Measure only autoscaling by load
+    #[arg(long)]
+    only_scaling: bool,
+    /// Do not measure autoscaling by load
+    #[arg(long, conflicts_with = "only_scaling")]
+    no_scaling: bool,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,17 +74,29 @@ fn main() {
 }
 
 async fn bench(arguments: &Arguments) {
-    let count = arguments.services;
     let mut table = Table::default();
+    if !arguments.only_scaling {
+        objects(arguments, &mut table).await;
+    }
+    if !arguments.no_scaling && !arguments.only_creation {
+        let count = arguments.services.min(scaling::SERVICES);
+        scaling::measure(&arguments.operator, count, &mut table).await;
+    }
+    table.finish();
+}
+
+/// What the objects of many services cost.
+async fn objects(arguments: &Arguments, table: &mut Table) {
+    let count = arguments.services;
     let plane = plane::start(count);
     let client = plane::client(&plane, "bench").await;
     let mut operator = Operator::start(&plane, &arguments.operator);
-    let after = creation(&plane, &client, &operator, count, &mut table).await;
+    let after = creation(&plane, &client, &operator, count, table).await;
     let made = bare::read_back(&client).await;
     if !arguments.only_creation {
-        stillness(&plane, &mut table).await;
-        restart(&plane, &mut operator, &arguments.operator, &mut table).await;
-        changes(&plane, &client, &mut table).await;
+        stillness(&plane, table).await;
+        restart(&plane, &mut operator, &arguments.operator, table).await;
+        changes(&plane, &client, table).await;
     }
     drop((operator, client, plane));
     if !arguments.no_bare_client {
@@ -85,7 +106,6 @@ async fn bench(arguments: &Arguments) {
         table.row("children exist, ÷ a bare client's", after.0 / bare.0, "", None);
         table.row("all Ready, ÷ a bare client's", after.1 / bare.1, "", None);
     }
-    table.finish();
 }
 
 /// Creates the services; returns the seconds until the last child exists, and until all are Ready.
@@ -114,8 +134,9 @@ async fn creation(
     let (before, from) = (Usage::now(plane), Timestamp::now());
     let began = Instant::now();
     let ready = tokio::spawn(until_all(client.clone(), count, ModelService::is_ready));
+    let size = json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 4, "target": {"cpuUtilization": 70}}});
     stream::iter(0..count)
-        .for_each_concurrent(16, |index| create(client, index))
+        .for_each_concurrent(16, |index| create(client, index, size.clone()))
         .await;
     println!("created after {:.1} s", began.elapsed().as_secs_f64());
     tokio::time::timeout(PATIENCE, ready)
@@ -211,12 +232,18 @@ fn image(digit: char) -> String {
     format!("models.example/net@sha256:{}", digit.to_string().repeat(64))
 }
 
-async fn create(client: &Client, index: usize) {
+fn name(index: usize) -> String {
+    format!("net-{index}")
+}
+
+/// Creates a service; `spec` says how many servers it has.
+async fn create(client: &Client, index: usize, mut spec: Value) {
+    spec["model"] = json!({"image": image('a')});
     let service = json!({
         "apiVersion": "serving.modelservice.dev/v1alpha1",
         "kind": "ModelService",
-        "metadata": {"name": format!("net-{index}"), "namespace": "default"},
-        "spec": {"model": {"image": image('a')}, "autoscaling": {"minReplicas": 1, "maxReplicas": 4, "target": {"cpuUtilization": 70}}},
+        "metadata": {"name": name(index), "namespace": "default"},
+        "spec": spec,
     });
     let services: Api<ModelService> = Api::default_namespaced(client.clone());
     services
@@ -229,15 +256,11 @@ async fn change(client: &Client, index: usize) {
     let services: Api<ModelService> = Api::namespaced(client.clone(), "default");
     let patch = json!({"spec": {"model": {"image": image('b')}}});
     services
-        .patch(
-            &format!("net-{index}"),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
+        .patch(&name(index), &PatchParams::default(), &Patch::Merge(patch))
         .await
         .unwrap();
     wait_for("the new revision serves", async || {
-        let status = services.get(&format!("net-{index}")).await.unwrap();
+        let status = services.get(&name(index)).await.unwrap();
         status.is_ready()
             && status.status.as_ref().unwrap().current_revision
                 == status.status.as_ref().unwrap().target_revision

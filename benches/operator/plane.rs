@@ -7,9 +7,10 @@ use kube::{
 };
 use local_cluster::{ControlPlane, ControlPlaneOptions, FakeNodes};
 use modelservice_operator::crd::definitions;
-use std::fs;
+use std::{fs, path::Path};
 
-pub(crate) fn start(count: usize) -> ControlPlane {
+/// A control plane with room for so many servers.
+pub(crate) fn start(servers: usize) -> ControlPlane {
     let folder = tempfile::tempdir().unwrap().keep();
     let policy = folder.join("audit-policy.yaml");
     fs::write(
@@ -18,8 +19,8 @@ pub(crate) fn start(count: usize) -> ControlPlane {
     )
     .unwrap();
     let options = ControlPlaneOptions {
-        // Each service requests half a CPU, and a node has 32.
-        fake_nodes: Some(FakeNodes::new(count / 50 + 4)),
+        // Each requests half a CPU, and a node has 32.
+        fake_nodes: Some(FakeNodes::new(servers / 50 + 4)),
         ..ControlPlaneOptions::named("bench")
     };
     let log = folder.join("audit.log");
@@ -45,7 +46,12 @@ pub(crate) fn start(count: usize) -> ControlPlane {
 
 /// A client that the audit log identifies by `agent`.
 pub(crate) async fn client(plane: &ControlPlane, agent: &'static str) -> Client {
-    let kubeconfig = Kubeconfig::read_from(plane.kubeconfig_path()).unwrap();
+    client_of(&plane.kubeconfig_path(), agent).await
+}
+
+/// The same, where there is only the control plane's kubeconfig.
+pub(crate) async fn client_of(kubeconfig: &Path, agent: &'static str) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .unwrap();

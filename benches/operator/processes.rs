@@ -13,7 +13,20 @@ pub(crate) struct Operator(Child);
 
 impl Operator {
     pub(crate) fn start(plane: &ControlPlane, program: &Path) -> Self {
-        let child = Command::new(program)
+        Self::spawn(Command::new(program), plane)
+    }
+
+    /// Starts it in the control plane's network, where it reaches pods.
+    pub(crate) fn start_among_pods(plane: &ControlPlane, program: &Path) -> Self {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", plane.netns().display()))
+            .arg(program);
+        Self::spawn(command, plane)
+    }
+
+    fn spawn(mut command: Command, plane: &ControlPlane) -> Self {
+        let child = command
             .args([
                 "--listen",
                 "127.0.0.1:0",
@@ -37,6 +50,11 @@ impl Operator {
     /// Peak resident memory, in MiB.
     pub(crate) fn peak_memory(&self) -> f64 {
         self.memory("status", "VmHWM:")
+    }
+
+    /// Resident memory that is not the program's file, in MiB.
+    pub(crate) fn anonymous_memory(&self) -> f64 {
+        self.memory("status", "RssAnon:")
     }
 
     /// Prints what the memory consists of: the program's own pages are shared with its file.
