@@ -33,7 +33,7 @@ crds: ## Write crds/*.yaml from the Rust types, and the chart's copies
 	@UPDATE_CRDS=1 cargo test --locked --package modelservice-operator --test crds
 	@cp crds/*.yaml charts/modelservice-operator/files/crds/
 
-bench-operator: ## Measure what 500 services cost; prints a table, writes target/bench/operator.json
+bench-operator: ## Measure what 500 services and the load of 600 servers cost; prints a table, writes target/bench/operator.json
 	@scripts/bench-operator
 
 bench-server: ## Compare the server with ONNX Runtime in-process; writes target/bench/server.json (PEERS=1: other servers too)
