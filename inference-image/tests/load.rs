@@ -241,3 +241,30 @@ async fn the_report_says_when_the_server_started() {
     );
     assert_eq!(first.start_time_seconds, second.start_time_seconds);
 }
+
+/// docs/autoscaling.md promises it. KEDA's metrics-api scaler reads the number at a GJSON path, whose parts are names and
+/// indices (<https://keda.sh/docs/2.20/scalers/metrics-api>).
+#[tokio::test]
+async fn keda_finds_the_values_that_the_page_on_autoscaling_names() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/autoscaling.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let between = |start: &str, end: &str| {
+        let (_, rest) = page.split_once(start).expect(start);
+        rest.split_once(end).expect(end).0.to_owned()
+    };
+    let bench = bench();
+    let (_, body) = bench.get("/load").await;
+    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let path = between("valueLocation: \"", "\"");
+    let value = path.split('.').fold(&report, |value, part| {
+        part.parse::<usize>()
+            .map_or_else(|_| &value[part], |index| &value[index])
+    });
+    assert_eq!(value.as_u64(), Some(0), "{path} in {body}");
+    let metric = between("query: sum(", "{");
+    let (_, text) = bench.get("/metrics").await;
+    assert!(
+        text.contains(&format!("\n{metric}{{model=\"steady\"}} 0")),
+        "{metric} in {text}"
+    );
+}
