@@ -22,6 +22,10 @@ const FILES: &[(&str, &str)] = &[
         "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
     ),
     (
+        "github.com/kedacore/keda/v2",
+        "config/crd/bases/keda.sh_scaledobjects.yaml",
+    ),
+    (
         "github.com/fluxcd/kustomize-controller",
         "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml",
     ),

@@ -188,7 +188,7 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
         .apply(&service(
             "orchids",
             "team-a",
-            "  autoscaling: {minReplicas: 2, maxReplicas: 3}",
+            "  autoscaling: {minReplicas: 2, maxReplicas: 3, target: {cpuUtilization: 70}}",
         ))
         .unwrap();
     plane

@@ -7,6 +7,7 @@ go 1.26
 require (
 	github.com/fluxcd/helm-controller v1.4.0
 	github.com/fluxcd/kustomize-controller v1.9.6
+	github.com/kedacore/keda/v2 v2.21.0
 	github.com/prometheus-operator/prometheus-operator v0.85.0
 	sigs.k8s.io/gateway-api v1.6.1
 )
