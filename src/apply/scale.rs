@@ -95,8 +95,15 @@ async fn hold_replicas(
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let name = known.name_any();
                 known = Arc::new(applier.requests.get(&name).await?);
-                let same = known.uid() == live.uid() && wanted_replicas(&known) == wanted_replicas(live);
-                if !same {
+                if known.uid() != live.uid() {
+                    // Another object by now, which is not ours to change.
+                    return Err(Problem::of_request(
+                        "patch",
+                        "Deployment",
+                        &kube::Error::Api(status),
+                    ));
+                }
+                if wanted_replicas(&known) != wanted_replicas(live) {
                     return Ok(known);
                 }
             }
