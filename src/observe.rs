@@ -50,10 +50,17 @@ pub struct Scaling {
     pub decided_by: &'static str,
     /// The same as a sentence, with the figure that was measured.
     pub message: String,
-    /// What keeps the size from following the load, if anything does.
-    pub limit: Option<&'static str>,
     /// Why the load of a server is not known, if it has not been for a while.
     pub blind: Option<String>,
+}
+
+/// What decides a size where nothing keeps it from following the load.
+const FREE: &[&str] = &["Load", "Minimum", "Schedule"];
+
+/// Whether what decides a size keeps it from following the load.
+#[must_use]
+pub fn is_limit(decided_by: &str) -> bool {
+    !FREE.contains(&decided_by)
 }
 
 /// What servers reported about themselves, as long as the status does not say it.

@@ -3,7 +3,7 @@
 use super::{cause::brief, time::whole_seconds};
 use crate::{
     crd::{AutoscalingStatus, ModelServiceStatus, ScaleTarget},
-    observe::Observed,
+    observe::{Observed, is_limit},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -56,9 +56,9 @@ pub(super) fn status(
     let scaling = observed.scaling.as_ref().filter(|_| autoscaling.target.is_load());
     let wanted = scaling.map_or(wanted, |scaling| scaling.wanted);
     let is_undecided = autoscaling.target.is_load() && scaling.is_none();
-    let is_free = |decided_by: &str| FREE.contains(&decided_by);
     let stays = |status: &&AutoscalingStatus| {
-        let is_same = status.decided_by == decided_by || (is_free(&status.decided_by) && is_free(decided_by));
+        let is_same =
+            status.decided_by == decided_by || (!is_limit(&status.decided_by) && !is_limit(decided_by));
         status.wanted == wanted && (is_same || (is_undecided && is_of_load(&status.decided_by)))
     };
     Some(match previous.autoscaling.as_ref().filter(stays) {
@@ -75,9 +75,6 @@ pub(super) fn status(
         },
     })
 }
-
-/// What decides where nothing keeps the number from following the load.
-const FREE: &[&str] = &["Load", "Minimum", "Schedule"];
 
 fn is_of_load(decided_by: &str) -> bool {
     !["HorizontalPodAutoscaler", "External"].contains(&decided_by)
@@ -245,7 +242,6 @@ mod tests {
             wanted,
             decided_by,
             message: message.to_owned(),
-            limit: (decided_by == "Maximum").then_some(decided_by),
             blind: None,
         }
     }

@@ -336,12 +336,7 @@ async fn a_policy_that_caps_the_size_is_named_and_costs_no_further_write(world: 
     let capped = place.wait_ready("photos", "True", "Serving").await;
     let (_, _, message) = condition(&capped, "Reconciling").unwrap();
     assert!(message.contains("1 of 2 servers"), "{message}");
-    operator.quiet().await;
-    let writes = operator.writes().await;
-    let labels = json!({"metadata": {"labels": {"touched": "yes"}}});
-    place.merge::<ModelService>("photos", labels).await;
-    operator.quiet().await;
-    assert_eq!(operator.writes().await, writes);
+    operator.writes_nothing_more(&place, "photos").await;
 }
 
 /// Each of these leaves the Deployment as it is, with all of its servers ready.

@@ -167,12 +167,7 @@ async fn a_service_whose_load_is_not_known_keeps_its_size_and_says_so(world: Arc
     let service = place.serving("photos").await;
     assert_eq!(condition(&service, "Ready").unwrap().0, "True");
     assert_eq!(place.deployment("photos").await.spec.replicas, Some(3));
-    operator.quiet().await;
-    let writes = operator.writes().await;
-    let labels = json!({"metadata": {"labels": {"touched": "yes"}}});
-    place.merge::<ModelService>("photos", labels).await;
-    operator.quiet().await;
-    assert_eq!(operator.writes().await, writes, "it is told once");
+    operator.writes_nothing_more(&place, "photos").await;
     // Within its range the size changes at once, whatever is known of the load.
     place
         .apply(&crate::fixture::service("photos").by_load(4, 6))
@@ -388,12 +383,7 @@ async fn an_autoscaler_that_does_not_act_is_told_in_its_own_words(world: Arc<Wor
         condition(&place.serving("photos").await, "Ready").unwrap().0,
         "True"
     );
-    operator.quiet().await;
-    let writes = operator.writes().await;
-    let labels = json!({"metadata": {"labels": {"touched": "yes"}}});
-    place.merge::<ModelService>("photos", labels).await;
-    operator.quiet().await;
-    assert_eq!(operator.writes().await, writes, "it is told once");
+    operator.writes_nothing_more(&place, "photos").await;
 
     place.apply(&service("photos").replicas(1)).await;
     eventually("it is told no longer", async || {

@@ -9,7 +9,7 @@ mod watched;
 use self::{server::Servers, watched::Watched};
 use crate::{
     crd::ModelService,
-    observe::{Observed, Scaling},
+    observe::{Observed, Scaling, is_limit},
     process::metrics::Metrics,
     scaling::{Because, Decision, Memory, Situation, decide},
     validate::Size,
@@ -166,12 +166,8 @@ struct Announcer {
     next: Option<(Limits, Timestamp)>,
 }
 
-/// What keeps the size from following the load.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Limits {
-    limit: Option<&'static str>,
-    blind: Option<String>,
-}
+/// What keeps the size from following the load: in a word, and why the load is not known.
+type Limits = (Option<&'static str>, Option<String>);
 
 impl Announcer {
     /// Whether `told` has changed.
@@ -182,56 +178,53 @@ impl Announcer {
         blind: Option<String>,
         now: Timestamp,
     ) -> bool {
-        let (decided_by, limit) = word(&decision.because);
-        let limits = Limits { limit, blind };
-        let is_same = |told: &Scaling| {
-            let before = Limits {
-                limit: told.limit,
-                blind: told.blind.clone(),
-            };
-            told.wanted == decision.size && before == limits
-        };
-        if told.as_ref().is_some_and(is_same) {
-            self.next = None;
-            return false;
-        }
-        if told.as_ref().is_some_and(|told| told.wanted == decision.size) && !self.lasts(&limits, now) {
-            return false;
+        let decided_by = word(&decision.because);
+        let current = limits(decided_by, &blind);
+        if let Some(told) = told.as_ref().filter(|told| told.wanted == decision.size) {
+            if limits(told.decided_by, &told.blind) == current {
+                self.next = None;
+                return false;
+            }
+            if !self.lasts(current, now) {
+                return false;
+            }
         }
         self.next = None;
         *told = Some(Scaling {
             wanted: decision.size,
             decided_by,
             message: format!("{}: {}", servers(decision.size), decision.because),
-            limit,
-            blind: limits.blind,
+            blind,
         });
         true
     }
 
     /// Whether this has been so for [`SETTLED`].
-    fn lasts(&mut self, limits: &Limits, now: Timestamp) -> bool {
+    fn lasts(&mut self, limits: Limits, now: Timestamp) -> bool {
         match &self.next {
-            Some((next, since)) if next == limits => now.duration_since(*since) >= SETTLED,
+            Some((next, since)) if *next == limits => now.duration_since(*since) >= SETTLED,
             _ => {
-                self.next = Some((limits.clone(), now));
+                self.next = Some((limits, now));
                 false
             }
         }
     }
 }
 
-/// What decided, in a word, and the same if it keeps the size from following the load.
-const fn word(because: &Because) -> (&'static str, Option<&'static str>) {
-    let limit = match because {
+fn limits(decided_by: &'static str, blind: &Option<String>) -> Limits {
+    (is_limit(decided_by).then_some(decided_by), blind.clone())
+}
+
+/// What decided, in a word.
+const fn word(because: &Because) -> &'static str {
+    match because {
         Because::Maximum(_) => "Maximum",
         Because::Missing { .. } | Because::Unready => "NoData",
         Because::Pending(_) => "NoRoom",
-        Because::Minimum(_) => return ("Minimum", None),
-        Because::Floor(_) => return ("Schedule", None),
-        _ => return ("Load", None),
-    };
-    (limit, Some(limit))
+        Because::Minimum(_) => "Minimum",
+        Because::Floor(_) => "Schedule",
+        _ => "Load",
+    }
 }
 
 fn servers(number: i32) -> String {
