@@ -220,8 +220,8 @@ async fn what_a_huge_run_has_used_is_returned() {
             infer("rows", "x", "FP32", &[8192, 4], &[0; 8192 * 16]),
         ),
     ];
+    let before = running.resident();
     for (what, request) in huge {
-        let before = running.resident();
         running.most();
         for _ in 0..2 {
             answered(&mut sender, request.clone()).await;
