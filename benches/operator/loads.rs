@@ -24,18 +24,10 @@ use local_cluster::ControlPlane;
 use modelservice_contract::{LOAD_PATH, MANAGEMENT_PORT, REPORT_PATH};
 use modelservice_operator::crd::SERVICE_LABEL;
 use parking_lot::Mutex;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::Serialize;
 use serde_json::json;
 use std::{
-    collections::HashMap,
-    convert::Infallible,
-    fs::File,
-    net::{IpAddr, Ipv4Addr},
-    os::fd::AsFd as _,
-    path::PathBuf,
-    sync::Arc,
-    thread::JoinHandle,
+    collections::HashMap, convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, thread::JoinHandle,
 };
 use tokio::{net::TcpListener, sync::oneshot};
 
@@ -60,8 +52,8 @@ impl Loads {
     /// Answers for every fake pod of the control plane. Each service is asked for as much as `usual` fully busy servers
     /// can do; its ready pods share that equally.
     pub(crate) fn start(plane: &ControlPlane, usual: f64) -> Self {
-        plane.answer_for_fake_pods().unwrap();
-        let namespace = File::open(plane.netns()).unwrap();
+        let listener = plane.listen_as_fake_pods(MANAGEMENT_PORT).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let kubeconfig = plane.kubeconfig_path();
         let state = Arc::new(Mutex::new(State {
             random: Rng::with_seed(1),
@@ -72,13 +64,11 @@ impl Loads {
         let (running, stopped) = oneshot::channel();
         let shared = state.clone();
         let thread = std::thread::spawn(move || {
-            // Only this thread enters it; the runtime below uses no other thread for its sockets.
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 tokio::select! {
                     () = follow_pods(kubeconfig, &shared) => {}
-                    () = listen(&shared) => {}
+                    () = listen(listener, &shared) => {}
                     _ = stopped => {}
                 }
             });
@@ -133,10 +123,8 @@ async fn follow_pods(kubeconfig: PathBuf, state: &Mutex<State>) {
     }
 }
 
-async fn listen(state: &Arc<Mutex<State>>) {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, MANAGEMENT_PORT))
-        .await
-        .unwrap();
+async fn listen(listener: std::net::TcpListener, state: &Arc<Mutex<State>>) {
+    let listener = TcpListener::from_std(listener).unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let pod = stream.local_addr().unwrap().ip();

@@ -20,6 +20,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
+use loads::Loads;
 use local_cluster::ControlPlane;
 use modelservice_operator::crd::ModelService;
 use processes::{Operator, Usage};
@@ -90,6 +91,8 @@ async fn objects(arguments: &Arguments, table: &mut Table) {
     let count = arguments.services;
     let plane = plane::start(count);
     let client = plane::client(&plane, "bench").await;
+    // No requests arrive: these services are scaled by CPU, and only what they serve is asked.
+    let loads = Loads::start(&plane, 0.0);
     let mut operator = Operator::start(&plane, &arguments.operator);
     let after = creation(&plane, &client, &operator, count, table).await;
     let made = bare::read_back(&client).await;
@@ -98,7 +101,7 @@ async fn objects(arguments: &Arguments, table: &mut Table) {
         restart(&plane, &mut operator, &arguments.operator, table).await;
         changes(&plane, &client, table).await;
     }
-    drop((operator, client, plane));
+    drop((operator, loads, client, plane));
     if !arguments.no_bare_client {
         let bare = bare::measure(made).await;
         table.row("a bare client: children exist after", bare.0, "s", None);

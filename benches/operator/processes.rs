@@ -12,21 +12,11 @@ use std::{
 pub(crate) struct Operator(Child);
 
 impl Operator {
-    pub(crate) fn start(plane: &ControlPlane, program: &Path) -> Self {
-        Self::spawn(Command::new(program), plane)
-    }
-
     /// Starts it in the control plane's network, where it reaches pods.
-    pub(crate) fn start_among_pods(plane: &ControlPlane, program: &Path) -> Self {
-        let mut command = Command::new("nsenter");
-        command
+    pub(crate) fn start(plane: &ControlPlane, program: &Path) -> Self {
+        let child = Command::new("nsenter")
             .arg(format!("--net={}", plane.netns().display()))
-            .arg(program);
-        Self::spawn(command, plane)
-    }
-
-    fn spawn(mut command: Command, plane: &ControlPlane) -> Self {
-        let child = command
+            .arg(program)
             .args([
                 "--listen",
                 "127.0.0.1:0",

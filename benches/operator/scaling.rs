@@ -40,8 +40,8 @@ const UTILIZATION: f64 = 0.6;
 const HIT: usize = 50;
 /// How often, other services each time.
 const HITS: usize = 3;
-/// Time from one hit to the next; each is at another part of the two seconds between readings, because an operator that
-/// has started quickly reads all servers at about the same time.
+/// Time from one hit to the next; each is at another part of the second between readings, because an operator that has
+/// started quickly reads all servers at about the same time.
 const BETWEEN_HITS: Duration = Duration::from_millis(30_667);
 /// How much more a service that is hit is asked for.
 const FACTOR: f64 = 10.0;
@@ -95,7 +95,7 @@ impl Scene {
         Self {
             count,
             program: program.to_owned(),
-            operator: Operator::start_among_pods(&plane, program),
+            operator: Operator::start(&plane, program),
             loads: Loads::start(&plane, UTILIZATION * SERVERS as f64),
             client: plane::client(&plane, "bench").await,
             log: plane.folder().join("audit.log"),
@@ -140,7 +140,7 @@ impl Scene {
         quiet(&self.log).await;
         self.operator.stop();
         let before_these = operator_requests(&self.log).len();
-        self.operator = Operator::start_among_pods(&self.plane, &self.program);
+        self.operator = Operator::start(&self.plane, &self.program);
         let (all, ()) = tokio::join!(quiet(&self.log), tokio::time::sleep(FULL));
         explain(&all[before_these..], self.count);
         self.operator.explain_memory();

@@ -2,7 +2,7 @@
 //! fake nodes. Enough for everything that does not need a pod to run.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -197,15 +197,15 @@ impl ControlPlane {
         network::path(&self.instance.namespaces().hub())
     }
 
-    /// Makes the addresses of pods on fake nodes addresses of the control plane's network namespace. What listens on
-    /// 0.0.0.0 there then answers for all of these pods, and the local address of an accepted connection is the pod's.
-    /// Without it, nothing answers at these addresses.
+    /// Listens on a port of all pods on fake nodes: the local address of an accepted connection is the pod's. They are
+    /// reached from the control plane's network namespace. Without it, nothing answers at these addresses.
     ///
     /// # Errors
-    /// When the route cannot be added.
-    pub fn answer_for_fake_pods(&self) -> Result<()> {
+    /// When the port is in use.
+    pub fn listen_as_fake_pods(&self, port: u16) -> Result<TcpListener> {
         let pods = self.instance.addresses().fake_pods();
-        self.instance.namespaces().answer_in_hub(pods)
+        self.instance.namespaces().answer_in_hub(pods)?;
+        network::inside(&self.netns(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
     }
 
     /// A folder for a test's own files, such as an audit policy; it is removed with the cluster.

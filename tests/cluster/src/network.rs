@@ -2,9 +2,12 @@
 //! the hub. This machine's own routes and packet filters are not changed, and nothing inside can reach the outside:
 //! every default route is `unreachable`, so that a stray request fails at once.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, anyhow};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::addresses::{Addresses, Network};
 use crate::command::line;
@@ -146,6 +149,21 @@ impl Namespaces {
 /// Where a named network namespace is found.
 pub(crate) fn path(namespace: &str) -> PathBuf {
     Path::new("/run/netns").join(namespace)
+}
+
+/// Does `work` inside a network namespace: sockets that it makes stay there, whoever uses them later.
+pub(crate) fn inside<T: Send>(
+    namespace: &Path,
+    work: impl FnOnce() -> std::io::Result<T> + Send,
+) -> Result<T> {
+    let namespace = File::open(namespace).with_context(|| format!("cannot open {}", namespace.display()))?;
+    let entered = || {
+        // Only this thread enters it.
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        work()
+    };
+    let outcome = std::thread::scope(|scope| scope.spawn(entered).join());
+    Ok(outcome.map_err(|_| anyhow!("the thread panicked"))??)
 }
 
 /// Settings below /proc/sys/net belong to the namespace of the process that writes them. This does not use `ip netns
