@@ -16,6 +16,7 @@ use crate::{
     process::{
         duration::duration,
         health::{self, Health},
+        open_files,
     },
 };
 use anyhow::{Context as _, bail};
@@ -70,6 +71,7 @@ pub struct Settings {
 /// When it cannot start, or has lost the lease: then another replica is active, and this process has to restart.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     let stop = stop_signal()?;
+    open_files::raise_limit();
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!(
             "cannot listen on {}; choose another address with --listen",
