@@ -131,7 +131,7 @@ async fn infer(stream: TcpStream, host: &str, model: &str, body: &Value) -> anyh
         .header("host", host)
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body.to_string())))?;
-    let answer = inference_server::send(stream, request, MAX_ANSWER_BYTES).await?;
+    let (answer, _) = inference_server::send(stream, request, MAX_ANSWER_BYTES).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 

@@ -4,10 +4,11 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, StatusCode,
     body::Bytes,
-    client::conn::http1,
+    client::conn::http1::{self, SendRequest},
     header::{HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
+use std::{future::poll_fn, pin::pin};
 use tokio::net::TcpStream;
 
 /// Why a server gave no usable response.
@@ -24,51 +25,8 @@ pub enum RequestError {
     Refused(StatusCode, String),
 }
 
-/// A connection to an inference server.
-pub struct Connection(http1::SendRequest<Full<Bytes>>);
-
-impl Connection {
-    /// Speaks HTTP over `stream`.
-    ///
-    /// # Errors
-    /// When the connection is broken.
-    pub async fn new(stream: TcpStream) -> Result<Self, RequestError> {
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // The request fails with the same error.
-        tokio::spawn(connection);
-        Ok(Self(sender))
-    }
-
-    /// Sends a request; returns the body of a successful response of at most `max_bytes`.
-    ///
-    /// # Errors
-    /// When no such response arrives.
-    pub async fn send(
-        &mut self,
-        mut request: Request<Full<Bytes>>,
-        max_bytes: usize,
-    ) -> Result<Bytes, RequestError> {
-        request
-            .headers_mut()
-            .entry(HOST)
-            .or_insert(HeaderValue::from_static("server"));
-        self.0.ready().await?;
-        let response = self.0.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), max_bytes).collect().await;
-        let body = body.map_err(RequestError::Body)?.to_bytes();
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(RequestError::Refused(
-                status,
-                String::from_utf8_lossy(&body).into_owned(),
-            ))
-        }
-    }
-}
-
-/// Sends a request over a new connection; returns the body of a successful response of at most `max_bytes`.
+/// Sends a request over `stream`; returns the body of a successful response of at most `max_bytes`, and the stream for
+/// the next request. Between requests there is nothing but the socket: hyper's buffers, 16 KiB, end with each request.
 ///
 /// # Errors
 /// When no such response arrives.
@@ -76,6 +34,40 @@ pub async fn send(
     stream: TcpStream,
     request: Request<Full<Bytes>>,
     max_bytes: usize,
+) -> Result<(Bytes, TcpStream), RequestError> {
+    let (sender, mut connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let body = {
+        let mut exchange = pin!(exchange(sender, request, max_bytes));
+        tokio::select! {
+            biased;
+            body = &mut exchange => body,
+            // The request fails with the same error, or its response is complete.
+            _ = poll_fn(|cx| connection.poll_without_shutdown(cx)) => exchange.await,
+        }
+    };
+    Ok((body?, connection.into_parts().io.into_inner()))
+}
+
+async fn exchange(
+    mut sender: SendRequest<Full<Bytes>>,
+    mut request: Request<Full<Bytes>>,
+    max_bytes: usize,
 ) -> Result<Bytes, RequestError> {
-    Connection::new(stream).await?.send(request, max_bytes).await
+    request
+        .headers_mut()
+        .entry(HOST)
+        .or_insert(HeaderValue::from_static("server"));
+    sender.ready().await?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), max_bytes).collect().await;
+    let body = body.map_err(RequestError::Body)?.to_bytes();
+    if status.is_success() {
+        Ok(body)
+    } else {
+        Err(RequestError::Refused(
+            status,
+            String::from_utf8_lossy(&body).into_owned(),
+        ))
+    }
 }

@@ -232,7 +232,7 @@ fn address(pod: &Pod) -> Option<IpAddr> {
 async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
     let stream = TcpStream::connect((address, MANAGEMENT_PORT)).await?;
     let request = Request::get(REPORT_PATH).body(Full::default())?;
-    let body = inference_server::send(stream, request, MAX_BYTES).await?;
+    let (body, _) = inference_server::send(stream, request, MAX_BYTES).await?;
     Ok(serde_json::from_slice(&body)?)
 }
 

@@ -21,7 +21,7 @@ use super::policy::{Policy, Target};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
 
-/// How old a server's newest sample may be: three reads, one every 2 s, and a margin.
+/// How old a server's newest sample may be: of one reading each second, some may fail.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(7);
 /// Fewer seconds say nothing about a rate.
 const SHORTEST: f64 = 1.0;

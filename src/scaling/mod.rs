@@ -1,6 +1,6 @@
 //! Scaling: how many servers a service should have. Pure: no clock, no client, no randomness.
 //!
-//! [`decide`] is one pass of a loop that runs about every two seconds for each autoscaled service:
+//! [`decide`] is one pass of a loop that runs about once a second for each autoscaled service:
 //!
 //! ```text
 //! reports of servers ─► load (two windows) ─► size asked for ─► limits ─► delay of reductions ─► range

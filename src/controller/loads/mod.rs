@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// How often each server is asked.
-const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = Duration::from_secs(1);
 /// How long something other than the size must be so until the status says it: writes are for news.
 const SETTLED: SignedDuration = SignedDuration::from_secs(30);
 

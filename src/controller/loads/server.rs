@@ -2,7 +2,7 @@
 
 use super::watched::{Watched, WatchedPod};
 use crate::{
-    cluster::inference_server::{Connection, RequestError},
+    cluster::inference_server::{RequestError, send},
     process::metrics::Metrics,
     scaling::{Server, Totals},
 };
@@ -35,7 +35,8 @@ pub(super) struct Servers(HashMap<String, Known>);
 
 /// What is known of one server.
 struct Known {
-    connection: Option<Connection>,
+    /// Open from one reading to the next.
+    connection: Option<TcpStream>,
     /// When it was first asked.
     since: Timestamp,
     read_at: Option<Timestamp>,
@@ -165,16 +166,18 @@ impl Known {
 
     /// Asks over the open connection, or over a new one if there is none or the server has just closed it.
     async fn ask(&mut self, address: IpAddr) -> Result<LoadReport, Failure> {
-        if let Some(mut connection) = self.connection.take()
-            && let Ok(body) = connection.send(self.request(), MAX_BYTES).await
-        {
-            self.connection = Some(connection);
-            return Ok(serde_json::from_slice(&body)?);
-        }
-        let stream = TcpStream::connect((address, MANAGEMENT_PORT)).await?;
-        let mut connection = Connection::new(stream).await?;
-        let body = connection.send(self.request(), MAX_BYTES).await?;
-        self.connection = Some(connection);
+        let again = match self.connection.take() {
+            Some(stream) => send(stream, self.request(), MAX_BYTES).await.ok(),
+            None => None,
+        };
+        let (body, stream) = match again {
+            Some(answer) => answer,
+            None => {
+                let stream = TcpStream::connect((address, MANAGEMENT_PORT)).await?;
+                send(stream, self.request(), MAX_BYTES).await?
+            }
+        };
+        self.connection = Some(stream);
         Ok(serde_json::from_slice(&body)?)
     }
 

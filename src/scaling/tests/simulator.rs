@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 /// Steps per second.
 const STEPS: u64 = 10;
 /// Steps between two decisions.
-const PERIOD: u64 = 2 * STEPS;
+const PERIOD: u64 = STEPS;
 /// Seconds of work that may wait at a server.
 const QUEUE: f64 = 0.5;
 /// Seconds from the start of a server's process until it is ready.
