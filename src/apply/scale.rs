@@ -154,7 +154,73 @@ fn fixed(mut deployment: Deployment, replicas: i32) -> Deployment {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::{apply::overrides::Overrides, cache::Caches, fixtures::observed, validate::validate};
+    use hyper::{Method, Request, Response};
+    use jiff::Timestamp;
+    use kube::client::{Body, Client};
+    use std::{collections::VecDeque, convert::Infallible};
+    use tower::service_fn;
+
+    /// What a hand-over to three servers ends with, and how often it patched, where the first patch conflicts and the
+    /// Deployment is `now` this one.
+    async fn after_a_conflict(now: &Deployment) -> (Result<i32, String>, usize) {
+        let patches = Arc::new(parking_lot::Mutex::new(0));
+        let mut answers = VecDeque::from([
+            (
+                409,
+                json!({"kind": "Status", "code": 409, "reason": "Conflict", "message": "modified", "status": "Failure"}),
+            ),
+            (200, json!(now)),
+            (200, json!(version("1", "8", 3))),
+        ]);
+        let counted = patches.clone();
+        let server = service_fn(move |request: Request<Body>| {
+            *counted.lock() += usize::from(request.method() == Method::PATCH);
+            let (status, body) = answers.pop_front().unwrap();
+            let response = Response::builder()
+                .status(status)
+                .body(Body::from(body.to_string().into_bytes()));
+            async { Ok::<_, Infallible>(response.unwrap()) }
+        });
+        let client = Client::new(server, "team-a");
+        let (caches, overrides) = (Caches::default(), Overrides::default());
+        let service = validate(&observed(json!({}))).unwrap();
+        let applier = Applier::new(&client, &caches, &overrides, &service, Timestamp::UNIX_EPOCH);
+        let live = Arc::new(version("1", "5", 2));
+        let held = hold_replicas(&applier, &live, 3, false).await;
+        let patches = *patches.lock();
+        let size = held.map(|deployment| wanted_replicas(&deployment));
+        (size.map_err(|problem| problem.to_string()), patches)
+    }
+
+    fn version(uid: &str, version: &str, replicas: i32) -> Deployment {
+        let mut deployment = live(replicas, false);
+        deployment.metadata.name = Some("photos-1".to_owned());
+        deployment.metadata.namespace = Some("team-a".to_owned());
+        deployment.metadata.uid = Some(uid.to_owned());
+        deployment.metadata.resource_version = Some(version.to_owned());
+        deployment
+    }
+
+    #[tokio::test]
+    async fn a_conflict_about_something_else_is_no_reason_to_keep_the_size() {
+        assert_eq!(after_a_conflict(&version("1", "7", 2)).await, (Ok(3), 2));
+    }
+
+    #[tokio::test]
+    async fn a_size_that_somebody_has_just_set_is_not_overwritten() {
+        assert_eq!(after_a_conflict(&version("1", "7", 9)).await, (Ok(9), 1));
+    }
+
+    /// It has the name of ours, but may be anybody's.
+    #[tokio::test]
+    async fn a_deployment_made_anew_meanwhile_is_not_given_a_size() {
+        let (outcome, patches) = after_a_conflict(&version("2", "7", 2)).await;
+        assert!(outcome.is_err(), "{outcome:?}");
+        assert_eq!(patches, 1);
+    }
 
     fn live(replicas: i32, owned: bool) -> Deployment {
         let mut deployment = fixed(Deployment::default(), replicas);
