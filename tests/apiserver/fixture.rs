@@ -180,6 +180,15 @@ impl Place {
         )
     }
 
+    /// The same, in the network of the fake nodes' pods.
+    pub fn operator_among_pods(&self, plane: &ControlPlane) -> Operator {
+        let network = format!("--net={}", plane.netns().display());
+        let program = env!("CARGO_BIN_EXE_modelservice-operator");
+        let mut command = Command::new("nsenter");
+        command.args([&network, program]);
+        Operator::spawn(command, &self.kubeconfig, &["--namespace", &self.name])
+    }
+
     /// Applies a service as a user does.
     pub async fn apply(&self, service: &Spec) -> ModelService {
         self.try_apply(service)
@@ -451,9 +460,14 @@ pub struct Operator {
 
 impl Operator {
     pub fn start(kubeconfig: &std::path::Path, arguments: &[&str]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_modelservice-operator"));
+        Self::spawn(command, kubeconfig, arguments)
+    }
+
+    fn spawn(mut command: Command, kubeconfig: &std::path::Path, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let child = Command::new(env!("CARGO_BIN_EXE_modelservice-operator"))
+        let child = command
             .args([
                 "--listen",
                 "127.0.0.1:0",
@@ -600,7 +614,13 @@ impl Drop for Operator {
 }
 
 /// Waits for a condition with a deadline, and shows what was found instead.
-pub async fn eventually<T, E: std::fmt::Display>(
+pub async fn eventually<T, E: std::fmt::Display>(what: &str, look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    eventually_within(DEADLINE, what, look).await
+}
+
+/// The same, with a deadline of its own.
+pub async fn eventually_within<T, E: std::fmt::Display>(
+    deadline: Duration,
     what: &str,
     mut look: impl AsyncFnMut() -> Result<T, E>,
 ) -> T {
@@ -608,7 +628,7 @@ pub async fn eventually<T, E: std::fmt::Display>(
     loop {
         match look().await {
             Ok(found) => return found,
-            Err(instead) if started.elapsed() > DEADLINE => panic!("not in time: {what}; instead: {instead}"),
+            Err(instead) if started.elapsed() > deadline => panic!("not in time: {what}; instead: {instead}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

@@ -17,6 +17,7 @@ mod problems;
 mod rollout;
 mod scale;
 mod security;
+mod servers;
 mod settled;
 
 use fixture::World;

@@ -1,6 +1,9 @@
 //! Who owns `spec.replicas`, and that its value never blips while its owner changes.
 
-use crate::fixture::{Place, World, condition, eventually, service};
+use crate::{
+    fixture::{Place, World, condition, eventually, eventually_within, service},
+    servers::IdleServers,
+};
 use futures::StreamExt as _;
 use k8s_openapi::{
     api::{apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler},
@@ -12,8 +15,11 @@ use kube::{
     api::{Patch, PatchParams, WatchEvent, WatchParams},
 };
 use modelservice_operator::crd::ModelService;
-use serde_json::json;
-use std::sync::{Arc, Mutex};
+use serde_json::{Value, json};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 crate::tests!(
     replicas_never_blip_between_fixed_and_autoscaled,
@@ -21,6 +27,7 @@ crate::tests!(
     a_service_whose_load_is_not_known_keeps_its_size_and_says_so,
     what_was_stored_with_the_old_default_keeps_its_autoscaler,
     a_schedule_raises_the_minimum_and_gives_it_back,
+    servers_of_a_schedule_that_has_ended_go,
     autoscaling_that_cannot_be_met_is_told,
     a_new_autoscaled_service_starts_at_its_minimum,
     the_autoscalers_size_is_left_alone,
@@ -30,6 +37,9 @@ crate::tests!(
     a_suspended_service_keeps_its_url_and_comes_back,
     a_paused_service_is_left_alone,
 );
+
+/// Time in which a schedule of two minutes that has begun ends, and what follows is done.
+const WITHIN_A_SCHEDULE: Duration = Duration::from_mins(3);
 
 /// Every size that a Deployment ever had, from a separate watch.
 async fn sizes(place: &Place, name: &str) -> Arc<Mutex<Vec<i32>>> {
@@ -221,59 +231,83 @@ async fn what_was_stored_with_the_old_default_keeps_its_autoscaler(world: Arc<Wo
     assert_eq!(created.target.utilization, Some(70));
 }
 
-/// A schedule that began a minute ago, by CPU and by load.
-async fn a_schedule_raises_the_minimum_and_gives_it_back(world: Arc<World>) {
-    let (place, _operator) = world.place().await;
+/// A schedule for three servers that began a minute ago.
+fn begun_schedule(duration: &str) -> Value {
     let now = Timestamp::now().to_zoned(k8s_openapi::jiff::tz::TimeZone::UTC);
     let begun = now.checked_sub(SignedDuration::from_mins(1)).unwrap();
-    let schedule = |duration: &str| {
-        let cron = format!("{} {} * * *", begun.minute(), begun.hour());
-        json!([{"cron": cron, "minReplicas": 3, "for": duration}])
-    };
+    let cron = format!("{} {} * * *", begun.minute(), begun.hour());
+    json!([{"cron": cron, "minReplicas": 3, "for": duration}])
+}
+
+/// By CPU and by load.
+async fn a_schedule_raises_the_minimum_and_gives_it_back(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
     let by_load = service("photos").by_load(1, 6);
     place
-        .apply(&by_load.clone().with("autoscaling.schedules", schedule("1h")))
+        .apply(&by_load.with("autoscaling.schedules", begun_schedule("1h")))
         .await;
     place.serving("photos").await;
     place.sized("photos", 3).await;
-    let by_cpu = service("orchids").autoscaled(1, 6);
-    place
-        .apply(&by_cpu.with("autoscaling.schedules", schedule("1h")))
-        .await;
-    eventually("the autoscaler has the schedule's minimum", async || {
-        let hpa = place
-            .api::<HorizontalPodAutoscaler>()
-            .get_opt("orchids")
-            .await
-            .unwrap();
-        let min = hpa.and_then(|hpa| hpa.spec.min_replicas);
-        if min == Some(3) {
-            Ok(())
-        } else {
-            Err(format!("{min:?}"))
+    let minimum_is = async |minimum: i32| {
+        let autoscaler = place.api::<HorizontalPodAutoscaler>().get_opt("orchids").await;
+        match autoscaler.unwrap().and_then(|found| found.spec.min_replicas) {
+            Some(found) if found == minimum => Ok(()),
+            other => Err(format!("{other:?}")),
         }
+    };
+    let by_cpu = |duration| {
+        service("orchids")
+            .autoscaled(1, 6)
+            .with("autoscaling.schedules", begun_schedule(duration))
+    };
+    place.apply(&by_cpu("1h")).await;
+    eventually("the autoscaler has the schedule's minimum", async || {
+        minimum_is(3).await
     })
     .await;
-    // It ends within two minutes, and the autoscaler gets its minimum back at that time.
-    place
-        .apply(
-            &service("orchids")
-                .autoscaled(1, 6)
-                .with("autoscaling.schedules", schedule("2m")),
-        )
-        .await;
-    let deadline = Timestamp::now() + SignedDuration::from_mins(3);
-    loop {
-        let hpa: HorizontalPodAutoscaler = place.api().get("orchids").await.unwrap();
-        if hpa.spec.min_replicas == Some(1) {
-            break;
-        }
-        assert!(Timestamp::now() < deadline, "the schedule does not end");
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    }
+    place.apply(&by_cpu("2m")).await;
+    eventually_within(
+        WITHIN_A_SCHEDULE,
+        "the autoscaler has its own minimum",
+        async || minimum_is(1).await,
+    )
+    .await;
 }
 
-/// What the API server cannot check has the reason InvalidSpec, and changes nothing.
+/// The servers have no requests, so only the schedule keeps them.
+async fn servers_of_a_schedule_that_has_ended_go(world: Arc<World>) {
+    let place = world.namespace().await;
+    let _servers = IdleServers::start(&world.plane);
+    let _operator = place.operator_among_pods(&world.plane);
+    let at_once = json!({"windowSeconds": 5, "delaySeconds": 5});
+    place
+        .apply(
+            &service("photos")
+                .by_load(1, 6)
+                .with("autoscaling.scaleDown", at_once)
+                .with("autoscaling.schedules", begun_schedule("2m")),
+        )
+        .await;
+    let decided = async |by: &str, wanted: i32| {
+        let autoscaling = place
+            .service("photos")
+            .await
+            .status
+            .and_then(|status| status.autoscaling);
+        match autoscaling {
+            Some(found) if found.decided_by == by && found.wanted == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    eventually("the schedule decides", async || decided("Schedule", 3).await).await;
+    place.sized("photos", 3).await;
+    eventually_within(WITHIN_A_SCHEDULE, "the minimum decides", async || {
+        decided("Minimum", 1).await
+    })
+    .await;
+    place.sized("photos", 1).await;
+}
+
 async fn autoscaling_that_cannot_be_met_is_told(world: Arc<World>) {
     let (place, _operator) = world.place().await;
     let schedule = |cron: &str, zone: &str| json!({"maxReplicas": 3, "schedules": [{"cron": cron, "timeZone": zone, "minReplicas": 2, "for": "10h"}]});
