@@ -1,7 +1,7 @@
 # The commands of this project. Each is a script or a single line, so you can also run it without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart clean-cluster test lint build images tools crds bench-operator bench-server advisories
+.PHONY: help quickstart clean-cluster test lint build images tools crds bench-autoscaling bench-operator bench-server advisories
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  %-21s %s\n' "make $$name" "$$text"; done
@@ -32,6 +32,9 @@ tools: ## Build the local cluster's programs from pinned Go modules (once, about
 crds: ## Write crds/*.yaml from the Rust types, and the chart's copies
 	@UPDATE_CRDS=1 cargo test --locked --package modelservice-operator --test crds
 	@cp crds/*.yaml charts/modelservice-operator/files/crds/
+
+bench-autoscaling: ## Compare autoscaling by the operator with a HorizontalPodAutoscaler on CPU, on a real cluster; half an hour
+	@scripts/bench-autoscaling
 
 bench-operator: ## Measure what 500 services and the load of 600 servers cost; prints a table, writes target/bench/operator.json
 	@scripts/bench-operator

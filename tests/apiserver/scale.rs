@@ -301,8 +301,8 @@ async fn servers_of_a_schedule_that_has_ended_go(world: Arc<World>) {
     };
     eventually("the schedule decides", async || decided("Schedule", 3).await).await;
     place.sized("photos", 3).await;
-    eventually_within(WITHIN_A_SCHEDULE, "the minimum decides", async || {
-        decided("Minimum", 1).await
+    eventually_within(WITHIN_A_SCHEDULE, "the load decides", async || {
+        decided("Load", 1).await
     })
     .await;
     place.sized("photos", 1).await;

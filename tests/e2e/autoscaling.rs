@@ -17,7 +17,7 @@ use modelservice_operator::crd::{
 use serde_json::json;
 
 use crate::Test;
-use crate::fixture::{Fixture, PATIENCE, SYSTEM, photo, service};
+use crate::fixture::{DEVICE, Fixture, PATIENCE, SYSTEM, condition, photo, service};
 use crate::load::Load;
 use crate::pods::{INJECT, container, inject};
 use crate::team::Team;
@@ -31,6 +31,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "autoscaling::servers_follow_the_requests_in_flight_while_operator_and_api_server_restart",
         |fixture| Box::pin(by_concurrency(fixture)),
+    ),
+    (
+        "autoscaling::servers_with_devices_grow_as_far_as_there_are_devices",
+        |fixture| Box::pin(with_devices(fixture)),
     ),
     (
         "autoscaling::an_autoscaler_of_ones_own_scales_the_service",
@@ -62,7 +66,7 @@ fn autoscaled(fixture: &Fixture, target: ScaleTarget, most: i32) -> ModelService
 }
 
 /// A light load, and how many requests per second keep one server busy, by what it says of those.
-async fn measured(team: &Team<'_>) -> Result<(Load, f64)> {
+pub(crate) async fn measured(team: &Team<'_>) -> Result<(Load, f64)> {
     let load = team.load_photo("photos", &photo("coffee.jpg"), 1.0).await?;
     let before = totals(team).await?;
     tokio::task::block_in_place(|| load.wait_answers(15))?;
@@ -151,6 +155,40 @@ async fn by_concurrency(fixture: &Fixture) -> Result<()> {
     decided(&team, 1).await?;
     settled(&team, "photos", 1).await?;
     tokio::task::block_in_place(|| load.finish("one to two to one servers by concurrency"))?;
+    team.leave("photos").await
+}
+
+/// There are two devices, and the load asks for more servers.
+async fn with_devices(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-by-devices", &[]).await?;
+    fixture
+        .class(
+            "scaled-tpu",
+            json!({"resource": {"name": DEVICE}, "sharing": "Exclusive"}),
+        )
+        .await?;
+    let mut wanted = autoscaled(fixture, ScaleTarget::default(), 4);
+    wanted.spec.accelerators = vec!["scaled-tpu".to_owned()];
+    team.serve(&wanted).await?;
+    let (load, most) = measured(&team).await?;
+    // More than one server can answer, and less than two.
+    load.set_rate(1.6 * most);
+    let lacking = team
+        .wait("photos", "two servers, and a third without a device", |service| {
+            let status = service.status.as_ref();
+            status.is_some_and(|status| status.ready_replicas == 2)
+                && condition(service, "Ready")
+                    .is_some_and(|(_, reason, message)| reason == "Unschedulable" && message.contains(DEVICE))
+        })
+        .await?;
+    ensure!(
+        condition(&lacking, "Available").is_some_and(|(status, ..)| status == "True"),
+        "{lacking:?}"
+    );
+    load.set_rate(0.1 * most);
+    decided(&team, 1).await?;
+    settled(&team, "photos", 1).await?;
+    tokio::task::block_in_place(|| load.finish("one server to as many as there are devices, and back"))?;
     team.leave("photos").await
 }
 

@@ -32,8 +32,9 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Builds what is missing, starts the cluster and installs the operator.
-    pub(crate) fn start() -> Result<Self> {
+    /// Builds what is missing, starts the cluster and installs the operator. `fast_autoscaling` is about
+    /// HorizontalPodAutoscalers.
+    pub(crate) fn start(fast_autoscaling: bool) -> Result<Self> {
         for script in ["scripts/images", "examples/prepare"] {
             eprintln!("e2e: {script}");
             run(Command::new(repository().join(script)).current_dir(repository()))?;
@@ -41,7 +42,7 @@ impl Fixture {
         eprintln!("e2e: starting the cluster");
         let cluster = Cluster::start(ClusterOptions {
             nodes: 2,
-            fast_autoscaling: true,
+            fast_autoscaling,
             device: Some(Device {
                 resource: DEVICE.to_owned(),
                 count: 1,

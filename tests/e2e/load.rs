@@ -130,15 +130,20 @@ impl Load {
         .with_context(|| format!("{:?}", self.report()))
     }
 
-    /// Stops after the current requests, and fails if any request of the whole run has failed.
-    pub(crate) fn finish(mut self, what: &str) -> Result<Report> {
+    /// Stops after the current requests.
+    pub(crate) fn stop(mut self) -> Result<Report> {
         drop(self.running.take());
         if let Some(thread) = self.thread.take() {
             thread
                 .join()
                 .map_err(|_| anyhow::anyhow!("the load's thread panicked"))??;
         }
-        let report = self.report();
+        Ok(self.report())
+    }
+
+    /// Stops after the current requests, and fails if any request of the whole run has failed.
+    pub(crate) fn finish(self, what: &str) -> Result<Report> {
+        let report = self.stop()?;
         eprintln!(
             "load, {what}: {} answered, {} errors, median {:.1?}, slowest {:.1?}",
             report.answered,

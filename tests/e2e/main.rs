@@ -19,6 +19,7 @@ mod security;
 mod serving;
 mod shares;
 mod team;
+mod traces;
 mod traffic;
 
 use std::process::ExitCode;
@@ -50,13 +51,11 @@ fn main() -> ExitCode {
         security::TESTS,
     ]
     .concat();
+    let one_after_another = [traffic::TESTS, autoscaling::TESTS, shares::TESTS].concat();
     let conclusions = [
-        run(&shared, &side_by_side, SIDE_BY_SIDE),
-        run(
-            &shared,
-            &[traffic::TESTS, autoscaling::TESTS, shares::TESTS].concat(),
-            1,
-        ),
+        run(trials(&shared, &side_by_side), SIDE_BY_SIDE),
+        run(trials(&shared, &one_after_another), 1),
+        run(trials(&shared, traces::TRACES).map(measurement), 1),
     ];
     let failed = conclusions.iter().any(Conclusion::has_failed);
     let ended = Arc::into_inner(shared)
@@ -72,13 +71,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(shared: &Shared, tests: &[Test], threads: usize) -> Conclusion {
+fn run(trials: impl Iterator<Item = Trial>, threads: usize) -> Conclusion {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(threads);
-    let trials = tests.iter().map(|(name, test)| {
+    libtest_mimic::run(&arguments, trials.collect())
+}
+
+fn trials(shared: &Shared, tests: &[Test]) -> impl Iterator<Item = Trial> {
+    tests.iter().map(|(name, test)| {
         let (shared, test) = (Arc::clone(shared), *test);
         Trial::test(*name, move || {
-            let fixture = shared.get_or_init(|| Fixture::start().map_err(|error| format!("{error:#}")));
+            let fixture = shared.get_or_init(|| start().map_err(|error| format!("{error:#}")));
             let fixture = fixture
                 .as_ref()
                 .map_err(|error| Failed::from(format!("no cluster to test on: {error}")))?;
@@ -86,8 +89,18 @@ fn run(shared: &Shared, tests: &[Test], threads: usize) -> Conclusion {
                 .block_on(test(fixture))
                 .map_err(|error| Failed::from(format!("{error:#}")))
         })
-    });
-    libtest_mimic::run(&arguments, trials.collect())
+    })
+}
+
+/// What runs only if it is asked for by `--ignored`.
+fn measurement(trial: Trial) -> Trial {
+    trial.with_ignored_flag(true)
+}
+
+fn start() -> Result<Fixture> {
+    let measures = Arguments::from_args().ignored;
+    // Tests do not wait for the HorizontalPodAutoscaler's usual pace; measurements are about it.
+    Fixture::start(!measures)
 }
 
 /// Removes the cluster and checks whether anything is left of it.
