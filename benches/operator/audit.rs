@@ -56,10 +56,10 @@ impl Request {
         })
     }
 
-    /// Anything that may change an object, except events and the lease.
+    /// Anything that may change an object, except events and the lease. A review is a question: nothing is stored.
     pub(crate) fn is_write(&self) -> bool {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete")
-            && !matches!(self.resource.as_str(), "leases" | "events")
+            && !matches!(self.resource.as_str(), "leases" | "events" | "selfsubjectreviews")
             && !self.is_dry_run
     }
 
