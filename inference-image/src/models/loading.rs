@@ -208,6 +208,7 @@ impl Candidate {
             metadata: description.metadata.clone(),
             graph: self.graph,
             load_seconds: self.load_time.as_secs_f64(),
+            assignment: None,
             batching: None,
         }
     }
