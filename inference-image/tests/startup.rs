@@ -294,13 +294,47 @@ const CASES: &[Case] = &[
     Case::new(
         "an execution provider that cannot run the whole graph",
         ExitReason::ExecutionProviderFallback,
-        "parts of it would run on the CPU",
+        "runs none of the model's 3 compute nodes, and the CPU would run",
         |folder| {
             format!(
                 "{}executionProvider: {{name: AzureExecutionProvider}}\n",
                 colors(folder)
             )
         },
+    ),
+    Case::new(
+        "a provider's library that does not exist",
+        ExitReason::AcceleratorUnavailable,
+        "there is no library /nowhere/provider.so",
+        |folder| on_plugin(folder, "{library: /nowhere/provider.so}", ""),
+    ),
+    Case::new(
+        "a provider's library that cannot be loaded",
+        ExitReason::AcceleratorUnavailable,
+        "cannot load",
+        |folder| {
+            let path = folder.join("provider.so");
+            std::fs::write(&path, "no library").unwrap();
+            on_plugin(folder, &format!("{{library: '{}'}}", path.display()), "")
+        },
+    ),
+    Case::new(
+        "a provider's library without a device that matches",
+        ExitReason::AcceleratorUnavailable,
+        "are TestExecutionProvider (vendor ",
+        |folder| on_plugin(folder, &format!("{}, deviceType: NPU}}", library()), ""),
+    ),
+    Case::new(
+        "a misspelt option of a provider",
+        ExitReason::ConfigInvalid,
+        "does not accept the option \"colour\"",
+        |folder| on_plugin(folder, &format!("{}}}", library()), ", options: {colour: red}"),
+    ),
+    Case::new(
+        "a memory limit for a provider that has no option for it",
+        ExitReason::ConfigInvalid,
+        "has no known option for memoryLimitBytes",
+        |folder| on_plugin(folder, &format!("{}}}", library()), ", memoryLimitBytes: 1048576"),
     ),
     Case::new(
         "no ONNX Runtime library",
@@ -326,6 +360,19 @@ const CASES: &[Case] = &[
 
 fn serve(folder: &Path) -> String {
     format!("models: [{{name: photos, path: '{}'}}]\n", folder.display())
+}
+
+/// The package `colors` on the provider of tests.
+fn on_plugin(folder: &Path, plugin: &str, more: &str) -> String {
+    format!(
+        "{}executionProvider: {{name: TestExecutionProvider, plugin: {plugin}{more}}}\n",
+        colors(folder)
+    )
+}
+
+/// The beginning of a plug-in's configuration.
+fn library() -> String {
+    format!("{{library: '{}'", support::test_provider().display())
 }
 
 /// A copy of the package `colors`.

@@ -162,6 +162,16 @@ fn announce(service: &Service, listener: &TcpListener) {
             opset = model.opset,
             "model loaded"
         );
+        if let Some(assignment) = &model.assignment {
+            tracing::info!(
+                model = model.name,
+                execution_provider = assignment.provider,
+                device = assignment.device.as_ref().map(|device| &device.name),
+                nodes = assignment.nodes,
+                elsewhere = ?assignment.elsewhere,
+                "nodes assigned"
+            );
+        }
     }
     tracing::info!(
         address = %address(listener),

@@ -1,5 +1,7 @@
 //! Runs models: one engine per runner, each with its own session. Knows nothing of requests.
 
+mod assignment;
+mod c_api;
 mod curve;
 mod division;
 mod failure;
@@ -11,6 +13,7 @@ mod overflow;
 mod provider;
 mod runtime;
 mod session;
+mod shapes;
 
 pub use curve::Curve;
 pub use division::Division;

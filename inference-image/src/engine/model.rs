@@ -1,5 +1,7 @@
 //! A model: from its package to its sessions.
 
+use super::assignment::{self, Nodes};
+use super::c_api;
 use super::curve::Curve;
 use super::division::Division;
 use super::graphs::cache;
@@ -10,15 +12,16 @@ use super::interface::Description;
 use super::overflow;
 use super::runtime::Runtime;
 use super::session::OnnxEngine;
+use super::shapes;
 use crate::onnx;
 use crate::package::Package;
 use crate::process::exit::Fatal;
-use modelservice_contract::{ExitReason, GraphSource};
+use modelservice_contract::{Assignment, ExitReason, GraphSource};
 use ort::session::Session;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 
 /// A model that sessions can be created from.
@@ -35,6 +38,8 @@ pub struct OnnxModel {
     private: Mutex<Option<TempDir>>,
     /// A session that has been created already.
     first: Mutex<Option<Session>>,
+    /// What runs the nodes of the first session that was looked at.
+    assignment: OnceLock<Assignment>,
 }
 
 impl Runtime {
@@ -59,6 +64,7 @@ impl Runtime {
             divisions: overflow::divisions(&onnx),
             private: Mutex::default(),
             first: Mutex::default(),
+            assignment: OnceLock::new(),
         };
         // Sessions need the memory.
         drop(onnx);
@@ -141,12 +147,48 @@ impl OnnxModel {
     pub fn engine(&self, threads: usize, rows: u32) -> Result<OnnxEngine, Fatal> {
         let first = self.first.lock().take().filter(|_| threads == 1);
         let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
+        let assignment = self.assess(&session)?;
+        self.assignment.get_or_init(|| assignment);
         let engine = OnnxEngine::new(session, self.description.opset, &self.unshaped, &self.divisions)?;
         if self.runtime.is_cpu() {
             engine.with_memory(rows, self.runtime.kept())
         } else {
             Ok(engine)
         }
+    }
+
+    /// What runs the nodes of a session.
+    ///
+    /// # Errors
+    /// `ExecutionProviderFallback` if the CPU runs more of them than is allowed.
+    fn assess(&self, session: &Session) -> Result<Assignment, Fatal> {
+        let provider = self.runtime.provider();
+        let assigned = c_api::assigned_nodes(session).map_err(|error| {
+            let message = format!("ONNX Runtime does not say what runs the model: {error}");
+            Fatal::new(ExitReason::RuntimeUnavailable, message)
+        })?;
+        let others: Vec<_> = assigned
+            .iter()
+            .filter(|node| node.provider != provider.name())
+            .collect();
+        let alike = if others.is_empty() {
+            Nodes::new()
+        } else {
+            shapes::nodes_like(&self.runtime, &self.source, &others)
+        };
+        let assignment = Assignment {
+            device: provider.device().cloned(),
+            ..assignment::assignment(provider.name(), &assigned, &alike)
+        };
+        assignment::check(&assignment, provider.allow_cpu_percent())
+            .map_err(|problem| Fatal::new(ExitReason::ExecutionProviderFallback, problem))?;
+        Ok(assignment)
+    }
+
+    /// What runs the model's nodes, once there is an engine.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.get()
     }
 
     /// Removes the files of the graph unless they are in a configured folder. No engine can be created after that.

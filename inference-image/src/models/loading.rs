@@ -9,7 +9,7 @@ use crate::image::classifier::ImageClassifier;
 use crate::package::{self, Digest, Parsed, manifest::Manifest};
 use crate::process::exit::Fatal;
 use crate::scheduling::{Engines, Tuner};
-use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
+use modelservice_contract::{Assignment, ExitReason, ModelConfig, ModelReport, ServerConfig};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +43,7 @@ pub(super) struct Candidate {
     digest: Digest,
     description: Description,
     graph: GraphSource,
+    assignment: Option<Assignment>,
     load_time: Duration,
     batching: Arc<Batching>,
     tuning: Option<Tuning>,
@@ -98,6 +99,7 @@ impl Candidate {
             digest: package.digest,
             description: model.description().clone(),
             graph: model.graph(),
+            assignment: model.assignment().cloned(),
             load_time: started.elapsed(),
             batching: Arc::new(batching),
             tuning: Some(Tuning {
@@ -121,6 +123,7 @@ impl Candidate {
             },
             description: Description::default(),
             graph: GraphSource::Original,
+            assignment: None,
             load_time: Duration::ZERO,
             batching: Arc::new(Batching::single()),
             tuning: None,
@@ -208,7 +211,7 @@ impl Candidate {
             metadata: description.metadata.clone(),
             graph: self.graph,
             load_seconds: self.load_time.as_secs_f64(),
-            assignment: None,
+            assignment: self.assignment.clone(),
             batching: None,
         }
     }

@@ -49,7 +49,7 @@ impl Service {
     pub fn load(config: &ServerConfig, library: &Path, cores: usize) -> Result<Self, Fatal> {
         let runtime = Arc::new(Runtime::load(library, &config.execution_provider)?);
         let limits = config.limits.clone();
-        let mut service = Self::empty(runtime.version(), runtime.provider(), limits, cores)?;
+        let mut service = Self::empty(runtime.version(), runtime.provider_name(), limits, cores)?;
         let settings = Settings::new(config, cores);
         for model in &config.models {
             let candidate = Candidate::load(model, &runtime, &settings);
