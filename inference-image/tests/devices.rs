@@ -176,3 +176,153 @@ async fn a_node_that_only_computes_shapes_may_run_on_the_cpu() {
     assert_eq!(words.reason, ExitReason::ExecutionProviderFallback, "{words:?}");
     assert!(words.message.contains("Add (1)"), "{}", words.message);
 }
+
+/// No run before readiness but the first of each session and one that is timed.
+const ONE_RUNNER: &str = ", runners: 1}\nscheduling: {maxBatchSize: 1";
+
+/// A server that is ready on a device that does not work would take all requests, and fail them.
+#[test]
+fn a_server_whose_device_fails_in_the_first_run_never_becomes_ready() {
+    let mut bench = Bench::start(&three_nodes(), "fail-first-run", "");
+    let words = bench.last_words();
+    assert_eq!(words.reason, ExitReason::AcceleratorUnavailable, "{words:?}");
+    for part in [
+        "the first run on TestExecutionProvider failed",
+        "has fallen off the bus",
+    ] {
+        assert!(words.message.contains(part), "{}", words.message);
+    }
+    assert!(!bench.server.log().iter().any(|line| line["message"] == "serving"));
+}
+
+/// A server without its device would answer every request with an error, for ever.
+#[tokio::test]
+async fn a_server_that_loses_its_device_is_no_longer_ready_and_ends() {
+    let mut bench = Bench::start(&three_nodes(), "fail-after-3", ONE_RUNNER);
+    let (serving, _) = bench.server.addresses();
+    let mut sender = connect(serving).await;
+    let x = || json!([floats("x", &[1, 2], &[1.0, 2.0])]);
+    assert_eq!(infer(&mut sender, x()).await.0, 200);
+    let (status, body) = infer(&mut sender, x()).await;
+    assert_eq!(status, 503, "{body}");
+    assert!(
+        body["error"].as_str().unwrap().contains("the device is lost: "),
+        "{body}"
+    );
+    let words = bench.last_words();
+    assert_eq!(words.reason, ExitReason::AcceleratorUnavailable, "{words:?}");
+    for part in ["lost its device while serving", "has fallen off the bus"] {
+        assert!(words.message.contains(part), "{}", words.message);
+    }
+    assert!(
+        bench
+            .server
+            .log()
+            .iter()
+            .any(|line| line["message"] == "draining")
+    );
+}
+
+#[tokio::test]
+async fn a_single_failed_run_does_not_end_the_server() {
+    let mut bench = Bench::start(&three_nodes(), "fail-at-4", ONE_RUNNER);
+    let (serving, management) = bench.server.addresses();
+    let mut sender = connect(serving).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(
+            infer(&mut sender, json!([floats("x", &[1, 2], &[1.0, 2.0])]))
+                .await
+                .0,
+        );
+    }
+    assert_eq!(statuses, [200, 500, 200, 200]);
+    assert_eq!(
+        connect(management)
+            .await
+            .send_request(get("/readyz"))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+}
+
+/// Otherwise one client could end servers at will.
+#[tokio::test]
+async fn inputs_that_a_model_cannot_run_are_the_clients_fault_on_a_device_too() {
+    let sum = model(Graph {
+        nodes: vec![node("Add", &["x", "z"], &["y"])],
+        name: "sum".into(),
+        initializers: Vec::new(),
+        inputs: vec![port("x", FLOAT, &[-1, 2]), port("z", FLOAT, &[-1, 2])],
+        outputs: vec![port("y", FLOAT, &[-1, 2])],
+    });
+    let mut bench = Bench::start(&sum, "all", "");
+    let (serving, _) = bench.server.addresses();
+    let mut sender = connect(serving).await;
+    let rows = |x: usize, z: usize| {
+        let zeros = |name, rows| floats(name, &[rows, 2], &vec![0.0; 2 * rows]);
+        json!([zeros("x", x), zeros("z", z)])
+    };
+    for _ in 0..3 {
+        let (status, body) = infer(&mut sender, rows(2, 3)).await;
+        assert_eq!(status, 400, "{body}");
+    }
+    assert_eq!(infer(&mut sender, rows(2, 2)).await.0, 200);
+}
+
+/// How long each of two requests at once waits for a runner, in milliseconds, longest last.
+async fn waits(runners: u32) -> Vec<f64> {
+    let more = format!(", runners: {runners}}}\nscheduling: {{maxBatchSize: 1");
+    let mut bench = Bench::start(&three_nodes(), "slow", &more);
+    let (serving, management) = bench.server.addresses();
+    let load = read(management, "/load").await;
+    assert_eq!(load["models"][0]["runners"], runners);
+    let wait = || async {
+        let mut sender = connect(serving).await;
+        let body = json!({"inputs": [floats("x", &[1, 2], &[1.0, 2.0])]}).to_string();
+        let response = sender
+            .send_request(post("/v2/models/net/infer", body))
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        let timing = response.headers()["server-timing"].to_str().unwrap();
+        let queue = timing.split("queue;dur=").nth(1).unwrap();
+        queue
+            .split([',', ';'])
+            .next()
+            .unwrap()
+            .trim()
+            .parse::<f64>()
+            .unwrap()
+    };
+    let (first, second) = tokio::join!(wait(), wait());
+    let mut waits = vec![first, second];
+    waits.sort_by(f64::total_cmp);
+    waits
+}
+
+/// A run takes 200 ms, most of which the device works alone.
+#[tokio::test]
+async fn a_slow_device_is_given_as_many_runs_at_a_time_as_the_class_says() {
+    let (one, two) = (waits(1).await, waits(2).await);
+    assert!(one[1] >= 150.0, "{one:?}");
+    assert!(two[1] < 150.0, "{two:?}");
+}
+
+/// What was measured with other options would lead to batches that do not pay.
+#[tokio::test]
+async fn measurements_are_kept_for_the_provider_with_its_options() {
+    let cache = tempfile::tempdir().unwrap();
+    let entries = || std::fs::read_dir(cache.path()).unwrap().count();
+    let more = format!(
+        ", allowCpuPercent: 99}}\ncache: {{path: '{}'",
+        cache.path().display()
+    );
+    for (mode, expected) in [("all", 1), ("all", 1), ("part", 2)] {
+        let mut bench = Bench::start(&three_nodes(), mode, &more);
+        bench.server.wait_for("batches measured");
+        assert_eq!(entries(), expected, "{mode}");
+    }
+}

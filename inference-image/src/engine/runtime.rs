@@ -5,6 +5,7 @@ use super::graphs::source::Source;
 use super::provider::Provider;
 use super::session::Kept;
 use crate::process::exit::Fatal;
+use crate::process::loss::DeviceLoss;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
 use ort::logging::LogLevel;
@@ -27,6 +28,7 @@ pub struct Runtime {
     version: String,
     provider: Provider,
     kept: Kept,
+    loss: DeviceLoss,
 }
 
 impl Runtime {
@@ -65,6 +67,7 @@ impl Runtime {
             version,
             provider,
             kept: Kept::default(),
+            loss: DeviceLoss::default(),
         })
     }
 
@@ -89,6 +92,12 @@ impl Runtime {
     /// The execution provider.
     pub(super) const fn provider(&self) -> &Provider {
         &self.provider
+    }
+
+    /// Whether the device is lost.
+    #[must_use]
+    pub const fn loss(&self) -> &DeviceLoss {
+        &self.loss
     }
 
     /// What all sessions keep of their runs.
@@ -142,7 +151,11 @@ impl Runtime {
 
     /// What a graph depends on besides its model.
     pub(super) fn build(&self) -> String {
-        format!("{} {}", self.version, ort::info())
+        let library = format!("{} {}", self.version, ort::info());
+        if self.is_cpu() {
+            return library;
+        }
+        format!("{library} {}", self.provider.identity())
     }
 
     /// ONNX Runtime has a single error for everything that can go wrong when a session is created.
