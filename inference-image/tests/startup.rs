@@ -9,7 +9,7 @@ use modelservice_contract::{ExitReason, TerminationMessage};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use support::onnx::{Entry, FLOAT, identity, matmul};
+use support::onnx::{self, Entry, FLOAT, identity, matmul, node};
 use support::{Server, check_docs_table, example};
 
 struct Case {
@@ -311,7 +311,7 @@ const CASES: &[Case] = &[
     Case::new(
         "a provider's library that cannot be loaded",
         ExitReason::AcceleratorUnavailable,
-        "cannot load",
+        "ONNX Runtime cannot load",
         |folder| {
             let path = folder.join("provider.so");
             std::fs::write(&path, "no library").unwrap();
@@ -321,8 +321,29 @@ const CASES: &[Case] = &[
     Case::new(
         "a provider's library without a device that matches",
         ExitReason::AcceleratorUnavailable,
-        "are TestExecutionProvider (vendor ",
+        "finds no device for provider TestExecutionProvider, type NPU",
         |folder| on_plugin(folder, &format!("{}, deviceType: NPU}}", library()), ""),
+    ),
+    Case::new(
+        "a device that fails in the first run",
+        ExitReason::AcceleratorUnavailable,
+        "the first run on TestExecutionProvider failed, and the CPU runs the same inputs",
+        |folder| {
+            let relu = onnx::rows(FLOAT, [2, 2], vec![node("Relu", &["x"], &["y"])], Vec::new());
+            std::fs::write(folder.join("model.onnx"), relu).unwrap();
+            let options = ", options: {mode: fail-first-run}";
+            format!(
+                "{}{}",
+                serve(folder),
+                provider(&format!("{}}}", library()), options)
+            )
+        },
+    ),
+    Case::new(
+        "a number of runners that no device has use for",
+        ExitReason::ConfigInvalid,
+        "runners must be from 1 to 8",
+        |folder| on_plugin(folder, &format!("{}}}", library()), ", runners: 9"),
     ),
     Case::new(
         "a misspelt option of a provider",
@@ -364,10 +385,11 @@ fn serve(folder: &Path) -> String {
 
 /// The package `colors` on the provider of tests.
 fn on_plugin(folder: &Path, plugin: &str, more: &str) -> String {
-    format!(
-        "{}executionProvider: {{name: TestExecutionProvider, plugin: {plugin}{more}}}\n",
-        colors(folder)
-    )
+    format!("{}{}", colors(folder), provider(plugin, more))
+}
+
+fn provider(plugin: &str, more: &str) -> String {
+    format!("executionProvider: {{name: TestExecutionProvider, plugin: {plugin}{more}}}\n")
 }
 
 /// The beginning of a plug-in's configuration.

@@ -91,6 +91,7 @@ pub(super) fn check(assignment: &Assignment, allow_cpu_percent: u32) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn node(provider: &str, operator: &str, name: &str) -> AssignedNode {

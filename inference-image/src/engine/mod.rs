@@ -8,6 +8,7 @@ mod failure;
 mod graphs;
 mod independence;
 mod interface;
+mod logged;
 mod model;
 mod overflow;
 mod provider;

@@ -2,6 +2,7 @@
 
 use super::failure;
 use super::graphs::source::Source;
+use super::logged;
 use super::provider::Provider;
 use super::session::Kept;
 use crate::process::exit::Fatal;
@@ -124,6 +125,7 @@ impl Runtime {
 
     /// Sessions of the execution provider, with their graph assignment.
     pub(super) fn builder(&self, threads: usize) -> Result<SessionBuilder, Fatal> {
+        logged::forget();
         let builder = self
             .provider
             .register(&self.environment, self.cpu_builder(threads)?)?;
@@ -192,6 +194,9 @@ fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &st
     } else {
         level
     };
+    if matches!(level, LogLevel::Error | LogLevel::Fatal) {
+        logged::record(message);
+    }
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", category, "{message}"),

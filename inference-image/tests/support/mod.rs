@@ -69,6 +69,17 @@ pub(crate) fn library() -> PathBuf {
     path
 }
 
+/// The libraries of another flavour of the runtime, which inference-image/onnxruntime extracts.
+pub(crate) fn flavour(name: &str) -> PathBuf {
+    let path = root().join(format!(".cache/onnxruntime/amd64-{name}"));
+    assert!(
+        path.exists(),
+        "{} does not exist: run FLAVOUR={name} inference-image/onnxruntime",
+        path.display()
+    );
+    path
+}
+
 /// The library with the provider of tests, which is built with them.
 pub(crate) fn test_provider() -> PathBuf {
     let tests = std::env::current_exe().unwrap();

@@ -6,7 +6,7 @@ use ort::session::builder::SessionBuilder;
 use std::collections::BTreeMap;
 
 /// The provider that is always available and needs no registration.
-pub(in crate::engine) const CPU: &str = "CPUExecutionProvider";
+pub(crate) const CPU: &str = "CPUExecutionProvider";
 
 pub(super) type Options = BTreeMap<String, String>;
 
@@ -19,7 +19,7 @@ pub(super) struct BuiltIn {
     pub(super) memory_limit: Option<&'static str>,
 }
 
-const fn known<E>(memory_limit: Option<&'static str>) -> BuiltIn
+const fn row<E>(memory_limit: Option<&'static str>) -> BuiltIn
 where
     E: ort::ep::ExecutionProvider
         + ArbitrarilyConfigurableExecutionProvider
@@ -37,25 +37,32 @@ where
 /// What ONNX Runtime has today and runs on Linux. TensorRT's option for its workspace is none for all of a session's
 /// memory.
 const KNOWN: [BuiltIn; 9] = [
-    known::<ort::ep::CUDA>(Some("gpu_mem_limit")),
-    known::<ort::ep::TensorRT>(None),
+    row::<ort::ep::CUDA>(Some("gpu_mem_limit")),
+    row::<ort::ep::TensorRT>(None),
     BuiltIn {
         name: ort::ep::MIGraphX::NAME,
         is_available: ort::ep::MIGraphX::is_available,
         register: register_migraphx,
         memory_limit: Some("migraphx_mem_limit"),
     },
-    known::<ort::ep::OpenVINO>(None),
-    known::<ort::ep::QNN>(None),
-    known::<ort::ep::CANN>(Some("npu_mem_limit")),
-    known::<ort::ep::Vitis>(None),
-    known::<ort::ep::XNNPACK>(None),
-    known::<ort::ep::Azure>(None),
+    row::<ort::ep::OpenVINO>(None),
+    row::<ort::ep::QNN>(None),
+    row::<ort::ep::CANN>(Some("npu_mem_limit")),
+    row::<ort::ep::Vitis>(None),
+    row::<ort::ep::XNNPACK>(None),
+    row::<ort::ep::Azure>(None),
 ];
 
 /// The provider of that name, if this build has it.
 pub(super) fn find(name: &str) -> Option<&'static BuiltIn> {
     KNOWN.iter().find(|known| known.name == name && known.is_here())
+}
+
+/// The provider of that name, in whatever build.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) fn known(name: &str) -> &'static BuiltIn {
+    KNOWN.iter().find(|known| known.name == name).unwrap()
 }
 
 /// Names of those that this build has, besides the CPU.

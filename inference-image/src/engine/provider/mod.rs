@@ -3,6 +3,7 @@
 mod built_in;
 mod plugin;
 
+use crate::engine::logged;
 use crate::process::exit::Fatal;
 use built_in::{BuiltIn, Options};
 use modelservice_contract::{Device, ExecutionProvider, ExitReason};
@@ -113,9 +114,9 @@ impl Provider {
 
     /// The provider's own problem, which keeps sessions from being created.
     pub(super) fn refused(&self, problem: &str) -> Fatal {
-        let name = &self.name;
+        let (name, problem) = (&self.name, logged::complete(problem));
         // ONNX Runtime has no code for it.
-        match self.options.keys().find(|key| problem.contains(key.as_str())) {
+        match self.options.keys().find(|key| names(&problem, key)) {
             Some(option) => Fatal::new(
                 ExitReason::ConfigInvalid,
                 format!("{name} does not accept the option {option:?} as it is: {problem}"),
@@ -126,6 +127,15 @@ impl Provider {
             ),
         }
     }
+}
+
+/// Whether a message contains this word.
+fn names(message: &str, word: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    message.match_indices(word).any(|(start, _)| {
+        let (before, after) = (&message[..start], &message[start + word.len()..]);
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
 }
 
 /// The options with the memory limit, for which each provider has its own name.
@@ -193,4 +203,53 @@ fn unavailable(name: &str) -> Fatal {
         available.join(", ")
     );
     Fatal::new(ExitReason::AcceleratorUnavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A broken model would otherwise be blamed on the option `mode`.
+    #[test]
+    fn a_message_names_an_option_only_as_a_whole_word() {
+        for (message, expected) in [
+            ("Invalid OpenVINO EP option: mode", true),
+            ("mode=\"x\" is not known", true),
+            ("the model has no mode_size", false),
+            ("the model's mode", true),
+            ("", false),
+        ] {
+            assert_eq!(names(message, "mode"), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_memory_limit_becomes_the_providers_own_option() {
+        let wanted = |name: &str, options: &[(&str, &str)]| ExecutionProvider {
+            name: name.to_owned(),
+            options: options
+                .iter()
+                .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            memory_limit_bytes: Some(1 << 30),
+            ..ExecutionProvider::default()
+        };
+        for (name, option) in [
+            ("CUDAExecutionProvider", "gpu_mem_limit"),
+            ("MIGraphXExecutionProvider", "migraphx_mem_limit"),
+            ("CANNExecutionProvider", "npu_mem_limit"),
+        ] {
+            let kind = || Kind::BuiltIn(built_in::known(name));
+            let made = options(&wanted(name, &[("device_id", "1")]), &kind()).ok();
+            let made = made.and_then(|options| options.get(option).cloned());
+            assert_eq!(made.as_deref(), Some("1073741824"), "{name}");
+            let twice = options(&wanted(name, &[(option, "5")]), &kind()).err();
+            assert!(
+                twice.is_some_and(|fatal| fatal.message.contains("remove one")),
+                "{name}"
+            );
+        }
+        let kind = Kind::BuiltIn(built_in::known("OpenVINOExecutionProvider"));
+        assert!(options(&wanted("OpenVINOExecutionProvider", &[]), &kind).is_err());
+    }
 }
