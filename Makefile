@@ -29,6 +29,7 @@ images: ## Build the images of the operator and the server in buildah's storage
 runtime: ## Build the server's image with one flavour of ONNX Runtime (FLAVOUR=cpu, openvino, cuda or plugin) and its vendor's libraries
 	@scripts/packages
 	@VENDOR=1 scripts/images $(or $(FLAVOUR),cpu)
+	@[ "$(FLAVOUR)" != cuda ] || cargo test --locked --package modelservice-server --test runtimes cuda -- --include-ignored
 
 tools: ## Build the local cluster's programs from pinned Go modules (once, about 20 minutes)
 	@scripts/tools

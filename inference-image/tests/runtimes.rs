@@ -17,14 +17,19 @@ use support::onnx::{FLOAT, Graph, Node, Tensor, model, node, port, weights};
 use support::{Server, example, flavour};
 
 /// A server with one model, `net`, on a flavour of the runtime.
-fn start(flavour_name: &str, package: &Path, provider: &str) -> Server {
-    let library = flavour(flavour_name).join("libonnxruntime.so");
+fn start(name: &str, package: &Path, provider: &str) -> Server {
+    start_with(&flavour(name).display().to_string(), name, package, provider)
+}
+
+/// The same with libraries in these folders.
+fn start_with(libraries: &str, name: &str, package: &Path, provider: &str) -> Server {
+    let library = flavour(name).join("libonnxruntime.so");
     let config = format!(
         "models: [{{name: net, path: '{}'}}]\nexecutionProvider: {provider}\n",
         package.display()
     );
     // As in an image, where the loader looks into the folder anyway.
-    let path = format!("LD_LIBRARY_PATH={}", flavour(flavour_name).display());
+    let path = format!("LD_LIBRARY_PATH={libraries}");
     let library = format!("--onnx-runtime={}", library.display());
     Server::start_with(&["env", &path], &config, &[&library])
 }
@@ -123,23 +128,36 @@ fn cuda_without_its_libraries_names_what_is_missing() {
     assert!(last.message.contains("libcublasLt.so.13"), "{}", last.message);
 }
 
+/// The image that `make runtime FLAVOUR=cuda` builds, on a node without an NVIDIA GPU.
+#[test]
+#[ignore = "needs NVIDIA's libraries, 2 GB: make runtime FLAVOUR=cuda"]
+fn cuda_without_a_driver_names_it() {
+    let libraries = format!("{}:{}", flavour("cuda").display(), flavour("nvidia").display());
+    let server = start_with(
+        &libraries,
+        "cuda",
+        &example("colors"),
+        "{name: CUDAExecutionProvider}",
+    );
+    let last = last_words(server);
+    assert_eq!(last.reason, ExitReason::AcceleratorUnavailable, "{last:?}");
+    assert!(last.message.contains("libcuda.so.1"), "{}", last.message);
+}
+
 /// Two layers that multiply matrices; with pooling before them if that is wanted.
 fn perceptron(folder: &Path, pools: bool) {
-    let pool: Vec<Node> = match pools {
-        true => vec![
-            node("MaxPool", &["x"], &["pooled"])
-                .ints("kernel_shape", &[2, 2])
-                .ints("strides", &[2, 2]),
-        ],
-        false => Vec::new(),
-    };
+    let mut nodes: Vec<Node> = Vec::new();
+    if pools {
+        let pool = node("MaxPool", &["x"], &["pooled"]);
+        nodes.push(pool.ints("kernel_shape", &[2, 2]).ints("strides", &[2, 2]));
+    }
     let (first, side, width) = if pools { ("pooled", 16, 64) } else { ("x", 8, 64) };
-    let layers = vec![
+    nodes.extend([
         node("Flatten", &[first], &["flat"]).int("axis", 1),
         node("Gemm", &["flat", "w1", "b1"], &["h"]),
         node("Relu", &["h"], &["r"]),
         node("Gemm", &["r", "w2", "b2"], &["y"]),
-    ];
+    ]);
     let initializers: Vec<Tensor> = [
         ("w1", vec![width, 32]),
         ("b1", vec![32]),
@@ -149,7 +167,7 @@ fn perceptron(folder: &Path, pools: bool) {
     .map(|(name, dims)| weights(name, FLOAT, &dims))
     .into();
     let graph = Graph {
-        nodes: [pool, layers].concat(),
+        nodes,
         name: "perceptron".into(),
         initializers,
         inputs: vec![port("x", FLOAT, &[1, 1, side, side])],

@@ -15,12 +15,13 @@ pub(super) fn forget() {
     *LAST.lock() = None;
 }
 
-/// What was returned, with what was logged.
+/// What was returned, with what was logged, without places in source files.
 pub(super) fn complete(problem: &str) -> String {
+    let problem = failure::without_sources(problem);
     let logged = LAST.lock().as_deref().map(failure::without_sources);
     match logged {
         Some(logged) if !logged.is_empty() && !problem.contains(&logged) => format!("{problem}: {logged}"),
-        _ => problem.to_owned(),
+        _ => problem,
     }
 }
 

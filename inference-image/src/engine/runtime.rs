@@ -109,17 +109,15 @@ impl Runtime {
     pub(super) fn session(&self, source: &Source, threads: usize) -> Result<Session, Fatal> {
         let session = source.session(self.builder(threads)?);
         session.map_err(|error| {
-            let problem = error.to_string();
-            // ONNX Runtime reports what is wrong with a model and with a device in the same way.
-            let is_valid = || {
-                source
-                    .session(self.cpu_builder(1)?)
-                    .map_err(|error| self.explain(&error.to_string()))
-            };
-            match self.is_cpu() {
-                true => self.explain(&problem),
-                false => is_valid().map_or_else(|fatal| fatal, |_| self.provider.refused(&problem)),
+            if self.is_cpu() {
+                return self.explain(&error.to_string());
             }
+            // ONNX Runtime reports what is wrong with a model and with a device in the same way.
+            let on_cpu = self.cpu_builder(1).and_then(|builder| {
+                let session = source.session(builder);
+                session.map_err(|error| self.explain(&error.to_string()))
+            });
+            on_cpu.map_or_else(|fatal| fatal, |_| self.provider.refused(error.message()))
         })
     }
 
