@@ -1,7 +1,7 @@
 # The commands of this project. Each is a script or a single line, so you can also run it without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart clean-cluster test lint build images tools crds bench-autoscaling bench-operator bench-server advisories
+.PHONY: help quickstart clean-cluster test lint build images runtime tools crds bench-autoscaling bench-operator bench-server advisories
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  %-21s %s\n' "make $$name" "$$text"; done
@@ -25,6 +25,11 @@ build: ## Build the workspace's programs and tests
 images: ## Build the images of the operator and the server in buildah's storage
 	@scripts/packages
 	@scripts/images
+
+runtime: ## Build the server's image with one flavour of ONNX Runtime (FLAVOUR=cpu, openvino, cuda or plugin) and its vendor's libraries
+	@scripts/packages
+	@VENDOR=1 scripts/images $(or $(FLAVOUR),cpu)
+	@[ "$(FLAVOUR)" != cuda ] || cargo test --locked --package modelservice-server --test runtimes cuda -- --include-ignored
 
 tools: ## Build the local cluster's programs from pinned Go modules (once, about 20 minutes)
 	@scripts/tools

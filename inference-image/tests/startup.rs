@@ -9,7 +9,7 @@ use modelservice_contract::{ExitReason, TerminationMessage};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use support::onnx::{Entry, FLOAT, identity, matmul};
+use support::onnx::{self, Entry, FLOAT, identity, matmul, node};
 use support::{Server, check_docs_table, example};
 
 struct Case {
@@ -294,13 +294,68 @@ const CASES: &[Case] = &[
     Case::new(
         "an execution provider that cannot run the whole graph",
         ExitReason::ExecutionProviderFallback,
-        "parts of it would run on the CPU",
+        "runs none of the model's 3 compute nodes, and the CPU would run",
         |folder| {
             format!(
                 "{}executionProvider: {{name: AzureExecutionProvider}}\n",
                 colors(folder)
             )
         },
+    ),
+    Case::new(
+        "a provider's library that does not exist",
+        ExitReason::AcceleratorUnavailable,
+        "there is no library /nowhere/provider.so",
+        |folder| on_plugin(folder, "{library: /nowhere/provider.so}", ""),
+    ),
+    Case::new(
+        "a provider's library that cannot be loaded",
+        ExitReason::AcceleratorUnavailable,
+        "ONNX Runtime cannot load",
+        |folder| {
+            let path = folder.join("provider.so");
+            std::fs::write(&path, "no library").unwrap();
+            on_plugin(folder, &format!("{{library: '{}'}}", path.display()), "")
+        },
+    ),
+    Case::new(
+        "a provider's library without a device that matches",
+        ExitReason::AcceleratorUnavailable,
+        "finds no device for provider TestExecutionProvider, type NPU",
+        |folder| on_plugin(folder, &format!("{}, deviceType: NPU}}", library()), ""),
+    ),
+    Case::new(
+        "a device that fails in the first run",
+        ExitReason::AcceleratorUnavailable,
+        "the first run on TestExecutionProvider failed, and the CPU runs the same inputs",
+        |folder| {
+            let relu = onnx::rows(FLOAT, [2, 2], vec![node("Relu", &["x"], &["y"])], Vec::new());
+            std::fs::write(folder.join("model.onnx"), relu).unwrap();
+            let options = ", options: {mode: fail-first-run}";
+            format!(
+                "{}{}",
+                serve(folder),
+                provider(&format!("{}}}", library()), options)
+            )
+        },
+    ),
+    Case::new(
+        "a number of runners that no device has use for",
+        ExitReason::ConfigInvalid,
+        "runners must be from 1 to 8",
+        |folder| on_plugin(folder, &format!("{}}}", library()), ", runners: 9"),
+    ),
+    Case::new(
+        "a misspelt option of a provider",
+        ExitReason::ConfigInvalid,
+        "does not accept the option \"colour\"",
+        |folder| on_plugin(folder, &format!("{}}}", library()), ", options: {colour: red}"),
+    ),
+    Case::new(
+        "a memory limit for a provider that has no option for it",
+        ExitReason::ConfigInvalid,
+        "has no known option for memoryLimitBytes",
+        |folder| on_plugin(folder, &format!("{}}}", library()), ", memoryLimitBytes: 1048576"),
     ),
     Case::new(
         "no ONNX Runtime library",
@@ -326,6 +381,20 @@ const CASES: &[Case] = &[
 
 fn serve(folder: &Path) -> String {
     format!("models: [{{name: photos, path: '{}'}}]\n", folder.display())
+}
+
+/// The package `colors` on the provider of tests.
+fn on_plugin(folder: &Path, plugin: &str, more: &str) -> String {
+    format!("{}{}", colors(folder), provider(plugin, more))
+}
+
+fn provider(plugin: &str, more: &str) -> String {
+    format!("executionProvider: {{name: TestExecutionProvider, plugin: {plugin}{more}}}\n")
+}
+
+/// The beginning of a plug-in's configuration.
+fn library() -> String {
+    format!("{{library: '{}'", support::test_provider().display())
 }
 
 /// A copy of the package `colors`.

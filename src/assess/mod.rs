@@ -331,6 +331,7 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         metadata: _,
         graph: _,
         load_seconds: _,
+        assignment: _,
         batching: _,
     } = report.clone();
     let tensors = |specs: Vec<TensorSpec>| {

@@ -41,6 +41,7 @@ fn config(service: &ValidatedService, class: &AcceleratorClass, default: &Server
         execution_provider: ExecutionProvider {
             name: class.spec.runtime.execution_provider.clone(),
             options: class.spec.runtime.options.clone(),
+            ..ExecutionProvider::default()
         },
         limits: limits(settings, &default.limits),
         scheduling: Scheduling {

@@ -92,6 +92,35 @@ pub struct ExecutionProvider {
     /// Provider options, passed to ONNX Runtime unchanged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
+    /// The library that contains the provider, unless it is built into ONNX Runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<ProviderPlugin>,
+    /// Runs of one model at the same time on the device; by default as many as the server chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runners: Option<u32>,
+    /// Device memory that each session may use, in bytes; by default as much as the provider takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// Share of a model's compute nodes that may run on the CPU instead, in percent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub allow_cpu_percent: u32,
+}
+
+/// A library with an execution provider that ONNX Runtime loads when the server starts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProviderPlugin {
+    /// Path of the library in the runtime image.
+    pub library: String,
+    /// Name under which it is registered; by default the provider's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration_name: Option<String>,
+    /// Only devices whose vendor, as the library reports it, is this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_vendor: Option<String>,
+    /// Only devices of this type: `CPU`, `GPU` or `NPU`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_type: Option<String>,
 }
 
 impl Default for ExecutionProvider {
@@ -99,6 +128,10 @@ impl Default for ExecutionProvider {
         Self {
             name: "CPUExecutionProvider".to_owned(),
             options: BTreeMap::new(),
+            plugin: None,
+            runners: None,
+            memory_limit_bytes: None,
+            allow_cpu_percent: 0,
         }
     }
 }

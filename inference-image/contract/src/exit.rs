@@ -13,9 +13,10 @@ pub enum ExitReason {
     ModelDigestMismatch,
     /// `model.onnx` is not a model that this ONNX Runtime can load, or `model.yaml` does not fit it.
     ModelInvalid,
-    /// The requested execution provider is not in this runtime, or its device is missing.
+    /// The requested execution provider is not in this runtime, or its device is missing, does not work or is lost while
+    /// serving.
     AcceleratorUnavailable,
-    /// The execution provider is available but does not run the whole graph.
+    /// The execution provider is available but does not run enough of the graph.
     ExecutionProviderFallback,
     /// The ONNX Runtime library cannot be loaded.
     RuntimeUnavailable,

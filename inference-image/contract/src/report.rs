@@ -53,9 +53,39 @@ pub struct ModelReport {
     /// Seconds from opening the package until its sessions were created.
     #[serde(default)]
     pub load_seconds: f64,
+    /// What runs the model's nodes, if this is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<Assignment>,
     /// Whether requests are batched, if this is reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batching: Option<BatchingReport>,
+}
+
+/// What runs a model's compute nodes: ONNX Runtime's own graph assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// The execution provider that was asked for.
+    pub provider: String,
+    /// The device that it drives, as far as ONNX Runtime knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// Compute nodes that the provider runs.
+    pub nodes: u64,
+    /// Compute nodes that the CPU runs instead, by operator.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub elsewhere: BTreeMap<String, u64>,
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Its name, or its type if it has none.
+    pub name: String,
+    /// Version of its driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
 }
 
 /// Whether requests of different clients share runs of a model.

@@ -13,9 +13,10 @@ use crate::package;
 use crate::process::cgroup;
 use crate::process::exit::{self, Fatal};
 use crate::process::lifecycle::{Lifecycle, Phase};
+use crate::process::loss::DeviceLoss;
 use crate::process::signals::{Signals, Told};
 use crate::protocol::{self, Management};
-use modelservice_contract::{CONFIG_ENV, Drain, ServerConfig};
+use modelservice_contract::{CONFIG_ENV, Drain, ExitReason, ServerConfig};
 use optimize::optimize;
 use ports::{Serving, address, listen, start_management, warn_if_open};
 use std::sync::Arc;
@@ -109,12 +110,26 @@ async fn live(arguments: &Arguments, config: ServerConfig, cores: usize) -> Resu
     // Scripts wait for this line: everything is ready when it appears.
     announce(&service, &listener);
     warn_if_open(address(&listener), &config);
-    serve_until_told(server, listener, &lifecycle, &config.drain, signals).await;
+    serve_until_told(
+        server,
+        listener,
+        &lifecycle,
+        &config.drain,
+        signals,
+        service.loss(),
+    )
+    .await;
     if let Some(traces) = traces {
         // This blocks until the exporter's own thread has ended, which sends through this runtime.
         let _ = tokio::task::spawn_blocking(move || traces.finish()).await;
     }
-    Ok(())
+    service.loss().words().map_or(Ok(()), |words| {
+        let message = format!(
+            "{} lost its device while serving: {words}; check the device and its driver on this node",
+            service.report().execution_provider
+        );
+        Err(Fatal::new(ExitReason::AcceleratorUnavailable, message))
+    })
 }
 
 async fn serve_until_told(
@@ -123,6 +138,7 @@ async fn serve_until_told(
     lifecycle: &Lifecycle,
     drain: &Drain,
     mut signals: Signals,
+    loss: &DeviceLoss,
 ) {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
@@ -131,14 +147,19 @@ async fn serve_until_told(
         tracing::warn!("second signal: exiting at once");
         exit::now(INSISTED);
     });
+    let at_once = || Drain {
+        accept_seconds: 0,
+        ..drain.clone()
+    };
     let stopped = async {
-        match stopped.await {
-            // A person at a terminal is waiting, and no load balancer has to be told first.
-            Ok(Told::Interrupt) => Drain {
-                accept_seconds: 0,
-                ..drain.clone()
+        tokio::select! {
+            told = stopped => match told {
+                // A person at a terminal is waiting, and no load balancer has to be told first.
+                Ok(Told::Interrupt) => at_once(),
+                Ok(Told::Terminate) | Err(_) => drain.clone(),
             },
-            Ok(Told::Terminate) | Err(_) => drain.clone(),
+            // All requests would fail.
+            _ = loss.happened() => at_once(),
         }
     };
     match server.serve_until(listener, lifecycle, stopped).await {
@@ -162,6 +183,16 @@ fn announce(service: &Service, listener: &TcpListener) {
             opset = model.opset,
             "model loaded"
         );
+        if let Some(assignment) = &model.assignment {
+            tracing::info!(
+                model = model.name,
+                execution_provider = assignment.provider,
+                device = assignment.device.as_ref().map(|device| &device.name),
+                nodes = assignment.nodes,
+                elsewhere = ?assignment.elsewhere,
+                "nodes assigned"
+            );
+        }
     }
     tracing::info!(
         address = %address(listener),

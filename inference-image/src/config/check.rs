@@ -1,8 +1,11 @@
 //! What the types of a configuration cannot say: which values go together, and which are impossible.
 
-use modelservice_contract::{Cors, ModelConfig, ServerConfig};
+use modelservice_contract::{Cors, ExecutionProvider, ModelConfig, ServerConfig};
 use std::collections::BTreeSet;
 
+const CPU: &str = "CPUExecutionProvider";
+/// More runs at a time on one device only wait for each other.
+const MAX_RUNNERS: u32 = 8;
 /// Even ordinary clients send more than this.
 const MIN_HEADER_BYTES: u32 = 1024;
 
@@ -35,7 +38,43 @@ pub(super) fn check(config: &ServerConfig) -> Result<(), String> {
     {
         return Err("connections: max, idleSeconds and maxConcurrentRequests must be at least 1".to_owned());
     }
+    check_provider(&config.execution_provider)?;
     check_observability(config)
+}
+
+fn check_provider(provider: &ExecutionProvider) -> Result<(), String> {
+    let ExecutionProvider {
+        name,
+        options: _,
+        plugin,
+        runners,
+        memory_limit_bytes,
+        allow_cpu_percent,
+    } = provider;
+    let is_for_device =
+        runners.is_some() || memory_limit_bytes.is_some() || *allow_cpu_percent > 0 || plugin.is_some();
+    if name == CPU && is_for_device {
+        return Err(format!(
+            "executionProvider: {CPU} takes no plugin, runners, memoryLimitBytes or allowCpuPercent"
+        ));
+    }
+    if runners.is_some_and(|runners| !(1..=MAX_RUNNERS).contains(&runners)) {
+        return Err(format!(
+            "executionProvider: runners must be from 1 to {MAX_RUNNERS}"
+        ));
+    }
+    if *allow_cpu_percent > 100 || *memory_limit_bytes == Some(0) {
+        return Err(
+            "executionProvider: allowCpuPercent is at most 100, memoryLimitBytes at least 1".to_owned(),
+        );
+    }
+    let kind = plugin.as_ref().and_then(|plugin| plugin.device_type.as_deref());
+    match kind {
+        Some(kind) if !["CPU", "GPU", "NPU"].contains(&kind) => Err(format!(
+            "executionProvider: plugin.deviceType is {kind:?}, it must be CPU, GPU or NPU"
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_observability(config: &ServerConfig) -> Result<(), String> {

@@ -23,6 +23,7 @@ fn what_is_written_as_json_is_read_back() {
 #[test]
 fn what_is_impossible_is_named() {
     let model = |fields: &str| format!("models: [{{name: photos, path: /mnt/model, {fields}}}]");
+    let provider = |fields: &str| format!("{SMALLEST}executionProvider: {{name: {fields}}}");
     for (text, word) in [
         ("models: []".to_owned(), "models is empty"),
         ("limits: {}".to_owned(), "models"),
@@ -60,6 +61,18 @@ fn what_is_impossible_is_named() {
             "twice",
         ),
         (model("digest: sha256:00"), "sha256:00"),
+        (
+            provider("CPUExecutionProvider, runners: 2"),
+            "takes no plugin, runners",
+        ),
+        (provider("tpu, runners: 0"), "runners must be from 1 to 8"),
+        (provider("tpu, allowCpuPercent: 101"), "at most 100"),
+        (provider("tpu, memoryLimitBytes: 0"), "at least 1"),
+        (
+            provider("tpu, plugin: {library: /a, deviceType: TPU}"),
+            "must be CPU, GPU or NPU",
+        ),
+        (provider("tpu, plugin: {libary: /a}"), "did you mean `library`?"),
         ("models: [".to_owned(), "line"),
     ] {
         let problem = parse(&text).unwrap_err();

@@ -94,7 +94,7 @@ fn readable(message: &str) -> String {
 }
 
 /// A message without the files, lines, functions and conditions that may precede it.
-fn without_sources(message: &str) -> String {
+pub(super) fn without_sources(message: &str) -> String {
     let mut rest = message.split("\nStacktrace").next().unwrap_or_default().trim();
     while let Some((place, after)) = after_source(rest) {
         // A full path precedes a full signature, and a file name precedes a function name.

@@ -38,9 +38,22 @@ pub enum EngineError {
     #[error("there is not enough memory for this run{}: send less at once, or give the server more \
         memory", wanted(*.0))]
     NoMemory(Option<u64>),
+    /// The device does not even run inputs that it has run before; in the provider's words.
+    #[error("the device is lost: {0}")]
+    Lost(String),
     /// Anything else.
     #[error("inference failed: {0}")]
     Failed(String),
+}
+
+impl EngineError {
+    /// What ONNX Runtime says.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Refused(reason) | Self::Lost(reason) | Self::Failed(reason) => reason.clone(),
+            Self::NoMemory(_) => self.to_string(),
+        }
+    }
 }
 
 fn wanted(bytes: Option<u64>) -> String {

@@ -1,16 +1,20 @@
 //! Runs models: one engine per runner, each with its own session. Knows nothing of requests.
 
+mod assignment;
+mod c_api;
 mod curve;
 mod division;
 mod failure;
 mod graphs;
 mod independence;
 mod interface;
+mod logged;
 mod model;
 mod overflow;
 mod provider;
 mod runtime;
 mod session;
+mod shapes;
 
 pub use curve::Curve;
 pub use division::Division;

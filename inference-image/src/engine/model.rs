@@ -1,24 +1,28 @@
 //! A model: from its package to its sessions.
 
+use super::assignment::{self, Nodes};
+use super::c_api;
 use super::curve::Curve;
 use super::division::Division;
 use super::graphs::cache;
 use super::graphs::optimised::{Cache, not_kept};
 use super::graphs::prefetch::Prefetched;
 use super::graphs::source::Source;
-use super::interface::Description;
+use super::interface::{Description, Engine as _};
 use super::overflow;
 use super::runtime::Runtime;
 use super::session::OnnxEngine;
+use super::shapes;
 use crate::onnx;
 use crate::package::Package;
 use crate::process::exit::Fatal;
-use modelservice_contract::{ExitReason, GraphSource};
+use crate::tensor::Tensor;
+use modelservice_contract::{Assignment, ExitReason, GraphSource};
 use ort::session::Session;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 
 /// A model that sessions can be created from.
@@ -35,6 +39,10 @@ pub struct OnnxModel {
     private: Mutex<Option<TempDir>>,
     /// A session that has been created already.
     first: Mutex<Option<Session>>,
+    /// What runs the nodes of the first session that was looked at.
+    assignment: OnceLock<Assignment>,
+    /// The folder of what is measured on a device.
+    measurements: Option<PathBuf>,
 }
 
 impl Runtime {
@@ -59,14 +67,17 @@ impl Runtime {
             divisions: overflow::divisions(&onnx),
             private: Mutex::default(),
             first: Mutex::default(),
+            assignment: OnceLock::new(),
+            measurements: None,
         };
         // Sessions need the memory.
         drop(onnx);
+        let origin = self.origin(package);
         // Other providers compile their own graphs.
         if !self.is_cpu() {
+            model.measurements = cache.path.as_ref().and_then(|path| measurements(path, &origin));
             return Ok(model);
         }
-        let origin = self.origin(package);
         let folders = cache.trusted_folders(package);
         let is_trusted = |source: &Source| {
             let folder = source.folder().and_then(|entry| entry.parent());
@@ -141,12 +152,69 @@ impl OnnxModel {
     pub fn engine(&self, threads: usize, rows: u32) -> Result<OnnxEngine, Fatal> {
         let first = self.first.lock().take().filter(|_| threads == 1);
         let session = first.map_or_else(|| self.runtime.session(&self.source, threads), Ok)?;
+        let assignment = self.assess(&session)?;
+        self.assignment.get_or_init(|| assignment);
         let engine = OnnxEngine::new(session, self.description.opset, &self.unshaped, &self.divisions)?;
         if self.runtime.is_cpu() {
             engine.with_memory(rows, self.runtime.kept())
         } else {
-            Ok(engine)
+            Ok(engine.on_device(self.runtime.loss().clone()))
         }
+    }
+
+    /// What runs the nodes of a session.
+    ///
+    /// # Errors
+    /// `ExecutionProviderFallback` if the CPU runs more of them than is allowed.
+    fn assess(&self, session: &Session) -> Result<Assignment, Fatal> {
+        let provider = self.runtime.provider();
+        let assigned = c_api::assigned_nodes(session).map_err(|error| {
+            let message = format!("ONNX Runtime does not say what runs the model: {error}");
+            Fatal::new(ExitReason::RuntimeUnavailable, message)
+        })?;
+        let others: Vec<_> = assigned
+            .iter()
+            .filter(|node| node.provider != provider.name())
+            .collect();
+        let alike = if others.is_empty() {
+            Nodes::new()
+        } else {
+            shapes::nodes_like(&self.runtime, &self.source, &others)
+        };
+        let assignment = Assignment {
+            device: provider.device().cloned(),
+            ..assignment::assignment(provider.name(), &assigned, &alike)
+        };
+        assignment::check(&assignment, provider.allow_cpu_percent())
+            .map_err(|problem| Fatal::new(ExitReason::ExecutionProviderFallback, problem))?;
+        Ok(assignment)
+    }
+
+    /// Whether the CPU runs these inputs, whatever the provider is.
+    pub fn runs_on_cpu(&self, inputs: &[Tensor]) -> bool {
+        let session = self
+            .runtime
+            .cpu_builder(1)
+            .ok()
+            .and_then(|builder| self.source.session(builder).ok());
+        let engine = session
+            .and_then(|session| OnnxEngine::new(session, self.description.opset, &self.unshaped, &[]).ok());
+        engine.is_some_and(|mut engine| {
+            let outputs: Vec<usize> = (0..engine.signature().outputs.len()).collect();
+            engine.run(inputs, &outputs).is_ok()
+        })
+    }
+
+    /// Name of the execution provider, unless that is the CPU.
+    #[must_use]
+    pub fn device_provider(&self) -> Option<&str> {
+        (!self.runtime.is_cpu()).then(|| self.runtime.provider_name())
+    }
+
+    /// What runs the model's nodes, once there is an engine.
+    #[must_use]
+    pub fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.get()
     }
 
     /// Removes the files of the graph unless they are in a configured folder. No engine can be created after that.
@@ -169,12 +237,17 @@ impl OnnxModel {
     /// The cost of batches on this many cores, if it has been measured before.
     #[must_use]
     pub fn curve(&self, cores: usize) -> Option<Curve> {
-        cache::curve(self.source.folder()?, cores)
+        cache::curve(self.entry()?, cores)
+    }
+
+    /// The folder of its entry in the cache.
+    fn entry(&self) -> Option<&PathBuf> {
+        self.source.folder().or(self.measurements.as_ref())
     }
 
     /// Stores the cost of batches next to the graph, if that can be written.
     pub fn store_curve(&self, cores: usize, curve: &Curve) {
-        let Some(folder) = self.source.folder().filter(|folder| folder.exists()) else {
+        let Some(folder) = self.entry().filter(|folder| folder.exists()) else {
             return;
         };
         if let Err(error) = cache::store_curve(folder, cores, curve) {
@@ -203,6 +276,16 @@ impl Description {
             description: text(onnx::text(&model.description)),
         }
     }
+}
+
+fn measurements(path: &Path, origin: &cache::Origin) -> Option<PathBuf> {
+    if let Err(error) = cache::remove_unused(path) {
+        tracing::debug!("cannot clean up {}: {error}", path.display());
+    }
+    let folder = cache::measurements(path, origin);
+    folder
+        .map_err(|error| tracing::warn!("measurements cannot be stored in {}: {error}", path.display()))
+        .ok()
 }
 
 fn original(package: &Package, onnx: &onnx::Model) -> Result<Source, Fatal> {

@@ -2,12 +2,13 @@
 
 use super::failure;
 use super::graphs::source::Source;
-use super::provider;
+use super::logged;
+use super::provider::Provider;
 use super::session::Kept;
 use crate::process::exit::Fatal;
+use crate::process::loss::DeviceLoss;
 use modelservice_contract::{ExecutionProvider, ExitReason};
 use ort::environment::Environment;
-use ort::ep::ExecutionProviderDispatch;
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
@@ -19,13 +20,16 @@ use std::sync::Arc;
 /// says (<https://github.com/microsoft/onnxruntime/pull/27379>).
 pub const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
+/// Has a session remember which provider runs which node; since 1.24.
+const RECORD_ASSIGNMENT: &str = "session.record_ep_graph_assignment_info";
+
 /// The ONNX Runtime library, and the execution provider that sessions are created with. One per process.
 pub struct Runtime {
     environment: Environment,
     version: String,
-    provider: String,
-    dispatch: Option<ExecutionProviderDispatch>,
+    provider: Provider,
     kept: Kept,
+    loss: DeviceLoss,
 }
 
 impl Runtime {
@@ -56,15 +60,15 @@ impl Runtime {
             .build()
             .map_err(|error| unavailable(&error))?;
         environment.set_log_level(LogLevel::Warning);
-        let dispatch = provider::resolve(provider)?;
+        let provider = Provider::find(&environment, provider)?;
         let version =
             ort::util::probe(&library).map_or_else(|| ort::info().to_owned(), |minor| format!("1.{minor}"));
         Ok(Self {
             environment,
             version,
-            provider: provider.name.clone(),
-            dispatch,
+            provider,
             kept: Kept::default(),
+            loss: DeviceLoss::default(),
         })
     }
 
@@ -77,13 +81,24 @@ impl Runtime {
     /// Whether models run on the CPU.
     #[must_use]
     pub const fn is_cpu(&self) -> bool {
-        self.dispatch.is_none()
+        self.provider.is_cpu()
     }
 
     /// Name of the execution provider.
     #[must_use]
-    pub fn provider(&self) -> &str {
+    pub fn provider_name(&self) -> &str {
+        self.provider.name()
+    }
+
+    /// The execution provider.
+    pub(super) const fn provider(&self) -> &Provider {
         &self.provider
+    }
+
+    /// Whether the device is lost.
+    #[must_use]
+    pub const fn loss(&self) -> &DeviceLoss {
+        &self.loss
     }
 
     /// What all sessions keep of their runs.
@@ -93,63 +108,58 @@ impl Runtime {
 
     pub(super) fn session(&self, source: &Source, threads: usize) -> Result<Session, Fatal> {
         let session = source.session(self.builder(threads)?);
-        session.map_err(|error| self.explain(&error.to_string()))
+        session.map_err(|error| {
+            if self.is_cpu() {
+                return self.explain(&error.to_string());
+            }
+            // ONNX Runtime reports what is wrong with a model and with a device in the same way.
+            let on_cpu = self.cpu_builder(1).and_then(|builder| {
+                let session = source.session(builder);
+                session.map_err(|error| self.explain(&error.to_string()))
+            });
+            on_cpu.map_or_else(|fatal| fatal, |_| self.provider.refused(error.message()))
+        })
     }
 
+    /// Sessions of the execution provider, with their graph assignment.
     pub(super) fn builder(&self, threads: usize) -> Result<SessionBuilder, Fatal> {
-        let refused = |error: &dyn std::fmt::Display| {
-            Fatal::new(
-                ExitReason::RuntimeUnavailable,
-                format!("ONNX Runtime rejects the session's options: {error}"),
-            )
-        };
+        logged::forget();
+        let builder = self
+            .provider
+            .register(&self.environment, self.cpu_builder(threads)?)?;
+        let recording = builder.with_config_entry(RECORD_ASSIGNMENT, "1");
+        recording.map_err(|error| refused(&error))
+    }
+
+    /// Sessions on the CPU.
+    pub(super) fn cpu_builder(&self, threads: usize) -> Result<SessionBuilder, Fatal> {
         let builder = Session::builder(&self.environment).map_err(|error| refused(&error))?;
         let builder = builder
             .with_intra_threads(threads)
             .map_err(|error| refused(&error))?;
         let builder = builder.with_inter_threads(1).map_err(|error| refused(&error))?;
         // Threads that spin while waiting take the cores from other runs.
-        let mut builder = builder
+        let builder = builder
             .with_intra_op_spinning(false)
             .map_err(|error| refused(&error))?;
         // ONNX Runtime warns about each graph that is stored, since another processor may be unable to run it. Our
         // key contains the processor.
-        builder = builder
+        builder
             .with_log_level(LogLevel::Error)
-            .map_err(|error| refused(&error))?;
-        if let Some(dispatch) = &self.dispatch {
-            builder = builder
-                .with_disable_cpu_fallback()
-                .map_err(|error| refused(&error))?;
-            builder = builder
-                .with_execution_providers([dispatch.clone()])
-                .map_err(|error| {
-                    let message = format!(
-                        "{} cannot be used: {error}; is its device on this node?",
-                        self.provider
-                    );
-                    Fatal::new(ExitReason::AcceleratorUnavailable, message)
-                })?;
-        }
-        Ok(builder)
+            .map_err(|error| refused(&error))
     }
 
     /// What a graph depends on besides its model.
     pub(super) fn build(&self) -> String {
-        format!("{} {}", self.version, ort::info())
+        let library = format!("{} {}", self.version, ort::info());
+        if self.is_cpu() {
+            return library;
+        }
+        format!("{library} {}", self.provider.identity())
     }
 
     /// ONNX Runtime has a single error for everything that can go wrong when a session is created.
     pub(super) fn explain(&self, problem: &str) -> Fatal {
-        if self.dispatch.is_some() && problem.contains("fallback to CPU EP has been explicitly disabled") {
-            let message = format!(
-                "{} does not run the whole graph, parts of it would run on the CPU: use a model whose \
-                 operators it supports, or ask for {}",
-                self.provider,
-                provider::CPU
-            );
-            return Fatal::new(ExitReason::ExecutionProviderFallback, message);
-        }
         let advice = if problem.contains("opset") || problem.contains("IR version") {
             "export the model with an older opset"
         } else if problem.contains("External data")
@@ -168,6 +178,13 @@ impl Runtime {
     }
 }
 
+fn refused(error: &dyn std::fmt::Display) -> Fatal {
+    Fatal::new(
+        ExitReason::RuntimeUnavailable,
+        format!("ONNX Runtime rejects the session's options: {error}"),
+    )
+}
+
 fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &str) {
     // The caller reports the error, once and in its own words.
     let level = if failure::is_returned(message) {
@@ -175,6 +192,9 @@ fn log(level: LogLevel, category: &str, _id: &str, _location: &str, message: &st
     } else {
         level
     };
+    if matches!(level, LogLevel::Error | LogLevel::Fatal) {
+        logged::record(message);
+    }
     match level {
         LogLevel::Verbose => tracing::trace!(target: "onnxruntime", category, "{message}"),
         LogLevel::Info => tracing::debug!(target: "onnxruntime", category, "{message}"),

@@ -9,25 +9,24 @@ use crate::image::classifier::ImageClassifier;
 use crate::package::{self, Digest, Parsed, manifest::Manifest};
 use crate::process::exit::Fatal;
 use crate::scheduling::{Engines, Tuner};
-use modelservice_contract::{ExitReason, ModelConfig, ModelReport, ServerConfig};
+use crate::tensor::Tensor;
+use modelservice_contract::{Assignment, ExitReason, ModelConfig, ModelReport, ServerConfig};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sessions of a model on a device: one computes while the other's data is transferred.
-const DEVICE_SESSIONS: usize = 2;
-
 /// The parts of the configuration that concern all models.
 pub(super) struct Settings {
-    cores: usize,
+    /// As many as there are cores, or as the device has.
+    runners: usize,
     max_batch: u32,
     cache: Cache,
 }
 
 impl Settings {
-    pub(super) fn new(config: &ServerConfig, cores: usize) -> Self {
+    pub(super) fn new(config: &ServerConfig, runners: usize) -> Self {
         Self {
-            cores,
+            runners,
             max_batch: config.scheduling.max_batch_size,
             cache: Cache {
                 path: config.cache.path.as_ref().map(Into::into),
@@ -43,6 +42,7 @@ pub(super) struct Candidate {
     digest: Digest,
     description: Description,
     graph: GraphSource,
+    assignment: Option<Assignment>,
     load_time: Duration,
     batching: Arc<Batching>,
     tuning: Option<Tuning>,
@@ -75,22 +75,17 @@ impl Candidate {
         let batching = Batching::of(config, settings.max_batch as usize, onnx.as_ref());
         let onnx = onnx.unwrap_or_default();
         let model = Arc::new(runtime.load_model(&package, onnx, &settings.cache, prefetched)?);
-        let sessions = if runtime.is_cpu() {
-            settings.cores
-        } else {
-            settings.cores.min(DEVICE_SESSIONS)
-        };
-        let mut curve = model.curve(settings.cores).unwrap_or_default();
+        let mut curve = model.curve(settings.runners).unwrap_or_default();
         curve = curve.up_to(batching.largest());
-        let may_use_all_cores = runtime.is_cpu() && settings.cores > 1 && curve.all_cores != Some(false);
+        let may_use_all_cores = runtime.is_cpu() && settings.runners > 1 && curve.all_cores != Some(false);
         let Engines {
             single_core,
             all_cores,
         } = engines(
             &model,
             settings.max_batch,
-            sessions,
-            may_use_all_cores.then_some(settings.cores),
+            settings.runners,
+            may_use_all_cores.then_some(settings.runners),
         )?;
         Ok(Self {
             single_core,
@@ -98,13 +93,14 @@ impl Candidate {
             digest: package.digest,
             description: model.description().clone(),
             graph: model.graph(),
+            assignment: model.assignment().cloned(),
             load_time: started.elapsed(),
             batching: Arc::new(batching),
             tuning: Some(Tuning {
                 model,
                 curve,
                 all_cores,
-                cores: settings.cores,
+                cores: settings.runners,
                 rows: settings.max_batch,
             }),
         })
@@ -121,6 +117,7 @@ impl Candidate {
             },
             description: Description::default(),
             graph: GraphSource::Original,
+            assignment: None,
             load_time: Duration::ZERO,
             batching: Arc::new(Batching::single()),
             tuning: None,
@@ -149,23 +146,10 @@ impl Candidate {
             Some(classifier) => classifier.blank().map(|row| vec![row]),
             None => warm_up::rows(&signature),
         };
-        if rows.is_none() {
-            tracing::info!("the model is not warmed up, because it accepts inputs of any size");
-        }
-        let row = match rows.map(|rows| warm_up_all(&mut self.single_core, rows, classifier.as_ref())) {
-            Some(Ok(row)) => Some(row),
-            Some(Err(Trial::Unfit(problem))) => return Err(does_not_fit(problem)),
-            // The made-up inputs may not suit the model, so the failure proves nothing. Real requests are answered
-            // one by one.
-            Some(Err(Trial::Failed(problem))) => {
-                tracing::warn!(
-                    model = config.name,
-                    "the model is neither warmed up nor batched: its first run, with made-up inputs, failed: \
-                     {problem}"
-                );
-                None
-            }
-            None => None,
+        let device = self.tuning.as_ref().map(|tuning| Arc::clone(&tuning.model));
+        let row = match device.filter(|model| model.device_provider().is_some()) {
+            Some(model) => self.prove(&model, rows, &signature, classifier.as_ref())?,
+            None => self.warm_up(config, rows, classifier.as_ref())?,
         };
         let report = self.report(config, &signature);
         let (all_cores, tuner, curve) = match (self.tuning, row) {
@@ -192,6 +176,67 @@ impl Candidate {
         })
     }
 
+    /// Runs each session once if that is possible. Returns the row that was run.
+    fn warm_up(
+        &mut self,
+        config: &ModelConfig,
+        rows: Option<Vec<Vec<Tensor>>>,
+        classifier: Option<&ImageClassifier>,
+    ) -> Result<Option<Vec<Tensor>>, Fatal> {
+        let Some(rows) = rows else {
+            tracing::info!("the model is not warmed up, because it accepts inputs of any size");
+            return Ok(None);
+        };
+        match warm_up_all(&mut self.single_core, rows, classifier) {
+            Ok(row) => Ok(Some(row)),
+            Err(Trial::Unfit(problem)) => Err(does_not_fit(problem)),
+            // The made-up inputs may not suit the model, so the failure proves nothing. Real requests are answered
+            // one by one.
+            Err(Trial::Failed(problem)) => {
+                tracing::warn!(
+                    model = config.name,
+                    "the model is neither warmed up nor batched: its first run, with made-up inputs, failed: \
+                     {problem}"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Runs each session on a device once. Without a run that succeeds, nothing shows that the device works. Returns
+    /// the row that was run, if its size is not made up.
+    fn prove(
+        &mut self,
+        model: &OnnxModel,
+        rows: Option<Vec<Vec<Tensor>>>,
+        signature: &Signature,
+        classifier: Option<&ImageClassifier>,
+    ) -> Result<Option<Vec<Tensor>>, Fatal> {
+        let provider = model.device_provider().unwrap_or_default();
+        let is_usual = rows.is_some();
+        let mut refusal = None;
+        for row in rows.unwrap_or_else(|| warm_up::rows_of_some_size(signature)) {
+            match warm_up_all(&mut self.single_core, vec![row.clone()], classifier) {
+                Ok(row) => return Ok(is_usual.then_some(row)),
+                Err(Trial::Unfit(problem)) => return Err(does_not_fit(problem)),
+                Err(Trial::Failed(problem)) if model.runs_on_cpu(&row) => {
+                    let message = format!(
+                        "the first run on {provider} failed, and the CPU runs the same inputs: {problem}; check the \
+                         device and its driver on this node"
+                    );
+                    return Err(Fatal::new(ExitReason::AcceleratorUnavailable, message));
+                }
+                Err(Trial::Failed(problem)) => _ = refusal.get_or_insert(problem),
+            }
+        }
+        let message = format!(
+            "the model accepts none of the inputs that were made up to show that {provider} runs it: {}; give its \
+             inputs fixed sizes, or ask for CPUExecutionProvider",
+            refusal.unwrap_or_else(|| "it has inputs without a shape".to_owned())
+        );
+        Err(Fatal::new(ExitReason::ModelInvalid, message))
+    }
+
     fn report(&self, config: &ModelConfig, signature: &Signature) -> ModelReport {
         let specs = |ports: &[Port]| ports.iter().map(Port::spec).collect();
         let description = &self.description;
@@ -208,6 +253,7 @@ impl Candidate {
             metadata: description.metadata.clone(),
             graph: self.graph,
             load_seconds: self.load_time.as_secs_f64(),
+            assignment: self.assignment.clone(),
             batching: None,
         }
     }

@@ -13,13 +13,14 @@ use crate::metrics::{ConnectionMetrics, Metrics, ModelMetrics, Unassigned};
 use crate::package::manifest::Manifest;
 use crate::process::cgroup;
 use crate::process::exit::Fatal;
+use crate::process::loss::DeviceLoss;
 use crate::process::memory;
 use crate::request_log::record;
 use crate::scheduling::{self, Completed, Prepare, QueueHandle, Rejected, RunOptions, Scheduler};
 use batching::Batching;
 use load::LoadMeter;
 use loading::{Candidate, Settings};
-use modelservice_contract::{ExitReason, Limits, ModelConfig, ModelLoad, Report, ServerConfig};
+use modelservice_contract::{Limits, ModelConfig, ModelLoad, Report, ServerConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ pub use crate::scheduling::RunError;
 /// Version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Runners on a device: one computes while the other's data is transferred.
+const DEVICE_RUNNERS: usize = 2;
+
 /// Everything that is served.
 pub struct Service {
     models: BTreeMap<String, Model>,
@@ -37,6 +41,7 @@ pub struct Service {
     report: Report,
     limits: Limits,
     scheduler: Scheduler,
+    loss: DeviceLoss,
     started: Instant,
     start_time: SystemTime,
 }
@@ -49,8 +54,13 @@ impl Service {
     pub fn load(config: &ServerConfig, library: &Path, cores: usize) -> Result<Self, Fatal> {
         let runtime = Arc::new(Runtime::load(library, &config.execution_provider)?);
         let limits = config.limits.clone();
-        let mut service = Self::empty(runtime.version(), runtime.provider(), limits, cores)?;
-        let settings = Settings::new(config, cores);
+        let runners = runners(config, &runtime, cores);
+        // On a device, runs cost time that is not the process's.
+        let cpu_limit = cgroup::cpu_limit(Path::new("/")).filter(|_| runtime.is_cpu());
+        let (version, provider) = (runtime.version(), runtime.provider_name());
+        let mut service = Self::with_runners(version, provider, limits, runners, cpu_limit)?;
+        service.loss = runtime.loss().clone();
+        let settings = Settings::new(config, runners);
         for model in &config.models {
             let candidate = Candidate::load(model, &runtime, &settings);
             let added = candidate.and_then(|candidate| service.insert(model, candidate));
@@ -71,21 +81,32 @@ impl Service {
         limits: Limits,
         cores: usize,
     ) -> Result<Self, Fatal> {
+        let cpu_limit = cgroup::cpu_limit(Path::new("/"));
+        Self::with_runners(onnx_runtime_version, execution_provider, limits, cores, cpu_limit)
+    }
+
+    fn with_runners(
+        onnx_runtime_version: &str,
+        execution_provider: &str,
+        limits: Limits,
+        runners: usize,
+        cpu_limit: Option<f64>,
+    ) -> Result<Self, Fatal> {
         let report = Report {
             server_version: VERSION.to_owned(),
             onnx_runtime_version: onnx_runtime_version.to_owned(),
             execution_provider: execution_provider.to_owned(),
             models: Vec::new(),
         };
-        let scheduler = Scheduler::start(cores, cgroup::cpu_limit(Path::new("/"))).map_err(|error| {
-            Fatal::new(ExitReason::SystemError, format!("cannot start a thread: {error}"))
-        })?;
+        let scheduler = Scheduler::start(runners, cpu_limit)
+            .map_err(|error| Fatal::system("cannot start a thread", &error))?;
         Ok(Self {
             models: BTreeMap::new(),
             metrics: Metrics::new(VERSION, onnx_runtime_version, execution_provider),
             report,
             limits,
             scheduler,
+            loss: DeviceLoss::default(),
             started: Instant::now(),
             start_time: SystemTime::now(),
         })
@@ -156,6 +177,12 @@ impl Service {
     /// Names of the models.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.models.keys().map(String::as_str)
+    }
+
+    /// Whether the device that the models run on is lost.
+    #[must_use]
+    pub const fn loss(&self) -> &DeviceLoss {
+        &self.loss
     }
 
     /// Limits on what a client may send.
@@ -240,6 +267,15 @@ impl Service {
         self.scheduler.free_memory(models);
         memory::trim();
     }
+}
+
+/// One per core, or on a device as many as are configured.
+fn runners(config: &ServerConfig, runtime: &Runtime, cores: usize) -> usize {
+    if runtime.is_cpu() {
+        return cores;
+    }
+    let configured = config.execution_provider.runners;
+    configured.map_or_else(|| cores.min(DEVICE_RUNNERS), |runners| runners as usize)
 }
 
 /// A model that is served.

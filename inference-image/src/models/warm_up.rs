@@ -20,6 +20,25 @@ pub(super) fn rows(signature: &Signature) -> Option<Vec<Vec<Tensor>>> {
     Some(vec![row(Tensor::zeros)?, row(ones)?])
 }
 
+/// Rows for a model that accepts inputs of any size: one or the other may suit it.
+pub(super) fn rows_of_some_size(signature: &Signature) -> Vec<Vec<Tensor>> {
+    let row = |fill: fn(DataType, Vec<i64>) -> Option<Tensor>, size: i64| {
+        let sized = |port: &Port| {
+            let shape = shape(port).into_iter();
+            fill(
+                port.datatype,
+                shape.map(|dim| if dim < 0 { size } else { dim }).collect(),
+            )
+        };
+        signature.inputs.iter().map(sized).collect::<Option<Vec<_>>>()
+    };
+    let sizes = [1, 64, 224].into_iter();
+    sizes
+        .flat_map(|size| [row(Tensor::zeros, size), row(ones, size)])
+        .flatten()
+        .collect()
+}
+
 fn shape(port: &Port) -> Vec<i64> {
     let mut shape = port.shape.clone();
     if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {

@@ -4,5 +4,6 @@
 pub mod cgroup;
 pub mod exit;
 pub mod lifecycle;
+pub mod loss;
 pub(crate) mod memory;
 pub(crate) mod signals;

@@ -153,7 +153,7 @@ impl From<RunError> for ApiError {
             RunError::Job(JobError::Engine(error @ EngineError::Refused(_))) => {
                 Self::bad_request(error.to_string())
             }
-            RunError::Job(JobError::Engine(error @ EngineError::NoMemory(_))) => {
+            RunError::Job(JobError::Engine(error @ (EngineError::NoMemory(_) | EngineError::Lost(_)))) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
             }
             RunError::Job(error) => Self::internal(error.to_string()),

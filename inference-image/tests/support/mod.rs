@@ -69,6 +69,25 @@ pub(crate) fn library() -> PathBuf {
     path
 }
 
+/// The libraries of another flavour of the runtime, which inference-image/onnxruntime extracts.
+pub(crate) fn flavour(name: &str) -> PathBuf {
+    let path = root().join(format!(".cache/onnxruntime/amd64-{name}"));
+    assert!(
+        path.exists(),
+        "{} does not exist: run FLAVOUR={name} inference-image/onnxruntime",
+        path.display()
+    );
+    path
+}
+
+/// The library with the provider of tests, which is built with them.
+pub(crate) fn test_provider() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.with_file_name("libmodelservice_test_provider.so");
+    assert!(path.exists(), "{} does not exist", path.display());
+    path
+}
+
 /// The raw little-endian floats of a file.
 pub(crate) fn floats(path: &Path) -> Vec<f32> {
     let bytes = std::fs::read(path).unwrap();

@@ -201,6 +201,18 @@ pub(crate) fn write<E>(
     }))
 }
 
+/// An entry without a graph, for what is measured on a device: its provider compiles graphs itself.
+pub(crate) fn measurements(folder: &Path, origin: &Origin) -> io::Result<PathBuf> {
+    let entry = folder.join(origin.key());
+    if manifest(&entry).is_ok_and(|manifest| manifest.origin == *origin) {
+        let _ = open(&entry, ENTRY_FILE).and_then(|opened| opened.file().set_modified(SystemTime::now()));
+        return Ok(entry);
+    }
+    let make = |new: &Path| std::fs::write(new.join(GRAPH_FILE), []);
+    write(folder, origin, make)??;
+    Ok(entry)
+}
+
 /// Removes what killed writers have left behind.
 fn remove_abandoned(folder: &Path) -> io::Result<()> {
     for new in std::fs::read_dir(folder)? {

@@ -13,6 +13,7 @@ use ndarray::{Array1, s};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights, SessionBuilder};
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor};
+use prost::Message as _;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::io;
@@ -164,6 +165,47 @@ impl Source {
                 SMALLEST_SHARED.to_string(),
             )?;
         self.session(builder).map(drop)
+    }
+
+    /// The package's graph; `None` for an optimised one.
+    pub(crate) fn original_graph(&self) -> Option<onnx::Graph> {
+        match self {
+            Self::Original { model, .. } => onnx::Model::read(model.clone()).ok()?.graph,
+            Self::Optimised { .. } => None,
+        }
+    }
+
+    /// The package's files with these values as further outputs, of whatever type; `None` for an optimised graph.
+    pub(crate) fn with_outputs(&self, names: impl Iterator<Item = String>) -> Option<Self> {
+        let Self::Original {
+            model,
+            external,
+            copies,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let port = |name: String| onnx::Port {
+            name: name.into(),
+            r#type: None,
+        };
+        let graph = onnx::Graph {
+            outputs: names.map(port).collect(),
+            ..onnx::Graph::default()
+        };
+        let added = onnx::Model {
+            graph: Some(graph),
+            ..onnx::Model::default()
+        };
+        // Messages that follow each other are one message, whose lists are theirs together.
+        let both = [&model[..], &added.encode_to_vec()].concat();
+        Some(Self::Original {
+            model: both.into(),
+            external: external.clone(),
+            copies: copies.clone(),
+            any_size: true,
+        })
     }
 
     const fn has_any_size(&self) -> bool {

@@ -1,5 +1,6 @@
 //! One ONNX Runtime session: its signature, and runs.
 
+mod device;
 mod memory;
 mod retention;
 mod strings;
@@ -8,8 +9,9 @@ mod value;
 use crate::engine::division::Division;
 use crate::engine::failure;
 use crate::engine::interface::{Engine, EngineError, Place, Port, SharedSize, Signature};
-use crate::process::{self, exit::Fatal};
+use crate::process::{self, exit::Fatal, loss::DeviceLoss};
 use crate::tensor::Tensor;
+use device::Device;
 use memory::Memory;
 use modelservice_contract::ExitReason;
 use ort::session::{OutputSelector, RunOptions, Session, SessionInputValue};
@@ -26,6 +28,8 @@ pub struct OnnxEngine {
     signature: Signature,
     /// What it keeps of the CPU's memory, if it computes there.
     memory: Option<Memory>,
+    /// Its device, if it computes on one.
+    device: Option<Device>,
 }
 
 impl OnnxEngine {
@@ -61,6 +65,7 @@ impl OnnxEngine {
             session,
             signature,
             memory: None,
+            device: None,
         })
     }
 
@@ -77,18 +82,19 @@ impl OnnxEngine {
         self.memory = Some(memory.map_err(refused)?);
         Ok(self)
     }
-}
 
-impl Engine for OnnxEngine {
-    fn signature(&self) -> &Signature {
-        &self.signature
+    /// The same, on a device that may be lost.
+    pub(super) fn on_device(mut self, loss: DeviceLoss) -> Self {
+        self.device = Some(Device::new(loss));
+        self
     }
 
-    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+    fn run_once(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
         let Self {
             session,
             signature,
             memory,
+            ..
         } = self;
         let is_other_size = memory.as_mut().is_some_and(|memory| memory.begin(inputs));
         let mut values: Vec<(&str, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
@@ -123,6 +129,35 @@ impl Engine for OnnxEngine {
             process::memory::trim();
         }
         Ok(outputs)
+    }
+
+    fn run_on(
+        &mut self,
+        device: &mut Device,
+        inputs: &[Tensor],
+        outputs: &[usize],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        device.check()?;
+        let result = self.run_once(inputs, outputs);
+        if result.is_ok() {
+            device.worked(inputs);
+        }
+        result.map_err(|error| device.failed(error, |proven| self.run_once(proven, outputs)))
+    }
+}
+
+impl Engine for OnnxEngine {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&mut self, inputs: &[Tensor], outputs: &[usize]) -> Result<Vec<Tensor>, EngineError> {
+        let Some(mut device) = self.device.take() else {
+            return self.run_once(inputs, outputs);
+        };
+        let result = self.run_on(&mut device, inputs, outputs);
+        self.device = Some(device);
+        result
     }
 
     fn holds_memory(&self) -> bool {
