@@ -3,32 +3,20 @@
 
 use kube::core::{Message, Rule};
 
-/// A DNS subdomain.
-const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-/// A label's value, or the part of its key after the prefix.
-const LABEL: &str = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+// Patterns stand in many places of Kubernetes' own types, so they are short (a CRD stays below 100 KB): they have the
+// right characters and lengths, and leave it to the API server where in a word a dash or a dot may stand.
 
 /// Pattern of an object's name.
-pub(super) fn name_pattern() -> String {
-    format!("^{SUBDOMAIN}$")
-}
-
-/// Pattern of a label's key.
-pub(super) fn key_pattern() -> String {
-    format!("^({SUBDOMAIN}/)?{LABEL}$")
-}
-
+pub(super) const NAME_PATTERN: &str = "^[-.a-z0-9]{1,253}$";
+/// Pattern of a label's key: prefix, slash, name.
+pub(super) const KEY_PATTERN: &str = "^([-.a-z0-9]{1,253}/)?[-._A-Za-z0-9]{1,63}$";
 /// Pattern of a label's value.
-pub(super) fn value_pattern() -> String {
-    format!("^({LABEL})?$")
-}
+pub(super) const VALUE_PATTERN: &str = "^[-._A-Za-z0-9]{0,63}$";
+/// Pattern of what a node affinity compares with: values of labels, and names of nodes, which may be longer.
+pub(super) const NODE_VALUE_PATTERN: &str = "^[-._A-Za-z0-9]{0,253}$";
 
-/// Longest key of a label: prefix, slash, name.
-pub(super) const MAX_KEY_LENGTH: u32 = 253 + 1 + 63;
 /// Longest value of a label.
 pub(super) const MAX_VALUE_LENGTH: u32 = 63;
-/// Longest name of an object.
-pub(super) const MAX_NAME_LENGTH: u32 = 253;
 
 /// The name of a Kubernetes object.
 pub(super) fn object_name(what: &str) -> Rule {

@@ -160,8 +160,7 @@ fn scheduling() -> Value {
         "key": key(),
         "topologyKey": key(),
         "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]},
-        // Values of labels, and names of nodes, which may be longer.
-        "values": {"items": {"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": "^[-._A-Za-z0-9]*$"}},
+        "values": {"items": pattern(constraints::NODE_VALUE_PATTERN)},
         "weight": {"minimum": 1, "maximum": 100},
         "namespaces": {"items": name()},
         "matchLabelKeys": {"items": key()},
@@ -189,15 +188,19 @@ fn selectors(schema: &mut Schema) {
 }
 
 fn key() -> Value {
-    json!({"type": "string", "maxLength": constraints::MAX_KEY_LENGTH, "pattern": constraints::key_pattern()})
+    pattern(constraints::KEY_PATTERN)
 }
 
 fn value() -> Value {
-    json!({"type": "string", "maxLength": constraints::MAX_VALUE_LENGTH, "pattern": constraints::value_pattern()})
+    pattern(constraints::VALUE_PATTERN)
 }
 
 fn name() -> Value {
-    json!({"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": constraints::name_pattern()})
+    pattern(constraints::NAME_PATTERN)
+}
+
+fn pattern(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
 }
 
 /// Adds to the properties of these names, wherever they are.
