@@ -2,6 +2,7 @@
 //! fields of Kubernetes' own types, where rules would cost the API server too much.
 
 use kube::core::{Message, Rule};
+use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 
 // Patterns stand in many places of Kubernetes' own types, so they are short (a CRD stays below 100 KB): they have the
 // right characters and lengths, and leave it to the API server where in a word a dash or a dot may stand.
@@ -83,6 +84,24 @@ pub(super) fn image() -> Rule {
 pub(super) fn pinned_image() -> Rule {
     Rule::new(matches(&format!("{}(:{TAG})?@{DIGEST}", repository())))
         .message("must be pinned by digest: registry/repository@sha256:<64 hexadecimal digits>, the repository in lower case; a tag can change under a running service")
+}
+
+/// A quantity of memory of at least a mebibyte.
+pub(super) fn memory() -> Rule {
+    Rule::new(
+        "type(self) == int ? self >= 1048576 : (isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0)",
+    )
+    .message("must be a quantity of at least 1Mi, for example 4Gi")
+}
+
+/// A file of the runtime image.
+pub(super) fn library() -> Rule {
+    let folders = [MODEL_PATH, CACHE_PATH].map(|folder| format!("!self.startsWith('{folder}')"));
+    Rule::new(format!(
+        "self.startsWith('/') && !self.contains('..') && {}",
+        folders.join(" && ")
+    ))
+    .message("must be the absolute path of a library in the runtime image, for example /opt/provider/libprovider.so: not of a file of the model package or the cache")
 }
 
 /// `http://HOST:PORT`.

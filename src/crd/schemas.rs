@@ -106,6 +106,18 @@ pub(super) fn affinity(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// Each term is combined with each of a ModelService, so there are few.
+pub(super) fn node_affinity(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = stripped::<v1::NodeAffinity>(generator);
+    constrain(&mut schema, scheduling());
+    let few = json!({"maxItems": 16});
+    constrain(
+        &mut schema,
+        json!({"nodeSelectorTerms": few, "preferredDuringSchedulingIgnoredDuringExecution": few}),
+    );
+    schema
+}
+
 pub(super) fn topology_spread(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = list::<v1::TopologySpreadConstraint>(generator, 8);
     constrain(&mut schema, scheduling());
@@ -120,6 +132,16 @@ pub(super) fn image_pull_secrets(generator: &mut SchemaGenerator) -> Schema {
         items.insert("required".into(), json!(["name"]));
     }
     schema
+}
+
+/// Memory of a device.
+pub(super) fn memory(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "maxLength": 32,
+        "x-kubernetes-validations": [constraints::memory()],
+    })
 }
 
 /// Options of an execution provider.
