@@ -1,5 +1,4 @@
 #![allow(clippy::unwrap_used)]
-use super::*;
 use crate::{
     crd::CLAIM_ANNOTATION,
     fixtures::observed,
