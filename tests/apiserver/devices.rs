@@ -330,6 +330,16 @@ async fn classes_say_which_nodes_have_them_and_how_many_devices_are_in_use(_: Ar
         .await
         .unwrap();
     world.class_says("misspelt", "DeviceClassFound").await;
+    place.serving("lost").await;
+    eventually("its device is in use", async || {
+        let counts = counts(&world, "misspelt").await;
+        if counts == (Some(0), Some(0), Some(1)) {
+            Ok(())
+        } else {
+            Err(format!("{counts:?}"))
+        }
+    })
+    .await;
 
     place.serving("photos").await;
     operator.quiet().await;
