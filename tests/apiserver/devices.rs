@@ -264,6 +264,13 @@ async fn classes_say_which_nodes_have_them_and_how_many_devices_are_in_use(_: Ar
         .await
         .unwrap();
     world
+        .apply_class(
+            "too-large",
+            json!({"resource": {"name": "example.com/tpu", "count": 3}}),
+        )
+        .await
+        .unwrap();
+    world
         .apply_class("by-dra", exactly("inventory.example.com", 1))
         .await
         .unwrap();
@@ -271,6 +278,8 @@ async fn classes_say_which_nodes_have_them_and_how_many_devices_are_in_use(_: Ar
     world.class_says("tpu", "NodesFound").await;
     world.class_says("elsewhere", "NoNodes").await;
     world.class_says("misspelt", "NoNodes").await;
+    let message = world.class_says("too-large", "NoNodes").await;
+    assert!(message.contains("the most is 2"), "{message}");
     world.class_says("by-dra", "DeviceClassNotFound").await;
     assert_eq!(counts(&world, "tpu").await, (Some(2), Some(4), Some(0)));
 
