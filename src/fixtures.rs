@@ -4,7 +4,7 @@
 use crate::{
     cache::pod::Pod,
     crd::{AcceleratorClass, AcceleratorClassSpec, ModelService},
-    observe::Observed,
+    observe::{Capabilities, Observed},
     plan::{DefaultRuntime, Plan, plan},
     validate::validate,
 };
@@ -41,13 +41,18 @@ pub(crate) fn observed(spec: Value) -> Observed {
         )]
         .into(),
         deployments: Vec::new(),
+        claim_templates: Vec::new(),
         endpoint: None,
         autoscaler: None,
         disruption_budget: None,
         pods: Vec::new(),
         reported: Default::default(),
+        devices: Default::default(),
         scaling: None,
-        unsupported: None,
+        cluster: Capabilities {
+            unsupported: None,
+            has_dra: true,
+        },
         now: "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap(),
     }
 }
@@ -55,6 +60,13 @@ pub(crate) fn observed(spec: Value) -> Observed {
 impl Observed {
     pub(crate) fn planned(&self) -> Plan {
         plan(&validate(self).unwrap(), self, &runtime())
+    }
+
+    /// With this AcceleratorClass in the cluster.
+    pub(crate) fn class(mut self, name: &str, spec: Value) -> Self {
+        let class = AcceleratorClass::new(name, serde_json::from_value(spec).unwrap());
+        self.classes.insert(name.to_owned(), Arc::new(class));
+        self
     }
 
     /// With the Deployment of this plan in the cluster: `replicas` servers, `available` of them available.

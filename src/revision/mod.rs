@@ -3,6 +3,7 @@
 
 mod canonical;
 mod child;
+mod claim;
 mod deployment;
 mod hash;
 mod quantity;
@@ -10,6 +11,7 @@ mod shape;
 mod template;
 
 pub use child::{is_ours, revision_of, selected_by};
+pub use claim::{claimed_devices, freeze_claim, frozen_claim};
 pub use deployment::{condition, exceeds_quota, is_available, number, refused_pods, wanted_replicas};
 pub use hash::{asked_for, hash, name};
 pub use quantity::thousandths;
