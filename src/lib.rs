@@ -11,6 +11,7 @@ pub mod crd;
 mod fixtures;
 pub mod observe;
 pub mod operator;
+pub mod placement;
 pub mod plan;
 pub mod process;
 pub mod reason;

@@ -3,7 +3,7 @@
 use crate::{
     cache::{Caches, classes::Classes, pod::Pod},
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService},
-    revision::{is_ours, number, revision_of, selected_by},
+    revision::{is_made_by, is_ours, number, revision_of, selected_by},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -114,7 +114,9 @@ impl Observed {
         let deployment = self.deployment(revision).map(|deployment| deployment.name_any());
         self.pods.iter().filter(move |pod| {
             revision_of(pod.as_ref()) == Some(revision)
-                && deployment.as_deref().is_some_and(|name| is_made_by(pod, name))
+                && deployment
+                    .as_deref()
+                    .is_some_and(|name| is_made_by(pod.as_ref(), name))
         })
     }
 
@@ -175,19 +177,6 @@ pub fn observe(
         deployments,
         service,
     }
-}
-
-/// Whether a pod belongs to a ReplicaSet of this Deployment, whose name is the Deployment's and a hash.
-fn is_made_by(pod: &Pod, deployment: &str) -> bool {
-    pod.metadata.owner_references.iter().flatten().any(|owner| {
-        let hash = owner
-            .name
-            .strip_prefix(deployment)
-            .and_then(|rest| rest.strip_prefix('-'));
-        owner.controller == Some(true)
-            && owner.kind == "ReplicaSet"
-            && hash.is_some_and(|hash| !hash.contains('-'))
-    })
 }
 
 /// The child that has the service's name, if it really belongs to this service.

@@ -5,6 +5,7 @@ mod deployment;
 mod disruption_budget;
 mod endpoint;
 pub(crate) mod meta;
+mod rolling;
 pub mod rollout;
 pub mod room;
 mod runtime_update;
