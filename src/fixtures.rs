@@ -4,7 +4,7 @@
 use crate::{
     cache::pod::Pod,
     crd::{AcceleratorClass, AcceleratorClassSpec, ModelService},
-    observe::Observed,
+    observe::{Capabilities, Observed},
     plan::{DefaultRuntime, Plan, plan},
     validate::validate,
 };
@@ -41,13 +41,18 @@ pub(crate) fn observed(spec: Value) -> Observed {
         )]
         .into(),
         deployments: Vec::new(),
+        claim_templates: Vec::new(),
         endpoint: None,
         autoscaler: None,
         disruption_budget: None,
         pods: Vec::new(),
         reported: Default::default(),
+        devices: Default::default(),
         scaling: None,
-        unsupported: None,
+        cluster: Capabilities {
+            unsupported: None,
+            has_dra: true,
+        },
         now: "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap(),
     }
 }

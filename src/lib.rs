@@ -9,6 +9,7 @@ pub mod controller;
 pub mod crd;
 #[cfg(test)]
 mod fixtures;
+pub mod inventory;
 pub mod observe;
 pub mod operator;
 pub mod placement;

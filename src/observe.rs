@@ -8,10 +8,10 @@ use crate::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
-    policy::v1::PodDisruptionBudget,
+    policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
 };
 use kube::{Resource, ResourceExt as _};
-use modelservice_contract::Report;
+use modelservice_contract::{Assignment, Report};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 /// Everything that a reconcile of one service may use. The children are ours: their controller has the service's UID.
@@ -23,6 +23,8 @@ pub struct Observed {
     pub classes: BTreeMap<String, Arc<AcceleratorClass>>,
     /// One Deployment per revision, newest first.
     pub deployments: Vec<Arc<Deployment>>,
+    /// ResourceClaimTemplates of revisions whose pods get devices by DRA.
+    pub claim_templates: Vec<Arc<ResourceClaimTemplate>>,
     /// The Service that carries the URL.
     pub endpoint: Option<Arc<Service>>,
     /// The autoscaler.
@@ -33,12 +35,23 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// What servers reported about themselves.
     pub reported: Reported,
+    /// What runs the model of each server on an accelerator, by UID of the pod; `None` if it does not say.
+    pub devices: BTreeMap<String, Option<Arc<Engaged>>>,
     /// What the load asks for, if the operator decides the size and has decided.
     pub scaling: Option<Scaling>,
-    /// Why this cluster cannot serve models, if it cannot.
-    pub unsupported: Option<String>,
+    /// What the cluster can do.
+    pub cluster: Capabilities,
     /// The time of this pass.
     pub now: Timestamp,
+}
+
+/// What a cluster can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Why it cannot serve models, if it cannot.
+    pub unsupported: Option<String>,
+    /// Whether it has Dynamic Resource Allocation (`resource.k8s.io/v1`).
+    pub has_dra: bool,
 }
 
 /// How many servers the load asks for.
@@ -72,6 +85,15 @@ pub struct Reported {
     pub unreachable: Option<Unreachable>,
 }
 
+/// What runs the model of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engaged {
+    /// Which alternative of the class's device request the scheduler took, if there are several.
+    pub request: Option<String>,
+    /// Which compute nodes run on which device.
+    pub assignment: Assignment,
+}
+
 /// A ready server that cannot be asked what it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreachable {
@@ -90,6 +112,14 @@ impl Observed {
         self.deployments
             .iter()
             .find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
+    }
+
+    /// The ResourceClaimTemplate of this name.
+    #[must_use]
+    pub fn claim_template(&self, name: &str) -> Option<&ResourceClaimTemplate> {
+        let mut templates = self.claim_templates.iter();
+        let found = templates.find(|template| template.metadata.name.as_deref() == Some(name));
+        found.map(AsRef::as_ref)
     }
 
     /// Pods of a revision that are not being deleted.
@@ -143,16 +173,17 @@ pub fn until_next(times: impl IntoIterator<Item = Timestamp>, now: Timestamp) ->
     Some(next.duration_since(now) + MARGIN)
 }
 
-/// Gathers what the caches know about a service. `reported` is what its servers say, `scaling` what their load asks for;
-/// `unsupported` says why this cluster cannot serve models, if it cannot.
+/// Gathers what the caches know about a service. `reported` is what its servers say, `devices` what runs
+/// their models, `scaling` what their load asks for.
 #[must_use]
 pub fn observe(
     caches: &Caches,
     classes: &Classes,
     service: Arc<ModelService>,
     reported: Reported,
+    devices: BTreeMap<String, Option<Arc<Engaged>>>,
     scaling: Option<Scaling>,
-    unsupported: Option<String>,
+    cluster: Capabilities,
 ) -> Observed {
     let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
     let mut deployments = caches.deployments.of(&namespace, &name);
@@ -162,7 +193,10 @@ pub fn observe(
         .iter()
         .filter_map(|deployment| deployment.annotations().get(CLASS_ANNOTATION));
     let named = service.spec.accelerators.iter().chain(named);
+    let mut claim_templates = caches.claim_templates.of(&namespace, &name);
+    claim_templates.retain(|template| is_ours(template.as_ref(), &service));
     Observed {
+        claim_templates,
         classes: named
             .filter_map(|name| Some((name.clone(), classes.get(name)?)))
             .collect(),
@@ -171,8 +205,9 @@ pub fn observe(
         disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
         pods: caches.pods.of(&namespace, &name),
         reported,
+        devices,
         scaling,
-        unsupported,
+        cluster,
         now: Timestamp::now(),
         deployments,
         service,

@@ -1,17 +1,18 @@
 //! Operator: connects the parts and runs them until it is told to stop.
 
 use crate::{
-    cache::{Caches, classes::Classes},
+    cache::classes::Classes,
     cluster::{
         client, default_classes,
         leadership::{self, Candidate, Permission},
         preflight::{self, CHECK_INTERVAL, ClusterSupport},
     },
     controller::{
-        self, Scope, backoff::Backoff, bursts::Bursts, context::ControllerContext, events::Events,
-        loads::Loads, reports::Reports,
+        self, Scope, backoff::Backoff, bursts::Bursts, context::ControllerContext, devices::Devices,
+        events::Events, loads::Loads, reports::Reports,
     },
     crd::AcceleratorClass,
+    inventory::{self, Inventory},
     plan::DefaultRuntime,
     process::{
         duration::duration,
@@ -195,6 +196,10 @@ async fn lead(
         .check(plain, &namespace)
         .await
         .context("checking whether this cluster has image volumes")?;
+    support
+        .look_for_dra(plain)
+        .await
+        .context("checking whether this cluster has Dynamic Resource Allocation")?;
     if let Some(problem) = support.problem() {
         tracing::error!("{problem}");
     }
@@ -215,6 +220,7 @@ async fn lead(
     };
     let stop = stop.shared();
     let mut controllers = stream::FuturesUnordered::new();
+    let mut inventories = Vec::new();
     for scope in scopes {
         let (wake, woken) = mpsc::unbounded_channel();
         let (reader, writer) = if reads_classes {
@@ -225,27 +231,54 @@ async fn lead(
         .unzip();
         let context = Arc::new(ControllerContext {
             client: client.clone(),
-            caches: Caches::default(),
-            classes: Classes::new(reader, &from_file),
+            caches: Arc::default(),
+            classes: Arc::new(Classes::new(reader, &from_file)),
             written: Default::default(),
             runtime: runtime.clone(),
             support: support.clone(),
             bursts: Bursts::new(wake.clone()),
             reports: Reports::new(wake.clone()),
+            devices: Devices::new(client.clone(), wake.clone()),
             loads: Loads::new(wake, health.metrics.clone()),
             events: Events::new(client.clone()),
             metrics: health.metrics.clone(),
             backoff: Backoff::default(),
             overrides: Default::default(),
+            inventory: Arc::default(),
         });
+        if scope == Scope::Cluster && reads_classes {
+            inventories.extend(inventory(plain, &context).await?);
+        }
         let woken = stream::unfold(woken, |mut woken| async { Some((woken.recv().await?, woken)) });
         controllers.push(controller::run(context, scope, writer, woken, stop.clone()));
     }
+    let looks = support.clone();
     let checks = check_again(plain.clone(), support, namespace);
+    let beside = async {
+        let runs = inventories.iter().map(Inventory::run);
+        futures::future::join(futures::future::join_all(runs), looks.keep_looking_for_dra(plain)).await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
     tokio::select! {
         () = async { while controllers.next().await.is_some() {} } => Ok(()),
+        never = beside => match never {},
         never = checks => match never {},
     }
+}
+
+/// What keeps the statuses of classes, if the operator may read nodes.
+async fn inventory(plain: &Client, context: &ControllerContext) -> anyhow::Result<Option<Inventory>> {
+    if !inventory::may_read_nodes(plain).await? {
+        tracing::info!("not allowed to read nodes: AcceleratorClasses get no status");
+        return Ok(None);
+    }
+    Ok(Some(Inventory {
+        client: context.client.clone(),
+        caches: context.caches.clone(),
+        classes: context.classes.clone(),
+        support: context.support.clone(),
+        changed: context.inventory.clone(),
+    }))
 }
 
 /// Checks again whether a cluster that could not serve models has been upgraded. The services' back-off then retries

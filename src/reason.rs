@@ -47,8 +47,20 @@ reasons! {
     AcceleratorUnavailable,
     /// The execution provider does not run the whole graph.
     ExecutionProviderFallback,
+    /// The execution provider runs the model on the device.
+    DeviceEngaged,
     /// No node can run the pods.
     Unschedulable,
+    /// No claim of devices was made for a pod.
+    ResourceClaimMissing,
+    /// Nodes have what an AcceleratorClass asks for.
+    NodesFound,
+    /// No node has what an AcceleratorClass asks for.
+    NoNodes,
+    /// A DeviceClass offers what an AcceleratorClass asks for.
+    DeviceClassFound,
+    /// An AcceleratorClass names DeviceClasses, none of which exists.
+    DeviceClassNotFound,
     /// The runtime image cannot be pulled.
     ImagePullFailed,
     /// The server was killed because of its memory use.
@@ -111,6 +123,10 @@ impl Reason {
         }
     }
 }
+
+/// Why a cluster does not give what an AcceleratorClass asks for "by …".
+pub const NO_DRA: &str = "Dynamic Resource Allocation (resource.k8s.io/v1), which this cluster does not have: use \
+    Kubernetes 1.34 or newer, or a class whose devices a device plug-in offers (spec.resource)";
 
 /// Why a service's children cannot be as planned. Each variant has its own condition reason and a message that says
 /// what to do.

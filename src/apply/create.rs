@@ -67,9 +67,9 @@ fn foreign<K: Resource>(found: &K, kind: &str, name: &str, service: &ValidatedSe
             owner: format!("{} \"{}\"", owner.kind, owner.name),
         },
         None if is_orphan(found, service) => Problem::Orphaned {
+            command: adoption(service, &kind),
             kind,
             name,
-            command: adoption(service),
         },
         None => Problem::NameConflict {
             kind,
@@ -86,11 +86,17 @@ fn is_orphan<K: Resource>(found: &K, service: &ValidatedService) -> bool {
 }
 
 /// A shell command that makes the service the owner of everything that an earlier service of its name left behind.
-fn adoption(service: &ValidatedService) -> String {
+/// ResourceClaimTemplates, which a cluster may not have, are looked for if one of them is in the way.
+fn adoption(service: &ValidatedService, kind: &str) -> String {
+    let claims = if kind == "ResourceClaimTemplate" {
+        ",resourceclaimtemplates"
+    } else {
+        ""
+    };
     let namespace = &service.namespace;
     let name = &service.name;
     let owners = json!({"metadata": {"ownerReferences": [owner(service)]}});
     format!(
-        "kubectl -n {namespace} get deployments,services,horizontalpodautoscalers,poddisruptionbudgets -l {SERVICE_LABEL}={name},app.kubernetes.io/managed-by=modelservice-operator -o name | xargs -n 1 kubectl -n {namespace} patch -p '{owners}'"
+        "kubectl -n {namespace} get deployments,services,horizontalpodautoscalers,poddisruptionbudgets{claims} -l {SERVICE_LABEL}={name},app.kubernetes.io/managed-by=modelservice-operator -o name | xargs -n 1 kubectl -n {namespace} patch -p '{owners}'"
     )
 }

@@ -2,7 +2,8 @@
 //! controller has the service's UID. The order, and why it matters:
 //! 1. An autoscaler that is no longer wanted is deleted first: otherwise it would scale a Deployment whose size is
 //!    fixed in the next step.
-//! 2. Deployments, the target first: the Service must not select a revision that does not exist.
+//! 2. Deployments, the target first: the Service must not select a revision that does not exist. Before each, its
+//!    ResourceClaimTemplate, if it has one: without it, its pods wait.
 //! 3. The Service, then the autoscaler: traffic moves before the autoscaler stops scaling the old revision.
 //! 4. The disruption budget, which counts pods of the revision that now has the traffic.
 //! 5. Whatever is no longer wanted: nothing refers to it any more.
@@ -71,6 +72,7 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         autoscaler,
         disruption_budget,
         retired,
+        retired_claims,
         rollout,
         runtime_update,
     } = plan;
@@ -102,6 +104,9 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
             applier.prune(&caches.deployments, Some(&deployment)).await?;
             applied.remove(&deployment);
         }
+        for claim in retired_claims {
+            applier.prune(&caches.claim_templates, Some(&claim)).await?;
+        }
         Ok(())
     };
     let outcome: Result<(), Problem> = steps.await;
@@ -112,14 +117,23 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
     }
 }
 
-/// Applies the Deployment of every revision, in their order.
+/// Applies the ResourceClaimTemplate and the Deployment of every revision, in their order.
 async fn deployments(
     applier: &Applier<'_>,
     revisions: Vec<PlannedRevision>,
     observed: &Observed,
 ) -> Result<Vec<Arc<Deployment>>, Problem> {
     let mut applied = Vec::with_capacity(revisions.len());
-    for planned in revisions {
+    for mut planned in revisions {
+        if let Some(claim) = planned.claim.take() {
+            let live = observed.claim_templates.iter();
+            let live = live
+                .into_iter()
+                .find(|live| live.metadata.name == claim.metadata.name);
+            applier
+                .ensure(&applier.caches.claim_templates, claim, live)
+                .await?;
+        }
         applied.extend(scale::deployment(applier, planned, observed).await?);
     }
     Ok(applied)

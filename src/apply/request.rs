@@ -8,7 +8,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
-        policy::v1::PodDisruptionBudget,
+        policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
     },
     apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
 };
@@ -37,6 +37,7 @@ impl Child for Deployment {}
 impl Child for Service {}
 impl Child for HorizontalPodAutoscaler {}
 impl Child for PodDisruptionBudget {}
+impl Child for ResourceClaimTemplate {}
 
 /// Requests about the children of one service.
 pub(super) struct Requests<'a> {

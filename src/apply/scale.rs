@@ -30,7 +30,11 @@ pub(super) async fn deployment(
     planned: PlannedRevision,
     observed: &Observed,
 ) -> Result<Option<Arc<Deployment>>, Problem> {
-    let PlannedRevision { deployment, scale } = planned;
+    let PlannedRevision {
+        claim: _,
+        deployment,
+        scale,
+    } = planned;
     let cache = &applier.caches.deployments;
     let live = revision_of(&deployment)
         .and_then(|revision| observed.deployment(revision))

@@ -1,45 +1,18 @@
-//! Conditions: Ready, Available and, only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
+//! Conditions: Ready, Available; on an accelerator, AcceleratorEngaged; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
 //! False, Synced, AutoscalerActive and ModelReported. Pure.
 
-use super::{autoscaling::inactive, routing::Answers, time::whole_seconds};
+use super::{
+    accelerator::engaged, autoscaling::inactive, routing::Answers, time::whole_seconds, verdict::Verdict,
+};
 use crate::{
     apply::Applied,
-    crd::{ModelServiceStatus, ModelStatus},
+    crd::{AcceleratorStatus, ModelServiceStatus, ModelStatus},
     observe::{Observed, Unreachable},
     reason::Reason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
 use modelservice_contract::MANAGEMENT_PORT;
-
-/// Whether the cluster is as the spec says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It is.
-    Ready(Reason, String),
-    /// The current spec's revision answers requests, but with fewer servers than wanted.
-    Incomplete {
-        /// Says that requests are answered.
-        answers: String,
-        /// Why servers are missing.
-        reason: Reason,
-        /// A message for people, with the numbers.
-        message: String,
-        /// Whether only a change by somebody can help.
-        stalled: bool,
-    },
-    /// Not yet.
-    Progressing(String),
-    /// Something prevents this.
-    Failed {
-        /// What it is.
-        reason: Reason,
-        /// A message for people.
-        message: String,
-        /// Whether only a change by somebody can help.
-        stalled: bool,
-    },
-}
 
 /// All conditions. `lastTransitionTime` changes only when the status of a condition does.
 pub(super) fn conditions(
@@ -48,7 +21,9 @@ pub(super) fn conditions(
     previous: &ModelServiceStatus,
     verdict: Verdict,
     answers: Answers,
+    accelerator: Option<&AcceleratorStatus>,
 ) -> Vec<Condition> {
+    let engaged = engaged(&verdict, accelerator);
     let make = |type_: &str, status: bool, reason: Reason, message: String| {
         let status = if status { "True" } else { "False" };
         let since = previous
@@ -93,6 +68,9 @@ pub(super) fn conditions(
         Answers::NoServer => (false, reason, "no server answers requests".to_owned()),
     };
     all.push(make("Available", available, reason, message));
+    if let Some((is_engaged, reason, message)) = engaged {
+        all.push(make("AcceleratorEngaged", is_engaged, reason, message));
+    }
     if let Some((stalled, reason, message)) = missing {
         let type_ = if stalled { "Stalled" } else { "Reconciling" };
         all.push(make(type_, true, reason, message));

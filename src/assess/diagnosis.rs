@@ -2,10 +2,12 @@
 
 use super::{
     cause::{Cause, brief},
+    claims,
     container::{failing, held_by},
 };
 use crate::{
     cache::pod::Pod,
+    crd::{AcceleratorClass, Sharing},
     observe::Observed,
     reason::Reason,
     revision::{Images, condition, exceeds_quota, refused_pods},
@@ -17,18 +19,21 @@ use kube::ResourceExt as _;
 /// How soon after a pod has failed its ReplicaSet creates another.
 const REPLACED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 
+/// What the scheduler says if devices that are claimed by DRA are not free.
+const NO_DEVICES: &str = "cannot allocate all claims";
+
 /// What keeps a revision's servers from being ready; `None` while nothing looks wrong. Running pods take precedence
 /// over terminated ones: an evicted pod stays for hours.
 pub(super) fn diagnose(
     observed: &Observed,
     revision: &str,
     deployment: &Deployment,
-    is_exclusive: bool,
+    class: Option<&AcceleratorClass>,
 ) -> Option<Cause> {
     let pods = unready_pods(observed, revision);
     let overdue = progress_deadline_exceeded(deployment);
     let cause = containers(&pods, &Images::of(deployment), observed.now)
-        .or_else(|| no_room(observed, revision, deployment, is_exclusive))
+        .or_else(|| no_room(observed, revision, deployment, class))
         .or_else(|| failed_pod(observed, revision));
     let held = || pods.iter().find_map(|pod| held_by(pod));
     match (cause, overdue) {
@@ -55,10 +60,12 @@ pub(super) fn no_room(
     observed: &Observed,
     revision: &str,
     deployment: &Deployment,
-    is_exclusive: bool,
+    class: Option<&AcceleratorClass>,
 ) -> Option<Cause> {
-    let mut pods = unready_pods(observed, revision).into_iter();
-    pods.find_map(|pod| unschedulable(pod, is_exclusive))
+    let pods = unready_pods(observed, revision);
+    pods.iter()
+        .find_map(|pod| unschedulable(pod, class))
+        .or_else(|| claims::missing(deployment, &pods, observed.now))
         .or_else(|| refusal(deployment))
 }
 
@@ -118,18 +125,38 @@ fn created_at(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|at| at.0)
 }
 
-fn unschedulable(pod: &Pod, is_exclusive: bool) -> Option<Cause> {
+fn unschedulable(pod: &Pod, class: Option<&AcceleratorClass>) -> Option<Cause> {
     let message = pod.unschedulable()?;
-    let advice = if is_exclusive && message.contains("Insufficient") {
-        "; each server needs a device of its own and none is free: free one, add a node, or set \
-         spec.rollout.strategy to Recreate, which stops the old servers first"
-    } else {
-        "; add a node that fits or change spec.resources, spec.accelerators, spec.pod or spec.server.cache"
-    };
+    let class = class.filter(|class| class.spec.resource.is_some() || class.spec.device_request.is_some());
+    let on = class.map(|class| format!(" on AcceleratorClass \"{}\"", class.name_any()));
     Some(Cause::waiting(
         Reason::Unschedulable,
-        format!("no node can run the servers: {}{advice}", brief(message)),
+        format!(
+            "no node can run the servers{}: {}; {}",
+            on.unwrap_or_default(),
+            brief(message),
+            advice(message, class)
+        ),
     ))
+}
+
+/// What to do for a pod that no node takes, in the scheduler's words.
+fn advice(message: &str, device: Option<&AcceleratorClass>) -> String {
+    let nowhere = device.and_then(AcceleratorClass::why_not_ready);
+    let is_exclusive = device.is_some_and(|class| class.spec.sharing == Sharing::Exclusive);
+    let is_for_devices = message.contains("Insufficient") || message.contains(NO_DEVICES);
+    match nowhere {
+        Some(nowhere) => nowhere.to_owned(),
+        None if is_exclusive && is_for_devices => {
+            "each server needs a device of its own and none is free: free one, \
+             add a node, or set spec.rollout.strategy to Recreate, which stops the old servers first"
+                .to_owned()
+        }
+        None => {
+            "add a node that fits or change spec.resources, spec.accelerators, spec.pod or spec.server.cache"
+                .to_owned()
+        }
+    }
 }
 
 /// The ReplicaSet could not create pods: quota, LimitRange, Pod Security or another policy.

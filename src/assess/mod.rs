@@ -4,26 +4,31 @@
 //! `Reconciling` and `Stalled` are present only while True (kstatus). A message contains nothing that changes from
 //! pass to pass, so that a rollout costs few status writes.
 
+mod accelerator;
 mod autoscaling;
 mod cause;
+mod claims;
 mod conditions;
 mod container;
 mod diagnosis;
 mod pull;
 mod routing;
 mod time;
+mod verdict;
 
 use self::{
-    conditions::{Verdict, conditions},
+    accelerator::accelerator,
+    conditions::conditions,
     diagnosis::{diagnose, no_room},
     pull::patience,
     routing::{Answers, answered_by_another, answers},
+    verdict::Verdict,
 };
 use crate::{
     apply::{Applied, Outcome},
     crd::{
-        AcceleratorStatus, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
-        SERVICE_LABEL, Sharing, Signature, TensorStatus,
+        AcceleratorClass, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
+        SERVICE_LABEL, Signature, TensorStatus,
     },
     observe::{MARGIN, Observed},
     plan::{
@@ -50,6 +55,7 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
         .traffic()
         .and_then(|revision| applied.deployment(revision));
     let able = serving.filter(|serving| available(Some(serving)) > 0);
+    let accelerator = serving.and_then(|deployment| accelerator(observed, &previous, deployment));
     let answers = answers(observed, applied, &previous, able.map(AsRef::as_ref));
     let namespace = service.namespace().unwrap_or_default();
     ModelServiceStatus {
@@ -60,6 +66,7 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             &previous,
             verdict(observed, applied, &previous, &answers),
             answers,
+            accelerator.as_ref(),
         ),
         url: applied
             .endpoint()
@@ -81,7 +88,7 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
         model: traffic
             .as_deref()
             .and_then(|revision| model(observed, &previous, revision)),
-        accelerator: serving.and_then(|deployment| accelerator(observed, &previous, deployment)),
+        accelerator,
         target_revision: rollout
             .map(|rollout| rollout.target.clone())
             .or(previous.target_revision),
@@ -97,7 +104,10 @@ pub fn look_again(observed: &Observed) -> Option<SignedDuration> {
     let pods = observed.pods.iter();
     let failing = pods.filter(|pod| !pod.is_terminal() && pod.fails_to_pull());
     let pulls = failing.filter_map(|pod| patience(pod, observed.now));
-    let left = pulls.chain(autoscaling::look_again(observed)).min()?;
+    let left = pulls
+        .chain(autoscaling::look_again(observed))
+        .chain(claims::look_again(observed))
+        .min()?;
     Some(left + MARGIN)
 }
 
@@ -192,7 +202,7 @@ fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> 
             target.name_any()
         );
         (Reason::Progressing, message, false)
-    } else if let Some(cause) = diagnose(observed, &rollout.target, target, is_exclusive(observed, target)) {
+    } else if let Some(cause) = diagnose(observed, &rollout.target, target, class_of(observed, target)) {
         (
             cause.reason,
             format!("{figures}: {}", cause.message),
@@ -229,7 +239,7 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
         }
         _ => {}
     }
-    match diagnose(observed, &rollout.target, target, is_exclusive(observed, target)) {
+    match diagnose(observed, &rollout.target, target, class_of(observed, target)) {
         Some(cause) => Verdict::Failed {
             reason: cause.reason,
             message: format!("revision {}: {}{beside}", rollout.target, cause.message),
@@ -248,7 +258,7 @@ fn waiting_for_room(observed: &Observed, rollout: &Rollout, active: &Deployment)
         "revision {} has no server until revision {}, which keeps serving, has room for all of its own",
         rollout.target, rollout.traffic
     );
-    match no_room(observed, &rollout.traffic, active, is_exclusive(observed, active)) {
+    match no_room(observed, &rollout.traffic, active, class_of(observed, active)) {
         Some(cause) => Verdict::Failed {
             reason: cause.reason,
             message: format!("{message}: {}", cause.message),
@@ -294,11 +304,10 @@ fn wanted_size(observed: &Observed, target: &Deployment) -> i32 {
     }
 }
 
-fn is_exclusive(observed: &Observed, deployment: &Deployment) -> bool {
-    let class = deployment.annotations().get(CLASS_ANNOTATION);
-    class
-        .and_then(|name| observed.classes.get(name))
-        .is_some_and(|class| class.spec.sharing == Sharing::Exclusive)
+/// The class of a revision, as it is now.
+fn class_of<'a>(observed: &'a Observed, deployment: &Deployment) -> Option<&'a AcceleratorClass> {
+    let name = deployment.annotations().get(CLASS_ANNOTATION)?;
+    observed.classes.get(name).map(AsRef::as_ref)
 }
 
 fn count(deployment: Option<&Arc<Deployment>>, field: impl Fn(&DeploymentStatus) -> Option<i32>) -> i32 {
@@ -359,32 +368,6 @@ fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> 
         revision: revision.to_owned(),
         digest,
         signature,
-    })
-}
-
-fn accelerator(
-    observed: &Observed,
-    previous: &ModelServiceStatus,
-    serving: &Deployment,
-) -> Option<AcceleratorStatus> {
-    let class = serving.annotations().get(CLASS_ANNOTATION)?.clone();
-    let revision = revision_of(serving)?;
-    let reported = observed
-        .reported
-        .models
-        .get(revision)
-        .map(|report| report.execution_provider.clone());
-    let known = || {
-        let same = previous.current_revision.as_deref() == Some(revision);
-        previous
-            .accelerator
-            .clone()
-            .filter(|_| same)
-            .and_then(|accelerator| accelerator.execution_provider)
-    };
-    Some(AcceleratorStatus {
-        class,
-        execution_provider: reported.or_else(known),
     })
 }
 

@@ -53,6 +53,17 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
             .unwrap_or_default()
     }
 
+    /// Every object.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<K>> {
+        let groups = self.groups.lock();
+        groups
+            .values()
+            .flatten()
+            .map(|entry| entry.object.clone())
+            .collect()
+    }
+
     /// Adds the answer to a write.
     pub fn put(&self, object: K) -> Arc<K> {
         let (key, entry) = (key(&object), Entry::new(object));
@@ -99,6 +110,11 @@ impl<K: Retention + Resource<DynamicType = ()> + Clone + Serialize + Debug> Chil
         if let Some(key) = key(object) {
             remove(&mut self.groups.lock(), &key, object);
         }
+    }
+
+    /// Counts as filled although there is nothing to list: the cluster does not have this kind.
+    pub fn stay_empty(&self) {
+        self.filled.send_replace(true);
     }
 
     /// Returns once the first list is complete.

@@ -45,6 +45,15 @@ impl Classes {
         }
     }
 
+    /// The classes in the cluster that can be read.
+    #[must_use]
+    pub fn in_cluster(&self) -> Vec<Arc<AcceleratorClass>> {
+        let stored = self.cluster.iter().flat_map(|(store, _)| store.state());
+        stored
+            .filter_map(|class| class.0.clone().ok().map(Arc::new))
+            .collect()
+    }
+
     /// Returns once the first list is complete.
     pub async fn wait_filled(&self) {
         if let Some((store, filled)) = &self.cluster {

@@ -16,7 +16,7 @@ pub mod written;
 use self::{children::Children, pod::Pod};
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
-    policy::v1::PodDisruptionBudget,
+    policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
 };
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub struct Caches {
     pub autoscalers: Arc<Children<HorizontalPodAutoscaler>>,
     /// PodDisruptionBudgets.
     pub disruption_budgets: Arc<Children<PodDisruptionBudget>>,
+    /// ResourceClaimTemplates: one for each Deployment whose pods get devices by DRA.
+    pub claim_templates: Arc<Children<ResourceClaimTemplate>>,
     /// Pods of every revision.
     pub pods: Arc<Children<Pod>>,
 }
@@ -42,6 +44,7 @@ impl Caches {
         self.endpoints.wait_filled().await;
         self.autoscalers.wait_filled().await;
         self.disruption_budgets.wait_filled().await;
+        self.claim_templates.wait_filled().await;
         self.pods.wait_filled().await;
     }
 }

@@ -3,7 +3,8 @@
 use crate::crd::SERVER_CONTAINER;
 use jiff::Timestamp;
 use k8s_openapi::{
-    Metadata, NamespaceResourceScope, Resource, api::core::v1::ContainerState,
+    Metadata, NamespaceResourceScope, Resource,
+    api::core::v1::{ContainerState, PodResourceClaimStatus},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub struct PodStatus {
     /// Init containers that have not finished, or are not ready if they keep running. The operator uses none, so all
     /// of them are injected.
     pub init_container_statuses: Vec<ContainerStatus>,
+    /// The claim of devices that was made for the pod, if the pod gets devices by DRA.
+    pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
 }
 
 /// A condition of a pod.

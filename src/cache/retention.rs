@@ -3,7 +3,7 @@
 //! takes a few kilobytes at most.
 
 use super::pod::{ContainerStatus, Pod};
-use crate::crd::{REVISION_LABEL, SERVICE_LABEL};
+use crate::crd::{DEVICE_CLAIM, REVISION_LABEL, SERVICE_LABEL};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -13,6 +13,7 @@ use k8s_openapi::{
         },
         core::v1::{PodTemplateSpec, Service, ServiceSpec},
         policy::v1::PodDisruptionBudget,
+        resource::v1::ResourceClaimTemplate,
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta},
 };
@@ -108,6 +109,17 @@ impl Retention for PodDisruptionBudget {
     }
 }
 
+impl Retention for ResourceClaimTemplate {
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+    }
+
+    /// Its spec stays: it cannot be changed, and replaces a frozen copy that somebody has removed.
+    fn settle(&mut self) {
+        settle_labels(&mut self.metadata);
+    }
+}
+
 impl Retention for Pod {
     fn trim(&mut self) {
         let metadata = std::mem::take(&mut self.metadata);
@@ -132,6 +144,9 @@ impl Retention for Pod {
         self.status
             .conditions
             .retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));
+        self.status
+            .resource_claim_statuses
+            .retain(|claim| claim.name == DEVICE_CLAIM);
         keep_unready(&mut self.status.container_statuses);
         keep_unready(&mut self.status.init_container_statuses);
     }

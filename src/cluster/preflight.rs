@@ -1,6 +1,6 @@
 //! Preflight: whether this cluster can serve models. Checked at startup, and again while it cannot.
 
-use crate::crd::ModelService;
+use crate::{crd::ModelService, observe::Capabilities};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client,
@@ -10,19 +10,80 @@ use kube::{
 use parking_lot::Mutex;
 use serde_json::json;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often a cluster that cannot serve models or lacks the CRDs is checked again.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a cluster without Dynamic Resource Allocation is checked again.
+const DRA_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// The API of Dynamic Resource Allocation.
+const DRA: &str = "resource.k8s.io/v1";
 
-/// Why this cluster cannot serve models, if it cannot.
-#[derive(Debug, Default)]
-pub struct ClusterSupport(Mutex<Option<String>>);
+/// What this cluster can do.
+#[derive(Debug)]
+pub struct ClusterSupport {
+    problem: Mutex<Option<String>>,
+    has_dra: watch::Sender<bool>,
+}
+
+impl Default for ClusterSupport {
+    fn default() -> Self {
+        Self {
+            problem: Mutex::default(),
+            has_dra: watch::Sender::new(false),
+        }
+    }
+}
 
 impl ClusterSupport {
     /// What is missing and what to do.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        self.0.lock().clone()
+        self.problem.lock().clone()
+    }
+
+    /// The same, and whether the cluster has Dynamic Resource Allocation.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            unsupported: self.problem(),
+            has_dra: self.has_dra(),
+        }
+    }
+
+    /// Whether the cluster has Dynamic Resource Allocation.
+    #[must_use]
+    pub fn has_dra(&self) -> bool {
+        *self.has_dra.borrow()
+    }
+
+    /// Returns once the cluster has Dynamic Resource Allocation.
+    pub async fn wait_for_dra(&self) {
+        // The sender lives as long as `self` does.
+        let _ = self.has_dra.subscribe().wait_for(|has_dra| *has_dra).await;
+    }
+
+    /// Looks for Dynamic Resource Allocation.
+    ///
+    /// # Errors
+    /// When the API server cannot be reached.
+    pub async fn look_for_dra(&self, client: &Client) -> kube::Result<()> {
+        match client.list_api_group_resources(DRA).await {
+            Ok(_) => drop(self.has_dra.send_replace(true)),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Looks for Dynamic Resource Allocation again until the cluster has it.
+    pub async fn keep_looking_for_dra(&self, client: &Client) {
+        while !self.has_dra() {
+            tokio::time::sleep(DRA_INTERVAL).await;
+            if let Err(error) = self.look_for_dra(client).await {
+                tracing::warn!(%error, "could not find out whether this cluster has {DRA}");
+            }
+        }
     }
 
     /// Checks the cluster.
@@ -31,7 +92,7 @@ impl ClusterSupport {
     /// When the API server cannot be reached.
     pub async fn check(&self, client: &Client, namespace: &str) -> kube::Result<()> {
         let problem = problem(client, namespace).await?;
-        *self.0.lock() = problem;
+        *self.problem.lock() = problem;
         Ok(())
     }
 }

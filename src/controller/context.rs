@@ -1,6 +1,8 @@
 //! Context: what all reconciles share: caches and clients, and nothing that must survive a restart.
 
-use super::{backoff::Backoff, bursts::Bursts, events::Events, loads::Loads, reports::Reports};
+use super::{
+    backoff::Backoff, bursts::Bursts, devices::Devices, events::Events, loads::Loads, reports::Reports,
+};
 use crate::{
     apply::Overrides,
     cache::{Caches, classes::Classes, written::Written},
@@ -11,15 +13,16 @@ use crate::{
 };
 use kube::{Client, core::error_boundary::InvalidObject, runtime::reflector::ObjectRef};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// What all reconciles share.
 pub struct ControllerContext {
     /// Refuses writes once the lease could have been lost.
     pub client: Client,
     /// Children of every service.
-    pub caches: Caches,
+    pub caches: Arc<Caches>,
     /// AcceleratorClasses.
-    pub classes: Classes,
+    pub classes: Arc<Classes>,
     /// Services whose status has just been written.
     pub written: Written,
     /// What new revisions run.
@@ -28,6 +31,8 @@ pub struct ControllerContext {
     pub support: Arc<ClusterSupport>,
     /// What servers report about themselves.
     pub reports: Reports,
+    /// What runs the models of services on accelerators.
+    pub devices: Devices,
     /// What the load of services asks for.
     pub loads: Loads,
     /// Events on transitions.
@@ -40,6 +45,8 @@ pub struct ControllerContext {
     pub backoff: Backoff,
     /// Fields of children that others set otherwise.
     pub overrides: Overrides,
+    /// Told of everything that may change how many devices are in use.
+    pub inventory: Arc<Notify>,
 }
 
 impl ControllerContext {
@@ -53,6 +60,7 @@ impl ControllerContext {
         let uid = metadata.uid.as_deref().unwrap_or_default();
         self.overrides.forget(uid);
         self.reports.forget(uid);
+        self.devices.forget(uid);
         self.loads.forget(uid);
         self.events.forget(uid);
         if let Ok(object) = object {

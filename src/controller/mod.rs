@@ -1,8 +1,10 @@
 //! Controller: runs a reconcile of a service whenever something that concerns it changes.
 
+mod asking;
 pub mod backoff;
 pub mod bursts;
 pub mod context;
+pub mod devices;
 pub mod events;
 pub mod loads;
 mod reconcile;

@@ -51,14 +51,14 @@ pub(super) async fn reconcile(
     }
     let mut observed = pass.step(Step::Observe, || {
         let (reported, scaling) = (context.reports.of(&service), context.loads.of(&service));
-        let unsupported = context.support.problem();
         observe(
             &context.caches,
             &context.classes,
-            service,
+            service.clone(),
             reported,
+            context.devices.of(&service),
             scaling,
-            unsupported,
+            context.support.capabilities(),
         )
     });
     let planned = pass.step(Step::Plan, || {
@@ -82,6 +82,7 @@ pub(super) async fn reconcile(
     };
     let status = pass.step(Step::Assess, || assess(&observed, &applied));
     context.reports.ask(&observed, &status);
+    context.devices.ask(&observed, &status);
     pass.step_async(Step::Status, status::write(&context, &observed.service, &status))
         .await?;
     if let Some(problem) = applied.problem() {

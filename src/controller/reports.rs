@@ -2,22 +2,17 @@
 //! that cannot be asked delays nothing: its service is Ready without `status.model`, says after a while that the server
 //! cannot be asked, and it is asked again later.
 
+use super::asking::{PARALLEL, address, report};
 use crate::{
     cache::pod::Pod,
-    cluster::inference_server,
     crd::{ModelService, ModelServiceStatus},
     observe::{Observed, Reported, Unreachable},
 };
-use http_body_util::Full;
-use hyper::Request;
 use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
-use modelservice_contract::{MANAGEMENT_PORT, REPORT_PATH, Report};
+use modelservice_contract::{MANAGEMENT_PORT, Report};
 use parking_lot::Mutex;
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, mpsc::UnboundedSender},
-};
+use tokio::sync::{Semaphore, mpsc::UnboundedSender};
 
 /// Together two minutes: in a burst of new services the network may come later than the pods.
 const WAITS: Waits = Waits {
@@ -30,12 +25,6 @@ const WAITS: Waits = Waits {
     ],
     again: Duration::from_secs(5 * 60),
 };
-/// Time limit of one attempt.
-const TIMEOUT: Duration = Duration::from_secs(2);
-/// How many servers are asked at the same time.
-const PARALLEL: usize = 32;
-/// Longest report that is read, in bytes.
-const MAX_BYTES: usize = 256 * 1024;
 
 #[derive(Clone, Copy)]
 struct Waits {
@@ -153,7 +142,7 @@ impl Question {
             if !self.is_open() {
                 return;
             }
-            let answer = self.ask().await;
+            let answer = report(&self.permits, self.address).await;
             let is_answered = answer.is_ok();
             let is_news = match answer {
                 Err(error) if attempt + 1 < self.waits.attempts.len() => {
@@ -169,16 +158,6 @@ impl Question {
             if is_answered {
                 return;
             }
-        }
-    }
-
-    async fn ask(&self) -> Result<Report, String> {
-        // It is never closed.
-        let _permit = self.permits.acquire().await;
-        match tokio::time::timeout(TIMEOUT, fetch(self.address)).await {
-            Ok(Ok(report)) if report.models.is_empty() => Err("its report names no model".to_owned()),
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
         }
     }
 
@@ -223,17 +202,6 @@ impl Question {
             }
         }
     }
-}
-
-fn address(pod: &Pod) -> Option<IpAddr> {
-    pod.status.pod_ip.as_deref()?.parse().ok()
-}
-
-async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect((address, MANAGEMENT_PORT)).await?;
-    let request = Request::get(REPORT_PATH).body(Full::default())?;
-    let body = inference_server::send(stream, request, MAX_BYTES).await?;
-    Ok(serde_json::from_slice(&body)?)
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use crate::{
     crd::ModelService,
 };
 use futures::{FutureExt as _, Stream, StreamExt as _, future, stream};
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, api::resource::v1::ResourceClaimTemplate};
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt as _,
     runtime::{
         Controller, WatchStreamExt as _,
         controller::{self, Error},
@@ -25,7 +25,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, future::Future, sync::Arc};
+use std::{collections::HashMap, fmt::Debug, future::Future, sync::Arc};
 
 /// Reconciles that run at the same time.
 const PARALLEL: u16 = 32;
@@ -61,7 +61,7 @@ pub async fn run(
     let (reader, services) = services(&context, scope.api(client));
     let caches = &context.caches;
     let classes = match classes {
-        Some(writer) => changed_classes(client, writer, reader.clone()).boxed(),
+        Some(writer) => changed_classes(&context, writer, reader.clone()).boxed(),
         None => stream::empty().boxed(),
     };
     let triggers = stream::select_all([
@@ -72,11 +72,16 @@ pub async fn run(
         watched(caches.endpoints.clone(), scope.api(client)).boxed(),
         watched(caches.autoscalers.clone(), scope.api(client)).boxed(),
         watched(caches.disruption_budgets.clone(), scope.api(client)).boxed(),
+        claim_templates(&context, scope.api(client)).boxed(),
         watched(caches.pods.clone(), scope.api(client)).boxed(),
     ]);
     let (metrics, counted) = (context.metrics.clone(), context.metrics.clone());
+    let inventory = context.inventory.clone();
     let triggers = triggers
-        .inspect(move |service| metrics.triggered(service))
+        .inspect(move |service| {
+            metrics.triggered(service);
+            inventory.notify_one();
+        })
         .map(|service| service.into_kind_unchecked::<GuardedService>(()));
     let shutdown = shutdown.shared();
     // The controller's own watch misses objects that are new in a repeated list; see `changed`.
@@ -124,13 +129,33 @@ fn services(
     )
 }
 
-/// Fills the classes' store; yields the services that name a changed class.
+/// ResourceClaimTemplates, once the cluster has them.
+fn claim_templates(
+    context: &Arc<ControllerContext>,
+    api: Api<ResourceClaimTemplate>,
+) -> impl Stream<Item = ObjectRef<ModelService>> + Send + 'static {
+    let (support, cache) = (context.support.clone(), context.caches.claim_templates.clone());
+    let known = async move {
+        if !support.has_dra() {
+            cache.stay_empty();
+        }
+        support.wait_for_dra().await;
+        watched(cache, api)
+    };
+    stream::once(known).flatten()
+}
+
+/// Fills the classes' store; yields the services that name a class of which more has changed than figures in its status.
 fn changed_classes(
-    client: &Client,
+    context: &Arc<ControllerContext>,
     writer: Writer<GuardedClass>,
     services: Store<GuardedService>,
 ) -> impl Stream<Item = ObjectRef<ModelService>> + Send + 'static {
-    changed(watched_into(writer, Api::all(client.clone()))).flat_map(move |class| {
+    let (inventory, mut known) = (context.inventory.clone(), HashMap::new());
+    let events =
+        watched_into(writer, Api::all(context.client.clone())).inspect(move |_| inventory.notify_one());
+    let events = events.filter(move |event| future::ready(is_news(&mut known, event)));
+    changed(events).flat_map(move |class| {
         let naming = services.state_filter(move |service| {
             service
                 .0
@@ -143,6 +168,23 @@ fn changed_classes(
                 .map(|service| ObjectRef::from_obj(service.as_ref()).into_kind_unchecked::<ModelService>(())),
         )
     })
+}
+
+/// Whether services that name this class have to know.
+fn is_news(known: &mut HashMap<String, String>, event: &watcher::Event<GuardedClass>) -> bool {
+    let class = match event {
+        watcher::Event::Apply(class) => class,
+        watcher::Event::Delete(class) => {
+            known.remove(&class.name_any());
+            return true;
+        }
+        _ => return true,
+    };
+    let said = class.0.as_ref().map_or_else(
+        |invalid| invalid.error.clone(),
+        |class| format!("{:?} {:?}", class.metadata.generation, class.why_not_ready()),
+    );
+    known.insert(class.name_any(), said.clone()) != Some(said)
 }
 
 /// Watches into a store; an error does not end it.

@@ -2,33 +2,22 @@
 //! fields of Kubernetes' own types, where rules would cost the API server too much.
 
 use kube::core::{Message, Rule};
+use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 
-/// A DNS subdomain.
-const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
-/// A label's value, or the part of its key after the prefix.
-const LABEL: &str = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?";
+// Patterns stand in many places of Kubernetes' own types, so they are short (a CRD stays below 100 KB): they have the
+// right characters and lengths, and leave it to the API server where in a word a dash or a dot may stand.
 
 /// Pattern of an object's name.
-pub(super) fn name_pattern() -> String {
-    format!("^{SUBDOMAIN}$")
-}
-
-/// Pattern of a label's key.
-pub(super) fn key_pattern() -> String {
-    format!("^({SUBDOMAIN}/)?{LABEL}$")
-}
-
+pub(super) const NAME_PATTERN: &str = "^[-.a-z0-9]{1,253}$";
+/// Pattern of a label's key: prefix, slash, name.
+pub(super) const KEY_PATTERN: &str = "^([-.a-z0-9]{1,253}/)?[-._A-Za-z0-9]{1,63}$";
 /// Pattern of a label's value.
-pub(super) fn value_pattern() -> String {
-    format!("^({LABEL})?$")
-}
+pub(super) const VALUE_PATTERN: &str = "^[-._A-Za-z0-9]{0,63}$";
+/// Pattern of what a node affinity compares with: values of labels, and names of nodes, which may be longer.
+pub(super) const NODE_VALUE_PATTERN: &str = "^[-._A-Za-z0-9]{0,253}$";
 
-/// Longest key of a label: prefix, slash, name.
-pub(super) const MAX_KEY_LENGTH: u32 = 253 + 1 + 63;
 /// Longest value of a label.
 pub(super) const MAX_VALUE_LENGTH: u32 = 63;
-/// Longest name of an object.
-pub(super) const MAX_NAME_LENGTH: u32 = 253;
 
 /// The name of a Kubernetes object.
 pub(super) fn object_name(what: &str) -> Rule {
@@ -95,6 +84,24 @@ pub(super) fn image() -> Rule {
 pub(super) fn pinned_image() -> Rule {
     Rule::new(matches(&format!("{}(:{TAG})?@{DIGEST}", repository())))
         .message("must be pinned by digest: registry/repository@sha256:<64 hexadecimal digits>, the repository in lower case; a tag can change under a running service")
+}
+
+/// A quantity of memory of at least a mebibyte.
+pub(super) fn memory() -> Rule {
+    Rule::new(
+        "type(self) == int ? self >= 1048576 : (isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0)",
+    )
+    .message("must be a quantity of at least 1Mi, for example 4Gi")
+}
+
+/// A file of the runtime image.
+pub(super) fn library() -> Rule {
+    let folders = [MODEL_PATH, CACHE_PATH].map(|folder| format!("!self.startsWith('{folder}')"));
+    Rule::new(format!(
+        "self.startsWith('/') && !self.contains('..') && {}",
+        folders.join(" && ")
+    ))
+    .message("must be the absolute path of a library in the runtime image, for example /opt/provider/libprovider.so: not of a file of the model package or the cache")
 }
 
 /// `http://HOST:PORT`.

@@ -6,31 +6,37 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod accelerator_class;
+mod accelerator_status;
 mod autoscaling;
 mod constraints;
+mod device_request;
 mod model_service;
 mod names;
 mod refusals;
+mod runtime;
 mod schemas;
 mod server_settings;
 mod status;
 
 pub use accelerator_class::{
-    AcceleratorClass, AcceleratorClassSpec, DeviceResource, Runtime, Sharing, Toleration,
+    AcceleratorClass, AcceleratorClassSpec, DeviceResource, Sharing, Toleration, Variable,
 };
+pub use accelerator_status::AcceleratorClassStatus;
 pub use autoscaling::{Autoscaling, ExternalTarget, ScaleDown, ScaleSchedule, ScaleTarget, ScaleUp};
+pub use device_request::{Alternative, CelSelector, DeviceRequest, DeviceSelector, ExactDevices};
 pub use model_service::{
     Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
 };
 pub use names::*;
-pub use refusals::{is_refused_annotation, is_refused_variable};
+pub use refusals::{is_refused_annotation, is_refused_class_variable, is_refused_variable};
+pub use runtime::{CPU_PROVIDER, DeviceType, Plugin, PullPolicy, Runtime};
 pub use server_settings::{
     AccessLogSettings, AuthSettings, CacheSettings, ConnectionSettings, ServerSettings, TracingSettings,
     VolumeClaim,
 };
 pub use status::{
-    AcceleratorStatus, AutoscalingStatus, CONDITION_TYPES, ModelServiceStatus, ModelStatus, RevisionStatus,
-    Signature, TensorStatus,
+    AcceleratorStatus, AutoscalingStatus, CONDITION_TYPES, DeviceStatus, ModelServiceStatus, ModelStatus,
+    RevisionStatus, Signature, TensorStatus,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};

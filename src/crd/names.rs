@@ -19,6 +19,8 @@ pub const PLACEMENT_LABEL: &str = "serving.modelservice.dev/placement";
 pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
 /// On a Deployment: the revision's frozen pod template, as canonical JSON.
 pub const TEMPLATE_ANNOTATION: &str = "serving.modelservice.dev/pod-template";
+/// On a Deployment whose pods get devices by DRA: the revision's frozen ResourceClaimTemplate, as canonical JSON.
+pub const CLAIM_ANNOTATION: &str = "serving.modelservice.dev/claim-template";
 /// On every child: hash of what was last applied, to notice fields that are no longer wanted.
 pub const APPLIED_ANNOTATION: &str = "serving.modelservice.dev/applied";
 /// `"fixed"` on a Deployment while we own its `spec.replicas`; absent while the autoscaler does.
@@ -47,6 +49,9 @@ pub const GAVE_BACK_ANNOTATION: &str = "serving.modelservice.dev/gave-back";
 
 /// Name of the server's container in its pod. Every other container was injected by somebody else.
 pub const SERVER_CONTAINER: &str = "server";
+
+/// Name of a pod's claim of devices, and of the only request in it.
+pub const DEVICE_CLAIM: &str = "device";
 
 /// Longest name of a `ModelService`: a child's name is `<name>-<10 characters>` and must stay a DNS label.
 pub const MAX_NAME_LENGTH: usize = 52;

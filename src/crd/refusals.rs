@@ -63,6 +63,12 @@ pub fn is_refused_variable(name: &str) -> bool {
         || name.ends_with(DEVICES)
 }
 
+/// Whether an AcceleratorClass may not set this variable either: the launcher of the runtime image would remove it.
+#[must_use]
+pub fn is_refused_class_variable(name: &str) -> bool {
+    name.starts_with(OURS) || is_loader_variable(name)
+}
+
 /// Whether `spec.pod.annotations` may not have this key.
 #[must_use]
 pub fn is_refused_annotation(key: &str) -> bool {
@@ -85,6 +91,16 @@ pub(super) fn variable() -> [Rule; 3] {
         .message("LOG_… and OTEL_… must not take a value from a Secret or ConfigMap: the server may repeat \
             it in its log, its status or its traces"),
     ]
+}
+
+/// Rule for the name of a variable of an AcceleratorClass.
+pub(super) fn class_variable() -> Rule {
+    let prefixes = [&[OURS], LOADER_PREFIXES].concat().join("|");
+    let names = LOADER_NAMES.join("|");
+    Rule::new(format!("!self.matches('^(({prefixes}).*|{names})$')")).message(
+        "variables MODELSERVICE_… are set by the operator, and those that the loader, the C library or ONNX Runtime \
+         obey have no effect: libraries and their settings belong to the runtime image",
+    )
 }
 
 /// Rule for all variables together.
@@ -139,6 +155,10 @@ mod tests {
         ] {
             assert!(!is_refused_variable(name), "{name}");
         }
+        for name in ["MODELSERVICE_CONFIG", "LD_LIBRARY_PATH", "ORT_DYLIB_PATH"] {
+            assert!(is_refused_class_variable(name), "{name}");
+        }
+        assert!(!is_refused_class_variable("NVIDIA_VISIBLE_DEVICES"));
         for key in [
             "container.apparmor.security.beta.kubernetes.io/server",
             "seccomp.security.alpha.kubernetes.io/pod",

@@ -106,6 +106,18 @@ pub(super) fn affinity(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// Each term is combined with each of a ModelService, so there are few.
+pub(super) fn node_affinity(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = stripped::<v1::NodeAffinity>(generator);
+    constrain(&mut schema, scheduling());
+    let few = json!({"maxItems": 16});
+    constrain(
+        &mut schema,
+        json!({"nodeSelectorTerms": few, "preferredDuringSchedulingIgnoredDuringExecution": few}),
+    );
+    schema
+}
+
 pub(super) fn topology_spread(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = list::<v1::TopologySpreadConstraint>(generator, 8);
     constrain(&mut schema, scheduling());
@@ -120,6 +132,16 @@ pub(super) fn image_pull_secrets(generator: &mut SchemaGenerator) -> Schema {
         items.insert("required".into(), json!(["name"]));
     }
     schema
+}
+
+/// Memory of a device.
+pub(super) fn memory(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "maxLength": 32,
+        "x-kubernetes-validations": [constraints::memory()],
+    })
 }
 
 /// Options of an execution provider.
@@ -160,8 +182,7 @@ fn scheduling() -> Value {
         "key": key(),
         "topologyKey": key(),
         "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]},
-        // Values of labels, and names of nodes, which may be longer.
-        "values": {"items": {"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": "^[-._A-Za-z0-9]*$"}},
+        "values": {"items": pattern(constraints::NODE_VALUE_PATTERN)},
         "weight": {"minimum": 1, "maximum": 100},
         "namespaces": {"items": name()},
         "matchLabelKeys": {"items": key()},
@@ -189,15 +210,19 @@ fn selectors(schema: &mut Schema) {
 }
 
 fn key() -> Value {
-    json!({"type": "string", "maxLength": constraints::MAX_KEY_LENGTH, "pattern": constraints::key_pattern()})
+    pattern(constraints::KEY_PATTERN)
 }
 
 fn value() -> Value {
-    json!({"type": "string", "maxLength": constraints::MAX_VALUE_LENGTH, "pattern": constraints::value_pattern()})
+    pattern(constraints::VALUE_PATTERN)
 }
 
 fn name() -> Value {
-    json!({"type": "string", "maxLength": constraints::MAX_NAME_LENGTH, "pattern": constraints::name_pattern()})
+    pattern(constraints::NAME_PATTERN)
+}
+
+fn pattern(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
 }
 
 /// Adds to the properties of these names, wherever they are.

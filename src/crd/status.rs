@@ -4,6 +4,7 @@ use super::schemas;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Types of the conditions that the operator owns: it removes those that others have written.
 pub const CONDITION_TYPES: &[&str] = &[
@@ -15,6 +16,7 @@ pub const CONDITION_TYPES: &[&str] = &[
     "Synced",
     "AutoscalerActive",
     "ModelReported",
+    "AcceleratorEngaged",
 ];
 
 /// The observed state.
@@ -24,7 +26,7 @@ pub struct ModelServiceStatus {
     /// Generation of the spec that this status describes; −1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Available; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced,
+    /// Ready, Available; on an accelerator, AcceleratorEngaged; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced,
     /// AutoscalerActive and ModelReported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
@@ -146,6 +148,36 @@ pub struct AcceleratorStatus {
     /// Execution provider that runs the graph, as the server reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_provider: Option<String>,
+    /// What runs the model on the servers that are ready, as they report it: servers with the same device together.
+    /// Absent on the CPU.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// Servers whose models run on the same kind of device.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// Which alternative of the AcceleratorClass's `firstAvailable` the scheduler took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Execution provider that was asked for.
+    pub provider: String,
+    /// Name of the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Version of its driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// The model's compute nodes that the provider runs: ONNX Runtime's own graph assignment.
+    pub nodes: i64,
+    /// Compute nodes that the CPU runs instead, by operator.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub elsewhere: BTreeMap<String, i64>,
+    /// Servers like this.
+    pub replicas: i32,
 }
 
 /// One revision that exists.

@@ -1,27 +1,32 @@
-//! A revision's Deployment. Its pod template is created once and frozen in an annotation. Pure.
+//! A revision's Deployment, and the ResourceClaimTemplate of its name, if its pods get devices by DRA. Both templates are
+//! created once and frozen in annotations. Pure.
 
 use super::{
-    meta,
+    claim, meta,
     template::{self, DefaultRuntime},
 };
 use crate::{
     crd::{
-        AcceleratorClass, CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION,
+        AcceleratorClass, CLAIM_ANNOTATION, CLASS_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION,
         RUNTIME_VERSION_ANNOTATION, TEMPLATE_ANNOTATION,
     },
     observe::Observed,
-    revision::{freeze, frozen_template, number, revision_of},
+    revision::{freeze, freeze_claim, frozen_claim, frozen_template, number, revision_of},
     validate::ValidatedService,
 };
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::PodTemplateSpec,
+        resource::v1::{ResourceClaimTemplate, ResourceClaimTemplateSpec},
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use kube::ResourceExt as _;
 use std::collections::BTreeMap;
+
+/// What a revision consists of.
+pub(super) type Pair = (Deployment, Option<ResourceClaimTemplate>);
 
 /// The Deployment of the revision that the spec asks for and that does not exist yet.
 pub(super) fn new(
@@ -29,7 +34,7 @@ pub(super) fn new(
     class: &AcceleratorClass,
     observed: &Observed,
     runtime: &DefaultRuntime,
-) -> Deployment {
+) -> Pair {
     let template = template::template(service, class, runtime);
     let number = observed.deployments.iter().map(|d| number(d)).max().unwrap_or(0) + 1;
     let annotations = [
@@ -40,14 +45,16 @@ pub(super) fn new(
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into();
-    deployment(service, &service.revision, annotations, template)
+    let claim = claim::claim(service, class);
+    pair(service, &service.revision, annotations, template, claim)
 }
 
 /// The Deployment of a revision that exists, with its frozen template.
-pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deployment {
+pub(super) fn existing(service: &ValidatedService, live: &Deployment, observed: &Observed) -> Pair {
     let revision = revision_of(live).unwrap_or_default();
     // Validation has checked that there is one.
     let template = frozen_template(live).unwrap_or_default();
+    let claim = frozen_claim(live, &template, observed.claim_template(&live.name_any())).unwrap_or_default();
     let mut annotations: BTreeMap<String, String> = [
         CLASS_ANNOTATION,
         REVISION_NUMBER_ANNOTATION,
@@ -57,7 +64,26 @@ pub(super) fn existing(service: &ValidatedService, live: &Deployment) -> Deploym
     .filter_map(|key| Some((key.to_owned(), live.annotations().get(key)?.clone())))
     .collect();
     annotations.insert(TEMPLATE_ANNOTATION.to_owned(), freeze(&template));
-    deployment(service, revision, annotations, template)
+    pair(service, revision, annotations, template, claim)
+}
+
+fn pair(
+    service: &ValidatedService,
+    revision: &str,
+    mut annotations: BTreeMap<String, String>,
+    template: PodTemplateSpec,
+    claim: Option<ResourceClaimTemplateSpec>,
+) -> Pair {
+    annotations.extend(
+        claim
+            .as_ref()
+            .map(|claim| (CLAIM_ANNOTATION.to_owned(), freeze_claim(claim))),
+    );
+    let deployment = deployment(service, revision, annotations, template);
+    (
+        deployment,
+        claim.map(|claim| claim::template(service, revision, claim)),
+    )
 }
 
 fn deployment(

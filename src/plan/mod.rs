@@ -1,6 +1,8 @@
 //! Plan: every child of a service as it should be. Pure, and never fails: no client, no clock, no environment.
 
+mod affinity;
 mod autoscaler;
+mod claim;
 mod deployment;
 mod disruption_budget;
 mod endpoint;
@@ -25,7 +27,7 @@ use crate::{
 };
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
-    policy::v1::PodDisruptionBudget,
+    policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
 };
 use kube::ResourceExt as _;
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct Plan {
     pub disruption_budget: Option<PodDisruptionBudget>,
     /// Deployments of revisions beyond the history limit.
     pub retired: Vec<Arc<Deployment>>,
+    /// ResourceClaimTemplates without a Deployment that stays.
+    pub retired_claims: Vec<Arc<ResourceClaimTemplate>>,
     /// Which revision has the traffic, and the size of each revision.
     pub rollout: Rollout,
     /// What a new revision would run with, if that differs from the present one.
@@ -52,6 +56,8 @@ pub struct Plan {
 /// A revision's Deployment.
 #[derive(Clone, Debug)]
 pub struct PlannedRevision {
+    /// From which its pods get claims of devices, if the revision's class asks for devices by DRA.
+    pub claim: Option<ResourceClaimTemplate>,
     /// Without `spec.replicas`.
     pub deployment: Deployment,
     /// Who owns `spec.replicas`, and how many.
@@ -69,27 +75,29 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
                 .iter()
                 .any(|gone| gone.name_any() == deployment.name_any())
     };
-    let mut target = match &service.target {
-        Target::Existing(live) => deployment::existing(service, live),
+    let (mut target, claim) = match &service.target {
+        Target::Existing(live) => deployment::existing(service, live, observed),
         Target::New(class) => deployment::new(service, class, observed, runtime),
     };
     if let Some(gives_way) = &rollout.gives_way {
         let annotation = (GIVES_WAY_ANNOTATION.to_owned(), gives_way.annotation());
         target.annotations_mut().extend([annotation]);
     }
-    let others = observed
-        .deployments
-        .iter()
-        .filter(stays)
-        .filter_map(|live| Some((revision_of(live.as_ref())?, deployment::existing(service, live))));
-    let planned = |revision: &str, deployment| PlannedRevision {
+    let others = observed.deployments.iter().filter(stays).filter_map(|live| {
+        let pair = deployment::existing(service, live, observed);
+        Some((revision_of(live.as_ref())?, pair))
+    });
+    let planned = |revision: &str, (deployment, claim)| PlannedRevision {
+        claim,
         deployment,
         scale: rollout.scales.get(revision).copied().unwrap_or(Scale::Fixed(0)),
     };
+    let revisions: Vec<_> = std::iter::once(planned(&service.revision, (target, claim)))
+        .chain(others.map(|(revision, pair)| planned(revision, pair)))
+        .collect();
     Plan {
-        revisions: std::iter::once(planned(&service.revision, target))
-            .chain(others.map(|(revision, deployment)| planned(revision, deployment)))
-            .collect(),
+        retired_claims: retired_claims(observed, &revisions),
+        revisions,
         endpoint: endpoint::endpoint(service, &rollout),
         autoscaler: autoscaler::autoscaler(service, &rollout),
         disruption_budget: disruption_budget::disruption_budget(service, observed, &rollout),
@@ -110,6 +118,19 @@ fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deploy
         })
         .skip(limit)
         .filter(|deployment| wanted_replicas(deployment) == 0)
+        .cloned()
+        .collect()
+}
+
+/// ResourceClaimTemplates that no revision that stays has.
+fn retired_claims(observed: &Observed, revisions: &[PlannedRevision]) -> Vec<Arc<ResourceClaimTemplate>> {
+    let planned = |name: &Option<String>| {
+        let mut claims = revisions.iter().filter_map(|planned| planned.claim.as_ref());
+        claims.any(|claim| claim.metadata.name == *name)
+    };
+    let existing = observed.claim_templates.iter();
+    existing
+        .filter(|claim| !planned(&claim.metadata.name))
         .cloned()
         .collect()
 }

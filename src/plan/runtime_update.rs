@@ -1,10 +1,13 @@
 //! Whether a new revision would run with something other than the present one, which never changes by itself. Pure.
 
-use super::template::{self, DefaultRuntime};
+use super::{
+    claim,
+    template::{self, DefaultRuntime},
+};
 use crate::{
     crd::RUNTIME_VERSION_ANNOTATION,
     observe::Observed,
-    revision::frozen_template,
+    revision::{frozen_claim, frozen_template},
     validate::{Target, ValidatedService},
 };
 use kube::ResourceExt as _;
@@ -22,7 +25,8 @@ pub(super) fn runtime_update(
     let frozen = frozen_template(live).ok()?;
     let mut fresh = template::template(service, class, runtime);
     template::keep_startup_deadline(&mut fresh, &frozen);
-    if fresh == frozen {
+    let claimed = frozen_claim(live, &frozen, observed.claim_template(&live.name_any())).ok()?;
+    if fresh == frozen && claimed == claim::claim(service, class) {
         return None;
     }
     let (was, is) = (template::runtime_image(&frozen), template::runtime_image(&fresh));

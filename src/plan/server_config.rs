@@ -2,12 +2,17 @@
 
 use super::volumes::TOKEN_FILE;
 use crate::{
-    crd::{AcceleratorClass, AccessLogSettings, ConnectionSettings, ServerSettings, TracingSettings},
+    crd::{
+        AcceleratorClass, AccessLogSettings, ConnectionSettings, DeviceType, Plugin, Runtime, ServerSettings,
+        TracingSettings,
+    },
+    revision::thousandths,
     validate::ValidatedService,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use modelservice_contract::{
     AccessLog, Auth, CACHE_PATH, Cache, Connections, ExecutionProvider, Limits, MODEL_PATH, ModelConfig,
-    Scheduling, ServerConfig, Tracing,
+    ProviderPlugin, Scheduling, ServerConfig, Tracing,
 };
 use serde_json::{Value, json};
 
@@ -38,11 +43,7 @@ fn config(service: &ValidatedService, class: &AcceleratorClass, default: &Server
             digest: model.digest.clone(),
             ..ModelConfig::default()
         }],
-        execution_provider: ExecutionProvider {
-            name: class.spec.runtime.execution_provider.clone(),
-            options: class.spec.runtime.options.clone(),
-            ..ExecutionProvider::default()
-        },
+        execution_provider: execution_provider(&class.spec.runtime),
         limits: limits(settings, &default.limits),
         scheduling: Scheduling {
             max_batch_size: number(settings.max_batch_size, default.scheduling.max_batch_size),
@@ -57,6 +58,29 @@ fn config(service: &ValidatedService, class: &AcceleratorClass, default: &Server
             path: Some(CACHE_PATH.into()),
         },
         ..default.clone()
+    }
+}
+
+fn execution_provider(runtime: &Runtime) -> ExecutionProvider {
+    let bytes = |quantity: &Quantity| u64::try_from(thousandths(&quantity.0)? / 1000).ok();
+    ExecutionProvider {
+        name: runtime.execution_provider.clone(),
+        options: runtime.options.clone(),
+        plugin: runtime.plugin.as_ref().map(plugin),
+        runners: runtime.runners.and_then(|runners| u32::try_from(runners).ok()),
+        memory_limit_bytes: runtime.memory_limit.as_ref().and_then(bytes),
+        allow_cpu_percent: number(runtime.allow_cpu_share, 0),
+    }
+}
+
+fn plugin(plugin: &Plugin) -> ProviderPlugin {
+    ProviderPlugin {
+        library: plugin.library.clone(),
+        registration_name: plugin.registration_name.clone(),
+        device_vendor: plugin.device_vendor.clone(),
+        device_type: plugin
+            .device_type
+            .map(|type_| DeviceType::as_str(type_).to_owned()),
     }
 }
 
@@ -174,6 +198,26 @@ mod tests {
         assert_eq!(
             (tracing.endpoint.as_str(), tracing.sample_ratio),
             ("http://collector:4317", 0.01)
+        );
+    }
+
+    /// A setting of the class that does not reach the server would leave a device unused, or used wrongly.
+    #[test]
+    fn every_setting_of_the_classs_runtime_arrives_in_the_configuration() {
+        let runtime = json!({"executionProvider": "TpuExecutionProvider", "options": {"cores": "2"}, "runners": 2,
+            "memoryLimit": "1.5Gi", "allowCpuShare": 10, "plugin": {"library": "/opt/tpu/provider.so",
+                "registrationName": "tpu", "deviceVendor": "Example", "deviceType": "NPU"}});
+        let service = validate(&observed(json!({}))).unwrap();
+        let class = serde_json::from_value(json!({"runtime": runtime})).unwrap();
+        let text = server_config(&service, &AcceleratorClass::new("tpu", class));
+        let config: ServerConfig = serde_saphyr::from_str(&text).unwrap();
+        let arrived = json!({"name": "TpuExecutionProvider", "options": {"cores": "2"}, "runners": 2,
+            "memoryLimitBytes": 1_610_612_736, "allowCpuPercent": 10, "plugin": {"library": "/opt/tpu/provider.so",
+                "registrationName": "tpu", "deviceVendor": "Example", "deviceType": "NPU"}});
+        assert_eq!(
+            serde_json::to_value(&config.execution_provider).unwrap(),
+            arrived,
+            "{text}"
         );
     }
 

@@ -1,8 +1,8 @@
 //! The pod template of a revision: one restricted container with its model and cache. Pure.
 
-use super::{meta, server_config::server_config, volumes, volumes::RUNTIME_ID};
+use super::{affinity::affinity, claim, meta, server_config::server_config, volumes, volumes::RUNTIME_ID};
 use crate::{
-    crd::{AcceleratorClass, ModelServiceSpec, SERVER_CONTAINER},
+    crd::{AcceleratorClass, ModelServiceSpec, PullPolicy, SERVER_CONTAINER},
     validate::ValidatedService,
 };
 use k8s_openapi::{
@@ -118,7 +118,7 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRu
         }),
         node_selector: some(&node_selector),
         tolerations: (!tolerations.is_empty()).then_some(tolerations),
-        affinity: settings.affinity.clone(),
+        affinity: affinity(settings.affinity.as_ref(), class.spec.node_affinity.as_ref()),
         topology_spread_constraints: spread(service),
         priority_class_name: settings.priority_class_name.clone(),
         scheduler_name: settings.scheduler_name.clone(),
@@ -126,6 +126,7 @@ fn pod(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRu
         image_pull_secrets: (!settings.image_pull_secrets.is_empty())
             .then(|| settings.image_pull_secrets.clone()),
         runtime_class_name: class.spec.runtime_class_name.clone(),
+        resource_claims: claim::of_pod(service, class),
         ..PodSpec::default()
     }
 }
@@ -150,11 +151,6 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &Def
         protocol: Some("TCP".into()),
         ..ContainerPort::default()
     };
-    let config = EnvVar {
-        name: CONFIG_ENV.into(),
-        value: Some(server_config(service, class)),
-        value_from: None,
-    };
     Container {
         name: SERVER_CONTAINER.into(),
         image: Some(
@@ -165,12 +161,8 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &Def
                 .clone()
                 .unwrap_or_else(|| runtime.image.clone()),
         ),
-        image_pull_policy: Some("IfNotPresent".into()),
-        env: Some(
-            std::iter::once(config)
-                .chain(spec.pod.env.iter().cloned())
-                .collect(),
-        ),
+        image_pull_policy: Some(pull_policy(class).as_str().into()),
+        env: Some(environment(service, class)),
         ports: Some(vec![port("http", HTTP_PORT), port("management", MANAGEMENT_PORT)]),
         resources: Some(resources(spec, class)),
         startup_probe: Some(probe(READY_PATH, 1, spec.rollout.startup_deadline_seconds)),
@@ -198,6 +190,29 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &Def
         volume_mounts: Some(volumes::mounts(spec)),
         ..Container::default()
     }
+}
+
+fn pull_policy(class: &AcceleratorClass) -> PullPolicy {
+    class
+        .spec
+        .runtime
+        .image_pull_policy
+        .unwrap_or(PullPolicy::IfNotPresent)
+}
+
+/// The server's configuration, then the class's variables, then the user's: a variable can refer to earlier ones.
+fn environment(service: &ValidatedService, class: &AcceleratorClass) -> Vec<EnvVar> {
+    let fixed = |name: &str, value: String| EnvVar {
+        name: name.into(),
+        value: Some(value),
+        value_from: None,
+    };
+    let of_class = class.spec.env.iter();
+    let is_free = |variable: &&EnvVar| !class.spec.env.iter().any(|set| set.name == variable.name);
+    std::iter::once(fixed(CONFIG_ENV, server_config(service, class)))
+        .chain(of_class.map(|variable| fixed(&variable.name, variable.value.clone())))
+        .chain(service.spec().pod.env.iter().filter(is_free).cloned())
+        .collect()
 }
 
 fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
@@ -232,7 +247,7 @@ fn resources(spec: &ModelServiceSpec, class: &AcceleratorClass) -> ResourceRequi
     ResourceRequirements {
         requests: some(&requests),
         limits: some(&limits),
-        claims: None,
+        claims: claim::of_container(class),
     }
 }
 

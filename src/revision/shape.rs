@@ -2,7 +2,7 @@
 //! Deployment can edit the template that is frozen in it; the operator applies only templates that it could have
 //! written itself. Pure.
 
-use crate::crd::{SERVER_CONTAINER, is_refused_annotation, is_refused_variable};
+use crate::crd::{DEVICE_CLAIM, SERVER_CONTAINER, is_refused_annotation, is_refused_class_variable};
 use modelservice_contract::{CACHE_PATH, CONFIG_ENV, MODEL_PATH};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -27,6 +27,25 @@ pub(super) fn first_foreign_field(template: &Value) -> Option<String> {
         .or_else(|| missing(template).map(str::to_owned));
     path.map(|path| path.trim_start_matches('.').to_owned())
 }
+
+/// The same for what a revision's pods claim by DRA.
+pub(super) fn first_foreign_field_of_claim(claim: &Value) -> Option<String> {
+    let path = foreign(claim, &CLAIM_SHAPE)?;
+    Some(path.trim_start_matches('.').to_owned())
+}
+
+/// A claim as src/plan/claim.rs makes it.
+static CLAIM_SHAPE: LazyLock<Value> = LazyLock::new(|| {
+    let devices =
+        json!({"deviceClassName": ANY, "selectors": ANY, "allocationMode": "ExactCount", "count": ANY});
+    let mut alternative = devices.clone();
+    alternative["name"] = ANY.into();
+    let request = json!({"name": DEVICE_CLAIM, "exactly": devices, "firstAvailable": [alternative]});
+    json!({
+        "metadata": {"labels": ANY, "creationTimestamp": null},
+        "spec": {"devices": {"requests": [request]}},
+    })
+});
 
 /// A template as src/plan/template.rs makes it, with the defaults that the API server adds. Each item of a list has
 /// one of the listed shapes.
@@ -63,6 +82,7 @@ fn shape() -> Value {
             "serviceAccount": ANY,
             "imagePullSecrets": ANY,
             "runtimeClassName": ANY,
+            "resourceClaims": [{"name": DEVICE_CLAIM, "resourceClaimTemplateName": ANY}],
             "restartPolicy": "Always",
             "dnsPolicy": "ClusterFirst",
         },
@@ -81,10 +101,10 @@ fn container() -> Value {
     json!({
         "name": SERVER_CONTAINER,
         "image": ANY,
-        "imagePullPolicy": "IfNotPresent",
+        "imagePullPolicy": ANY,
         "env": ANY,
         "ports": [{"name": ANY, "containerPort": ANY, "protocol": "TCP"}],
-        "resources": {"requests": ANY, "limits": ANY},
+        "resources": {"requests": ANY, "limits": ANY, "claims": [{"name": DEVICE_CLAIM}]},
         "startupProbe": probe,
         "readinessProbe": probe,
         "livenessProbe": probe,
@@ -130,7 +150,7 @@ fn foreign(value: &Value, shape: &Value) -> Option<String> {
     }
 }
 
-/// Path of the first variable or annotation that a spec must not have.
+/// Path of the first variable or annotation that neither a ModelService nor an AcceleratorClass may have.
 fn foreign_name(template: &Value) -> Option<String> {
     let annotations = template["metadata"]["annotations"].as_object();
     let annotation = annotations
@@ -142,7 +162,7 @@ fn foreign_name(template: &Value) -> Option<String> {
         .into_iter()
         .flatten()
         .filter_map(|variable| variable["name"].as_str())
-        .find(|name| *name != CONFIG_ENV && is_refused_variable(name));
+        .find(|name| *name != CONFIG_ENV && is_refused_class_variable(name));
     annotation
         .map(|key| format!("metadata.annotations[{key}]"))
         .or_else(|| variable.map(|name| format!("spec.containers[0].env[{name}]")))

@@ -6,8 +6,8 @@ pub use size::{By, Range, Size};
 
 use crate::{
     crd::{AcceleratorClass, ModelService, ModelServiceSpec, is_refused_annotation, is_refused_variable},
-    observe::Observed,
-    reason::Problem,
+    observe::{Capabilities, Observed},
+    reason::{NO_DRA, Problem},
     revision,
 };
 use k8s_openapi::api::apps::v1::Deployment;
@@ -57,7 +57,7 @@ pub enum Target {
 /// [`Problem::AcceleratorClassNotFound`]; the last only if a revision has to be created: an existing one no longer
 /// needs its class.
 pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
-    if let Some(message) = &observed.unsupported {
+    if let Some(message) = &observed.cluster.unsupported {
         return Err(Problem::UnsupportedCluster(message.clone()));
     }
     let spec = &observed.service.spec;
@@ -72,7 +72,7 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     let revision = revision::asked_for(&observed.service);
     let target = match (observed.deployment(&revision), observed.classes.get(class_name)) {
         (Some(deployment), _) => Target::Existing(deployment.clone()),
-        (None, Some(class)) => Target::New(class.clone()),
+        (None, Some(class)) => Target::New(supported(class, &observed.cluster)?),
         (None, None) => return Err(Problem::AcceleratorClassNotFound(class_name.clone())),
     };
     Ok(ValidatedService {
@@ -84,6 +84,20 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
         target,
         size,
     })
+}
+
+/// The class, if the cluster can give its devices.
+fn supported(
+    class: &Arc<AcceleratorClass>,
+    cluster: &Capabilities,
+) -> Result<Arc<AcceleratorClass>, Problem> {
+    if class.spec.device_request.is_some() && !cluster.has_dra {
+        let name = class.name_any();
+        return Err(Problem::UnsupportedCluster(format!(
+            "AcceleratorClass \"{name}\" asks for devices by {NO_DRA}"
+        )));
+    }
+    Ok(class.clone())
 }
 
 /// Repeats the CRD's rules: a spec may be older than they are.
@@ -108,7 +122,9 @@ fn refusals(spec: &ModelServiceSpec) -> Result<(), Problem> {
 /// Checks that this operator could have written every template that the plan will read.
 fn templates(observed: &Observed) -> Result<(), Problem> {
     observed.deployments.iter().try_for_each(|deployment| {
+        let live = observed.claim_template(&deployment.name_any());
         revision::frozen_template(deployment)
+            .and_then(|template| revision::frozen_claim(deployment, &template, live))
             .map(drop)
             .map_err(|field| Problem::TemplateChanged {
                 deployment: deployment.name_any(),

@@ -9,16 +9,16 @@ mod observability;
 mod report;
 
 pub use config::{
-    Batching, Cache, Drain, ExecutionProvider, Limits, ModelConfig, ModelScheduling, ProviderPlugin, Scheduling,
-    ServerConfig,
+    Batching, Cache, Drain, ExecutionProvider, Limits, ModelConfig, ModelScheduling, ProviderPlugin,
+    Scheduling, ServerConfig,
 };
 pub use connections::{Auth, Connections, Cors, Tls};
 pub use environment::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 pub use exit::{ExitReason, TerminationMessage};
 pub use observability::{AccessLog, Tracing, names_levels};
 pub use report::{
-    Assignment, BatchingReport, Device, DigestCovers, DutyCycle, GraphSource, LoadReport, LoadTotals, ModelLoad, ModelReport,
-    Report, TensorSpec,
+    Assignment, BatchingReport, Device, DigestCovers, DutyCycle, GraphSource, LoadReport, LoadTotals,
+    ModelLoad, ModelReport, Report, TensorSpec,
 };
 
 /// Environment variable that carries [`ServerConfig`] as a YAML (or JSON) document.
