@@ -1,6 +1,6 @@
 //! Which service and which revision a child belongs to. Pure.
 
-use crate::crd::{ModelService, PLACEMENT_LABEL, REVISION_LABEL};
+use crate::crd::{ModelService, PLACEMENT_LABEL, REVISION_LABEL, ROLLING_ANNOTATION};
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt as _};
 
@@ -39,8 +39,9 @@ pub fn is_made_by<K: Resource>(pod: &K, deployment: &str) -> bool {
     })
 }
 
-/// The revision that a Service sends requests to.
+/// The revision that a Service sends requests to; during a rolling update, the one that is replaced.
 pub fn selected_by(endpoint: &Service) -> Option<&str> {
     let selector = endpoint.spec.as_ref()?.selector.as_ref()?;
-    selector.get(REVISION_LABEL).map(String::as_str)
+    let rolling = || endpoint.annotations().get(ROLLING_ANNOTATION)?.split(' ').next();
+    selector.get(REVISION_LABEL).map(String::as_str).or_else(rolling)
 }
