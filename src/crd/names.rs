@@ -14,6 +14,10 @@ pub const REVISION_LABEL: &str = "serving.modelservice.dev/revision";
 /// Label of a Deployment and its pods if the revision names several AcceleratorClasses: the class that this one is for.
 /// Immutable; part of selectors.
 pub const PLACEMENT_LABEL: &str = "serving.modelservice.dev/placement";
+/// Label that says what a pod is for; its value for servers is [`SERVER`].
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// Value of [`COMPONENT_LABEL`] of servers' pods, which no other pod of a service has.
+pub const SERVER: &str = "server";
 
 /// `"true"` on a `ModelService`: nothing is reconciled until it is removed.
 pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";

@@ -1,7 +1,7 @@
 //! Metadata: names, labels and owner of every child. Pure.
 
 use crate::{
-    crd::{ModelService, PLACEMENT_LABEL, REVISION_LABEL, SERVICE_LABEL},
+    crd::{COMPONENT_LABEL, ModelService, PLACEMENT_LABEL, REVISION_LABEL, SERVER, SERVICE_LABEL},
     revision::{placement_of, revision_of},
     validate::ValidatedService,
 };
@@ -11,11 +11,6 @@ use k8s_openapi::{
 };
 use kube::Resource as _;
 use std::collections::BTreeMap;
-
-/// Label that says what a pod is for.
-const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
-/// Its value for servers.
-const SERVER: &str = "server";
 
 pub(super) fn meta(service: &ValidatedService, name: String) -> ObjectMeta {
     ObjectMeta {
