@@ -63,6 +63,13 @@ impl Observed {
         plan(&validate(self).unwrap(), self, &runtime())
     }
 
+    /// With this AcceleratorClass in the cluster.
+    pub(crate) fn class(mut self, name: &str, spec: Value) -> Self {
+        let class = AcceleratorClass::new(name, serde_json::from_value(spec).unwrap());
+        self.classes.insert(name.to_owned(), Arc::new(class));
+        self
+    }
+
     /// With the Deployment of this plan in the cluster: `replicas` servers, `available` of them available.
     pub(crate) fn running(mut self, plan: &Plan, replicas: i32, available: i32) -> Self {
         let mut deployment: Deployment = plan.revisions[0].deployment.clone();

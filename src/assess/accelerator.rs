@@ -110,3 +110,6 @@ fn told(device: &DeviceStatus) -> String {
     };
     format!("{provider} runs {nodes} compute nodes{name}{rest}")
 }
+
+#[cfg(test)]
+mod tests;

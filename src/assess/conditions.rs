@@ -1,5 +1,5 @@
-//! Conditions: Ready, Available; on an accelerator, AcceleratorEngaged; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while
-//! False, Synced, AutoscalerActive and ModelReported. Pure.
+//! Conditions: Ready, Available; on an accelerator, AcceleratorEngaged; only while True, Reconciling, Stalled and
+//! RuntimeUpdateAvailable; only while False, Synced, AutoscalerActive and ModelReported. Pure.
 
 use super::{
     accelerator::engaged, autoscaling::inactive, routing::Answers, time::whole_seconds, verdict::Verdict,

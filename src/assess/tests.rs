@@ -99,6 +99,39 @@ fn every_way_in_which_a_pod_fails_has_its_reason() {
         ),
         (
             ended(
+                14,
+                "Error",
+                &words(
+                    "AcceleratorUnavailable",
+                    "TpuExecutionProvider is not in this runtime",
+                ),
+            ),
+            "AcceleratorUnavailable",
+            "is not in this runtime (exit code 14)",
+            true,
+        ),
+        (
+            ended(
+                14,
+                "Error",
+                &words("AcceleratorUnavailable", "unknown option \"devic_id\""),
+            ),
+            "AcceleratorUnavailable",
+            "unknown option",
+            true,
+        ),
+        (
+            ended(
+                14,
+                "Error",
+                &words("AcceleratorUnavailable", "/opt/provider.so: no such file"),
+            ),
+            "AcceleratorUnavailable",
+            "no such file",
+            true,
+        ),
+        (
+            ended(
                 15,
                 "Error",
                 &words("ExecutionProviderFallback", "7 nodes on the CPU"),

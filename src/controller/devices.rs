@@ -216,3 +216,6 @@ fn taken(claim: &ResourceClaim) -> Option<String> {
     let alternative = result.request.strip_prefix(DEVICE_CLAIM)?.strip_prefix('/')?;
     Some(alternative.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,12 +51,13 @@ pub(super) async fn reconcile(
     }
     let mut observed = pass.step(Step::Observe, || {
         let (reported, scaling) = (context.reports.of(&service), context.loads.of(&service));
+        let devices = context.devices.of(&service);
         observe(
             &context.caches,
             &context.classes,
-            service.clone(),
+            service,
             reported,
-            context.devices.of(&service),
+            devices,
             scaling,
             context.support.capabilities(),
         )

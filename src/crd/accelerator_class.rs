@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Sharing", type_ = "string", json_path = ".spec.sharing"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes"),
     printcolumn(name = "Allocatable", type_ = "integer", json_path = ".status.allocatable"),
-    printcolumn(name = "In use", type_ = "integer", json_path = ".status.inUse"),
+    printcolumn(name = "In-Use", type_ = "integer", json_path = ".status.inUse"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),

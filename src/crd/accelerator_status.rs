@@ -16,7 +16,7 @@ pub struct AcceleratorClassStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
     pub conditions: Vec<Condition>,
-    /// Nodes that the class selects and that have the device. Absent with `deviceRequest`: only the scheduler knows
+    /// Nodes that the class selects and that have enough devices for a server. Absent with `deviceRequest`: only the scheduler knows
     /// which devices meet its selectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<i32>,

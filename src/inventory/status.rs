@@ -6,7 +6,7 @@ use super::{
     selection::selects,
 };
 use crate::{
-    crd::{AcceleratorClass, AcceleratorClassStatus, DeviceRequest},
+    crd::{AcceleratorClass, AcceleratorClassStatus, DeviceRequest, DeviceResource},
     reason::{NO_DRA, Reason},
 };
 use jiff::Timestamp;
@@ -42,27 +42,36 @@ pub(super) fn status(
     }
 }
 
-/// Nodes that a class selects and that have its resource.
+/// What the nodes that a class selects have of its resource.
 struct Counted {
+    /// Nodes with enough of it for one server.
     nodes: i32,
+    /// All of it on these nodes.
     allocatable: Option<i64>,
+    /// The most that a node has, even if that is not enough.
+    most: i64,
 }
 
 fn count(class: &AcceleratorClass, supply: &Supply<'_>) -> Counted {
     let selected = supply.nodes.iter().filter(|node| selects(&class.spec, node));
-    let resource = class.spec.resource.as_ref();
-    let offered = selected.map(|node| {
-        resource.map(|resource| {
-            node.status
-                .allocatable
-                .get(&resource.name)
-                .map_or(0, |found| whole(&found.0))
-        })
-    });
-    let having: Vec<Option<i64>> = offered.filter(|devices| *devices != Some(0)).collect();
+    let Some(resource) = &class.spec.resource else {
+        return Counted {
+            nodes: i32::try_from(selected.count()).unwrap_or(i32::MAX),
+            allocatable: None,
+            most: 0,
+        };
+    };
+    let offered = selected.filter_map(|node| node.status.allocatable.get(&resource.name));
+    let offered: Vec<i64> = offered.map(|quantity| whole(&quantity.0)).collect();
+    let enough = || {
+        offered
+            .iter()
+            .filter(|devices| **devices >= i64::from(resource.count))
+    };
     Counted {
-        nodes: i32::try_from(having.len()).unwrap_or(i32::MAX),
-        allocatable: resource.map(|_| having.iter().flatten().sum()),
+        nodes: i32::try_from(enough().count()).unwrap_or(i32::MAX),
+        allocatable: Some(enough().sum()),
+        most: offered.iter().copied().max().unwrap_or(0),
     }
 }
 
@@ -75,32 +84,50 @@ fn verdict(
         return of_request(request, supply);
     }
     if counted.is_some_and(|counted| counted.nodes > 0) {
-        return (
-            true,
-            Reason::NodesFound,
-            "nodes have what the class asks for".to_owned(),
-        );
+        let message = "nodes have what the class asks for";
+        return (true, Reason::NodesFound, message.to_owned());
     }
-    let Some(resource) = class.spec.resource.as_ref().map(|resource| &resource.name) else {
+    let Some(resource) = &class.spec.resource else {
         let message =
             "no node meets spec.nodeSelector and spec.nodeAffinity: label nodes, or change the class";
         return (false, Reason::NoNodes, message.to_owned());
     };
-    let offers = |device_class: &&Arc<DeviceClass>| {
-        device_class.spec.extended_resource_name.as_ref() == Some(resource)
-    };
-    if let Some(device_class) = supply.device_classes.iter().find(offers) {
-        let message = format!(
-            "DeviceClass \"{}\" offers {resource}; which nodes have its devices is known to the scheduler only",
-            device_class.name_any()
-        );
-        return (true, Reason::DeviceClassFound, message);
+    match offering(supply, &resource.name) {
+        Some(device_class) => (true, Reason::DeviceClassFound, offered_by(device_class, resource)),
+        None => (
+            false,
+            Reason::NoNodes,
+            not_offered(resource, counted.map_or(0, |counted| counted.most)),
+        ),
     }
-    let message = format!(
-        "no node that spec.nodeSelector and spec.nodeAffinity allow offers {resource}: see whether its device plug-in \
-         runs, and compare the name with `kubectl describe nodes`"
-    );
-    (false, Reason::NoNodes, message)
+}
+
+/// The DeviceClass whose devices pods may request as this extended resource.
+fn offering<'a>(supply: &Supply<'a>, resource: &str) -> Option<&'a DeviceClass> {
+    let mut device_classes = supply.device_classes.iter().map(AsRef::as_ref);
+    device_classes.find(|known: &&DeviceClass| known.spec.extended_resource_name.as_deref() == Some(resource))
+}
+
+fn offered_by(device_class: &DeviceClass, resource: &DeviceResource) -> String {
+    format!(
+        "DeviceClass \"{}\" offers {}; which nodes have its devices is known to the scheduler only",
+        device_class.name_any(),
+        resource.name
+    )
+}
+
+fn not_offered(resource: &DeviceResource, most: i64) -> String {
+    let DeviceResource { name, count } = resource;
+    if most > 0 {
+        return format!(
+            "no node that spec.nodeSelector and spec.nodeAffinity allow has {count} of {name}, the most is {most}: lower \
+             spec.resource.count"
+        );
+    }
+    format!(
+        "no node that spec.nodeSelector and spec.nodeAffinity allow offers {name}: see whether its device plug-in runs, \
+         and compare the name with `kubectl describe nodes`"
+    )
 }
 
 fn of_request(request: &DeviceRequest, supply: &Supply<'_>) -> (bool, Reason, String) {
@@ -217,6 +244,18 @@ mod tests {
         assert_eq!((status.nodes, status.allocatable), (Some(0), Some(0)));
         assert_eq!(ready, "False NoNodes");
         assert!(message.contains("example.com/tpuu"), "{message}");
+
+        let many = |count: i32| json!({"resource": {"name": "example.com/tpu", "count": count}});
+        let (status, ready, _) = said(many(3), true);
+        assert_eq!((status.nodes, status.allocatable), (Some(1), Some(4)));
+        assert_eq!(ready, "True NodesFound");
+        let (status, ready, message) = said(many(5), true);
+        assert_eq!((status.nodes, status.allocatable), (Some(0), Some(0)));
+        assert_eq!(ready, "False NoNodes");
+        assert!(
+            message.contains("has 5 of example.com/tpu, the most is 4"),
+            "{message}"
+        );
 
         let (status, ready, _) = said(json!({"nodeSelector": {"pool": "d"}}), true);
         assert_eq!((status.nodes, status.allocatable), (Some(0), None));

@@ -114,3 +114,6 @@ fn selectors(selectors: &[DeviceSelector]) -> Option<Vec<dra::DeviceSelector>> {
         .collect();
     (!all.is_empty()).then_some(all)
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,6 +203,48 @@ fn a_template_that_somebody_else_wrote_is_never_applied() {
     }
 }
 
+/// A setting of the class that does not reach the pod would be worse than none.
+#[test]
+fn what_the_class_says_about_pods_arrives_in_the_template_and_wins_over_the_user() {
+    let env = json!([{"name": "GPU_CACHE", "value": "user"}, {"name": "MINE", "value": "$(GPU_CACHE)"}]);
+    let rule = |key: &str| json!([{"matchExpressions": [{"key": key, "operator": "Exists"}]}]);
+    let required = |key: &str| json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": rule(key)}});
+    let spec = json!({"accelerators": ["made-up-gpu"],
+        "pod": {"env": env, "affinity": {"nodeAffinity": required("user")}}});
+    let class = json!({"resource": {"name": "example.com/gpu"}, "nodeAffinity": required("class"),
+        "env": [{"name": "GPU_CACHE", "value": "class"}, {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute"}],
+        "runtime": {"image": "runtime.example/gpu:1", "imagePullPolicy": "Always"}});
+    let observed = observed(spec).class("made-up-gpu", class);
+    let plan = observed.planned();
+    let template = &plan.revisions[0].deployment.spec.template;
+    let pod = serde_json::to_value(template.spec.as_ref().unwrap()).unwrap();
+    let container = &pod["containers"][0];
+    assert_eq!(container["imagePullPolicy"], "Always");
+    let env: Vec<(&str, &str)> = container["env"].as_array().unwrap()[1..]
+        .iter()
+        .map(|variable| {
+            (
+                variable["name"].as_str().unwrap(),
+                variable["value"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let wanted = [
+        ("GPU_CACHE", "class"),
+        ("NVIDIA_DRIVER_CAPABILITIES", "compute"),
+        ("MINE", "$(GPU_CACHE)"),
+    ];
+    assert_eq!(env, wanted);
+    let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    let keys = ["user", "class"].map(|key| json!({"key": key, "operator": "Exists"}));
+    assert_eq!(*terms, json!([{"matchExpressions": keys}]));
+    let again = observed.running(&plan, 1, 1).planned();
+    assert_eq!(
+        again.revisions[0].deployment, plan.revisions[0].deployment,
+        "the operator knows its own template"
+    );
+}
+
 /// A spec may be older than the CRD's rules.
 #[test]
 fn what_the_crd_refuses_is_refused_by_the_operator_too() {

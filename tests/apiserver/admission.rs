@@ -505,6 +505,105 @@ async fn bad_services_are_refused_with_a_message_that_helps(world: Arc<World>) {
         .await;
 }
 
+/// What contradicts itself about devices and nodes, with the message that says so.
+fn device_table() -> Vec<(Value, &'static str)> {
+    let request = |request: Value| json!({"deviceRequest": request});
+    let exactly = |key: &str, value: Value| {
+        let mut devices = json!({"deviceClassName": "gpu.example.com"});
+        devices[key] = value;
+        request(json!({"exactly": devices}))
+    };
+    let alternative = |name: &str| json!({"name": name, "deviceClassName": "gpu.example.com"});
+    let mut both = exactly("count", json!(1));
+    both["resource"] = json!({"name": "example.com/gpu"});
+    vec![
+        (both, "set either resource"),
+        (request(json!({})), "set exactly one of exactly"),
+        (
+            request(json!({"exactly": {"deviceClassName": "a"}, "firstAvailable": [alternative("b")]})),
+            "set exactly one of exactly",
+        ),
+        (request(json!({"firstAvailable": []})), "at least 1 items"),
+        (
+            request(json!({"firstAvailable": [alternative("a"), alternative("a")]})),
+            "each alternative needs a name of its own",
+        ),
+        (
+            request(json!({"firstAvailable": [alternative("A b")]})),
+            "must be at most 63 of a-z",
+        ),
+        (
+            exactly("deviceClassName", json!("A b")),
+            "must be the name of a DeviceClass",
+        ),
+        (exactly("count", json!(0)), "should be greater than or equal to 1"),
+        (exactly("count", json!(33)), "should be less than or equal to 32"),
+        (
+            exactly("selectors", json!([{"cel": {"expression": ""}}])),
+            "at least 1 chars",
+        ),
+        (
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "a", "operator": "Has"}]}]}}}),
+            "Unsupported value",
+        ),
+        (json!({"env": [{"name": "A B"}]}), "should match"),
+        (json!({"env": [{"name": "A"}, {"name": "A"}]}), "Duplicate value"),
+        (
+            json!({"env": [{"name": "LD_LIBRARY_PATH", "value": "/opt"}]}),
+            "belong to the runtime image",
+        ),
+        (
+            json!({"env": [{"name": "MODELSERVICE_CONFIG", "value": "x"}]}),
+            "are set by the operator",
+        ),
+    ]
+}
+
+/// The same about what drives the device.
+fn runtime_table() -> Vec<(Value, &'static str)> {
+    let runtime = |key: &str, value: Value| {
+        let mut runtime = json!({"executionProvider": "GpuExecutionProvider"});
+        runtime[key] = value;
+        json!({"runtime": runtime})
+    };
+    let library = |path: &str| runtime("plugin", json!({"library": path}));
+    vec![
+        (
+            runtime("imagePullPolicy", json!("Sometimes")),
+            "Unsupported value",
+        ),
+        (
+            runtime("runners", json!(0)),
+            "should be greater than or equal to 1",
+        ),
+        (runtime("memoryLimit", json!("much")), "at least 1Mi"),
+        (runtime("memoryLimit", json!("1Ki")), "at least 1Mi"),
+        (
+            runtime("allowCpuShare", json!(101)),
+            "should be less than or equal to 100",
+        ),
+        (json!({"runtime": {"runners": 2}}), "are for devices"),
+        (json!({"runtime": {"allowCpuShare": 5}}), "are for devices"),
+        (
+            json!({"runtime": {"plugin": {"library": "/opt/provider.so"}}}),
+            "set executionProvider to the name",
+        ),
+        (library("provider.so"), "must be the absolute path"),
+        (library("/mnt/model/provider.so"), "must be the absolute path"),
+        (
+            library("/var/cache/modelservice/p.so"),
+            "must be the absolute path",
+        ),
+        (library("/opt/../mnt/model/p.so"), "must be the absolute path"),
+        (runtime("plugin", json!({})), "Required value"),
+        (
+            runtime("plugin", json!({"library": "/opt/p.so", "deviceType": "TPU"})),
+            "Unsupported value",
+        ),
+    ]
+}
+
 async fn bad_classes_are_refused(world: Arc<World>) {
     let resource = |name: &str| json!({"resource": {"name": name}});
     let table = [
@@ -542,7 +641,7 @@ async fn bad_classes_are_refused(world: Arc<World>) {
             "without a key",
         ),
     ];
-    for (spec, expected) in table {
+    for (spec, expected) in table.into_iter().chain(device_table()).chain(runtime_table()) {
         let error = world.apply_class("bad", spec).await.expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -558,6 +657,18 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}, "tolerations": [{"operator": "Exists"}],
         "runtime": {"image": "r.example:5000/server@sha256:".to_owned() + &"a".repeat(64),
             "options": {"device id": "any / thing"}}});
+    world.apply_class("nvidia-l4.eu", good).await.unwrap();
+    let selector = json!({"cel": {"expression": "device.driver == 'gpu.example.com'"}});
+    let good = json!({"deviceRequest": {"firstAvailable": [
+            {"name": "large", "deviceClassName": "gpu.example.com", "count": 1, "selectors": [selector]},
+            {"name": "small", "deviceClassName": "gpu.example.com", "count": 32}]},
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "example.com/cores", "operator": "Gt", "values": ["4"]}]}]}},
+        "env": [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}, {"name": "EMPTY"}],
+        "runtime": {"executionProvider": "GpuExecutionProvider", "imagePullPolicy": "Always", "runners": 2,
+            "memoryLimit": 1_073_741_824, "allowCpuShare": 5, "plugin": {"library": "/opt/gpu/provider.so",
+                "registrationName": "gpu", "deviceVendor": "Example, Inc.", "deviceType": "NPU"}}});
+    world.apply_class("nvidia-l4.eu", json!({})).await.unwrap();
     world.apply_class("nvidia-l4.eu", good).await.unwrap();
     world
         .classes()

@@ -143,6 +143,22 @@ impl World {
             .patch(name, &parameters, &Patch::Apply(&class))
             .await
     }
+
+    /// Waits until a class's `Ready` has this reason; returns its message.
+    pub async fn class_says(&self, name: &str, reason: &str) -> String {
+        eventually(&format!("AcceleratorClass {name} says {reason}"), async || {
+            let class = self.classes().get(name).await.unwrap();
+            let conditions = class.status.iter().flat_map(|status| &status.conditions);
+            let ready = conditions.filter(|condition| condition.type_ == "Ready").next();
+            match ready.filter(|ready| {
+                ready.reason == reason && ready.observed_generation == class.metadata.generation
+            }) {
+                Some(ready) => Ok(ready.message.clone()),
+                None => Err(format!("{:?}", class.status)),
+            }
+        })
+        .await
+    }
 }
 
 /// A control plane of this test run.

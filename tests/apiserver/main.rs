@@ -10,6 +10,7 @@
 
 mod admission;
 mod children;
+mod devices;
 mod fixture;
 mod leadership;
 mod others;
@@ -45,6 +46,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
     for tests in [
         admission::tests(),
         children::tests(),
+        devices::tests(),
         others::tests(),
         scale::tests(),
         rollout::tests(),

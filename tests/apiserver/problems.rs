@@ -1,6 +1,6 @@
 //! Problems that need no kubelet: classes, quotas, policies, rights, unsuitable clusters.
 
-use crate::fixture::{World, condition, control_plane, eventually, service};
+use crate::fixture::{Operator, World, condition, control_plane, eventually, service};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -213,10 +213,12 @@ async fn events_tell_transitions_once(world: Arc<World>) {
 async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
     // As in Kubernetes 1.34, where they were disabled.
     let old = tokio::task::spawn_blocking(|| {
-        World::with(control_plane("old").flag("kube-apiserver", "--emulated-version=1.34"))
+        let options = control_plane("old").flag("kube-apiserver", "--emulated-version=1.34");
+        World::with(options.flag("kube-apiserver", "--runtime-config=resource.k8s.io/v1=false"))
     });
     let old = old.await.unwrap().unwrap();
-    let (place, _operator) = old.place().await;
+    let place = old.namespace().await;
+    let _operator = Operator::start(&old.plane.kubeconfig_path(), &[]);
     place.apply(&service("photos")).await;
     let stalled = place.wait_ready("photos", "False", "UnsupportedCluster").await;
     let message = condition(&stalled, "Stalled").unwrap().2;
@@ -225,5 +227,10 @@ async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
         "{message}"
     );
     assert!(place.deployments("photos").await.is_empty());
+    // Nor does it have Dynamic Resource Allocation.
+    let request = json!({"deviceRequest": {"exactly": {"deviceClassName": "gpu.example.com"}}});
+    old.apply_class("by-dra", request).await.unwrap();
+    let message = old.class_says("by-dra", "UnsupportedCluster").await;
+    assert!(message.contains("1.34"), "{message}");
     tokio::task::spawn_blocking(move || drop(old)).await.unwrap();
 }

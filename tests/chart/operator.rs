@@ -215,6 +215,9 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
         "2"
     );
 
+    wait_for_class(&plane, "cpu", "NodesFound");
+    wait_for_class(&plane, "example-tpu", "NoNodes");
+
     // Somebody edits a default class and removes another.
     assert_eq!(
         get(
@@ -238,7 +241,9 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
     plane
         .kubectl(&["delete", "acceleratorclass", "example-tpu"])
         .unwrap();
-    let version = get(&plane, &["acceleratorclass", "cpu"], ".metadata.resourceVersion");
+    // The status of the class is the operator's; the generation counts changes of its spec.
+    let generation = get(&plane, &["acceleratorclass", "cpu"], ".metadata.generation");
+    wait_for_class(&plane, "cpu", "NoNodes");
     let log = operator.stop();
     assert!(!log.contains("forbidden"), "the operator lacks a right: {log}");
 
@@ -248,8 +253,8 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
     })
     .unwrap();
     assert_eq!(
-        get(&plane, &["acceleratorclass", "cpu"], ".metadata.resourceVersion"),
-        version,
+        get(&plane, &["acceleratorclass", "cpu"], ".metadata.generation"),
+        generation,
         "the edit was overwritten"
     );
     let log = operator.stop();
@@ -257,6 +262,16 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
 
     single_namespaces_need_no_cluster_role(&plane);
     an_uninstalled_operator_ends_well_and_leaves_no_lease(&plane);
+}
+
+/// Needs the rights to read nodes and to write the statuses of classes.
+fn wait_for_class(plane: &ControlPlane, name: &str, reason: &str) {
+    wait_until(
+        &format!("AcceleratorClass {name} says {reason}"),
+        PATIENCE,
+        || Ok(get(plane, &["acceleratorclass", name], ".status.conditions[0].reason") == reason),
+    )
+    .unwrap();
 }
 
 fn every_status_is_judged_as_documented(plane: &ControlPlane) {

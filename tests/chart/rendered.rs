@@ -200,9 +200,12 @@ fn the_default_classes_reach_the_operator() {
         .iter()
         .map(|class| class.metadata.name.as_deref().unwrap())
         .collect();
-    assert_eq!(names, ["cpu", "example-tpu"]);
+    assert_eq!(names, ["cpu", "example-tpu", "example-gpu"]);
     assert_eq!(classes[1].spec.resource.as_ref().unwrap().name, "example.com/tpu");
     assert_eq!(classes[0].spec.runtime.execution_provider, "CPUExecutionProvider");
+    let request = classes[2].spec.device_request.as_ref().unwrap();
+    assert_eq!(request.first_available[1].count, 2);
+    assert_eq!(classes[2].spec.runtime.allow_cpu_share, Some(5));
     let deployment = of_kind(&rendered, "Deployment").next().unwrap();
     assert!(
         operator_arguments(deployment)

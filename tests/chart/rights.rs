@@ -23,6 +23,8 @@ const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("", "services", CHILD),
     ("autoscaling", "horizontalpodautoscalers", CHILD),
     ("policy", "poddisruptionbudgets", CHILD),
+    ("resource.k8s.io", "resourceclaimtemplates", CHILD),
+    ("resource.k8s.io", "resourceclaims", &["get"]),
     ("", "pods", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
@@ -35,6 +37,17 @@ const LEASES: &[(&str, &str, &[&str])] = &[
         "leases named serving-modelservice-operator",
         &["get", "update"],
     ),
+];
+
+/// What it needs to say where the devices of AcceleratorClasses are.
+const INVENTORY: &[(&str, &str, &[&str])] = &[
+    (
+        "serving.modelservice.dev",
+        "acceleratorclasses/status",
+        &["patch"],
+    ),
+    ("", "nodes", &["list", "watch"]),
+    ("resource.k8s.io", "deviceclasses", &["list", "watch"]),
 ];
 
 const CLASSES: (&str, &str) = ("serving.modelservice.dev", "acceleratorclasses");
@@ -116,6 +129,7 @@ fn cluster_wide_rights_are_the_least_set() {
     let wanted: BTreeSet<Right> = [
         rights("*", IN_SERVED_NAMESPACES),
         rights("*", &[(CLASSES.0, CLASSES.1, &["list", "watch", "create"])]),
+        rights("*", INVENTORY),
         rights(NAMESPACE, LEASES),
     ]
     .into_iter()

@@ -228,6 +228,54 @@ const NONSENSE: &[(&str, &str)] = &[
         "tolerations",
     ),
     (
+        "accelerators: {extra: [{name: a, spec: {deviceRequest: {exactly: {deviceClassName: A b}}}}]}",
+        "deviceClassName",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {deviceRequest: {exactly: {deviceClassName: a, count: 0}}}}]}",
+        "count",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {deviceRequest: {firstAvailable: []}}}]}",
+        "firstAvailable",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {deviceRequest: {firstAvailable: [{name: b, deviceClassName: c, selectors: [{cel: {expression: ''}}]}]}}}]}",
+        "expression",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {nodeAffinity: {preferred: []}}}]}",
+        "preferred",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {env: [{name: LD_PRELOAD}]}}]}",
+        "env/0/name",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {imagePullPolicy: Sometimes}}}]}",
+        "imagePullPolicy",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {plugin: {library: p.so}}}}]}",
+        "library",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {plugin: {library: /p.so, deviceType: TPU}}}}]}",
+        "deviceType",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {runners: 0}}}]}",
+        "runners",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {memoryLimit: much}}}]}",
+        "memoryLimit",
+    ),
+    (
+        "accelerators: {extra: [{name: a, spec: {runtime: {allowCpuShare: 101}}}]}",
+        "allowCpuShare",
+    ),
+    (
         "test: {modelImage: 'no image@sha256:2222222222222222222222222222222222222222222222222222222222222222'}",
         "modelImage",
     ),
@@ -325,6 +373,7 @@ fn the_schema_leaves_no_value_open() {
     let meant = [
         r"/definitions/annotations/patternProperties/^([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
         "/definitions/toleration/properties/tolerationSeconds",
+        "/properties/accelerators/properties/extra/items/properties/spec/properties/env/items/properties/value",
         "/properties/accelerators/properties/extra/items/properties/spec/properties/runtime/properties/options/additionalProperties",
         "/properties/global",
         "/properties/resources/properties/claims/items/properties/request",

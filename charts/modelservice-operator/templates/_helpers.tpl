@@ -101,6 +101,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# From these, pods get claims of devices, if their AcceleratorClass asks for devices by DRA.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaimtemplates]
+  verbs: [get, list, watch, create, patch, delete]
+# Which of several alternatives a pod got.
+- apiGroups: [resource.k8s.io]
+  resources: [resourceclaims]
+  verbs: [get]
 # The pod's status says why a server is not ready, so no right to read logs is needed.
 - apiGroups: [""]
   resources: [pods]
