@@ -154,8 +154,9 @@ fn advice(message: &str, device: Option<&AcceleratorClass>) -> String {
     match nowhere {
         Some(nowhere) => nowhere.to_owned(),
         None if is_exclusive && is_for_devices => {
-            "each server needs a device of its own and none is free: free one, \
-             add a node, or set spec.rollout.strategy to Recreate, which stops the old servers first"
+            "each server needs a device of its own and none is free: free one, add a node, or set \
+             spec.rollout.strategy to Rolling, which replaces one server after the other, or to Recreate, which \
+             stops the old servers first"
                 .to_owned()
         }
         None => {

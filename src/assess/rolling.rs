@@ -49,34 +49,37 @@ pub(super) fn verdict(observed: &Observed, applied: &Applied, rollout: &Rollout)
 fn gave_back(observed: &Observed, rollout: &Rollout, target: &Deployment, cause: Option<Cause>) -> Verdict {
     let keeps = format!("revision {} keeps serving", rollout.traffic);
     let Some(cause) = cause else {
-        return said(observed, &keeps).unwrap_or_else(|| {
+        return said(observed, &rollout.target, &keeps).unwrap_or_else(|| {
             let name = target.name_any();
             let message = format!(
-                "the first server of revision {} did not become ready and gave its device back; change the spec, or \
-                 delete Deployment {name} to try it again; {keeps}",
-                rollout.target
+                "{} did not become ready and gave its device back; change the spec, or delete Deployment {name} to \
+                 try it again; {keeps}",
+                first_server(&rollout.target)
             );
             failed(Reason::ProgressDeadlineExceeded, message, true)
         });
     };
     let message = format!(
-        "the first server of revision {} failed and gave its device back: {}; {keeps}",
-        rollout.target, cause.message
+        "{} failed and gave its device back: {}; {keeps}",
+        first_server(&rollout.target),
+        cause.message
     );
     failed(cause.reason, message, true)
 }
 
 /// What was said before, if it was about the same.
-fn said(observed: &Observed, keeps: &str) -> Option<Verdict> {
+fn said(observed: &Observed, target: &str, keeps: &str) -> Option<Verdict> {
     let conditions = &observed.service.status.as_ref()?.conditions;
     let stalled = conditions.iter().find(|condition| condition.type_ == "Stalled")?;
-    let is_current = stalled.observed_generation == observed.service.metadata.generation;
-    let is_same =
-        is_current && stalled.message.contains(" gave its device back") && stalled.message.ends_with(keeps);
+    let is_same = stalled.message.starts_with(&first_server(target)) && stalled.message.ends_with(keeps);
     let reason = Reason::ALL
         .iter()
         .find(|reason| reason.as_str() == stalled.reason)?;
     is_same.then(|| failed(*reason, stalled.message.clone(), true))
+}
+
+fn first_server(revision: &str) -> String {
+    format!("the first server of revision {revision}")
 }
 
 fn failed(reason: Reason, message: String, stalled: bool) -> Verdict {

@@ -12,6 +12,8 @@ pub mod rollout;
 pub mod room;
 mod runtime_update;
 mod server_config;
+#[cfg(test)]
+mod simulator;
 mod template;
 mod trial;
 mod volumes;

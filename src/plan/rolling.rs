@@ -68,7 +68,7 @@ pub(super) enum Update {
         look_again: Option<SignedDuration>,
     },
     /// It has failed: the old revision keeps the traffic.
-    Over { gave_back: Timestamp },
+    Over { gave_back: Timestamp, total: i32 },
     /// The new revision has all servers.
     Done,
 }
@@ -113,7 +113,8 @@ pub(super) fn decide(
     match step {
         Step::Over => {
             let gave_back = marked.unwrap_or(observed.now);
-            return Some(Update::Over { gave_back });
+            let total = rolling.total;
+            return Some(Update::Over { gave_back, total });
         }
         Step::Done => return Some(Update::Done),
         _ => {}
@@ -228,3 +229,6 @@ fn is_failing(pod: &Pod) -> bool {
     let mut reasons = containers.filter_map(|container| container.waits_for());
     reasons.any(|reason| FAILING.contains(&reason))
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,9 +177,9 @@ fn replace(rollout: &mut Rollout, service: &ValidatedService, observed: &Observe
             rollout.traffic.clone_from(&rolling.from);
             (rollout.rolling, rollout.gave_back, rollout.look_again) = (Some(rolling), gave_back, look_again);
         }
-        Some(Update::Over { gave_back }) => {
+        Some(Update::Over { gave_back, total }) => {
             rollout.gave_back = Some(gave_back);
-            let size = sized(service, observed, &active);
+            let size = scale(&service.size, wanted(observed).unwrap_or(total));
             rollout.scales.insert(active, size);
         }
         None if active == target => {}

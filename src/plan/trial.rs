@@ -133,3 +133,6 @@ fn marks(
     let marks = placed.into_iter().chain(waiting);
     marks.map(|(key, value)| (key.to_owned(), value)).collect()
 }
+
+#[cfg(test)]
+mod tests;
