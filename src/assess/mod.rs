@@ -28,8 +28,8 @@ use self::{
 use crate::{
     apply::{Applied, Outcome},
     crd::{
-        AcceleratorClass, CLASS_ANNOTATION, COMPONENT_LABEL, ModelServiceStatus, ModelStatus,
-        PLACEMENT_LABEL, REVISION_LABEL, RevisionStatus, SERVER, SERVICE_LABEL, Signature, TensorStatus,
+        COMPONENT_LABEL, ModelServiceStatus, ModelStatus, PLACEMENT_LABEL, REVISION_LABEL, RevisionStatus,
+        SERVER, SERVICE_LABEL, Signature, TensorStatus,
     },
     observe::{MARGIN, Observed},
     plan::{

@@ -89,3 +89,6 @@ fn failed(reason: Reason, message: String, stalled: bool) -> Verdict {
         stalled,
     }
 }
+
+#[cfg(test)]
+mod tests;

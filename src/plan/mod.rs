@@ -13,7 +13,7 @@ pub mod room;
 mod runtime_update;
 mod server_config;
 #[cfg(test)]
-mod simulator;
+pub(crate) mod simulator;
 mod template;
 mod trial;
 mod volumes;

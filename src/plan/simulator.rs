@@ -18,23 +18,26 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// One service in its cluster.
-pub(super) struct Cluster {
-    pub(super) observed: Observed,
+pub(crate) struct Cluster {
+    pub(crate) observed: Observed,
     /// Devices of each class; a class that is not here has as many as anybody wants.
-    pub(super) devices: BTreeMap<String, usize>,
+    pub(crate) devices: BTreeMap<String, usize>,
     /// Why a pod that has a device is not scheduled all the same.
-    pub(super) otherwise: Option<&'static str>,
+    pub(crate) otherwise: Option<&'static str>,
     /// The model whose servers end as soon as they start.
-    pub(super) broken: Option<&'static str>,
+    pub(crate) broken: Option<&'static str>,
     made: usize,
 }
+
+/// The last words of a broken server.
+const ENDED: &str = r#"{"reason": "ModelInvalid", "message": "it is not a model"}"#;
 
 /// Classes with a device of their own each, and `cpu`.
 const CLASSES: [&str; 3] = ["gpu", "npu", "tpu"];
 
 impl Cluster {
     /// A service that was just created.
-    pub(super) fn new(spec: Value) -> Self {
+    pub(crate) fn new(spec: Value) -> Self {
         let with_class = |observed: Observed, name: &str| {
             let resource = json!({"name": format!("example.com/{name}"), "count": 1});
             observed.class(name, json!({"resource": resource}))
@@ -48,26 +51,26 @@ impl Cluster {
         }
     }
 
-    pub(super) fn has(mut self, class: &str, devices: usize) -> Self {
+    pub(crate) fn has(mut self, class: &str, devices: usize) -> Self {
         self.devices.insert(class.to_owned(), devices);
         self
     }
 
     /// Changes the spec.
-    pub(super) fn edit(&mut self, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut Value)) {
         let mut service = serde_json::to_value(self.observed.service.as_ref()).unwrap();
         change(&mut service["spec"]);
         self.observed.service = Arc::new(serde_json::from_value::<ModelService>(service).unwrap());
     }
 
     /// Asks for another model.
-    pub(super) fn model(&mut self, letter: char) {
+    pub(crate) fn model(&mut self, letter: char) {
         let image = format!("models.example/net@sha256:{letter}");
         self.edit(|spec| spec["model"]["image"] = image.into());
     }
 
     /// A second passes: the operator plans and applies, then everybody else does one thing.
-    pub(super) fn second(&mut self) -> Plan {
+    pub(crate) fn second(&mut self) -> Plan {
         let plan = self.observed.planned();
         self.apply(&plan);
         self.run();
@@ -76,7 +79,7 @@ impl Cluster {
     }
 
     /// Until this is so; returns the seconds that passed.
-    pub(super) fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> usize {
+    pub(crate) fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> usize {
         let passed = (0..5000).find(|_| {
             let so = is_so(self);
             if !so {
@@ -88,7 +91,7 @@ impl Cluster {
     }
 
     /// Seconds pass.
-    pub(super) fn wait(&mut self, seconds: usize) -> Plan {
+    pub(crate) fn wait(&mut self, seconds: usize) -> Plan {
         (0..seconds).map(|_| self.second()).last().unwrap()
     }
 
@@ -201,7 +204,8 @@ impl Cluster {
             }
             let status = match pod.is_scheduled() {
                 true if is_broken => json!({"containerStatuses": [{"name": "server",
-                    "state": {"waiting": {"reason": "CrashLoopBackOff"}}}],
+                    "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                    "lastState": {"terminated": {"exitCode": 13, "message": ENDED}}}],
                     "conditions": [{"type": "PodScheduled", "status": "True"}]}),
                 true => json!({"conditions": [{"type": "PodScheduled", "status": "True"},
                     {"type": "Ready", "status": "True"}]}),
@@ -248,7 +252,7 @@ impl Cluster {
     }
 
     /// Class and size of every Deployment with servers, the newest revision and the one in use first.
-    pub(super) fn sizes(&self) -> Vec<(String, i32)> {
+    pub(crate) fn sizes(&self) -> Vec<(String, i32)> {
         let all = self.all().into_iter().filter(|live| wanted_replicas(live) > 0);
         all.map(|live| {
             (
@@ -260,7 +264,7 @@ impl Cluster {
     }
 
     /// Servers of the newest revision and of all others.
-    pub(super) fn new_and_old(&self) -> (i32, i32) {
+    pub(crate) fn new_and_old(&self) -> (i32, i32) {
         let newest = self
             .observed
             .deployments
@@ -275,7 +279,7 @@ impl Cluster {
     }
 
     /// Ready servers that the Service selects.
-    pub(super) fn answering(&self) -> usize {
+    pub(crate) fn answering(&self) -> usize {
         let endpoint = self.observed.endpoint.as_ref();
         let selector = endpoint
             .and_then(|endpoint| endpoint.spec.as_ref()?.selector.clone())
