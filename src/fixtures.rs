@@ -41,6 +41,7 @@ pub(crate) fn observed(spec: Value) -> Observed {
         )]
         .into(),
         deployments: Vec::new(),
+        beside: Vec::new(),
         claim_templates: Vec::new(),
         endpoint: None,
         autoscaler: None,

@@ -12,6 +12,7 @@ mod fixtures;
 pub mod inventory;
 pub mod observe;
 pub mod operator;
+pub mod placement;
 pub mod plan;
 pub mod process;
 pub mod reason;

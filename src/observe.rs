@@ -3,7 +3,8 @@
 use crate::{
     cache::{Caches, classes::Classes, pod::Pod},
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService},
-    revision::{is_ours, number, revision_of, selected_by},
+    placement::split,
+    revision::{is_made_by, is_ours, number, revision_of, selected_by},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -21,8 +22,10 @@ pub struct Observed {
     pub service: Arc<ModelService>,
     /// AcceleratorClasses that exist, by name: only those that the spec or a revision names.
     pub classes: BTreeMap<String, Arc<AcceleratorClass>>,
-    /// One Deployment per revision, newest first.
+    /// One Deployment per revision, newest first: of a revision that names several classes, the one in use.
     pub deployments: Vec<Arc<Deployment>>,
+    /// Other Deployments of such revisions, best class first.
+    pub beside: Vec<Arc<Deployment>>,
     /// ResourceClaimTemplates of revisions whose pods get devices by DRA.
     pub claim_templates: Vec<Arc<ResourceClaimTemplate>>,
     /// The Service that carries the URL.
@@ -139,12 +142,35 @@ impl Observed {
         self.made_for(revision).filter(|pod| pod.has_failed())
     }
 
+    /// A Deployment by its name.
+    #[must_use]
+    pub fn deployment_named(&self, name: &str) -> Option<&Arc<Deployment>> {
+        let mut all = self.deployments.iter().chain(&self.beside);
+        all.find(|deployment| deployment.metadata.name.as_deref() == Some(name))
+    }
+
+    /// Pods of a Deployment that have not ended for good.
+    pub fn remaining_pods_made_by<'a>(
+        &'a self,
+        deployment: &'a Deployment,
+    ) -> impl Iterator<Item = &'a Arc<Pod>> {
+        let name = deployment.name_any();
+        let pods = self.pods.iter();
+        pods.filter(move |pod| {
+            revision_of(pod.as_ref()) == revision_of(deployment)
+                && is_made_by(pod.as_ref(), &name)
+                && !pod.is_terminal()
+        })
+    }
+
     /// Pods that a ReplicaSet of the revision's Deployment created.
     fn made_for<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a Arc<Pod>> {
         let deployment = self.deployment(revision).map(|deployment| deployment.name_any());
         self.pods.iter().filter(move |pod| {
             revision_of(pod.as_ref()) == Some(revision)
-                && deployment.as_deref().is_some_and(|name| is_made_by(pod, name))
+                && deployment
+                    .as_deref()
+                    .is_some_and(|name| is_made_by(pod.as_ref(), name))
         })
     }
 
@@ -187,43 +213,34 @@ pub fn observe(
     let mut deployments = caches.deployments.of(&namespace, &name);
     deployments.retain(|deployment| is_ours(deployment.as_ref(), &service));
     deployments.sort_by_key(|deployment| (Reverse(number(deployment)), deployment.name_any()));
+    let endpoint = ours(caches.endpoints.of(&namespace, &name), &service);
+    let pods = caches.pods.of(&namespace, &name);
     let named = deployments
         .iter()
         .filter_map(|deployment| deployment.annotations().get(CLASS_ANNOTATION));
     let named = service.spec.accelerators.iter().chain(named);
     let mut claim_templates = caches.claim_templates.of(&namespace, &name);
     claim_templates.retain(|template| is_ours(template.as_ref(), &service));
+    let classes = named
+        .filter_map(|name| Some((name.clone(), classes.get(name)?)))
+        .collect();
+    let (deployments, beside) = split(deployments, &pods, endpoint.as_deref());
     Observed {
         claim_templates,
-        classes: named
-            .filter_map(|name| Some((name.clone(), classes.get(name)?)))
-            .collect(),
-        endpoint: ours(caches.endpoints.of(&namespace, &name), &service),
+        classes,
+        endpoint,
         autoscaler: ours(caches.autoscalers.of(&namespace, &name), &service),
         disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
-        pods: caches.pods.of(&namespace, &name),
+        pods,
         reported,
         devices,
         scaling,
         cluster,
         now: Timestamp::now(),
         deployments,
+        beside,
         service,
     }
-}
-
-/// Whether a pod belongs to a ReplicaSet of this Deployment, whose name is the Deployment's and a hash.
-#[must_use]
-pub fn is_made_by(pod: &Pod, deployment: &str) -> bool {
-    pod.metadata.owner_references.iter().flatten().any(|owner| {
-        let hash = owner
-            .name
-            .strip_prefix(deployment)
-            .and_then(|rest| rest.strip_prefix('-'));
-        owner.controller == Some(true)
-            && owner.kind == "ReplicaSet"
-            && hash.is_some_and(|hash| !hash.contains('-'))
-    })
 }
 
 /// The child that has the service's name, if it really belongs to this service.

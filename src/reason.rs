@@ -51,6 +51,8 @@ reasons! {
     DeviceEngaged,
     /// No node can run the pods.
     Unschedulable,
+    /// A rolling update of a single server: the old one ends before the new one starts.
+    ServiceInterrupted,
     /// No claim of devices was made for a pod.
     ResourceClaimMissing,
     /// Nodes have what an AcceleratorClass asks for.

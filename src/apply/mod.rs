@@ -117,7 +117,7 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
     }
 }
 
-/// Applies the ResourceClaimTemplate and the Deployment of every revision, in their order.
+/// Applies the ResourceClaimTemplate and the Deployment of every revision, in their order. Returns those in use.
 async fn deployments(
     applier: &Applier<'_>,
     revisions: Vec<PlannedRevision>,
@@ -134,7 +134,9 @@ async fn deployments(
                 .ensure(&applier.caches.claim_templates, claim, live)
                 .await?;
         }
-        applied.extend(scale::deployment(applier, planned, observed).await?);
+        let is_on_trial = planned.is_on_trial;
+        let deployment = scale::deployment(applier, planned, observed).await?;
+        applied.extend(deployment.filter(|_| !is_on_trial));
     }
     Ok(applied)
 }

@@ -14,7 +14,7 @@ use crate::{
     observe::Observed,
     plan::{PlannedRevision, rollout::Scale},
     reason::Problem,
-    revision::{revision_of, wanted_replicas},
+    revision::wanted_replicas,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -34,11 +34,10 @@ pub(super) async fn deployment(
         claim: _,
         deployment,
         scale,
+        is_on_trial: _,
     } = planned;
     let cache = &applier.caches.deployments;
-    let live = revision_of(&deployment)
-        .and_then(|revision| observed.deployment(revision))
-        .cloned();
+    let live = observed.deployment_named(&deployment.name_any()).cloned();
     match (decide(live.as_deref(), scale), live) {
         (Step::Fix(replicas), live) => {
             let wanted = fixed(deployment, replicas);

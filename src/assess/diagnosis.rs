@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cache::pod::Pod,
-    crd::{AcceleratorClass, Sharing},
+    crd::{AcceleratorClass, CLASS_ANNOTATION, Sharing},
     observe::Observed,
     reason::Reason,
     revision::{Images, condition, exceeds_quota, refused_pods},
@@ -53,6 +53,12 @@ pub(super) fn diagnose(
         )),
         (None, None) => held().map(|held| Cause::waiting(Reason::Progressing, held)),
     }
+}
+
+/// The class of a revision, as it is now.
+pub(super) fn class_of<'a>(observed: &'a Observed, deployment: &Deployment) -> Option<&'a AcceleratorClass> {
+    let name = deployment.annotations().get(CLASS_ANNOTATION)?;
+    observed.classes.get(name).map(AsRef::as_ref)
 }
 
 /// Why no node or no quota takes more of a revision's servers.
@@ -148,8 +154,9 @@ fn advice(message: &str, device: Option<&AcceleratorClass>) -> String {
     match nowhere {
         Some(nowhere) => nowhere.to_owned(),
         None if is_exclusive && is_for_devices => {
-            "each server needs a device of its own and none is free: free one, \
-             add a node, or set spec.rollout.strategy to Recreate, which stops the old servers first"
+            "each server needs a device of its own and none is free: free one, add a node, or set \
+             spec.rollout.strategy to Rolling, which replaces one server after the other, or to Recreate, which \
+             stops the old servers first"
                 .to_owned()
         }
         None => {

@@ -12,6 +12,7 @@ mod conditions;
 mod container;
 mod diagnosis;
 mod pull;
+mod rolling;
 mod routing;
 mod time;
 mod verdict;
@@ -19,7 +20,7 @@ mod verdict;
 use self::{
     accelerator::accelerator,
     conditions::conditions,
-    diagnosis::{diagnose, no_room},
+    diagnosis::{class_of, diagnose, no_room},
     pull::patience,
     routing::{Answers, answered_by_another, answers},
     verdict::Verdict,
@@ -27,8 +28,8 @@ use self::{
 use crate::{
     apply::{Applied, Outcome},
     crd::{
-        AcceleratorClass, CLASS_ANNOTATION, ModelServiceStatus, ModelStatus, REVISION_LABEL, RevisionStatus,
-        SERVICE_LABEL, Signature, TensorStatus,
+        COMPONENT_LABEL, ModelServiceStatus, ModelStatus, PLACEMENT_LABEL, REVISION_LABEL, RevisionStatus,
+        SERVER, SERVICE_LABEL, Signature, TensorStatus,
     },
     observe::{MARGIN, Observed},
     plan::{
@@ -36,7 +37,7 @@ use crate::{
         room::GivesWay,
     },
     reason::Reason,
-    revision::{Images, number, revision_of, wanted_replicas},
+    revision::{Images, number, placement_of, revision_of, wanted_replicas},
 };
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
@@ -54,7 +55,9 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
     let serving = applied
         .traffic()
         .and_then(|revision| applied.deployment(revision));
-    let able = serving.filter(|serving| available(Some(serving)) > 0);
+    let rolling = rollout.and_then(|rollout| rollout.rolling.as_ref());
+    let counted = answering(applied, serving, rolling.is_some());
+    let able = counted.iter().copied().find(|able| available(Some(able)) > 0);
     let accelerator = serving.and_then(|deployment| accelerator(observed, &previous, deployment));
     let answers = answers(observed, applied, &previous, able.map(AsRef::as_ref));
     let namespace = service.namespace().unwrap_or_default();
@@ -71,20 +74,17 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
         url: applied
             .endpoint()
             .map(|_| format!("http://{}.{namespace}.svc", service.name_any())),
-        replicas: count(serving, |status| status.replicas),
-        ready_replicas: count(serving, |status| status.ready_replicas),
+        replicas: sum(&counted, |status| status.replicas),
+        ready_replicas: sum(&counted, |status| status.ready_replicas),
         autoscaling: autoscaling::status(
             observed,
             &previous,
-            serving.map_or(0, |deployment| wanted_replicas(deployment)),
-            count(serving, |status| status.replicas),
+            counted.iter().map(|deployment| wanted_replicas(deployment)).sum(),
+            sum(&counted, |status| status.replicas),
         ),
-        selector: traffic.as_ref().map(|revision| {
-            format!(
-                "{SERVICE_LABEL}={},{REVISION_LABEL}={revision}",
-                service.name_any()
-            )
-        }),
+        selector: traffic
+            .as_ref()
+            .map(|revision| selector(&service.name_any(), revision, serving, rolling.is_some())),
         model: traffic
             .as_deref()
             .and_then(|revision| model(observed, &previous, revision)),
@@ -95,6 +95,30 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
         current_revision: traffic,
         revisions: applied.deployments().iter().filter_map(revision).collect(),
     }
+}
+
+/// Deployments whose servers get requests.
+fn answering<'a>(
+    applied: &'a Applied,
+    serving: Option<&'a Arc<Deployment>>,
+    is_rolling: bool,
+) -> Vec<&'a Arc<Deployment>> {
+    if is_rolling {
+        applied.deployments().iter().collect()
+    } else {
+        serving.into_iter().collect()
+    }
+}
+
+/// Selects those servers.
+fn selector(service: &str, revision: &str, serving: Option<&Arc<Deployment>>, is_rolling: bool) -> String {
+    if is_rolling {
+        return format!("{SERVICE_LABEL}={service},{COMPONENT_LABEL}={SERVER}");
+    }
+    let class = serving.and_then(|serving| placement_of(serving.as_ref()));
+    let class = class.map(|class| format!(",{PLACEMENT_LABEL}={class}"));
+    let class = class.unwrap_or_default();
+    format!("{SERVICE_LABEL}={service},{REVISION_LABEL}={revision}{class}")
 }
 
 /// When the status changes although nothing happens: when a pull that fails is told as Stalled, or an autoscaler as
@@ -211,6 +235,14 @@ fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> 
     } else {
         (Reason::Progressing, figures, false)
     };
+    // A class of a list is kept although not all servers have a device: what the spec says is not what runs.
+    if placement_of(target.as_ref()).is_some() && reason == Reason::Unschedulable {
+        return Verdict::Failed {
+            reason,
+            message,
+            stalled,
+        };
+    }
     Verdict::Incomplete {
         answers,
         reason,
@@ -222,6 +254,9 @@ fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> 
 fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &Deployment) -> Verdict {
     if let Some(pod) = &rollout.waits_for {
         return ending(observed, rollout, pod);
+    }
+    if let Some(verdict) = rolling::verdict(observed, applied, rollout) {
+        return verdict;
     }
     let active = applied.deployment(&rollout.traffic);
     let mut beside = if rollout.is_settled() || available(active) == 0 {
@@ -238,6 +273,9 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
             );
         }
         _ => {}
+    }
+    if let Some(class) = &rollout.trial {
+        beside += &format!("; AcceleratorClass \"{class}\" is being tried");
     }
     match diagnose(observed, &rollout.target, target, class_of(observed, target)) {
         Some(cause) => Verdict::Failed {
@@ -304,10 +342,11 @@ fn wanted_size(observed: &Observed, target: &Deployment) -> i32 {
     }
 }
 
-/// The class of a revision, as it is now.
-fn class_of<'a>(observed: &'a Observed, deployment: &Deployment) -> Option<&'a AcceleratorClass> {
-    let name = deployment.annotations().get(CLASS_ANNOTATION)?;
-    observed.classes.get(name).map(AsRef::as_ref)
+fn sum(deployments: &[&Arc<Deployment>], field: impl Fn(&DeploymentStatus) -> Option<i32> + Copy) -> i32 {
+    deployments
+        .iter()
+        .map(|deployment| count(Some(deployment), field))
+        .sum()
 }
 
 fn count(deployment: Option<&Arc<Deployment>>, field: impl Fn(&DeploymentStatus) -> Option<i32>) -> i32 {

@@ -3,7 +3,7 @@
 //! takes a few kilobytes at most.
 
 use super::pod::{ContainerStatus, Pod};
-use crate::crd::{DEVICE_CLAIM, REVISION_LABEL, SERVICE_LABEL};
+use crate::crd::{DEVICE_CLAIM, PLACEMENT_LABEL, REVISION_LABEL, SERVICE_LABEL};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -173,7 +173,7 @@ fn keep_unready(containers: &mut Vec<ContainerStatus>) {
 /// Keeps only the labels that identify a child.
 fn settle_labels(metadata: &mut ObjectMeta) {
     if let Some(labels) = &mut metadata.labels {
-        labels.retain(|key, _| key == REVISION_LABEL || key == SERVICE_LABEL);
+        labels.retain(|key, _| [REVISION_LABEL, SERVICE_LABEL, PLACEMENT_LABEL].contains(&key.as_str()));
     }
 }
 

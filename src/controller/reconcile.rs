@@ -116,13 +116,20 @@ async fn apply(
     Some(apply::finish(&applier, observed, plan).await)
 }
 
-/// Has the load of the servers that answer requests read, if it decides their number.
+/// Has the load of the servers that answer requests read, if it decides their number. During a rolling update it does
+/// not, and says nothing about the revision that replaces them.
 fn follow_load(
     context: &ControllerContext,
     observed: &Observed,
     service: &ValidatedService,
     applied: &Applied,
 ) {
+    let rolling = applied
+        .decision()
+        .and_then(|decision| decision.rollout.rolling.as_ref());
+    if rolling.is_some() {
+        return context.loads.forget(&service.uid);
+    }
     let traffic = applied.traffic();
     let present = traffic.and_then(|revision| applied.deployment(revision));
     let present = present.map_or(0, |deployment| wanted_replicas(deployment));

@@ -58,11 +58,19 @@ pub struct ModelServiceSpec {
     /// Range for the number of servers, in which it follows the load. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// Name of the AcceleratorClass to run on. A change creates a new revision.
+    /// Names of the AcceleratorClasses to run on, best first. The next one is used if no node gives any server the device
+    /// of the one before it within `fallbackAfter`. A change creates a new revision.
     #[serde(default = "default_accelerators")]
-    #[schemars(length(min = 1, max = 1), inner(length(min = 1, max = 63)))]
+    #[schemars(length(min = 1, max = 4), inner(length(min = 1, max = 63)))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("names an AcceleratorClass twice"))]
     #[x_kube(validation = Rule::new("self.all(name, !format.dns1123Subdomain().validate(name).hasValue())").message("must be the name of an AcceleratorClass: a-z, 0-9, '-' and '.'"))]
     pub accelerators: Vec<String>,
+    /// How long servers wait for the device of an AcceleratorClass before the next one in `accelerators` is tried: a
+    /// number with `s`, `m` or `h`. Node autoscalers take minutes. Changed in place.
+    #[serde(default = "default_fallback_after")]
+    #[schemars(length(max = 24))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,6}(h|m|s))+$') && duration(self) >= duration('1s') && duration(self) <= duration('168h')").message("must be a duration from 1s to 168h, for example 10m"))]
+    pub fallback_after: String,
     /// CPU and memory of each server. The CPU limit determines the server's number of threads. A change creates a new
     /// revision. The accelerator's resource is added by its AcceleratorClass. If `ephemeral-storage` is not set, the
     /// request is 64Mi and the limit 10Gi.
@@ -155,8 +163,9 @@ impl Default for Resources {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available. `Recreate`
-    /// stops the old one first, which interrupts the service: it is for devices without spares.
+    /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available. For devices
+    /// without spares, `Rolling` replaces one server after the other, and `Recreate` stops the old revision first, which
+    /// interrupts the service.
     #[serde(default)]
     pub strategy: RolloutStrategy,
     /// Seconds that a server may take to load and warm up its model before it is restarted. A revision keeps the
@@ -188,6 +197,8 @@ pub enum RolloutStrategy {
     BlueGreen,
     /// The old revision stops, then the new one starts.
     Recreate,
+    /// One old server stops, then a new one starts in its place, until all are new. Both answer requests meanwhile.
+    Rolling,
 }
 
 /// Settings of the servers' pods. The operator sets ports, command and security context.
@@ -255,6 +266,10 @@ pub struct PodSettings {
 
 fn default_accelerators() -> Vec<String> {
     vec!["cpu".to_owned()]
+}
+
+fn default_fallback_after() -> String {
+    "10m".to_owned()
 }
 
 const fn default_history() -> i32 {

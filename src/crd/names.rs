@@ -11,6 +11,13 @@ pub const SCALE_FIELD_MANAGER: &str = "modelservice-operator-scale";
 pub const SERVICE_LABEL: &str = "serving.modelservice.dev/service";
 /// Label of a revision's Deployment and pods: the revision's hash. Immutable; part of selectors.
 pub const REVISION_LABEL: &str = "serving.modelservice.dev/revision";
+/// Label of a Deployment and its pods if the revision names several AcceleratorClasses: the class that this one is for.
+/// Immutable; part of selectors.
+pub const PLACEMENT_LABEL: &str = "serving.modelservice.dev/placement";
+/// Label that says what a pod is for; its value for servers is [`SERVER`].
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// Value of [`COMPONENT_LABEL`] of servers' pods, which no other pod of a service has.
+pub const SERVER: &str = "server";
 
 /// `"true"` on a `ModelService`: nothing is reconciled until it is removed.
 pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
@@ -33,6 +40,16 @@ pub const SWITCHED_ANNOTATION: &str = "serving.modelservice.dev/switched-at";
 pub const CLASS_ANNOTATION: &str = "serving.modelservice.dev/accelerator-class";
 /// On a Deployment: version of the operator that created its template.
 pub const RUNTIME_VERSION_ANNOTATION: &str = "serving.modelservice.dev/runtime-version";
+/// On a placement's Deployment: the classes that come after its own, and their frozen templates, as canonical JSON.
+pub const FALLBACKS_ANNOTATION: &str = "serving.modelservice.dev/fallbacks";
+/// On a placement's Deployment: when a pod of it was first seen to be scheduled (RFC 3339).
+pub const PLACED_ANNOTATION: &str = "serving.modelservice.dev/first-scheduled";
+/// On a placement's Deployment: since when (RFC 3339) its pods have been waiting for the device of its class.
+pub const WAITING_ANNOTATION: &str = "serving.modelservice.dev/waiting-for-device";
+/// On the Service during a rolling update: the revision that it replaces, a space, and the number of servers of both.
+pub const ROLLING_ANNOTATION: &str = "serving.modelservice.dev/rolling";
+/// On a Deployment: when (RFC 3339) the first server of its revision gave its device back in a rolling update.
+pub const GAVE_BACK_ANNOTATION: &str = "serving.modelservice.dev/gave-back";
 
 /// Name of the server's container in its pod. Every other container was injected by somebody else.
 pub const SERVER_CONTAINER: &str = "server";

@@ -3,8 +3,7 @@
 use crate::{
     cache::{Caches, pod::Pod},
     crd::{AcceleratorClass, CLASS_ANNOTATION, SERVICE_LABEL},
-    observe::is_made_by,
-    revision::{claimed_devices, frozen_template, revision_of, thousandths},
+    revision::{claimed_devices, frozen_template, is_made_by, revision_of, thousandths},
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -49,7 +48,7 @@ fn servers(caches: &Caches, deployment: &Deployment) -> i64 {
         pod.is_scheduled()
             && !pod.is_terminal()
             && revision_of(pod.as_ref()) == revision_of(deployment)
-            && is_made_by(pod, &name)
+            && is_made_by(pod.as_ref(), &name)
     };
     i64::try_from(pods.iter().filter(holds).count()).unwrap_or(i64::MAX)
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 
 /// `None` unless the CPU decides, and while suspended: an autoscaler would only complain about a Deployment of size zero.
+/// Neither during a rolling update: it would take the device that is free for a moment.
 pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Option<HorizontalPodAutoscaler> {
     let Size::Autoscaled(range) = &service.size else {
         return None;
@@ -23,7 +24,7 @@ pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Optio
     else {
         return None;
     };
-    if service.spec().suspend {
+    if service.spec().suspend || rollout.rolling.is_some() {
         return None;
     }
     Some(HorizontalPodAutoscaler {
@@ -32,7 +33,7 @@ pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Optio
             scale_target_ref: CrossVersionObjectReference {
                 api_version: Some("apps/v1".into()),
                 kind: "Deployment".into(),
-                name: meta::deployment_name(service, &rollout.traffic),
+                name: rollout.serving().name(service),
             },
             min_replicas: Some(range.min),
             max_replicas: range.max,

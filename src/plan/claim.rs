@@ -1,12 +1,9 @@
 //! The claim of devices by DRA: the ResourceClaimTemplate from which each pod of a revision gets a claim of its own. Its
 //! spec cannot be changed, so it is frozen with the revision, and the template has the name of its Deployment. Pure.
 
-use super::meta;
+use super::{meta, meta::DeploymentId};
 use crate::{
-    crd::{
-        AcceleratorClass, Alternative, DEVICE_CLAIM, DeviceRequest, DeviceSelector, ExactDevices,
-        REVISION_LABEL,
-    },
+    crd::{AcceleratorClass, Alternative, DEVICE_CLAIM, DeviceRequest, DeviceSelector, ExactDevices},
     validate::ValidatedService,
 };
 use k8s_openapi::{
@@ -16,6 +13,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use kube::ResourceExt as _;
 
 /// A request of devices is for exactly as many as it says.
 const EXACT_COUNT: &str = "ExactCount";
@@ -27,7 +25,7 @@ pub(super) fn claim(
 ) -> Option<dra::ResourceClaimTemplateSpec> {
     let request = class.spec.device_request.as_ref()?;
     let mut labels = meta::labels(service);
-    labels.extend(meta::revision_selector(service, &service.revision));
+    labels.extend(DeploymentId::of_target(service, &class.name_any()).labels());
     Some(dra::ResourceClaimTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
@@ -45,14 +43,11 @@ pub(super) fn claim(
 /// The ResourceClaimTemplate of a revision.
 pub(super) fn template(
     service: &ValidatedService,
-    revision: &str,
+    id: DeploymentId<'_>,
     spec: dra::ResourceClaimTemplateSpec,
 ) -> dra::ResourceClaimTemplate {
-    let mut metadata = meta::meta(service, meta::deployment_name(service, revision));
-    metadata
-        .labels
-        .get_or_insert_default()
-        .insert(REVISION_LABEL.to_owned(), revision.to_owned());
+    let mut metadata = meta::meta(service, id.name(service));
+    metadata.labels.get_or_insert_default().extend(id.labels());
     dra::ResourceClaimTemplate {
         metadata,
         spec: Some(spec),
@@ -64,7 +59,7 @@ pub(super) fn of_pod(service: &ValidatedService, class: &AcceleratorClass) -> Op
     class.spec.device_request.as_ref()?;
     Some(vec![PodResourceClaim {
         name: DEVICE_CLAIM.into(),
-        resource_claim_template_name: Some(meta::deployment_name(service, &service.revision)),
+        resource_claim_template_name: Some(DeploymentId::of_target(service, &class.name_any()).name(service)),
         resource_claim_name: None,
     }])
 }

@@ -1,4 +1,4 @@
-//! The PodDisruptionBudget: at most one server of the revision that has the traffic is evicted at a time. Pure.
+//! The PodDisruptionBudget: at most one of the servers that get requests is evicted at a time. Pure.
 
 use super::{meta, rollout::Rollout};
 use crate::{
@@ -33,7 +33,7 @@ pub(super) fn disruption_budget(
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(LabelSelector {
-                match_labels: Some(meta::revision_selector(service, &rollout.traffic)),
+                match_labels: Some(rollout.selector(service)),
                 ..LabelSelector::default()
             }),
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),

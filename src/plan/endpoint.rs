@@ -1,11 +1,16 @@
-//! The Service behind the URL: selects the one revision that has the traffic. Pure.
+//! The Service behind the URL: selects the one revision that has the traffic or, during a rolling update, every server.
+//! Pure.
 
 use super::{meta, rollout::Rollout};
-use crate::{crd::SWITCHED_ANNOTATION, validate::ValidatedService};
+use crate::{
+    crd::{ROLLING_ANNOTATION, SWITCHED_ANNOTATION},
+    validate::ValidatedService,
+};
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use std::collections::BTreeMap;
 
 /// Port of the URL.
 const HTTP: i32 = 80;
@@ -14,13 +19,21 @@ const GRPC: i32 = 8001;
 
 pub(super) fn endpoint(service: &ValidatedService, rollout: &Rollout) -> Service {
     let mut metadata = meta::meta(service, service.name.clone());
-    metadata.annotations = rollout
+    let switched = rollout
         .switched_at
-        .map(|at| [(SWITCHED_ANNOTATION.to_owned(), at.to_string())].into());
+        .map(|at| (SWITCHED_ANNOTATION, at.to_string()));
+    let rolling = rollout.rolling.as_ref();
+    let rolling = rolling.map(|rolling| (ROLLING_ANNOTATION, rolling.annotation()));
+    let annotations: BTreeMap<String, String> = switched
+        .into_iter()
+        .chain(rolling)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     Service {
         metadata,
         spec: Some(ServiceSpec {
-            selector: Some(meta::revision_selector(service, &rollout.traffic)),
+            selector: Some(rollout.selector(service)),
             ports: Some(ports().into()),
             ..ServiceSpec::default()
         }),

@@ -7,11 +7,15 @@ mod deployment;
 mod disruption_budget;
 mod endpoint;
 pub(crate) mod meta;
+pub mod rolling;
 pub mod rollout;
 pub mod room;
 mod runtime_update;
 mod server_config;
+#[cfg(test)]
+pub(crate) mod simulator;
 mod template;
+mod trial;
 mod volumes;
 
 pub use endpoint::ports;
@@ -19,9 +23,9 @@ pub use template::DefaultRuntime;
 
 use self::rollout::{Rollout, Scale};
 use crate::{
-    crd::GIVES_WAY_ANNOTATION,
+    crd::{GAVE_BACK_ANNOTATION, GIVES_WAY_ANNOTATION},
     observe::Observed,
-    revision::{revision_of, wanted_replicas},
+    revision::{placement_of, revision_of, wanted_replicas},
     validate::{Target, ValidatedService},
 };
 use k8s_openapi::api::{
@@ -34,7 +38,7 @@ use std::sync::Arc;
 /// Every child of one service. `None` means not wanted.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// One Deployment per revision that stays, the target first.
+    /// One Deployment per revision that stays, the target first, and the one on trial.
     pub revisions: Vec<PlannedRevision>,
     /// The Service that carries the URL.
     pub endpoint: Service,
@@ -42,7 +46,7 @@ pub struct Plan {
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// The disruption budget.
     pub disruption_budget: Option<PodDisruptionBudget>,
-    /// Deployments of revisions beyond the history limit.
+    /// Deployments of revisions beyond the history limit, and of classes that are no longer tried.
     pub retired: Vec<Arc<Deployment>>,
     /// ResourceClaimTemplates without a Deployment that stays.
     pub retired_claims: Vec<Arc<ResourceClaimTemplate>>,
@@ -52,7 +56,7 @@ pub struct Plan {
     pub runtime_update: Option<String>,
 }
 
-/// A revision's Deployment.
+/// A Deployment of a revision.
 #[derive(Clone, Debug)]
 pub struct PlannedRevision {
     /// From which its pods get claims of devices, if the revision's class asks for devices by DRA.
@@ -61,12 +65,17 @@ pub struct PlannedRevision {
     pub deployment: Deployment,
     /// Who owns `spec.replicas`, and how many.
     pub scale: Scale,
+    /// Whether it is beside the one in use of its revision, for the next class.
+    pub is_on_trial: bool,
 }
 
 /// Plans every child.
 #[must_use]
 pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRuntime) -> Plan {
-    let rollout = rollout::decide(service, observed);
+    let mut rollout = rollout::decide(service, observed);
+    let trial = trial::decide(service, observed, &rollout);
+    rollout.trial = trial.class();
+    rollout.look_again = rollout.look_again.into_iter().chain(trial.look_again).min();
     let retired = retired(observed, &rollout, service.spec().revision_history_limit);
     let stays = |deployment: &&Arc<Deployment>| {
         revision_of(deployment.as_ref()) != Some(&rollout.target)
@@ -76,12 +85,10 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
     };
     let (mut target, claim) = match &service.target {
         Target::Existing(live) => deployment::existing(service, live, observed),
-        Target::New(class) => deployment::new(service, class, observed, runtime),
+        Target::New(classes) => deployment::new(service, classes, observed, runtime),
     };
-    if let Some(gives_way) = &rollout.gives_way {
-        let annotation = (GIVES_WAY_ANNOTATION.to_owned(), gives_way.annotation());
-        target.annotations_mut().extend([annotation]);
-    }
+    target.annotations_mut().extend(trial.in_use);
+    target.annotations_mut().extend(state(&rollout));
     let others = observed.deployments.iter().filter(stays).filter_map(|live| {
         let pair = deployment::existing(service, live, observed);
         Some((revision_of(live.as_ref())?, pair))
@@ -90,8 +97,14 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
         claim,
         deployment,
         scale: rollout.scales.get(revision).copied().unwrap_or(Scale::Fixed(0)),
+        is_on_trial: false,
     };
+    let on_trial = trial.on_trial.map(|pair| PlannedRevision {
+        is_on_trial: true,
+        ..planned(&service.revision, pair)
+    });
     let revisions: Vec<_> = std::iter::once(planned(&service.revision, (target, claim)))
+        .chain(on_trial)
         .chain(others.map(|(revision, pair)| planned(revision, pair)))
         .collect();
     Plan {
@@ -106,19 +119,33 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
     }
 }
 
-/// Deployments beyond the history limit, which drops the oldest: neither the target, nor serving, nor draining.
+/// What the target's Deployment remembers about the rollout.
+fn state(rollout: &Rollout) -> impl Iterator<Item = (String, String)> {
+    let gives_way = rollout.gives_way.as_ref();
+    let gives_way = gives_way.map(|gives_way| (GIVES_WAY_ANNOTATION, gives_way.annotation()));
+    let gave_back = rollout.gave_back.map(|at| (GAVE_BACK_ANNOTATION, at.to_string()));
+    let all = gives_way.into_iter().chain(gave_back);
+    all.map(|(key, value)| (key.to_owned(), value))
+}
+
+/// Deployments beyond the history limit, which drops the oldest: neither the target, nor serving, nor draining. Also those
+/// beside the ones in use, except the one on trial.
 fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deployment>> {
     let limit = usize::try_from(limit).unwrap_or(0);
-    observed
+    let is_tried = |deployment: &&Arc<Deployment>| {
+        revision_of(deployment.as_ref()) == Some(&rollout.target)
+            && placement_of(deployment.as_ref()) == rollout.trial.as_deref()
+    };
+    let beside = observed.beside.iter().filter(|deployment| !is_tried(deployment));
+    let old = observed
         .deployments
         .iter()
         .filter(|deployment| {
             revision_of(deployment.as_ref()).is_none_or(|r| r != rollout.target && r != rollout.traffic)
         })
         .skip(limit)
-        .filter(|deployment| wanted_replicas(deployment) == 0)
-        .cloned()
-        .collect()
+        .filter(|deployment| wanted_replicas(deployment) == 0);
+    old.chain(beside).cloned().collect()
 }
 
 /// ResourceClaimTemplates that no revision that stays has.

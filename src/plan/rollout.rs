@@ -9,14 +9,20 @@
 //!    the traffic moves. Until then the spec sizes `active`, and any third revision goes to 0. Where there is no room
 //!    for both, `target` gives way: see src/plan/room.rs.
 //! 4. Recreate, `active != target`: `active` goes to 0; once its pods have ended, the traffic moves (see 2).
-//! 5. Suspended: every revision goes to 0, and the traffic stays where it is.
+//! 5. Rolling, `active != target`: the servers of `active` are replaced one by one, and the traffic goes to both: see
+//!    src/plan/rolling.rs.
+//! 6. Suspended: every revision goes to 0, and the traffic stays where it is.
 
-use super::room::{self, GivesWay};
+use super::{
+    meta::{self, DeploymentId},
+    rolling::{self, Rolling, Update},
+    room::{self, GivesWay},
+};
 use crate::{
     cache::pod::Pod,
     crd::{ModelServiceSpec, RolloutStrategy, SWITCHED_ANNOTATION},
     observe::{Observed, until_next},
-    revision::{is_available, revision_of, wanted_replicas},
+    revision::{is_available, placement_of, revision_of, wanted_replicas},
     validate::{Size, ValidatedService},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -59,6 +65,14 @@ pub struct Rollout {
     pub waits_for: Option<String>,
     /// How the target gives way to the revision that has the traffic, if there is no room for both.
     pub gives_way: Option<GivesWay>,
+    /// Class of the Deployment that has the traffic, if its revision names several.
+    pub placement: Option<String>,
+    /// Class of the target that is on trial, beside the one in use.
+    pub trial: Option<String>,
+    /// The rolling update that is under way.
+    pub rolling: Option<Rolling>,
+    /// When the first server of the target gave its device back in a rolling update.
+    pub gave_back: Option<Timestamp>,
     /// When to reconcile again although nothing happens.
     pub look_again: Option<SignedDuration>,
 }
@@ -67,7 +81,23 @@ impl Rollout {
     /// Whether the traffic is where the spec wants it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.target == self.traffic
+        self.target == self.traffic && self.rolling.is_none()
+    }
+
+    /// The Deployment that has the traffic.
+    pub(super) fn serving(&self) -> DeploymentId<'_> {
+        DeploymentId {
+            revision: &self.traffic,
+            class: self.placement.as_deref(),
+        }
+    }
+
+    /// Selects the servers that have the traffic.
+    pub(super) fn selector(&self, service: &ValidatedService) -> BTreeMap<String, String> {
+        match self.rolling {
+            Some(_) => meta::server_selector(service),
+            None => self.serving().selector(service),
+        }
     }
 }
 
@@ -83,28 +113,78 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
         scales: all_at_zero(observed, target),
         waits_for: None,
         gives_way: None,
+        placement: None,
+        trial: None,
+        rolling: None,
+        gave_back: None,
         look_again: None,
     };
-    if service.spec().suspend {
-        return rollout;
+    if !service.spec().suspend {
+        run(&mut rollout, service, observed);
     }
-    if active != target {
-        match service.spec().rollout.strategy {
-            RolloutStrategy::BlueGreen => blue_green(&mut rollout, service, observed),
-            RolloutStrategy::Recreate => recreate(&mut rollout, service, observed),
-        }
+    rollout.placement = placement(&rollout, service, observed);
+    rollout
+}
+
+/// The same for a service that is not suspended.
+fn run(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) {
+    match service.spec().rollout.strategy {
+        RolloutStrategy::Rolling => replace(rollout, service, observed),
+        _ if rollout.is_settled() => {}
+        RolloutStrategy::BlueGreen => blue_green(rollout, service, observed),
+        RolloutStrategy::Recreate => recreate(rollout, service, observed),
     }
     if rollout.is_settled() {
-        hold_drained(&mut rollout, observed);
-        let size = sized(service, observed, target);
-        rollout.scales.insert(target.to_owned(), size);
+        hold_drained(rollout, observed);
+        let size = sized(service, observed, &rollout.target);
+        rollout.scales.insert(rollout.target.clone(), size);
     }
     let next = rollout
         .look_again
         .into_iter()
         .chain(schedule_changes(service, observed));
     rollout.look_again = next.min();
-    rollout
+}
+
+/// Class of the Deployment that has the traffic: the one in use, or the best one if the revision is to be created.
+fn placement(rollout: &Rollout, service: &ValidatedService, observed: &Observed) -> Option<String> {
+    if let Some(live) = observed.deployment(&rollout.traffic) {
+        return placement_of(live.as_ref()).map(str::to_owned);
+    }
+    let best = service.spec().accelerators.first()?;
+    let id = DeploymentId::of_target(service, best);
+    id.class.map(str::to_owned)
+}
+
+/// Replaces the servers of the active revision one by one.
+fn replace(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) {
+    let (active, target) = (rollout.traffic.clone(), rollout.target.clone());
+    let update = match service.size.is_zero() {
+        true => None,
+        false => rolling::decide(observed, service.spec(), &active, &target),
+    };
+    match update {
+        Some(Update::Goes {
+            rolling,
+            sizes,
+            gave_back,
+            look_again,
+        }) => {
+            let sizes = sizes
+                .into_iter()
+                .map(|(revision, size)| (revision, Scale::Fixed(size)));
+            rollout.scales.extend(sizes);
+            rollout.traffic.clone_from(&rolling.from);
+            (rollout.rolling, rollout.gave_back, rollout.look_again) = (Some(rolling), gave_back, look_again);
+        }
+        Some(Update::Over { gave_back, total }) => {
+            rollout.gave_back = Some(gave_back);
+            let size = scale(&service.size, wanted(observed).unwrap_or(total));
+            rollout.scales.insert(active, size);
+        }
+        None if active == target => {}
+        None | Some(Update::Done) => switch(rollout, observed),
+    }
 }
 
 /// Moves the traffic once all of the target is available; until then both revisions have servers.

@@ -5,7 +5,7 @@ use super::{
     template::{self, DefaultRuntime},
 };
 use crate::{
-    crd::RUNTIME_VERSION_ANNOTATION,
+    crd::{CLASS_ANNOTATION, RUNTIME_VERSION_ANNOTATION},
     observe::Observed,
     revision::{frozen_claim, frozen_template},
     validate::{Target, ValidatedService},
@@ -21,7 +21,7 @@ pub(super) fn runtime_update(
     let Target::Existing(live) = &service.target else {
         return None;
     };
-    let class = observed.classes.get(service.spec().accelerators.first()?)?;
+    let class = observed.classes.get(live.annotations().get(CLASS_ANNOTATION)?)?;
     let frozen = frozen_template(live).ok()?;
     let mut fresh = template::template(service, class, runtime);
     template::keep_startup_deadline(&mut fresh, &frozen);

@@ -1,6 +1,9 @@
 //! The pod template of a revision: one restricted container with its model and cache. Pure.
 
-use super::{affinity::affinity, claim, meta, server_config::server_config, volumes, volumes::RUNTIME_ID};
+use super::{
+    affinity::affinity, claim, meta, meta::DeploymentId, server_config::server_config, volumes,
+    volumes::RUNTIME_ID,
+};
 use crate::{
     crd::{AcceleratorClass, ModelServiceSpec, PullPolicy, SERVER_CONTAINER},
     validate::ValidatedService,
@@ -17,6 +20,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
+use kube::ResourceExt as _;
 use modelservice_contract::{CONFIG_ENV, Drain, HTTP_PORT, LIVE_PATH, MANAGEMENT_PORT, READY_PATH};
 use std::collections::BTreeMap;
 
@@ -50,7 +54,7 @@ pub(super) fn template(
     let spec = service.spec();
     let mut labels = spec.pod.labels.clone();
     labels.extend(meta::labels(service));
-    labels.extend(meta::revision_selector(service, &service.revision));
+    labels.extend(DeploymentId::of_target(service, &class.name_any()).labels());
     // The user's own annotations win.
     let mut annotations: BTreeMap<_, _> = volumes::safe_to_evict(spec).into_iter().collect();
     annotations.extend(spec.pod.annotations.clone());

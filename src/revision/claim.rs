@@ -40,7 +40,8 @@ pub fn frozen_claim(
     }
 }
 
-fn checked(claim: Value) -> Option<ResourceClaimTemplateSpec> {
+/// A claim, if this operator could have written it.
+pub(super) fn checked(claim: Value) -> Option<ResourceClaimTemplateSpec> {
     match first_foreign_field_of_claim(&claim) {
         Some(_) => None,
         None => serde_json::from_value(claim).ok(),

@@ -5,14 +5,16 @@ mod canonical;
 mod child;
 mod claim;
 mod deployment;
+mod fallbacks;
 mod hash;
 mod quantity;
 mod shape;
 mod template;
 
-pub use child::{is_ours, revision_of, selected_by};
+pub use child::{is_made_by, is_ours, placement_of, revision_of, selected_by};
 pub use claim::{claimed_devices, freeze_claim, frozen_claim};
 pub use deployment::{condition, exceeds_quota, is_available, number, refused_pods, wanted_replicas};
+pub use fallbacks::{Fallback, count_fallbacks, freeze_fallbacks, frozen_fallbacks};
 pub use hash::{asked_for, hash, name};
 pub use quantity::thousandths;
 pub use template::{Images, freeze, frozen_template, pod_labels};

@@ -39,7 +39,11 @@ pub fn pod_labels(live: &Deployment) -> BTreeMap<String, String> {
     metadata.labels.unwrap_or_default()
 }
 
-fn checked(template: Value) -> Result<PodTemplateSpec, String> {
+/// A template, if this operator could have written it.
+///
+/// # Errors
+/// The path of a field that it would not write.
+pub(super) fn checked(template: Value) -> Result<PodTemplateSpec, String> {
     match first_foreign_field(&template) {
         Some(path) => Err(path),
         None => serde_json::from_value(template).map_err(|error| error.to_string()),

@@ -10,9 +10,13 @@ use crate::{
     reason::{NO_DRA, Problem},
     revision,
 };
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use std::sync::Arc;
+
+/// How many classes a spec may name.
+const MAX_CLASSES: usize = 4;
 
 /// A service whose spec is consistent.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct ValidatedService {
     pub target: Target,
     /// How many servers.
     pub size: Size,
+    /// How long servers wait for the device of a class before the next one is tried.
+    pub fallback_after: SignedDuration,
 }
 
 impl ValidatedService {
@@ -46,8 +52,8 @@ impl ValidatedService {
 pub enum Target {
     /// It exists: its Deployment.
     Existing(Arc<Deployment>),
-    /// It has to be created, for this class.
-    New(Arc<AcceleratorClass>),
+    /// It has to be created, for these classes, best first.
+    New(Vec<Arc<AcceleratorClass>>),
 }
 
 /// Parses what was observed.
@@ -62,18 +68,14 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     }
     let spec = &observed.service.spec;
     let size = size::size(spec, observed.now)?;
-    let [class_name] = spec.accelerators.as_slice() else {
-        return Err(Problem::InvalidSpec(
-            "spec.accelerators must name exactly one AcceleratorClass".into(),
-        ));
-    };
+    let fallback_after = fallback_after(spec)?;
+    accelerators(spec)?;
     refusals(spec)?;
     templates(observed)?;
     let revision = revision::asked_for(&observed.service);
-    let target = match (observed.deployment(&revision), observed.classes.get(class_name)) {
-        (Some(deployment), _) => Target::Existing(deployment.clone()),
-        (None, Some(class)) => Target::New(supported(class, &observed.cluster)?),
-        (None, None) => return Err(Problem::AcceleratorClassNotFound(class_name.clone())),
+    let target = match observed.deployment(&revision) {
+        Some(deployment) => Target::Existing(deployment.clone()),
+        None => Target::New(classes(observed)?),
     };
     Ok(ValidatedService {
         source: observed.service.clone(),
@@ -83,7 +85,19 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
         revision,
         target,
         size,
+        fallback_after,
     })
+}
+
+/// Every class that the spec names: the templates for all of them are frozen with a new revision.
+fn classes(observed: &Observed) -> Result<Vec<Arc<AcceleratorClass>>, Problem> {
+    let named = observed.service.spec.accelerators.iter();
+    named
+        .map(|name| match observed.classes.get(name) {
+            Some(class) => supported(class, &observed.cluster),
+            None => Err(Problem::AcceleratorClassNotFound(name.clone())),
+        })
+        .collect()
 }
 
 /// The class, if the cluster can give its devices.
@@ -101,6 +115,29 @@ fn supported(
 }
 
 /// Repeats the CRD's rules: a spec may be older than they are.
+fn accelerators(spec: &ModelServiceSpec) -> Result<(), Problem> {
+    let names = &spec.accelerators;
+    let is_repeated = |(index, name): (usize, &String)| names[..index].contains(name);
+    if names.is_empty() || names.len() > MAX_CLASSES || names.iter().enumerate().any(is_repeated) {
+        return Err(Problem::InvalidSpec(format!(
+            "spec.accelerators must name one to {MAX_CLASSES} different AcceleratorClasses, best first"
+        )));
+    }
+    Ok(())
+}
+
+/// The same for the time until the next class is tried.
+fn fallback_after(spec: &ModelServiceSpec) -> Result<SignedDuration, Problem> {
+    let text = &spec.fallback_after;
+    let parsed = text.parse().ok().filter(SignedDuration::is_positive);
+    parsed.ok_or_else(|| {
+        Problem::InvalidSpec(format!(
+            "spec.fallbackAfter \"{text}\" is not a time such as 10m or 90s"
+        ))
+    })
+}
+
+/// The same for settings of pods that would weaken them.
 fn refusals(spec: &ModelServiceSpec) -> Result<(), Problem> {
     let mut variables = spec.pod.env.iter().map(|variable| &variable.name);
     let mut annotations = spec.pod.annotations.keys();
@@ -121,10 +158,12 @@ fn refusals(spec: &ModelServiceSpec) -> Result<(), Problem> {
 
 /// Checks that this operator could have written every template that the plan will read.
 fn templates(observed: &Observed) -> Result<(), Problem> {
-    observed.deployments.iter().try_for_each(|deployment| {
+    let all = observed.deployments.iter().chain(&observed.beside);
+    all.into_iter().try_for_each(|deployment| {
         let live = observed.claim_template(&deployment.name_any());
         revision::frozen_template(deployment)
             .and_then(|template| revision::frozen_claim(deployment, &template, live))
+            .and_then(|_| revision::frozen_fallbacks(deployment))
             .map(drop)
             .map_err(|field| Problem::TemplateChanged {
                 deployment: deployment.name_any(),

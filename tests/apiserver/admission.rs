@@ -87,9 +87,29 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "should have at least 1 items",
         ),
         (
-            "two classes",
-            base().with("accelerators", json!(["cpu", "tpu"])),
-            "must have at most 1 item",
+            "five classes",
+            base().with("accelerators", json!(["a", "b", "c", "d", "e"])),
+            "must have at most 4 items",
+        ),
+        (
+            "a class twice",
+            base().with("accelerators", json!(["tpu", "cpu", "tpu"])),
+            "names an AcceleratorClass twice",
+        ),
+        (
+            "a time without a unit",
+            base().with("fallbackAfter", "10".into()),
+            "must be a duration from 1s to 168h",
+        ),
+        (
+            "no time",
+            base().with("fallbackAfter", "0s".into()),
+            "must be a duration from 1s to 168h",
+        ),
+        (
+            "half a year",
+            base().with("fallbackAfter", "4320h".into()),
+            "must be a duration from 1s to 168h",
         ),
         (
             "our label",

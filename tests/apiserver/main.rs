@@ -14,6 +14,7 @@ mod devices;
 mod fixture;
 mod leadership;
 mod others;
+mod placement;
 mod problems;
 mod rollout;
 mod scale;
@@ -51,6 +52,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         others::tests(),
         scale::tests(),
         rollout::tests(),
+        placement::tests(),
         settled::tests(),
         problems::tests(),
         security::tests(),

@@ -234,6 +234,7 @@ fn the_table_of_revisions_says_what_the_hash_does() {
             json!({"model": {"image": "i", "digest": "sha256:0"}}),
         ),
         ("spec.accelerators", json!({"accelerators": ["tpu"]})),
+        ("spec.fallbackAfter", json!({"fallbackAfter": "1m"})),
         ("spec.resources", json!({"resources": {"requests": {"cpu": "3"}}})),
         ("spec.server", json!({"server": {"queueLength": 3}})),
         (
