@@ -145,7 +145,7 @@ fn of_request(request: &DeviceRequest, supply: &Supply<'_>) -> (bool, Reason, St
             .iter()
             .any(|known| known.name_any() == **name)
     };
-    if names.iter().any(|name| exists(&name)) {
+    if names.iter().any(exists) {
         let message =
             "the DeviceClass exists; which devices meet the selectors is known to the scheduler only";
         return (true, Reason::DeviceClassFound, message.to_owned());

@@ -568,7 +568,10 @@ fn device_table() -> Vec<(Value, &'static str)> {
             "Unsupported value",
         ),
         (json!({"env": [{"name": "A B"}]}), "should match"),
-        (json!({"env": [{"name": "A"}, {"name": "A"}]}), "Duplicate value"),
+        (
+            json!({"env": [{"name": "A"}, {"name": "A"}]}),
+            "duplicate entries",
+        ),
         (
             json!({"env": [{"name": "LD_LIBRARY_PATH", "value": "/opt"}]}),
             "belong to the runtime image",
