@@ -1,5 +1,5 @@
-//! Devices that are not there or not to spare: a list of classes falls back, and a rolling update replaces servers on the
-//! devices that there are.
+//! Devices that are not there or not to spare: a list of classes falls back, and a rolling update replaces servers on
+//! the devices that there are.
 
 use crate::fixture::{Place, Spec, World, condition, eventually, service};
 use jiff::{SignedDuration, Timestamp};
