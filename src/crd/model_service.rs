@@ -58,8 +58,8 @@ pub struct ModelServiceSpec {
     /// Range for the number of servers, in which it follows the load. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
-    /// Names of the AcceleratorClasses to run on, best first. The next one is used if no node gives any server the device
-    /// of the one before it within `fallbackAfter`. A change creates a new revision.
+    /// Names of the AcceleratorClasses to run on, best first. The next one is used if no node gives any server the
+    /// device of the one before it within `fallbackAfter`. A change creates a new revision.
     #[serde(default = "default_accelerators")]
     #[schemars(length(min = 1, max = 4), inner(length(min = 1, max = 63)))]
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("names an AcceleratorClass twice"))]
@@ -164,8 +164,8 @@ impl Default for Resources {
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
     /// `BlueGreen` starts the new revision beside the old one and moves traffic when it is available. For devices
-    /// without spares, `Rolling` replaces one server after the other, and `Recreate` stops the old revision first, which
-    /// interrupts the service.
+    /// without spares, `Rolling` replaces one server after the other, and `Recreate` stops the old revision first,
+    /// which interrupts the service.
     #[serde(default)]
     pub strategy: RolloutStrategy,
     /// Seconds that a server may take to load and warm up its model before it is restarted. A revision keeps the

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 /// What a decision depends on besides the placements.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
-    /// Whether servers of the revision are to run: it is the one that the spec asks for, and neither suspended nor at zero.
+    /// Whether servers of the revision are to run: it is the one that the spec asks for, and neither suspended nor at
+    /// zero.
     pub is_wanted: bool,
     /// How long pods wait for a device before the next class is tried.
     pub fallback_after: SignedDuration,

@@ -13,8 +13,8 @@
 //! | a, never placed | b | suspended, at zero, or the spec asks for another revision | a | – |
 //! | a, placed | – | any | a | – |
 //!
-//! *Placed* means that a pod of it has ever been scheduled. So a class that got even one device is kept, and only a
-//! new revision begins with the best class again. The time counts only while [`waits`] says that pods wait for the device
+//! *Placed* means that a pod of it has ever been scheduled. So a class that got even one device is kept, and only a new
+//! revision begins with the best class again. The time counts only while [`waits`] says that pods wait for the device
 //! itself, and while no other revision of the service holds such devices: those become free when the rollout ends.
 
 mod decision;

@@ -1,10 +1,10 @@
 //! Whether a pod waits for its class's device, by what the scheduler says about the nodes. Pure.
 //!
 //! `0/4 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 2 Insufficient example.com/tpu.`
-//! counts nodes by reason. Filters run in a fixed order, and a node is counted by the first that it fails: a node whose taint or
-//! labels exclude the pod is never asked for its resources, and one that is asked names all that it lacks. So the pod
-//! waits for the device if every node either lacks the device or was excluded before. A node that has the device and
-//! fails for another reason (CPU, memory, a volume, a spread constraint) means that the pod waits for that.
+//! counts nodes by reason. Filters run in a fixed order, and a node is counted by the first that it fails: a node whose
+//! taint or labels exclude the pod is never asked for its resources, and one that is asked names all that it lacks. So
+//! the pod waits for the device if every node either lacks the device or was excluded before. A node that has the
+//! device and fails for another reason (CPU, memory, a volume, a spread constraint) means that the pod waits for that.
 
 use crate::crd::ModelServiceSpec;
 use k8s_openapi::api::core::v1::{Affinity, PodTemplateSpec};
@@ -195,7 +195,8 @@ mod tests {
         assert!(!waits_for_device(unmade, &claimed));
     }
 
-    /// Without a node of its kind, a class that selects nodes has no device either; a user's own selector is another matter.
+    /// Without a node of its kind, a class that selects nodes has no device either; a user's own selector is another
+    /// matter.
     #[test]
     fn nodes_of_the_class_alone_are_its_device() {
         let message = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node affinity/selector.";

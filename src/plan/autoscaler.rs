@@ -11,8 +11,8 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
 };
 
-/// `None` unless the CPU decides, and while suspended: an autoscaler would only complain about a Deployment of size zero.
-/// Neither during a rolling update: it would take the device that is free for a moment.
+/// `None` unless the CPU decides, and while suspended: an autoscaler would only complain about a Deployment of size
+/// zero. Neither during a rolling update: it would take the device that is free for a moment.
 pub(super) fn autoscaler(service: &ValidatedService, rollout: &Rollout) -> Option<HorizontalPodAutoscaler> {
     let Size::Autoscaled(range) = &service.size else {
         return None;

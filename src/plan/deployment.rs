@@ -1,5 +1,6 @@
-//! A revision's Deployment (of one that names several classes, one for each that it tries), and the ResourceClaimTemplate of its name, if its pods get devices by DRA. Both templates are
-//! created once and frozen in annotations. Pure.
+//! A revision's Deployment (of one that names several classes, one for each that it tries), and the
+//! ResourceClaimTemplate of its name, if its pods get devices by DRA. Both templates are created once and frozen in
+//! annotations. Pure.
 
 use super::{
     claim, meta,
@@ -35,8 +36,8 @@ use std::{
 /// What a revision consists of.
 pub(super) type Pair = (Deployment, Option<ResourceClaimTemplate>);
 
-/// The Deployment of the revision that the spec asks for and that does not exist yet, for the first of these classes; the
-/// templates for the others are frozen with it.
+/// The Deployment of the revision that the spec asks for and that does not exist yet, for the first of these classes;
+/// the templates for the others are frozen with it.
 pub(super) fn new(
     service: &ValidatedService,
     classes: &[Arc<AcceleratorClass>],

@@ -128,8 +128,8 @@ fn state(rollout: &Rollout) -> impl Iterator<Item = (String, String)> {
     all.map(|(key, value)| (key.to_owned(), value))
 }
 
-/// Deployments beyond the history limit, which drops the oldest: neither the target, nor serving, nor draining. Also those
-/// beside the ones in use, except the one on trial.
+/// Deployments beyond the history limit, which drops the oldest: neither the target, nor serving, nor draining. Also
+/// those beside the ones in use, except the one on trial.
 fn retired(observed: &Observed, rollout: &Rollout, limit: i32) -> Vec<Arc<Deployment>> {
     let limit = usize::try_from(limit).unwrap_or(0);
     let is_tried = |deployment: &&Arc<Deployment>| {

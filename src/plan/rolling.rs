@@ -1,9 +1,9 @@
-//! Rolling: a new revision takes over the devices of the old one, one by one; the steps are in src/plan/rolling/step.rs.
-//! Pure.
+//! Rolling: a new revision takes over the devices of the old one, one by one; the steps are in
+//! src/plan/rolling/step.rs. Pure.
 //!
 //! The Service remembers which revision is replaced, and the number of servers of both together. Nobody else scales
-//! either meanwhile: it would take the device that is free for a moment. If the spec asks for a third revision, or for the
-//! old one again, all others are the old ones from then on.
+//! either meanwhile: it would take the device that is free for a moment. If the spec asks for a third revision, or for
+//! the old one again, all others are the old ones from then on.
 
 mod step;
 
@@ -73,8 +73,8 @@ pub(super) enum Update {
     Done,
 }
 
-/// The next step of the update to `target`; `None` if there is nothing to update: no other revision has servers, or none is
-/// being replaced.
+/// The next step of the update to `target`; `None` if there is nothing to update: no other revision has servers, or
+/// none is being replaced.
 pub(super) fn decide(
     observed: &Observed,
     spec: &ModelServiceSpec,

@@ -1,5 +1,5 @@
-//! A cluster for tests: carries out plans, and keeps Deployments, pods and devices as the controllers, the scheduler and
-//! the kubelets do, one second at a time.
+//! A cluster for tests: carries out plans, and keeps Deployments, pods and devices as the controllers, the scheduler
+//! and the kubelets do, one second at a time.
 #![allow(clippy::unwrap_used)]
 
 use super::{Plan, PlannedRevision, rollout::Scale};
@@ -71,11 +71,22 @@ impl Cluster {
 
     /// A second passes: the operator plans and applies, then everybody else does one thing.
     pub(crate) fn second(&mut self) -> Plan {
+        let plan = self.pass();
+        self.go_on();
+        plan
+    }
+
+    /// A pass of the operator, after which nobody else has done anything yet.
+    pub(crate) fn pass(&mut self) -> Plan {
         let plan = self.observed.planned();
         self.apply(&plan);
+        plan
+    }
+
+    /// What everybody else does in a second.
+    pub(crate) fn go_on(&mut self) {
         self.run();
         self.observed.now += SignedDuration::from_secs(1);
-        plan
     }
 
     /// Until this is so; returns the seconds that passed.
@@ -149,7 +160,7 @@ impl Cluster {
         }
         for live in &all {
             self.scale(live);
-            self.go_on(live);
+            self.start(live);
         }
         for live in &mut all {
             let pods = self.pods_of(live);
@@ -194,7 +205,7 @@ impl Cluster {
     }
 
     /// Its pods are scheduled, and servers start.
-    fn go_on(&mut self, live: &Deployment) {
+    fn start(&mut self, live: &Deployment) {
         let class = live.annotations()[CLASS_ANNOTATION].clone();
         let image = serde_json::to_string(&live.spec.template).unwrap();
         let is_broken = self.broken.is_some_and(|model| image.contains(model));

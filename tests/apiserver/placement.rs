@@ -1,5 +1,5 @@
-//! Devices that are not there or not to spare: a list of classes falls back, and a rolling update replaces servers on the
-//! devices that there are.
+//! Devices that are not there or not to spare: a list of classes falls back, and a rolling update replaces servers on
+//! the devices that there are.
 
 use crate::fixture::{Place, Spec, World, condition, eventually, service};
 use jiff::{SignedDuration, Timestamp};
@@ -176,10 +176,9 @@ async fn a_partly_placed_list_keeps_its_class(world: Arc<World>) {
 }
 
 fn rolling(class: &str) -> Spec {
-    service("photos").with("accelerators", json!([class])).with(
-        "rollout",
-        json!({"strategy": "Rolling", "progressDeadlineSeconds": 10}),
-    )
+    service("photos")
+        .with("accelerators", json!([class]))
+        .with("rollout", json!({"strategy": "Rolling"}))
 }
 
 /// Pods that exist, also those that are ending; of which model they are.
@@ -236,7 +235,8 @@ async fn a_rolling_update_that_fails_gives_the_device_back_and_goes_on_with_the_
     let photos = rolling("returned").replicas(2);
     place.apply(&photos).await;
     place.serving("photos").await;
-    place.apply(&photos.clone().model('b').unschedulable()).await;
+    let hasty = photos.clone().with("rollout.progressDeadlineSeconds", 10.into());
+    place.apply(&hasty.model('b').unschedulable()).await;
     let failed = eventually("the old revision has both devices again", async || {
         let service = place.service("photos").await;
         let stalled = condition(&service, "Stalled").map(|(_, _, message)| message);

@@ -211,10 +211,18 @@ async fn events_tell_transitions_once(world: Arc<World>) {
 
 /// Otherwise a model's pod runs with an empty folder, and nobody knows why.
 async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
-    // As in Kubernetes 1.34, where they were disabled.
-    let old = tokio::task::spawn_blocking(|| {
-        let options = control_plane("old").flag("kube-apiserver", "--emulated-version=1.34");
-        World::with(options.flag("kube-apiserver", "--runtime-config=resource.k8s.io/v1=false"))
+    // As in Kubernetes 1.34, where they were disabled, and without DRA as before.
+    let flags = [
+        "--emulated-version=1.34",
+        "--runtime-config=resource.k8s.io/v1=false",
+        "--feature-gates=DynamicResourceAllocation=false,DRAAdminAccess=false,DRAPrioritizedList=false,\
+         DRASchedulerFilterTimeout=false",
+    ];
+    let old = tokio::task::spawn_blocking(move || {
+        let options = flags.into_iter();
+        World::with(options.fold(control_plane("old"), |options, flag| {
+            options.flag("kube-apiserver", flag)
+        }))
     });
     let old = old.await.unwrap().unwrap();
     let place = old.namespace().await;
@@ -227,7 +235,6 @@ async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
         "{message}"
     );
     assert!(place.deployments("photos").await.is_empty());
-    // Nor does it have Dynamic Resource Allocation.
     let request = json!({"deviceRequest": {"exactly": {"deviceClassName": "gpu.example.com"}}});
     old.apply_class("by-dra", request).await.unwrap();
     let message = old.class_says("by-dra", "UnsupportedCluster").await;

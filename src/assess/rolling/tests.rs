@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 /// What the status says now, which the service then has.
 fn assessed(cluster: &mut Cluster) -> ModelServiceStatus {
-    let plan = cluster.second();
+    let plan = cluster.pass();
     let applied = Applied::as_observed(plan.rollout, None, &cluster.observed);
     let status = assess(&cluster.observed, &applied);
     let mut service: ModelService = cluster.observed.service.as_ref().clone();
     service.status = Some(status.clone());
     cluster.observed.service = Arc::new(service);
+    cluster.go_on();
     status
 }
 
@@ -81,7 +82,6 @@ fn the_gap_of_a_single_server_has_a_reason() {
         message.contains("requests are not answered in between"),
         "{message}"
     );
-    cluster.wait(2);
     let gap = assessed(&mut cluster);
     assert_eq!(said(&gap, "Available").unwrap().0, "False");
     cluster.wait(5);

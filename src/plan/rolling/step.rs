@@ -1,7 +1,7 @@
 //! The next step of a rolling update. Pure.
 //!
-//! The new revision gets the devices of the old one, one by one, so the sum of both sizes never exceeds `total`, the old
-//! one's size at the beginning, and is one less while a device passes from one to the other:
+//! The new revision gets the devices of the old one, one by one, so the sum of both sizes never exceeds `total`, the
+//! old one's size at the beginning, and is one less while a device passes from one to the other:
 //!
 //! | new servers | old servers | step |
 //! |---|---|---|
