@@ -160,6 +160,7 @@ async fn by_concurrency(fixture: &Fixture) -> Result<()> {
 
 /// There are two devices, and the load asks for more servers.
 async fn with_devices(fixture: &Fixture) -> Result<()> {
+    let _devices = fixture.devices.lock().await;
     let team = fixture.team("team-by-devices", &[]).await?;
     fixture
         .class(

@@ -2,19 +2,47 @@
 //! reason.
 
 use anyhow::{Context, Result, ensure};
-use modelservice_operator::crd::RolloutStrategy;
-use serde_json::json;
+use kube::api::{Api, ListParams};
+use modelservice_operator::crd::{AcceleratorClass, AcceleratorStatus, ModelService, RolloutStrategy};
+use serde_json::{Value, json};
 
 use crate::Test;
 use crate::fixture::{DEVICE, Fixture, condition, service};
+use crate::serving::classify;
+use crate::team::Team;
 
-pub(crate) const TESTS: &[Test] = &[(
-    "devices::a_device_is_given_and_when_none_is_spare_the_status_says_what_to_do",
-    |fixture| Box::pin(devices(fixture)),
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "devices::a_device_is_given_and_when_none_is_spare_the_status_says_what_to_do",
+        |fixture| Box::pin(devices(fixture)),
+    ),
+    (
+        "devices::a_whole_network_runs_on_another_execution_provider_and_the_status_says_so",
+        |fixture| Box::pin(engaged(fixture)),
+    ),
+    (
+        "devices::a_provider_in_a_library_runs_what_it_can_and_what_it_cannot_is_named",
+        |fixture| Box::pin(plug_in(fixture)),
+    ),
+    (
+        "devices::a_model_for_an_nvidia_gpu_is_never_served_from_the_cpu",
+        |fixture| Box::pin(without_nvidia(fixture)),
+    ),
+    (
+        "devices::the_next_class_of_a_list_is_used_where_there_is_no_device_of_the_first",
+        |fixture| Box::pin(next_class(fixture)),
+    ),
+];
+
+/// Those that count every request of a load.
+pub(crate) const UNDER_LOAD: &[Test] = &[(
+    "devices::a_rolling_update_without_a_spare_device_loses_no_request",
+    |fixture| Box::pin(rolling(fixture)),
 )];
 
 // Each node has one device, so that two servers fit and a third, or a new revision beside two, does not.
 async fn devices(fixture: &Fixture) -> Result<()> {
+    let _devices = fixture.devices.lock().await;
     let team = fixture.team("team-devices", &[]).await?;
     fixture
         .class(
@@ -67,4 +95,232 @@ async fn devices(fixture: &Fixture) -> Result<()> {
     wanted.spec.rollout.strategy = RolloutStrategy::Recreate;
     team.serve(&wanted).await?;
     team.delete("vision").await
+}
+
+/// The condition, once it has this status and reason.
+async fn told(team: &Team<'_>, name: &str, type_: &str, wanted: (&str, &str)) -> Result<String> {
+    let (status, reason) = wanted;
+    let service = team
+        .wait(name, &format!("{type_}={status} {reason}"), |service| {
+            condition(service, type_).is_some_and(|(s, r, _)| (s, r) == wanted)
+        })
+        .await?;
+    let (_, _, message) = condition(&service, type_).context("no condition")?;
+    Ok(message.to_owned())
+}
+
+fn accelerator(service: &ModelService) -> Result<AcceleratorStatus> {
+    let status = service.status.as_ref();
+    let accelerator = status.and_then(|status| status.accelerator.clone());
+    accelerator.context("no status.accelerator")
+}
+
+/// Of EfficientNet-Lite0, every node runs on OpenVINO, which drives the processor here.
+async fn engaged(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-engaged", &[]).await?;
+    let image = fixture.runtime_image("openvino")?;
+    let _devices = fixture.devices.lock().await;
+    let runtime = json!({
+        "image": image, "executionProvider": "OpenVINOExecutionProvider", "options": {"device_type": "CPU"},
+    });
+    fixture
+        .class(
+            "openvino-tpu",
+            json!({"resource": {"name": DEVICE}, "runtime": runtime, "sharing": "Exclusive"}),
+        )
+        .await?;
+    let mut wanted = service("photos", &fixture.models.photos);
+    wanted.spec.accelerators = vec!["openvino-tpu".to_owned()];
+    let served = team.serve(&wanted).await?;
+    let url = format!("http://{}", team.address("photos").await?);
+    let answer = classify(fixture.cluster.command_in_node("curl")?, &url, "coffee.jpg")?;
+    ensure!(answer.contains("espresso"), "{answer}");
+    let message = told(&team, "photos", "AcceleratorEngaged", ("True", "DeviceEngaged")).await?;
+    ensure!(message.contains("OpenVINOExecutionProvider"), "{message}");
+    let used = accelerator(&served)?;
+    let devices: Vec<_> = used.devices.iter().map(|device| (device.nodes, device.replicas)).collect();
+    ensure!(
+        used.class == "openvino-tpu" && devices == [(95, 1)] && used.devices[0].elsewhere.is_empty(),
+        "{used:?}"
+    );
+    let class: AcceleratorClass = Api::all(fixture.client.clone()).get("openvino-tpu").await?;
+    let status = class.status.context("the class has no status")?;
+    ensure!(
+        (status.nodes, status.allocatable, status.in_use) == (Some(2), Some(2), Some(1)),
+        "{status:?}"
+    );
+    team.delete("photos").await
+}
+
+async fn plug_in(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-plug-in", &[]).await?;
+    let class = |name: &'static str, runtime: Value| async move {
+        fixture.class(name, json!({ "runtime": runtime })).await
+    };
+    let runtime = json!({
+        "image": fixture.runtime_image("plugin")?, "executionProvider": "ggml",
+        "plugin": {"library": "/usr/lib/libonnxruntime_ggml.so"}, "options": {"device": "cpu"},
+    });
+    class("ggml", runtime.clone()).await?;
+    let mut wanted = service("orders", &fixture.models.plus_one);
+    wanted.spec.accelerators = vec!["ggml".to_owned()];
+    let served = team.serve(&wanted).await?;
+    let used = accelerator(&served)?;
+    ensure!(
+        used.devices.first().is_some_and(|device| device.nodes == 1 && device.elsewhere.is_empty()),
+        "{used:?}"
+    );
+
+    // None of this model's nodes, whatever the list of providers says.
+    let mut photos = service("photos", &fixture.models.photos);
+    photos.spec.accelerators.clone_from(&wanted.spec.accelerators);
+    team.apply(&photos).await?;
+    let message = told(&team, "photos", "Ready", ("False", "ExecutionProviderFallback")).await?;
+    ensure!(message.contains("Conv ("), "{message}");
+
+    let wrong = |key: &str, value: Value| {
+        let mut wrong = runtime.clone();
+        wrong[key] = value;
+        wrong
+    };
+    for (name, runtime, reason, words) in [
+        (
+            "missing-library",
+            wrong("plugin", json!({"library": "/usr/lib/libabsent.so"})),
+            "AcceleratorUnavailable",
+            "/usr/lib/libabsent.so",
+        ),
+        (
+            "misspelt-option",
+            wrong("options", json!({"colour": "red"})),
+            "ConfigInvalid",
+            "colour",
+        ),
+        (
+            "other-image",
+            json!({"executionProvider": "CUDAExecutionProvider"}),
+            "AcceleratorUnavailable",
+            "CUDAExecutionProvider",
+        ),
+    ] {
+        class(name, runtime).await?;
+        let mut wanted = service(name, &fixture.models.plus_one);
+        wanted.spec.accelerators = vec![name.to_owned()];
+        team.apply(&wanted).await?;
+        let message = told(&team, name, "Ready", ("False", reason)).await?;
+        ensure!(message.contains(words), "{name}: {message}");
+        team.leave(name).await?;
+    }
+    team.leave("photos").await?;
+    team.leave("orders").await
+}
+
+/// The image has the provider, but neither a driver nor NVIDIA's libraries are here.
+async fn without_nvidia(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-nvidia", &[]).await?;
+    let runtime =
+        json!({"image": fixture.runtime_image("cuda")?, "executionProvider": "CUDAExecutionProvider"});
+    fixture
+        .class("nvidia-without-resource", json!({ "runtime": runtime }))
+        .await?;
+    fixture
+        .class(
+            "nvidia",
+            json!({"resource": {"name": "nvidia.com/gpu"}, "runtime": runtime}),
+        )
+        .await?;
+    for (class, reason, words) in [
+        (
+            "nvidia-without-resource",
+            "AcceleratorUnavailable",
+            "libcublasLt.so.13",
+        ),
+        ("nvidia", "Unschedulable", "nvidia.com/gpu"),
+    ] {
+        let mut wanted = service(class, &fixture.models.plus_one);
+        wanted.spec.accelerators = vec![class.to_owned()];
+        team.apply(&wanted).await?;
+        let message = told(&team, class, "Ready", ("False", reason)).await?;
+        ensure!(message.contains(words), "{class}: {message}");
+        let service = team.api::<ModelService>().get(class).await?;
+        ensure!(
+            condition(&service, "Available").is_some_and(|(status, ..)| status == "False"),
+            "{service:?}"
+        );
+        team.leave(class).await?;
+    }
+    Ok(())
+}
+
+async fn next_class(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-next-class", &[]).await?;
+    fixture
+        .class("absent-npu", json!({"resource": {"name": "example.com/npu"}}))
+        .await?;
+    let mut wanted = service("orders", &fixture.models.plus_one);
+    wanted.spec.accelerators = vec!["absent-npu".to_owned(), "cpu".to_owned()];
+    wanted.spec.fallback_after = "3s".to_owned();
+    let used = accelerator(&team.serve(&wanted).await?)?;
+    ensure!(used.class == "cpu", "{used:?}");
+    let load = team.load_adder("orders", 20.0).await?;
+    tokio::task::block_in_place(|| {
+        load.wait_answers(20)?;
+        load.finish("on the next class")
+    })?;
+    team.delete("orders").await
+}
+
+/// Two servers on two devices, and then one server on the only device that is left.
+async fn rolling(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-rolling", &[]).await?;
+    let _devices = fixture.devices.lock().await;
+    fixture
+        .class(
+            "scarce-tpu",
+            json!({"resource": {"name": DEVICE}, "sharing": "Exclusive"}),
+        )
+        .await?;
+    let mut wanted = service("orders", &fixture.models.plus_one);
+    wanted.spec.accelerators = vec!["scarce-tpu".to_owned()];
+    wanted.spec.rollout.strategy = RolloutStrategy::Rolling;
+    wanted.spec.replicas = Some(2);
+    team.serve(&wanted).await?;
+    let load = team.load_adder("orders", 20.0).await?;
+    tokio::task::block_in_place(|| load.wait_answers(40))?;
+    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    team.serve(&wanted).await?;
+    let report = tokio::task::block_in_place(|| {
+        load.wait_answers(40)?;
+        load.finish("a rolling update on two devices")
+    })?;
+    ensure!(report.adds(10.0), "{:?}", report.latest);
+
+    let mut other = service("other", &fixture.models.plus_one);
+    other.spec.accelerators.clone_from(&wanted.spec.accelerators);
+    wanted.spec.replicas = Some(1);
+    team.serve(&wanted).await?;
+    team.serve(&other).await?;
+    let load = team.load_adder("orders", 20.0).await?;
+    tokio::task::block_in_place(|| load.wait_answers(40))?;
+    wanted.spec.model.image.clone_from(&fixture.models.plus_one);
+    team.serve(&wanted).await?;
+    let report = tokio::task::block_in_place(|| {
+        load.wait_answers(40)?;
+        load.stop()
+    })?;
+    eprintln!(
+        "a rolling update on one device: {} answered, {} not, which is a gap of about {:.1} s",
+        report.answered,
+        report.errors.len(),
+        report.errors.len() as f64 / 20.0
+    );
+    ensure!(report.adds(1.0), "{:?}", report.latest);
+    let events = team.api::<k8s_openapi::api::events::v1::Event>();
+    let events = events.list(&ListParams::default()).await?;
+    let interrupted = |event: &k8s_openapi::api::events::v1::Event| {
+        event.reason.as_deref() == Some("ServiceInterrupted")
+    };
+    ensure!(events.items.iter().any(interrupted), "nothing announced the gap");
+    team.leave("other").await?;
+    team.leave("orders").await
 }

@@ -28,6 +28,8 @@ pub(crate) struct Fixture {
     pub cluster: Cluster,
     pub client: Client,
     pub models: Models,
+    /// Held by the test that uses the devices.
+    pub devices: tokio::sync::Mutex<()>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -60,6 +62,7 @@ impl Fixture {
             cluster,
             client,
             models,
+            devices: tokio::sync::Mutex::default(),
             runtime,
         })
     }
@@ -80,6 +83,17 @@ impl Fixture {
         Ok(Team {
             fixture: self,
             namespace: name.to_owned(),
+        })
+    }
+
+    /// An image of the server with another flavour of ONNX Runtime, pinned by digest.
+    pub(crate) fn runtime_image(&self, flavour: &str) -> Result<String> {
+        tokio::task::block_in_place(|| {
+            run(Command::new(repository().join("scripts/images"))
+                .arg(flavour)
+                .current_dir(repository()))?;
+            let name = format!("modelservice-server-{flavour}:dev");
+            self.cluster.push(&format!("localhost/{name}"), &name)
         })
     }
 

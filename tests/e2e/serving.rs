@@ -131,7 +131,7 @@ fn through_port_forward(fixture: &Fixture, namespace: &str) -> Result<String> {
     answer
 }
 
-fn classify(mut curl: Command, url: &str, file: &str) -> Result<String> {
+pub(crate) fn classify(mut curl: Command, url: &str, file: &str) -> Result<String> {
     let output = curl
         .args([
             "--silent",
