@@ -178,7 +178,7 @@ async fn with_devices(fixture: &Fixture) -> Result<()> {
         .wait("photos", "two servers, and a third without a device", |service| {
             let status = service.status.as_ref();
             status.is_some_and(|status| status.ready_replicas == 2)
-                && condition(service, "Ready")
+                && condition(service, "Reconciling")
                     .is_some_and(|(_, reason, message)| reason == "Unschedulable" && message.contains(DEVICE))
         })
         .await?;

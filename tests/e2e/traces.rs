@@ -27,7 +27,7 @@ pub(crate) const TRACES: &[Test] = &[(
 const CPU: &str = "300m";
 const MOST: i32 = 4;
 /// Length of a trace, in seconds.
-const SECONDS: u32 = 180;
+const SECONDS: u32 = 150;
 /// A request that takes longer is late, as is one that fails.
 const LATE: Duration = Duration::from_millis(100);
 
@@ -35,8 +35,8 @@ const LATE: Duration = Duration::from_millis(100);
 type Trace = fn(f64) -> f64;
 
 const LOADS: [(&str, Trace); 4] = [
-    ("step: 0.4, after 30 s 2.1, after 120 s 0.4", |second| {
-        if (30.0..120.0).contains(&second) { 2.1 } else { 0.4 }
+    ("step: 0.4, after 30 s 2.1, after 110 s 0.4", |second| {
+        if (30.0..110.0).contains(&second) { 2.1 } else { 0.4 }
     }),
     ("ramp: from 0.2 to 2.1 and back", |second| {
         let half = f64::from(SECONDS) / 2.0;
@@ -49,8 +49,8 @@ const LOADS: [(&str, Trace); 4] = [
             0.4
         }
     }),
-    ("sine: 1.2 ± 0.9 with a period of 90 s", |second| {
-        1.2 - 0.9 * (TAU * second / 90.0).cos()
+    ("sine: 1.2 ± 0.9 with a period of 75 s", |second| {
+        1.2 - 0.9 * (TAU * second / 75.0).cos()
     }),
 ];
 
