@@ -53,6 +53,8 @@ reasons! {
     Unschedulable,
     /// A rolling update of a single server: the old one ends before the new one starts.
     ServiceInterrupted,
+    /// A pod is replaced because its device is lost.
+    DeviceLost,
     /// No claim of devices was made for a pod.
     ResourceClaimMissing,
     /// Nodes have what an AcceleratorClass asks for.

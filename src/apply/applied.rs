@@ -3,7 +3,7 @@
 use super::overrides::Override;
 use crate::{
     observe::Observed,
-    plan::rollout::Rollout,
+    plan::{Lost, rollout::Rollout},
     reason::Problem,
     revision::{revision_of, selected_by},
 };
@@ -17,6 +17,7 @@ pub struct Applied {
     deployments: Vec<Arc<Deployment>>,
     pub(super) endpoint: Option<Arc<Service>>,
     pub(super) overrides: Vec<Override>,
+    pub(super) lost: Option<Lost>,
 }
 
 /// How far apply got.
@@ -62,6 +63,7 @@ impl Applied {
             deployments: observed.deployments.clone(),
             endpoint: observed.endpoint.clone(),
             overrides: Vec::new(),
+            lost: None,
         }
     }
 
@@ -125,6 +127,12 @@ impl Applied {
     pub fn deployment(&self, revision: &str) -> Option<&Arc<Deployment>> {
         let mut deployments = self.deployments.iter();
         deployments.find(|deployment| revision_of(deployment.as_ref()) == Some(revision))
+    }
+
+    /// The pod that was deleted because its device is lost.
+    #[must_use]
+    pub const fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
     }
 
     /// What others set otherwise, in a fixed order.

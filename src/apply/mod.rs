@@ -6,7 +6,8 @@
 //!    ResourceClaimTemplate, if it has one: without it, its pods wait.
 //! 3. The Service, then the autoscaler: traffic moves before the autoscaler stops scaling the old revision.
 //! 4. The disruption budget, which counts pods of the revision that now has the traffic.
-//! 5. Whatever is no longer wanted: nothing refers to it any more.
+//! 5. Whatever is no longer wanted: nothing refers to it any more. Then a pod whose device is lost, after its
+//!    Deployment has remembered that.
 //!
 //! A new service takes two passes. [`begin`] only creates its Service; [`finish`] does the rest once the other new
 //! services have their Services too. An API server creates one Service at a time, which takes many times longer while
@@ -73,6 +74,7 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         disruption_budget,
         retired,
         retired_claims,
+        lost,
         rollout,
         runtime_update,
     } = plan;
@@ -103,6 +105,10 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         for deployment in retired {
             applier.prune(&caches.deployments, Some(&deployment)).await?;
             applied.remove(&deployment);
+        }
+        if let Some(lost) = lost {
+            applier.requests.delete(lost.pod.as_ref()).await?;
+            applied.lost = Some(lost);
         }
         for claim in retired_claims {
             applier.prune(&caches.claim_templates, Some(&claim)).await?;

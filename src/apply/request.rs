@@ -1,7 +1,10 @@
 //! Request: one call to the API server about a service's child. A failed request becomes a [`Problem`].
 
 use crate::{
-    cache::retention::Retention, cluster::client::WithManagedFields, crd::FIELD_MANAGER, reason::Problem,
+    cache::{pod::Pod, retention::Retention},
+    cluster::client::WithManagedFields,
+    crd::FIELD_MANAGER,
+    reason::Problem,
     validate::ValidatedService,
 };
 use k8s_openapi::{
@@ -38,6 +41,7 @@ impl Child for Service {}
 impl Child for HorizontalPodAutoscaler {}
 impl Child for PodDisruptionBudget {}
 impl Child for ResourceClaimTemplate {}
+impl Child for Pod {}
 
 /// Requests about the children of one service.
 pub(super) struct Requests<'a> {

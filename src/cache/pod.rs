@@ -74,8 +74,38 @@ pub struct ContainerStatus {
     pub started: Option<bool>,
     /// Waiting, running or terminated.
     pub state: Option<Box<ContainerState>>,
+    /// How often it was restarted.
+    pub restart_count: i32,
+    /// Devices of it that their plug-in or driver reports as unhealthy.
+    pub allocated_resources_status: Vec<ResourceStatus>,
     /// How it terminated last time.
     pub last_state: Option<Box<ContainerState>>,
+}
+
+/// Devices of one kind that a container has.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResourceStatus {
+    /// An extended resource, or a claim.
+    pub name: String,
+    /// The devices.
+    pub resources: Vec<ResourceHealth>,
+}
+
+/// The health of one device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResourceHealth {
+    /// Healthy, Unhealthy or Unknown.
+    pub health: String,
+}
+
+impl ResourceStatus {
+    /// Whether one of the devices is unhealthy.
+    #[must_use]
+    pub fn is_unhealthy(&self) -> bool {
+        self.resources.iter().any(|device| device.health == "Unhealthy")
+    }
 }
 
 impl Pod {
@@ -144,6 +174,14 @@ impl ContainerStatus {
     #[must_use]
     pub fn waits_for(&self) -> Option<&str> {
         self.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+    }
+
+    /// The resource of which it has an unhealthy device, if it does.
+    #[must_use]
+    pub fn unhealthy_resource(&self) -> Option<&str> {
+        let mut all = self.allocated_resources_status.iter();
+        all.find(|resource| resource.is_unhealthy())
+            .map(|resource| resource.name.as_str())
     }
 
     /// Whether it is the inference server.

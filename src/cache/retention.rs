@@ -2,7 +2,7 @@
 //! object arrives; parts that are only compared with the wanted object are dropped once the two match. So a child
 //! takes a few kilobytes at most.
 
-use super::pod::{ContainerStatus, Pod};
+use super::pod::{ContainerStatus, Pod, ResourceStatus};
 use crate::crd::{DEVICE_CLAIM, PLACEMENT_LABEL, REVISION_LABEL, SERVICE_LABEL};
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -167,6 +167,11 @@ impl Retention for Pod {
 /// Keeps the server's container and those that are not ready.
 fn keep_unready(containers: &mut Vec<ContainerStatus>) {
     containers.retain(|container| container.is_server() || !container.ready);
+    for container in containers.iter_mut() {
+        container
+            .allocated_resources_status
+            .retain(ResourceStatus::is_unhealthy);
+    }
     containers.sort_by(|a, b| (!a.is_server(), &a.name).cmp(&(!b.is_server(), &b.name)));
 }
 

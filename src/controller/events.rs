@@ -58,6 +58,20 @@ impl Events {
 }
 
 impl Events {
+    /// Announces that a pod is replaced.
+    pub async fn replaced(&self, service: &ModelService, why: &str) {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: Reason::DeviceLost.as_str().to_owned(),
+            note: Some(why.to_owned()),
+            action: "Delete".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &service.object_ref(&())).await {
+            tracing::warn!(%error, reason = event.reason, "could not publish the event");
+        }
+    }
+
     /// Forgets a service that was deleted.
     pub fn forget(&self, uid: &str) {
         self.directions.lock().remove(uid);

@@ -81,6 +81,9 @@ pub(super) async fn reconcile(
         context.bursts.follow(reference);
         return Ok(Action::await_change());
     };
+    if let Some(lost) = applied.lost() {
+        context.events.replaced(&observed.service, &lost.why).await;
+    }
     let status = pass.step(Step::Assess, || assess(&observed, &applied));
     context.reports.ask(&observed, &status);
     context.devices.ask(&observed, &status);

@@ -50,6 +50,8 @@ pub const WAITING_ANNOTATION: &str = "serving.modelservice.dev/waiting-for-devic
 pub const ROLLING_ANNOTATION: &str = "serving.modelservice.dev/rolling";
 /// On a Deployment: when (RFC 3339) the first server of its revision gave its device back in a rolling update.
 pub const GAVE_BACK_ANNOTATION: &str = "serving.modelservice.dev/gave-back";
+/// On a Deployment: when (RFC 3339) a pod of it was last deleted because its device was lost.
+pub const LOST_ANNOTATION: &str = "serving.modelservice.dev/device-lost";
 
 /// Name of the server's container in its pod. Every other container was injected by somebody else.
 pub const SERVER_CONTAINER: &str = "server";

@@ -6,6 +6,7 @@ mod claim;
 mod deployment;
 mod disruption_budget;
 mod endpoint;
+mod lost;
 pub(crate) mod meta;
 pub mod rolling;
 pub mod rollout;
@@ -19,15 +20,17 @@ mod trial;
 mod volumes;
 
 pub use endpoint::ports;
+pub use lost::Lost;
 pub use template::DefaultRuntime;
 
 use self::rollout::{Rollout, Scale};
 use crate::{
-    crd::{GAVE_BACK_ANNOTATION, GIVES_WAY_ANNOTATION},
+    crd::{GAVE_BACK_ANNOTATION, GIVES_WAY_ANNOTATION, LOST_ANNOTATION},
     observe::Observed,
     revision::{placement_of, revision_of, wanted_replicas},
     validate::{Target, ValidatedService},
 };
+use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
@@ -50,6 +53,8 @@ pub struct Plan {
     pub retired: Vec<Arc<Deployment>>,
     /// ResourceClaimTemplates without a Deployment that stays.
     pub retired_claims: Vec<Arc<ResourceClaimTemplate>>,
+    /// A pod that is deleted because its device is lost.
+    pub lost: Option<Lost>,
     /// Which revision has the traffic, and the size of each revision.
     pub rollout: Rollout,
     /// What a new revision would run with, if that differs from the present one.
@@ -75,7 +80,9 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
     let mut rollout = rollout::decide(service, observed);
     let trial = trial::decide(service, observed, &rollout);
     rollout.trial = trial.class();
-    rollout.look_again = rollout.look_again.into_iter().chain(trial.look_again).min();
+    let (lost, lost_later) = lost::decide(service, observed);
+    let times = [rollout.look_again, trial.look_again, lost_later];
+    rollout.look_again = times.into_iter().flatten().min();
     let retired = retired(observed, &rollout, service.spec().revision_history_limit);
     let stays = |deployment: &&Arc<Deployment>| {
         revision_of(deployment.as_ref()) != Some(&rollout.target)
@@ -103,11 +110,15 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
         is_on_trial: true,
         ..planned(&service.revision, pair)
     });
-    let revisions: Vec<_> = std::iter::once(planned(&service.revision, (target, claim)))
+    let mut revisions: Vec<_> = std::iter::once(planned(&service.revision, (target, claim)))
         .chain(on_trial)
         .chain(others.map(|(revision, pair)| planned(revision, pair)))
         .collect();
+    if let Some(lost) = &lost {
+        remember(&mut revisions, lost, observed.now);
+    }
     Plan {
+        lost,
         retired_claims: retired_claims(observed, &revisions),
         revisions,
         endpoint: endpoint::endpoint(service, &rollout),
@@ -116,6 +127,15 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
         retired,
         runtime_update: runtime_update::runtime_update(service, observed, runtime),
         rollout,
+    }
+}
+
+/// The Deployment of a pod that is deleted remembers when, before it is.
+fn remember(revisions: &mut [PlannedRevision], lost: &Lost, now: Timestamp) {
+    let planned = revisions.iter_mut().map(|planned| &mut planned.deployment);
+    for deployment in planned.filter(|deployment| deployment.name_any() == lost.deployment) {
+        let annotation = (LOST_ANNOTATION.to_owned(), now.to_string());
+        deployment.annotations_mut().extend([annotation]);
     }
 }
 

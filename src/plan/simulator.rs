@@ -83,6 +83,21 @@ impl Cluster {
         plan
     }
 
+    /// The kubelet says this about the server of a pod.
+    pub(crate) fn says(&mut self, pod: usize, container: &Value) {
+        let mut container = container.clone();
+        container["name"] = "server".into();
+        let container = serde_json::from_value(container).unwrap();
+        Arc::make_mut(&mut self.observed.pods[pod])
+            .status
+            .container_statuses = vec![container];
+    }
+
+    /// Somebody deletes a pod.
+    pub(crate) fn delete(&mut self, pod: &str) {
+        self.change(pod, |pod, now| pod.metadata.deletion_timestamp = Some(now));
+    }
+
     /// What everybody else does in a second.
     pub(crate) fn go_on(&mut self) {
         self.run();
@@ -210,7 +225,7 @@ impl Cluster {
         let image = serde_json::to_string(&live.spec.template).unwrap();
         let is_broken = self.broken.is_some_and(|model| image.contains(model));
         for pod in self.pods_of(live) {
-            if pod.metadata.deletion_timestamp.is_some() {
+            if pod.metadata.deletion_timestamp.is_some() || !pod.status.container_statuses.is_empty() {
                 continue;
             }
             let status = match pod.is_scheduled() {

@@ -23,6 +23,7 @@ crate::tests!(
     a_rolling_update_on_as_many_devices_as_servers_never_has_one_pod_more,
     a_rolling_update_that_fails_gives_the_device_back_and_goes_on_with_the_next_spec,
     a_rolling_update_of_the_only_server_is_announced,
+    a_pod_whose_device_turns_unhealthy_is_replaced,
 );
 
 const PLACEMENT: &str = "serving.modelservice.dev/placement";
@@ -288,4 +289,64 @@ async fn a_rolling_update_of_the_only_server_is_announced(world: Arc<World>) {
             .ok_or("none")
     })
     .await;
+}
+
+/// Otherwise a server with a broken device stays broken: a restarted container keeps its pod's device.
+async fn a_pod_whose_device_turns_unhealthy_is_replaced(world: Arc<World>) {
+    let (place, operator) = world.place().await;
+    class(&world, &place, "fragile", 3).await;
+    let photos = service("photos")
+        .with("accelerators", json!(["fragile"]))
+        .replicas(2);
+    place.apply(&photos).await;
+    place.serving("photos").await;
+    operator.quiet().await;
+    for pod in place.pods("photos").await {
+        let mut container = json!(pod.status.unwrap().container_statuses.unwrap()[0]);
+        container["allocatedResourcesStatus"] = json!([{"name": "example.com/fragile",
+            "resources": [{"resourceID": "device-0", "health": "Unhealthy"}]}]);
+        let status = json!({"status": {"containerStatuses": [container]}});
+        place
+            .api::<Pod>()
+            .patch_status(
+                &pod.metadata.name.unwrap(),
+                &PatchParams::default(),
+                &Patch::Strategic(&status),
+            )
+            .await
+            .unwrap();
+    }
+    let is_unhealthy = |pod: &&Pod| {
+        json!(pod.status)["containerStatuses"][0]["allocatedResourcesStatus"][0]["resources"][0]["health"]
+            == "Unhealthy"
+    };
+    eventually("one pod is replaced", async || {
+        let pods = place.pods("photos").await;
+        let unhealthy = pods.iter().filter(is_unhealthy).count();
+        if (pods.len(), unhealthy) == (2, 1) {
+            Ok(())
+        } else {
+            Err(format!("{unhealthy} of {} are unhealthy", pods.len()))
+        }
+    })
+    .await;
+    operator.quiet().await;
+    let pods = place.pods("photos").await;
+    assert_eq!(
+        pods.iter().filter(is_unhealthy).count(),
+        1,
+        "the other one a minute later"
+    );
+    let events = eventually("the event", async || {
+        let events = place.api::<Event>().list(&ListParams::default()).await.unwrap();
+        let lost = |event: &Event| event.reason.as_deref() == Some("DeviceLost");
+        let lost: Vec<Event> = events.items.into_iter().filter(lost).collect();
+        if lost.is_empty() { Err("none") } else { Ok(lost) }
+    })
+    .await;
+    let note = events[0].note.clone().unwrap();
+    assert!(
+        events.len() == 1 && note.contains("example.com/fragile"),
+        "{note}"
+    );
 }

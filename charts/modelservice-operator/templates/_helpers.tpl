@@ -109,10 +109,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [resource.k8s.io]
   resources: [resourceclaims]
   verbs: [get]
-# The pod's status says why a server is not ready, so no right to read logs is needed.
+# The pod's status says why a server is not ready, so no right to read logs is needed. A pod whose device is lost is
+# deleted, because a restarted container keeps its pod's device.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
