@@ -13,6 +13,7 @@ pub const CPU_PROVIDER: &str = "CPUExecutionProvider";
 /// The runtime image and execution provider that drive a device.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.plugin) || self.executionProvider.endsWith('ExecutionProvider')").message("without plugin, executionProvider is one of ONNX Runtime's own, such as CUDAExecutionProvider"))]
 #[x_kube(validation = Rule::new("!has(self.plugin) || self.executionProvider != 'CPUExecutionProvider'").message("with plugin, set executionProvider to the name of the provider that the library contains"))]
 #[x_kube(validation = Rule::new("!(has(self.runners) || has(self.memoryLimit) || has(self.allowCpuShare)) || self.executionProvider != 'CPUExecutionProvider'").message("runners, memoryLimit and allowCpuShare are for devices: on the CPU, spec.resources of a ModelService decides"))]
 pub struct Runtime {
@@ -28,7 +29,7 @@ pub struct Runtime {
     #[serde(default = "cpu_provider")]
     #[schemars(
         length(min = 1, max = 128),
-        regex(pattern = "^[A-Za-z0-9]+ExecutionProvider$")
+        regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")
     )]
     pub execution_provider: String,
     /// The library that contains the execution provider, if it is not built into the image's ONNX Runtime.
@@ -40,7 +41,7 @@ pub struct Runtime {
     pub options: BTreeMap<String, String>,
     /// Runs of a model at the same time on the device; if absent, the server chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = 8))]
     pub runners: Option<i32>,
     /// Memory of the device that each session may use, for example `4Gi`; as much as the provider takes if absent.
     /// The server refuses it for a provider that has no such limit.

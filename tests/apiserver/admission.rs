@@ -600,6 +600,10 @@ fn runtime_table() -> Vec<(Value, &'static str)> {
             runtime("runners", json!(0)),
             "should be greater than or equal to 1",
         ),
+        (
+            runtime("runners", json!(9)),
+            "should be less than or equal to 8",
+        ),
         (runtime("memoryLimit", json!("much")), "at least 1Mi"),
         (runtime("memoryLimit", json!("1Ki")), "at least 1Mi"),
         (
@@ -638,7 +642,11 @@ async fn bad_classes_are_refused(world: Arc<World>) {
             json!({"resource": {"name": "example.com/tpu", "count": 0}}),
             "should be greater than or equal to 1",
         ),
-        (json!({"runtime": {"executionProvider": "cuda"}}), "should match"),
+        (
+            json!({"runtime": {"executionProvider": "cuda"}}),
+            "one of ONNX Runtime's own",
+        ),
+        (json!({"runtime": {"executionProvider": "CUDA provider"}}), "should match"),
         (json!({"sharing": "Sometimes"}), "Unsupported value"),
         (resource("a/b/c d"), "extended resource such as"),
         (resource("kubernetes.io/gpu"), "extended resource such as"),
@@ -688,7 +696,7 @@ async fn bad_classes_are_refused(world: Arc<World>) {
         "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "example.com/cores", "operator": "Gt", "values": ["4"]}]}]}},
         "env": [{"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "compute,utility"}, {"name": "EMPTY"}],
-        "runtime": {"executionProvider": "GpuExecutionProvider", "imagePullPolicy": "Always", "runners": 2,
+        "runtime": {"executionProvider": "gpu-1.0", "imagePullPolicy": "Always", "runners": 2,
             "memoryLimit": 1_073_741_824, "allowCpuShare": 5, "plugin": {"library": "/opt/gpu/provider.so",
                 "registrationName": "gpu", "deviceVendor": "Example, Inc.", "deviceType": "NPU"}}});
     world.apply_class("nvidia-l4.eu", json!({})).await.unwrap();

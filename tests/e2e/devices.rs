@@ -178,29 +178,27 @@ async fn plug_in(fixture: &Fixture) -> Result<()> {
     let message = told(&team, "photos", "Ready", ("False", "ExecutionProviderFallback")).await?;
     ensure!(message.contains("Conv ("), "{message}");
 
-    let wrong = |key: &str, value: Value| {
-        let mut wrong = runtime.clone();
-        wrong[key] = value;
-        wrong
-    };
+    let mut missing_library = runtime.clone();
+    missing_library["plugin"]["library"] = json!("/usr/lib/libabsent.so");
+    let openvino = fixture.runtime_image("openvino")?;
     for (name, runtime, reason, words) in [
         (
             "missing-library",
-            wrong("plugin", json!({"library": "/usr/lib/libabsent.so"})),
+            missing_library,
             "AcceleratorUnavailable",
             "/usr/lib/libabsent.so",
-        ),
-        (
-            "misspelt-option",
-            wrong("options", json!({"colour": "red"})),
-            "ConfigInvalid",
-            "colour",
         ),
         (
             "other-image",
             json!({"executionProvider": "CUDAExecutionProvider"}),
             "AcceleratorUnavailable",
             "CUDAExecutionProvider",
+        ),
+        (
+            "misspelt-option",
+            json!({"image": openvino, "executionProvider": "OpenVINOExecutionProvider", "options": {"colour": "red"}}),
+            "InvalidSpec",
+            "colour",
         ),
     ] {
         class(name, runtime).await?;
