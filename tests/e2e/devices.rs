@@ -131,14 +131,18 @@ async fn engaged(fixture: &Fixture) -> Result<()> {
         .await?;
     let mut wanted = service("photos", &fixture.models.photos);
     wanted.spec.accelerators = vec!["openvino-tpu".to_owned()];
-    let served = team.serve(&wanted).await?;
+    team.serve(&wanted).await?;
     let url = format!("http://{}", team.address("photos").await?);
     let answer = classify(fixture.cluster.command_in_node("curl")?, &url, "coffee.jpg")?;
     ensure!(answer.contains("espresso"), "{answer}");
     let message = told(&team, "photos", "AcceleratorEngaged", ("True", "DeviceEngaged")).await?;
     ensure!(message.contains("OpenVINOExecutionProvider"), "{message}");
-    let used = accelerator(&served)?;
-    let devices: Vec<_> = used.devices.iter().map(|device| (device.nodes, device.replicas)).collect();
+    let used = accelerator(&team.api::<ModelService>().get("photos").await?)?;
+    let devices: Vec<_> = used
+        .devices
+        .iter()
+        .map(|device| (device.nodes, device.replicas))
+        .collect();
     ensure!(
         used.class == "openvino-tpu" && devices == [(95, 1)] && used.devices[0].elsewhere.is_empty(),
         "{used:?}"
@@ -164,10 +168,13 @@ async fn plug_in(fixture: &Fixture) -> Result<()> {
     class("ggml", runtime.clone()).await?;
     let mut wanted = service("orders", &fixture.models.plus_one);
     wanted.spec.accelerators = vec!["ggml".to_owned()];
-    let served = team.serve(&wanted).await?;
-    let used = accelerator(&served)?;
+    team.serve(&wanted).await?;
+    told(&team, "orders", "AcceleratorEngaged", ("True", "DeviceEngaged")).await?;
+    let used = accelerator(&team.api::<ModelService>().get("orders").await?)?;
     ensure!(
-        used.devices.first().is_some_and(|device| device.nodes == 1 && device.elsewhere.is_empty()),
+        used.devices
+            .first()
+            .is_some_and(|device| device.nodes == 1 && device.elsewhere.is_empty()),
         "{used:?}"
     );
 
@@ -315,9 +322,8 @@ async fn rolling(fixture: &Fixture) -> Result<()> {
     ensure!(report.adds(1.0), "{:?}", report.latest);
     let events = team.api::<k8s_openapi::api::events::v1::Event>();
     let events = events.list(&ListParams::default()).await?;
-    let interrupted = |event: &k8s_openapi::api::events::v1::Event| {
-        event.reason.as_deref() == Some("ServiceInterrupted")
-    };
+    let interrupted =
+        |event: &k8s_openapi::api::events::v1::Event| event.reason.as_deref() == Some("ServiceInterrupted");
     ensure!(events.items.iter().any(interrupted), "nothing announced the gap");
     team.leave("other").await?;
     team.leave("orders").await
