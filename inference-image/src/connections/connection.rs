@@ -55,6 +55,7 @@ pub(super) async fn run(
     };
     let ended = if speaks_http_2 {
         activity.multiplex();
+        stream.linger();
         Box::pin(by_hyper(stream, true, &shared, &activity, &times)).await
     } else {
         let own = http1::serve(stream, &shared.middleware, &activity, shared.max_head);

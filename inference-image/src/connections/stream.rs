@@ -2,16 +2,22 @@
 
 use super::lifetime::Activity;
 use bytes::{BufMut, BytesMut};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a client may take to close after us.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The bytes as the protocol sees them.
 pub(super) enum Transport {
@@ -25,6 +31,17 @@ pub(super) struct Stream {
     activity: Arc<Activity>,
     /// Bytes that were read and put back.
     ahead: BytesMut,
+    end: End,
+}
+
+/// What follows the last byte that we send.
+enum End {
+    /// Nothing.
+    Close,
+    /// What the client still sends is read and discarded until it closes, for [`LINGER`] at most. Closing with unread
+    /// bytes resets the connection (RFC 1122, section 4.2.2.13), and a reset discards what the client has not read yet.
+    Linger,
+    Lingers(Pin<Box<Sleep>>),
 }
 
 impl Stream {
@@ -33,7 +50,30 @@ impl Stream {
             transport,
             activity,
             ahead: BytesMut::new(),
+            end: End::Close,
         }
+    }
+
+    /// From now on, the client may send until it has read our last byte: a stream of HTTP/2 ends in both directions
+    /// independently.
+    pub(super) fn linger(&mut self) {
+        self.end = End::Linger;
+    }
+
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let End::Lingers(patience) = &mut self.end else {
+            return Poll::Ready(());
+        };
+        let is_over = patience.as_mut().poll(context).is_ready();
+        let mut discarded = [0; 4096];
+        while !is_over {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            let read = ready!(Pin::new(&mut self.transport).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(())
     }
 
     /// The same stream, with these bytes, which were read from it, put back in front.
@@ -129,7 +169,13 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_shutdown(context)
+        if !matches!(self.end, End::Lingers(_)) {
+            ready!(Pin::new(&mut self.transport).poll_shutdown(context))?;
+        }
+        if matches!(self.end, End::Linger) {
+            self.end = End::Lingers(Box::pin(sleep(LINGER)));
+        }
+        self.poll_linger(context).map(Ok)
     }
 }
 
@@ -179,5 +225,49 @@ impl AsyncWrite for Transport {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    /// A stream, and the client at its other end.
+    async fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let activity = Arc::new(Activity::new(None, None));
+        (Stream::new(Transport::Plain(accepted), activity), client)
+    }
+
+    /// Clients that cannot send give up without reading why their streams have ended.
+    #[tokio::test]
+    async fn a_client_may_send_until_it_has_read_the_last_words() {
+        let (mut stream, mut client) = pair().await;
+        stream.linger();
+        let server = tokio::spawn(async move {
+            stream.write_all(b"the end").await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let mut last = Vec::new();
+        client.read_to_end(&mut last).await.unwrap();
+        assert_eq!(last, b"the end");
+        // More than buffers hold: somebody must read it.
+        client.write_all(&vec![0; 20 << 20]).await.unwrap();
+        drop(client);
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_closes_is_left_after_a_while() {
+        let (mut stream, client) = pair().await;
+        stream.linger();
+        timeout(20 * LINGER, stream.shutdown()).await.unwrap().unwrap();
+        drop(client);
     }
 }
