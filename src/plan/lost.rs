@@ -58,20 +58,29 @@ pub(super) fn decide(
 
 /// Pods of a Deployment whose device is lost.
 fn lost(service: &ValidatedService, observed: &Observed, live: &Arc<Deployment>) -> Vec<Lost> {
-    // Validation has checked that there is one.
-    let device = Device::of(&frozen_template(live).unwrap_or_default(), service.spec());
-    let has_device = device.is_claimed || !device.resources.is_empty();
-    let pods = observed
-        .remaining_pods_made_by(live)
-        .filter(|pod| has_device && pod.metadata.deletion_timestamp.is_none());
-    pods.filter_map(|pod| {
-        Some(Lost {
-            pod: pod.clone(),
-            deployment: live.name_any(),
-            why: why(pod)?,
+    let pods = observed.remaining_pods_made_by(live);
+    let present = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let lost: Vec<Lost> = present
+        .filter_map(|pod| {
+            Some(Lost {
+                pod: pod.clone(),
+                deployment: live.name_any(),
+                why: why(pod)?,
+            })
         })
-    })
-    .collect()
+        .collect();
+    // Reading the template takes longer than looking at pods, and hardly ever is one of them lost.
+    if lost.is_empty() || !has_device(service, live) {
+        return Vec::new();
+    }
+    lost
+}
+
+/// Whether the pods of a Deployment have a device.
+fn has_device(service: &ValidatedService, live: &Deployment) -> bool {
+    // Validation has checked that there is a template.
+    let device = Device::of(&frozen_template(live).unwrap_or_default(), service.spec());
+    device.is_claimed || !device.resources.is_empty()
 }
 
 /// Why the device of a pod counts as lost.

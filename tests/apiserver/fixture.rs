@@ -148,8 +148,8 @@ impl World {
     pub async fn class_says(&self, name: &str, reason: &str) -> String {
         eventually(&format!("AcceleratorClass {name} says {reason}"), async || {
             let class = self.classes().get(name).await.unwrap();
-            let conditions = class.status.iter().flat_map(|status| &status.conditions);
-            let ready = conditions.filter(|condition| condition.type_ == "Ready").next();
+            let mut conditions = class.status.iter().flat_map(|status| &status.conditions);
+            let ready = conditions.find(|condition| condition.type_ == "Ready");
             match ready.filter(|ready| {
                 ready.reason == reason && ready.observed_generation == class.metadata.generation
             }) {

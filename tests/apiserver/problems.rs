@@ -1,6 +1,6 @@
 //! Problems that need no kubelet: classes, quotas, policies, rights, unsuitable clusters.
 
-use crate::fixture::{Operator, World, condition, control_plane, eventually, service};
+use crate::fixture::{World, condition, control_plane, eventually, service};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -211,22 +211,12 @@ async fn events_tell_transitions_once(world: Arc<World>) {
 
 /// Otherwise a model's pod runs with an empty folder, and nobody knows why.
 async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
-    // As in Kubernetes 1.34, where they were disabled, and without DRA as before.
-    let flags = [
-        "--emulated-version=1.34",
-        "--runtime-config=resource.k8s.io/v1=false",
-        "--feature-gates=DynamicResourceAllocation=false,DRAAdminAccess=false,DRAPrioritizedList=false,\
-         DRASchedulerFilterTimeout=false",
-    ];
-    let old = tokio::task::spawn_blocking(move || {
-        let options = flags.into_iter();
-        World::with(options.fold(control_plane("old"), |options, flag| {
-            options.flag("kube-apiserver", flag)
-        }))
+    // As in Kubernetes 1.34, where they were disabled.
+    let old = tokio::task::spawn_blocking(|| {
+        World::with(control_plane("old").flag("kube-apiserver", "--emulated-version=1.34"))
     });
     let old = old.await.unwrap().unwrap();
-    let place = old.namespace().await;
-    let _operator = Operator::start(&old.plane.kubeconfig_path(), &[]);
+    let (place, _operator) = old.place().await;
     place.apply(&service("photos")).await;
     let stalled = place.wait_ready("photos", "False", "UnsupportedCluster").await;
     let message = condition(&stalled, "Stalled").unwrap().2;
@@ -235,9 +225,5 @@ async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
         "{message}"
     );
     assert!(place.deployments("photos").await.is_empty());
-    let request = json!({"deviceRequest": {"exactly": {"deviceClassName": "gpu.example.com"}}});
-    old.apply_class("by-dra", request).await.unwrap();
-    let message = old.class_says("by-dra", "UnsupportedCluster").await;
-    assert!(message.contains("1.34"), "{message}");
     tokio::task::spawn_blocking(move || drop(old)).await.unwrap();
 }

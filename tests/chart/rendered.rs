@@ -200,12 +200,26 @@ fn the_default_classes_reach_the_operator() {
         .iter()
         .map(|class| class.metadata.name.as_deref().unwrap())
         .collect();
-    assert_eq!(names, ["cpu", "example-tpu", "example-gpu"]);
-    assert_eq!(classes[1].spec.resource.as_ref().unwrap().name, "example.com/tpu");
+    assert_eq!(
+        names,
+        ["cpu", "openvino", "nvidia-gpu", "example-tpu", "example-gpu"]
+    );
+    let resources = classes
+        .iter()
+        .map(|class| class.spec.resource.as_ref().map(|resource| resource.name.as_str()));
+    assert_eq!(
+        resources.collect::<Vec<_>>(),
+        [None, None, Some("nvidia.com/gpu"), Some("example.com/tpu"), None]
+    );
     assert_eq!(classes[0].spec.runtime.execution_provider, "CPUExecutionProvider");
-    let request = classes[2].spec.device_request.as_ref().unwrap();
+    assert_eq!(classes[1].spec.runtime.execution_provider, "OpenVINOExecutionProvider");
+    assert_eq!(
+        classes[2].spec.runtime.image.as_deref(),
+        Some("registry.example/modelservice-server-cuda:1")
+    );
+    let request = classes[4].spec.device_request.as_ref().unwrap();
     assert_eq!(request.first_available[1].count, 2);
-    assert_eq!(classes[2].spec.runtime.allow_cpu_share, Some(5));
+    assert_eq!(classes[4].spec.runtime.allow_cpu_share, Some(5));
     let deployment = of_kind(&rendered, "Deployment").next().unwrap();
     assert!(
         operator_arguments(deployment)

@@ -46,10 +46,11 @@ fn nonsense_is_refused_and_the_message_names_the_key() {
         (
             &[
                 "--set",
-                "accelerators.extra[0].name=tpu,accelerators.extra[0].spec.runtime.executionProvider=CUDA",
+                "accelerators.extra[0].name=tpu,accelerators.extra[0].spec.runtime.executionProvider=a b",
             ],
             "executionProvider",
         ),
+        (&["--set", "accelerators.openvino.image=No Image"], "openvino"),
         (
             &["--set", "leaderElection.leaseDurationSeconds=1"],
             "leaseDurationSeconds",

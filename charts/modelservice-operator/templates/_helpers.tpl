@@ -67,6 +67,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .Values.accelerators.cpu -}}
 {{- $classes = append $classes (dict "name" "cpu" "spec" (dict "sharing" "Shared" "runtime" (dict "executionProvider" "CPUExecutionProvider"))) -}}
 {{- end -}}
+{{- with .Values.accelerators.openvino.image -}}
+{{- $runtime := dict "image" . "executionProvider" "OpenVINOExecutionProvider" "options" (dict "device_type" "CPU") -}}
+{{- $classes = append $classes (dict "name" "openvino" "spec" (dict "sharing" "Shared" "runtime" $runtime)) -}}
+{{- end -}}
+{{- with .Values.accelerators.nvidiaGpu.image -}}
+{{- $runtime := dict "image" . "executionProvider" "CUDAExecutionProvider" -}}
+{{- $resource := dict "name" "nvidia.com/gpu" "count" 1 -}}
+{{- $tolerations := list (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") -}}
+{{- $classes = append $classes (dict "name" "nvidia-gpu" "spec" (dict "sharing" "Exclusive" "resource" $resource "tolerations" $tolerations "runtime" $runtime)) -}}
+{{- end -}}
 {{- range concat $classes .Values.accelerators.extra }}
 - apiVersion: serving.modelservice.dev/v1alpha1
   kind: AcceleratorClass
