@@ -414,6 +414,16 @@ async fn replaced(team: &Team<'_>, broken: &str, other: &str) -> Result<()> {
         .await?;
     let message = told(team, "orders", "Reconciling", ("True", "Unschedulable")).await?;
     ensure!(message.contains("\"fragile-tpu\""), "{message}");
+    let pods = team.pods("orders").await?;
+    let phases = pods
+        .iter()
+        .filter_map(|pod| Some((pod.name_any(), pod.status.as_ref()?.phase.as_deref()?)));
+    let rejected: Vec<_> = phases.filter(|(_, phase)| *phase == "Failed").collect();
+    ensure!(
+        rejected.is_empty(),
+        "the node rejected {rejected:?}\n{}",
+        team.describe()
+    );
     let left = team.api::<Pod>().get(other).await?;
     ensure!(
         left.metadata.deletion_timestamp.is_none(),
