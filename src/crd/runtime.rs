@@ -27,10 +27,7 @@ pub struct Runtime {
     pub image_pull_policy: Option<PullPolicy>,
     /// ONNX Runtime execution provider that must run the whole graph; otherwise a server never becomes ready.
     #[serde(default = "cpu_provider")]
-    #[schemars(
-        length(min = 1, max = 128),
-        regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    )]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
     pub execution_provider: String,
     /// The library that contains the execution provider, if it is not built into the image's ONNX Runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]

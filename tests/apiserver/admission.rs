@@ -600,10 +600,7 @@ fn runtime_table() -> Vec<(Value, &'static str)> {
             runtime("runners", json!(0)),
             "should be greater than or equal to 1",
         ),
-        (
-            runtime("runners", json!(9)),
-            "should be less than or equal to 8",
-        ),
+        (runtime("runners", json!(9)), "should be less than or equal to 8"),
         (runtime("memoryLimit", json!("much")), "at least 1Mi"),
         (runtime("memoryLimit", json!("1Ki")), "at least 1Mi"),
         (
@@ -646,7 +643,10 @@ async fn bad_classes_are_refused(world: Arc<World>) {
             json!({"runtime": {"executionProvider": "cuda"}}),
             "one of ONNX Runtime's own",
         ),
-        (json!({"runtime": {"executionProvider": "CUDA provider"}}), "should match"),
+        (
+            json!({"runtime": {"executionProvider": "CUDA provider"}}),
+            "should match",
+        ),
         (json!({"sharing": "Sometimes"}), "Unsupported value"),
         (resource("a/b/c d"), "extended resource such as"),
         (resource("kubernetes.io/gpu"), "extended resource such as"),

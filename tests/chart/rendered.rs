@@ -204,15 +204,22 @@ fn the_default_classes_reach_the_operator() {
         names,
         ["cpu", "openvino", "nvidia-gpu", "example-tpu", "example-gpu"]
     );
-    let resources = classes
-        .iter()
-        .map(|class| class.spec.resource.as_ref().map(|resource| resource.name.as_str()));
+    let resources = classes.iter().map(|class| {
+        class
+            .spec
+            .resource
+            .as_ref()
+            .map(|resource| resource.name.as_str())
+    });
     assert_eq!(
         resources.collect::<Vec<_>>(),
         [None, None, Some("nvidia.com/gpu"), Some("example.com/tpu"), None]
     );
     assert_eq!(classes[0].spec.runtime.execution_provider, "CPUExecutionProvider");
-    assert_eq!(classes[1].spec.runtime.execution_provider, "OpenVINOExecutionProvider");
+    assert_eq!(
+        classes[1].spec.runtime.execution_provider,
+        "OpenVINOExecutionProvider"
+    );
     assert_eq!(
         classes[2].spec.runtime.image.as_deref(),
         Some("registry.example/modelservice-server-cuda:1")

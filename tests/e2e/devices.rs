@@ -150,13 +150,13 @@ async fn engaged(fixture: &Fixture) -> Result<()> {
         .await?;
     let mut wanted = service("photos", &fixture.models.photos);
     wanted.spec.accelerators = vec!["openvino-tpu".to_owned()];
-    let served = team.serve(&wanted).await?;
+    team.serve(&wanted).await?;
     let url = format!("http://{}", team.address("photos").await?);
     let answer = classify(fixture.cluster.command_in_node("curl")?, &url, "coffee.jpg")?;
     ensure!(answer.contains("espresso"), "{answer}");
     let message = told(&team, "photos", "AcceleratorEngaged", ("True", "DeviceEngaged")).await?;
     ensure!(message.contains("OpenVINOExecutionProvider"), "{message}");
-    let used = accelerator(&served)?;
+    let used = accelerator(&team.api::<ModelService>().get("photos").await?)?;
     let devices: Vec<_> = used
         .devices
         .iter()
@@ -192,8 +192,9 @@ async fn plug_in(fixture: &Fixture) -> Result<()> {
     class("ggml", runtime.clone()).await?;
     let mut wanted = service("orders", &fixture.models.plus_one);
     wanted.spec.accelerators = vec!["ggml".to_owned()];
-    let served = team.serve(&wanted).await?;
-    let used = accelerator(&served)?;
+    team.serve(&wanted).await?;
+    told(&team, "orders", "AcceleratorEngaged", ("True", "DeviceEngaged")).await?;
+    let used = accelerator(&team.api::<ModelService>().get("orders").await?)?;
     ensure!(
         used.devices
             .first()

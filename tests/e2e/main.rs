@@ -51,7 +51,13 @@ fn main() -> ExitCode {
         security::TESTS,
     ]
     .concat();
-    let one_after_another = [traffic::TESTS, autoscaling::TESTS, devices::UNDER_LOAD, shares::TESTS].concat();
+    let one_after_another = [
+        traffic::TESTS,
+        autoscaling::TESTS,
+        devices::UNDER_LOAD,
+        shares::TESTS,
+    ]
+    .concat();
     let conclusions = [
         run(trials(&shared, &side_by_side), SIDE_BY_SIDE),
         run(trials(&shared, &one_after_another), 1),
