@@ -1,6 +1,6 @@
 //! A cluster for tests: carries out plans, and keeps Deployments, pods and devices as the controllers, the scheduler
 //! and the kubelets do, one second at a time.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use super::{Plan, PlannedRevision, rollout::Scale};
 use crate::{

@@ -17,6 +17,7 @@ pub fn raise_limit() {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

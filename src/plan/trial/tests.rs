@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 use crate::{
     crd::{FALLBACKS_ANNOTATION, PLACED_ANNOTATION, PLACEMENT_LABEL},
     plan::simulator::Cluster,
