@@ -1,13 +1,18 @@
 //! Devices that a real device plug-in offers: servers request them, the status shows them, and a missing one has a
 //! reason.
 
-use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use modelservice_operator::crd::{AcceleratorClass, AcceleratorStatus, ModelService, RolloutStrategy};
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::fixture::{DEVICE, Fixture, condition, service};
+use crate::fixture::{DEVICE, DEVICE_CLASS, Fixture, condition, service};
 use crate::serving::classify;
 use crate::team::Team;
 
@@ -32,13 +37,27 @@ pub(crate) const TESTS: &[Test] = &[
         "devices::the_next_class_of_a_list_is_used_where_there_is_no_device_of_the_first",
         |fixture| Box::pin(next_class(fixture)),
     ),
+    (
+        "devices::alternatives_that_a_driver_offers_are_tried_in_order_and_the_status_names_the_one_that_was_taken",
+        |fixture| Box::pin(alternatives(fixture)),
+    ),
+    (
+        "devices::a_request_that_no_node_can_meet_is_told_with_the_name_of_its_class",
+        |fixture| Box::pin(unmet(fixture)),
+    ),
 ];
 
 /// Those that count every request of a load.
-pub(crate) const UNDER_LOAD: &[Test] = &[(
-    "devices::a_rolling_update_without_a_spare_device_loses_no_request",
-    |fixture| Box::pin(rolling(fixture)),
-)];
+pub(crate) const UNDER_LOAD: &[Test] = &[
+    (
+        "devices::a_rolling_update_without_a_spare_device_loses_no_request",
+        |fixture| Box::pin(rolling(fixture)),
+    ),
+    (
+        "devices::the_server_of_a_device_that_turns_unhealthy_is_replaced_and_no_request_is_lost",
+        |fixture| Box::pin(unhealthy(fixture)),
+    ),
+];
 
 // Each node has one device, so that two servers fit and a third, or a new revision beside two, does not.
 async fn devices(fixture: &Fixture) -> Result<()> {
@@ -156,15 +175,20 @@ async fn engaged(fixture: &Fixture) -> Result<()> {
     team.delete("photos").await
 }
 
+/// The runtime of a class whose execution provider is in a library, and finds a device on any machine.
+fn library(fixture: &Fixture) -> Result<Value> {
+    Ok(json!({
+        "image": fixture.runtime_image("plugin")?, "executionProvider": "ggml",
+        "plugin": {"library": "/usr/lib/libonnxruntime_ggml.so"}, "options": {"device": "cpu"},
+    }))
+}
+
 async fn plug_in(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-plug-in", &[]).await?;
     let class = |name: &'static str, runtime: Value| async move {
         fixture.class(name, json!({ "runtime": runtime })).await
     };
-    let runtime = json!({
-        "image": fixture.runtime_image("plugin")?, "executionProvider": "ggml",
-        "plugin": {"library": "/usr/lib/libonnxruntime_ggml.so"}, "options": {"device": "cpu"},
-    });
+    let runtime = library(fixture)?;
     class("ggml", runtime.clone()).await?;
     let mut wanted = service("orders", &fixture.models.plus_one);
     wanted.spec.accelerators = vec!["ggml".to_owned()];
@@ -275,6 +299,150 @@ async fn next_class(fixture: &Fixture) -> Result<()> {
     team.delete("orders").await
 }
 
+/// A request of devices that the example driver offers, if they are of this model.
+fn of_model(model: &str, name: &str) -> Value {
+    let expression = format!("device.attributes[\"{DEVICE_CLASS}\"].model == \"{model}\"");
+    json!({"name": name, "deviceClassName": DEVICE_CLASS, "selectors": [{"cel": {"expression": expression}}]})
+}
+
+// Each node has one device, as for the device plug-in.
+async fn alternatives(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-alternatives", &[]).await?;
+    let wanted = [
+        of_model("NEXT-GPU-MODEL", "next"),
+        of_model("LATEST-GPU-MODEL", "latest"),
+    ];
+    fixture
+        .class(
+            "example-gpu",
+            json!({"deviceRequest": {"firstAvailable": wanted}, "runtime": library(fixture)?, "sharing": "Exclusive"}),
+        )
+        .await?;
+    let mut wanted = service("vision", &fixture.models.plus_one);
+    wanted.spec.accelerators = vec!["example-gpu".to_owned()];
+    wanted.spec.replicas = Some(2);
+    team.serve(&wanted).await?;
+    team.wait("vision", "both servers have the second alternative", |service| {
+        let accelerator = accelerator(service).unwrap_or_default();
+        let devices = accelerator.devices.iter();
+        let taken: Vec<_> = devices
+            .map(|device| (device.request.as_deref(), device.replicas))
+            .collect();
+        taken == [(Some("latest"), 2)]
+    })
+    .await?;
+    let claims: BTreeSet<_> = team.pods("vision").await?.iter().filter_map(claim).collect();
+    ensure!(claims.len() == 2, "not a claim for each pod: {claims:?}");
+
+    wanted.spec.replicas = Some(3);
+    team.apply(&wanted).await?;
+    let message = told(&team, "vision", "Reconciling", ("True", "Unschedulable")).await?;
+    ensure!(message.contains("\"example-gpu\""), "{message}");
+    let service = team.api::<ModelService>().get("vision").await?;
+    ensure!(
+        condition(&service, "Available").is_some_and(|(status, ..)| status == "True"),
+        "{service:?}"
+    );
+    team.delete("vision").await
+}
+
+async fn unmet(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-unmet", &[]).await?;
+    let absent = json!({"selectors": of_model("NEXT-GPU-MODEL", "next")["selectors"]});
+    for (class, mut exactly) in [("absent-model", absent), ("two-on-a-node", json!({"count": 2}))] {
+        exactly["deviceClassName"] = json!(DEVICE_CLASS);
+        fixture
+            .class(class, json!({"deviceRequest": {"exactly": exactly}}))
+            .await?;
+        let mut wanted = service(class, &fixture.models.plus_one);
+        wanted.spec.accelerators = vec![class.to_owned()];
+        team.apply(&wanted).await?;
+        let message = told(&team, class, "Ready", ("False", "Unschedulable")).await?;
+        ensure!(message.contains(&format!("\"{class}\"")), "{message}");
+        team.leave(class).await?;
+    }
+    Ok(())
+}
+
+/// The ResourceClaim that was made for a pod.
+fn claim(pod: &Pod) -> Option<String> {
+    let claims = pod.status.as_ref()?.resource_claim_statuses.as_ref()?;
+    claims.first()?.resource_claim_name.clone()
+}
+
+/// Two servers on two devices, of which one turns unhealthy.
+async fn unhealthy(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-unhealthy", &[]).await?;
+    let _devices = fixture.devices.lock().await;
+    fixture
+        .class(
+            "fragile-tpu",
+            json!({"resource": {"name": DEVICE}, "sharing": "Exclusive"}),
+        )
+        .await?;
+    let mut wanted = service("orders", &fixture.models.plus_one);
+    wanted.spec.accelerators = vec!["fragile-tpu".to_owned()];
+    wanted.spec.replicas = Some(2);
+    team.serve(&wanted).await?;
+    let load = team.load_adder("orders", 20.0).await?;
+    tokio::task::block_in_place(|| load.wait_answers(20))?;
+    let node = fixture.cluster.node(0);
+    let pods = team.pods("orders").await?;
+    let is_there =
+        |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&node.name);
+    let (broken, others): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(is_there);
+    let (&[broken], &[other]) = (&broken[..], &others[..]) else {
+        bail!("not a server on each node\n{}", team.describe());
+    };
+    node.break_device(0)?;
+    let replaced = replaced(&team, &broken.name_any(), &other.name_any()).await;
+    let answered = tokio::task::block_in_place(|| load.wait_answers(40));
+    node.repair_device(0)?;
+    replaced?;
+    answered?;
+    let served = team.ready("orders").await?.status.context("no status")?;
+    ensure!(served.ready_replicas == 2, "{served:?}");
+    tokio::task::block_in_place(|| {
+        load.wait_answers(40)?;
+        load.finish("a device that turns unhealthy")
+    })?;
+    team.leave("orders").await
+}
+
+/// Waits until the server of a broken device is gone, and the status says why the next one waits.
+async fn replaced(team: &Team<'_>, broken: &str, other: &str) -> Result<()> {
+    team.until::<Pod>(broken, "gone", |pod: Option<&Pod>| pod.is_none())
+        .await?;
+    let message = told(team, "orders", "Reconciling", ("True", "Unschedulable")).await?;
+    ensure!(message.contains("\"fragile-tpu\""), "{message}");
+    let pods = team.pods("orders").await?;
+    let phases = pods
+        .iter()
+        .filter_map(|pod| Some((pod.name_any(), pod.status.as_ref()?.phase.as_deref()?)));
+    let rejected: Vec<_> = phases.filter(|(_, phase)| *phase == "Failed").collect();
+    ensure!(
+        rejected.is_empty(),
+        "the node rejected {rejected:?}\n{}",
+        team.describe()
+    );
+    let left = team.api::<Pod>().get(other).await?;
+    ensure!(
+        left.metadata.deletion_timestamp.is_none(),
+        "{other} is deleted as well"
+    );
+    let events = team.api::<Event>().list(&ListParams::default()).await?;
+    let lost = events
+        .items
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("DeviceLost"));
+    let notes: Vec<&str> = lost.filter_map(|event| event.note.as_deref()).collect();
+    ensure!(
+        matches!(notes[..], [note] if note.contains(broken) && note.contains(DEVICE)),
+        "{notes:?}"
+    );
+    Ok(())
+}
+
 /// Two servers on two devices, and then one server on the only device that is left.
 async fn rolling(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-rolling", &[]).await?;
@@ -320,10 +488,8 @@ async fn rolling(fixture: &Fixture) -> Result<()> {
         report.latencies.iter().max().copied().unwrap_or_default()
     );
     ensure!(report.adds(1.0), "{:?}", report.latest);
-    let events = team.api::<k8s_openapi::api::events::v1::Event>();
-    let events = events.list(&ListParams::default()).await?;
-    let interrupted =
-        |event: &k8s_openapi::api::events::v1::Event| event.reason.as_deref() == Some("ServiceInterrupted");
+    let events = team.api::<Event>().list(&ListParams::default()).await?;
+    let interrupted = |event: &Event| event.reason.as_deref() == Some("ServiceInterrupted");
     ensure!(events.items.iter().any(interrupted), "nothing announced the gap");
     team.leave("other").await?;
     team.leave("orders").await

@@ -20,6 +20,8 @@ use crate::team::Team;
 pub(crate) const SYSTEM: &str = "modelservice-system";
 /// The device that every node has one of.
 pub(crate) const DEVICE: &str = "example.com/tpu";
+/// The class of the devices for Dynamic Resource Allocation, of which every node has one, too.
+pub(crate) const DEVICE_CLASS: &str = "gpu.example.com";
 /// Longer than anything here takes, even on a busy machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -30,6 +32,8 @@ pub(crate) struct Fixture {
     pub models: Models,
     /// Held by the test that uses the devices.
     pub devices: tokio::sync::Mutex<()>,
+    /// Held while images are built: those of different flavours share files.
+    images: std::sync::Mutex<()>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -49,6 +53,7 @@ impl Fixture {
                 resource: DEVICE.to_owned(),
                 count: 1,
             }),
+            dra_devices: 1,
             ..ClusterOptions::named("e2e")
         })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,6 +68,7 @@ impl Fixture {
             client,
             models,
             devices: tokio::sync::Mutex::default(),
+            images: std::sync::Mutex::default(),
             runtime,
         })
     }
@@ -89,6 +95,7 @@ impl Fixture {
     /// An image of the server with another flavour of ONNX Runtime, pinned by digest.
     pub(crate) fn runtime_image(&self, flavour: &str) -> Result<String> {
         tokio::task::block_in_place(|| {
+            let _images = self.images.lock().unwrap();
             run(Command::new(repository().join("scripts/images"))
                 .arg(flavour)
                 .current_dir(repository()))?;

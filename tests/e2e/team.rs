@@ -148,7 +148,8 @@ impl Team<'_> {
 
     /// Everything here that belongs to a service, as `kind/name`.
     pub(crate) async fn children(&self, name: &str) -> Result<Vec<String>> {
-        let kinds = "deployments,replicasets,pods,services,endpointslices,horizontalpodautoscalers,poddisruptionbudgets";
+        let kinds = "deployments,replicasets,pods,services,endpointslices,horizontalpodautoscalers,\
+                     poddisruptionbudgets,resourceclaimtemplates,resourceclaims";
         let selector = format!("{SERVICE_LABEL}={name}");
         let arguments = ["-n", &self.namespace, "get", kinds, "-l", &selector, "-o", "name"];
         Ok(self

@@ -1,5 +1,6 @@
 //! A whole cluster: a control plane, real nodes, DNS, an image registry and, optionally, metrics and devices.
 
+use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +16,7 @@ use crate::instance::Instance;
 use crate::node::{self, NodeSetup};
 use crate::pki::Authority;
 use crate::wait::wait_until;
-use crate::{addons, network, registry, tools};
+use crate::{addons, dra, network, registry, tools};
 
 /// The options of a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct ClusterOptions {
     pub fast_autoscaling: bool,
     /// A made-up device on every node, for example 2 of `example.com/tpu`.
     pub device: Option<Device>,
+    /// How many devices every node has for Dynamic Resource Allocation. Their DeviceClass is `gpu.example.com`.
+    pub dra_devices: usize,
 }
 
 impl Default for ClusterOptions {
@@ -44,6 +47,7 @@ impl Default for ClusterOptions {
             metrics: true,
             fast_autoscaling: false,
             device: None,
+            dra_devices: 0,
         }
     }
 }
@@ -114,6 +118,9 @@ impl Cluster {
             nodes: options.nodes,
         };
         cluster.wait_nodes_ready()?;
+        if options.dra_devices > 0 {
+            dra::start(&cluster.plane, &options)?;
+        }
         Ok(cluster)
     }
 
@@ -210,6 +217,7 @@ fn needs(options: &ClusterOptions) -> Vec<&'static tools::Needs> {
     let mut needs = vec![&tools::CONTROL_PLANE, &tools::NODES];
     needs.extend(options.metrics.then_some(&tools::METRICS));
     needs.extend(options.device.as_ref().map(|_| &tools::DEVICE));
+    needs.extend((options.dra_devices > 0).then_some(&tools::DRA));
     needs.extend(
         options
             .control_plane
@@ -248,7 +256,7 @@ pub struct Node<'a> {
 }
 
 impl Node<'_> {
-    /// The name of one of its parts (`kubelet`, `containerd`, `kube-proxy`, `device-plugin`), as
+    /// The name of one of its parts (`kubelet`, `containerd`, `kube-proxy`, `device-plugin`, `dra-driver`), as
     /// `ControlPlane::signal` and similar functions expect it.
     pub fn part(&self, part: &str) -> String {
         format!("{}/{part}", self.name)
@@ -268,6 +276,28 @@ impl Node<'_> {
     /// When there is no such node, or it does not start.
     pub fn start_kubelet(&self) -> Result<()> {
         self.plane.restart(&self.part("kubelet"))
+    }
+
+    /// Has the device plug-in report a device, counted from 0, as unhealthy.
+    ///
+    /// # Errors
+    /// When the node has no device plug-in.
+    pub fn break_device(&self, device: usize) -> Result<()> {
+        fs::write(self.broken(device)?, "").with_context(|| format!("cannot break device {device}"))
+    }
+
+    /// Has the device plug-in report a device that was broken as healthy again.
+    ///
+    /// # Errors
+    /// When the device is not broken.
+    pub fn repair_device(&self, device: usize) -> Result<()> {
+        fs::remove_file(self.broken(device)?).with_context(|| format!("cannot repair device {device}"))
+    }
+
+    /// The file that exists while a device is broken.
+    fn broken(&self, device: usize) -> Result<PathBuf> {
+        self.plane.instance.component(&self.part("device-plugin"))?;
+        Ok(node::unhealthy(&self.folder()).join(format!("device-{device}")))
     }
 
     /// A program with the node's network and files, and the cluster's name server.

@@ -21,6 +21,7 @@ mod cgroup;
 mod cluster;
 mod command;
 mod control_plane;
+mod dra;
 mod fake_nodes;
 mod images;
 mod instance;

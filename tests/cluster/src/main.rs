@@ -93,6 +93,9 @@ struct Up {
     /// A made-up device on every node, for example example.com/tpu=2
     #[arg(long, value_name = "RESOURCE=COUNT")]
     device: Option<String>,
+    /// Devices for Dynamic Resource Allocation on every node, of the DeviceClass gpu.example.com
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    dra_devices: usize,
     /// Run the horizontal pod autoscaler every 2 s instead of every 15 s
     #[arg(long)]
     fast_autoscaling: bool,
@@ -162,6 +165,7 @@ fn start(up: &Up) -> Result<()> {
         },
         nodes: up.nodes,
         device: up.device.as_deref().map(device).transpose()?,
+        dra_devices: up.dra_devices,
         fast_autoscaling: up.fast_autoscaling,
         ..ClusterOptions::default()
     })?;

@@ -26,6 +26,11 @@ pub(crate) fn name(index: usize) -> String {
     format!("node-{}", index + 1)
 }
 
+/// Where a file for each device that is reported as unhealthy is.
+pub(crate) fn unhealthy(folder: &Path) -> PathBuf {
+    folder.join("unhealthy")
+}
+
 /// One node while it is being started, and its paths.
 pub(crate) struct NodeSetup<'a> {
     instance: &'a Instance,
@@ -59,6 +64,7 @@ impl<'a> NodeSetup<'a> {
         ] {
             fs::create_dir_all(self.folder.join(below))?;
         }
+        fs::create_dir_all(unhealthy(&self.folder))?;
         self.instance
             .namespaces()
             .create_node(&self.name, self.index, nodes, self.instance.addresses())?;
@@ -101,14 +107,28 @@ impl<'a> NodeSetup<'a> {
             "kube-proxy",
             &[format!("--config={}", self.path("proxy.json"))],
         )?;
-        if let Some(Device { resource, count }) = device {
-            self.start(
-                "device-plugin",
-                "device-plugin",
-                &[format!("-resource={resource}"), format!("-count={count}")],
-            )?;
-        }
-        Ok(())
+        device.map_or(Ok(()), |device| self.start_device_plugin(device))
+    }
+
+    fn start_device_plugin(&self, device: &Device) -> Result<()> {
+        let flags = [
+            format!("-resource={}", device.resource),
+            format!("-count={}", device.count),
+            format!("-unhealthy={}", unhealthy(&self.folder).display()),
+        ];
+        self.start("device-plugin", "device-plugin", &flags)
+    }
+
+    /// Starts the driver of devices for Dynamic Resource Allocation, with the rights of the node. The node has to be
+    /// registered: it owns what the driver publishes.
+    pub(crate) fn start_dra_driver(&self, devices: usize) -> Result<()> {
+        let flags = [
+            format!("--kubeconfig={}", self.path("kubelet.kubeconfig")),
+            format!("--node-name={}", self.name),
+            format!("--num-devices={devices}"),
+            "--cdi-root=/var/run/cdi".to_owned(),
+        ];
+        self.start("dra-driver", "dra-example-kubeletplugin", &flags)
     }
 
     fn part(&self, part: &str) -> String {

@@ -89,6 +89,7 @@ pub(crate) const NODES: Needs = Needs {
 /// What optional parts of a cluster need in addition.
 pub(crate) const METRICS: Needs = Needs::tool(&["metrics-server"]);
 pub(crate) const DEVICE: Needs = Needs::tool(&["device-plugin"]);
+pub(crate) const DRA: Needs = Needs::tool(&["dra-example-kubeletplugin"]);
 pub(crate) const FAKE_NODES: Needs = Needs::tool(&["kwok"]);
 
 /// Checks all `needs` at once, so that one message lists everything that is missing.

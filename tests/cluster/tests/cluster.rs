@@ -5,10 +5,15 @@ use std::time::{Duration, Instant};
 
 use local_cluster::{Cluster, ClusterOptions, Device, wait_until};
 
-/// Serves a file that comes from an image volume; one pod per node, by the spread.
+/// Serves a file that comes from an image volume; one pod per node, by the spread. Each pod has a device of both kinds.
 fn web(image: &str) -> String {
     format!(
         r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {{name: stones, namespace: default}}
+spec: {{spec: {{devices: {{requests: [{{name: stone, exactly: {{deviceClassName: gpu.example.com}}}}]}}}}}}
+---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: plums, namespace: default}}
@@ -27,7 +32,8 @@ spec:
         command: [busybox, httpd, -f, -p, "8080", -h, /content]
         readinessProbe: {{httpGet: {{path: /bin/busybox, port: 8080}}, periodSeconds: 1}}
         volumeMounts: [{{name: content, mountPath: /content, readOnly: true}}]
-        resources: {{requests: {{cpu: 10m, memory: 16Mi}}, limits: {{example.com/pips: 1}}}}
+        resources: {{requests: {{cpu: 10m, memory: 16Mi}}, limits: {{example.com/pips: 1}}, claims: [{{name: stone}}]}}
+      resourceClaims: [{{name: stone, resourceClaimTemplateName: stones}}]
       volumes: [{{name: content, image: {{reference: "{image}"}}}}]
 ---
 apiVersion: v1
@@ -48,6 +54,7 @@ fn two_nodes_run_pods_with_images_services_names_devices_and_metrics_and_leave_n
             resource: "example.com/pips".to_owned(),
             count: 1,
         }),
+        dra_devices: 1,
         ..ClusterOptions::named("test-orchard")
     })
     .expect("start");
@@ -108,6 +115,18 @@ fn two_nodes_run_pods_with_images_services_names_devices_and_metrics_and_leave_n
         .kubectl(&inside)
         .expect("a pod reaches the Service by its short name");
 
+    let first = cluster.node(0);
+    first.break_device(0).expect("break");
+    wait_until("one device is unhealthy", Duration::from_secs(30), || {
+        Ok(health(&cluster)? == ["Healthy", "Unhealthy"])
+    })
+    .expect("the kubelet tells it in the pod's status");
+    first.repair_device(0).expect("repair");
+    wait_until("both devices are healthy", Duration::from_secs(30), || {
+        Ok(health(&cluster)? == ["Healthy", "Healthy"])
+    })
+    .expect("the kubelet tells it in the pod's status");
+
     wait_until("metrics of pods are there", Duration::from_secs(60), || {
         Ok(cluster.kubectl(&["top", "pods", "--no-headers"])?.lines().count() == 2)
     })
@@ -118,6 +137,16 @@ fn two_nodes_run_pods_with_images_services_names_devices_and_metrics_and_leave_n
     drop(cluster);
     eprintln!("removed after {:.1?}", ending.elapsed());
     assert_eq!(check().expect("look for leftovers"), Vec::<String>::new());
+}
+
+/// What the pods' status says of the devices of the device plug-in, in the order of the alphabet.
+fn health(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let devices = ".allocatedResourcesStatus[?(@.name=='example.com/pips')].resources[*].health";
+    let path = format!("jsonpath={{.items[*].status.containerStatuses[*]{devices}}}");
+    let told = cluster.kubectl(&["get", "pods", "-o", &path])?;
+    let mut all: Vec<String> = told.split_whitespace().map(str::to_owned).collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 fn busybox_archive() -> String {

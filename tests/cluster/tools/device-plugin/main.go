@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,21 +21,50 @@ import (
 
 type plugin struct {
 	api.UnimplementedDevicePluginServer
-	devices []*api.Device
+	count int
+	// A device is unhealthy while a file of its name is in this folder.
+	unhealthy string
+}
+
+// devices are all devices, each with its present health.
+func (p *plugin) devices() []*api.Device {
+	devices := []*api.Device{}
+	for i := range p.count {
+		device := &api.Device{ID: fmt.Sprintf("device-%d", i), Health: api.Healthy}
+		if _, err := os.Stat(filepath.Join(p.unhealthy, device.ID)); p.unhealthy != "" && err == nil {
+			device.Health = api.Unhealthy
+		}
+		devices = append(devices, device)
+	}
+	return devices
 }
 
 func (p *plugin) GetDevicePluginOptions(context.Context, *api.Empty) (*api.DevicePluginOptions, error) {
 	return &api.DevicePluginOptions{}, nil
 }
 
-// ListAndWatch sends the devices once: they never change, but the stream has to stay open.
+// ListAndWatch sends the devices at once, and again whenever the health of one has changed.
 func (p *plugin) ListAndWatch(_ *api.Empty, stream api.DevicePlugin_ListAndWatchServer) error {
-	if err := stream.Send(&api.ListAndWatchResponse{Devices: p.devices}); err != nil {
-		return err
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	var sent []*api.Device
+	for {
+		devices := p.devices()
+		if sent == nil || !slices.EqualFunc(sent, devices, sameHealth) {
+			if err := stream.Send(&api.ListAndWatchResponse{Devices: devices}); err != nil {
+				return err
+			}
+			sent = devices
+		}
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-tick.C:
+		}
 	}
-	<-stream.Context().Done()
-	return nil
 }
+
+func sameHealth(a, b *api.Device) bool { return a.Health == b.Health }
 
 // Allocate tells the container which devices it got by an environment variable.
 func (p *plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.AllocateResponse, error) {
@@ -51,12 +81,10 @@ func main() {
 	resource := flag.String("resource", "example.com/tpu", "the extended resource's name")
 	count := flag.Int("count", 2, "how many devices this node has")
 	dir := flag.String("dir", api.DevicePluginPath, "the kubelet's device-plug-in folder")
+	unhealthy := flag.String("unhealthy", "", "a folder: a device is unhealthy while a file of its name is in it")
 	flag.Parse()
 
-	p := &plugin{}
-	for i := range *count {
-		p.devices = append(p.devices, &api.Device{ID: fmt.Sprintf("device-%d", i), Health: api.Healthy})
-	}
+	p := &plugin{count: *count, unhealthy: *unhealthy}
 	endpoint := strings.ReplaceAll(*resource, "/", "-") + ".sock"
 	var registered time.Time
 	for ; ; time.Sleep(500 * time.Millisecond) {
