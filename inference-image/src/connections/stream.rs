@@ -64,16 +64,17 @@ impl Stream {
         let End::Lingers(patience) = &mut self.end else {
             return Poll::Ready(());
         };
-        let is_over = patience.as_mut().poll(context).is_ready();
+        if patience.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
         let mut discarded = [0; 4096];
-        while !is_over {
+        loop {
             let mut buffer = ReadBuf::new(&mut discarded);
             let read = ready!(Pin::new(&mut self.transport).poll_read(context, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
-                break;
+                return Poll::Ready(());
             }
         }
-        Poll::Ready(())
     }
 
     /// The same stream, with these bytes, which were read from it, put back in front.
