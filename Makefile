@@ -44,7 +44,7 @@ bench-autoscaling: ## Compare autoscaling by the operator with a HorizontalPodAu
 bench-operator: ## Measure what 500 services and the load of 600 servers cost; prints a table, writes target/bench/operator.json
 	@scripts/bench-operator
 
-bench-server: ## Compare the server with ONNX Runtime in-process; writes target/bench/server.json (PEERS=1: other servers too)
+bench-server: ## Compare the server with ONNX Runtime in-process; writes target/bench/server.json (PEERS=1: other servers too; PROVIDER=openvino or cuda: on a device)
 	@scripts/bench-server
 
 advisories: ## Check the dependencies against the advisory database (needs the network)

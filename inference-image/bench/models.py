@@ -45,10 +45,12 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
-    def convolution(self, source: str, channels: tuple[int, int], size: int = 3, stride: int = 1) -> str:
+    def convolution(
+        self, source: str, channels: tuple[int, int], size: int = 3, stride: int = 1, gain: float = 1
+    ) -> str:
         """With a bias, as one has whose batch normalisation is folded in."""
         fan_in, out = channels
-        weight = self.weight(out, fan_in, size, size, fan_in=fan_in * size * size)
+        weight = self.weight(out, fan_in, size, size, fan_in=fan_in * size * size / gain**2)
         bias = self.constant(self.random.normal(0, 0.1, out))
         pad = size // 2
         return self.add(
@@ -95,6 +97,34 @@ def resnet8(folder: Path) -> None:
     graph.add("Softmax", [graph.dense(pooled, width, 10, "logits")], "scores", axis=1)
     graph.save(folder, 10)
     random_inputs(folder, 8, [3, 32, 32])
+
+
+def resnet50(folder: Path) -> None:
+    """A network with the layers of ResNet-50, 25.5 million weights (102 MB)."""
+    graph = Graph("resnet50", ["batch", 3, 224, 224], seed=50)
+    last = graph.relu(graph.convolution("images", (3, 64), size=7, stride=2))
+    last = graph.add("MaxPool", [last], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    width = 64
+    for inner, blocks in [(64, 3), (128, 4), (256, 6), (512, 3)]:
+        for block in range(blocks):
+            stride = 2 if block == 0 and inner > 64 else 1
+            last, width = bottleneck(graph, last, (width, inner), stride), 4 * inner
+    pooled = graph.add("Flatten", [graph.add("GlobalAveragePool", [last])], axis=1)
+    graph.add("Softmax", [graph.dense(pooled, width, CLASSES, "logits")], "scores", axis=1)
+    graph.save(folder, CLASSES)
+    random_inputs(folder, 4, [3, 224, 224])
+
+
+def bottleneck(graph: Graph, source: str, widths: tuple[int, int], stride: int) -> str:
+    """A block of ResNet-50, which adds what its three convolutions compute to its input."""
+    width, inner = widths
+    last = graph.relu(graph.convolution(source, (width, inner), size=1))
+    last = graph.relu(graph.convolution(last, (inner, inner), stride=stride))
+    # Little is added, or the values would double in each block.
+    last = graph.convolution(last, (inner, 4 * inner), size=1, gain=0.3)
+    if width != 4 * inner:
+        source = graph.convolution(source, (width, 4 * inner), size=1, stride=stride)
+    return graph.relu(graph.add("Add", [last, source]))
 
 
 def identity(folder: Path) -> None:
@@ -206,6 +236,7 @@ def main() -> None:
     arguments = parser.parse_args()
     examples, folder = arguments.examples, arguments.folder
     resnet8(folder / "resnet8")
+    resnet50(folder / "resnet50")
     identity(folder / "identity")
     heavy(folder / "heavy")
     any_size(folder / "any-size")

@@ -2,9 +2,10 @@
 
 use crate::encode;
 use crate::process::Process;
+use crate::provider::{self, Device};
 use crate::raw::read_floats;
 use crate::rawside::{RawSide, Sessions};
-use crate::spec::{Answer, Drive, Driven, Open, Request, Wire};
+use crate::spec::{Answer, Drive, Driven, Open, RawRun, Request, Wire};
 use crate::table::median;
 use crate::usage::Family;
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +23,8 @@ pub(crate) struct Bench {
     pub(crate) server: PathBuf,
     /// The ONNX Runtime library, for both sides.
     pub(crate) library: PathBuf,
+    /// Folders with the libraries that it needs.
+    libraries: Vec<PathBuf>,
     /// The folder with the models that models.py creates.
     pub(crate) models: PathBuf,
     /// Folder for the requests and logs of this run.
@@ -33,6 +36,8 @@ pub(crate) struct Bench {
     pub(crate) window: f64,
     /// Whether other servers are measured too.
     pub(crate) peers: bool,
+    /// What is measured instead of the CPU.
+    pub(crate) device: Option<Device>,
     only: String,
 }
 
@@ -50,6 +55,11 @@ pub(crate) const RESNET: Model = Model {
     name: "resnet8",
     title: "ResNet-8",
     shape: &[3, 32, 32],
+};
+pub(crate) const RESNET50: Model = Model {
+    name: "resnet50",
+    title: "ResNet-50",
+    shape: &[3, 224, 224],
 };
 pub(crate) const EFFICIENTNET: Model = Model {
     name: "efficientnet-lite0",
@@ -84,31 +94,45 @@ pub(crate) struct Sample {
     pub(crate) answer: Answer,
 }
 
+impl Sample {
+    /// ONNX Runtime's output.
+    pub(crate) fn values(&self) -> Result<Vec<f32>> {
+        match &self.answer {
+            Answer::Tensor(path) => read_floats(path),
+            Answer::Class(_) | Answer::Any => bail!("a sample's answer is not a tensor"),
+        }
+    }
+}
+
 impl Bench {
     /// Paths below the repository's root; the programs are next to this one.
-    pub(crate) fn new(rounds: usize, window: f64, only: Option<String>, peers: bool) -> Result<Self> {
+    pub(crate) fn new(
+        rounds: usize,
+        window: f64,
+        only: Option<String>,
+        peers: bool,
+        device: Option<Device>,
+    ) -> Result<Self> {
         let program = std::env::current_exe()?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../..")
             .canonicalize()?;
-        let arch = if cfg!(target_arch = "aarch64") {
-            "arm64"
-        } else {
-            "amd64"
-        };
-        let library = root.join(format!(".cache/onnxruntime/{arch}/libonnxruntime.so"));
+        let libraries = provider::libraries(device.as_ref(), &root.join(".cache/onnxruntime"));
+        let library = libraries[0].join("libonnxruntime.so");
+        let flavour = device.as_ref().map_or("cpu", Device::name);
         let server = program.with_file_name("modelservice-server");
         let models = root.join(".cache/bench-models");
         for (path, made_by) in [
-            (&library, "inference-image/onnxruntime"),
+            (
+                &library,
+                &*format!("FLAVOUR={flavour} inference-image/onnxruntime"),
+            ),
             (&server, "cargo build --release --package modelservice-server"),
             (&models, "scripts/bench-server"),
         ] {
             ensure!(path.exists(), "{} does not exist: run {made_by}", path.display());
         }
-        let work = root.join("target/bench/server");
-        let _ = fs::remove_dir_all(&work);
-        fs::create_dir_all(&work)?;
+        let work = work_folder(&root, device.as_ref())?;
         let cores = std::thread::available_parallelism()?.get();
         let only = only.unwrap_or_default().to_lowercase();
         let warm = (window / 6.0).max(0.2);
@@ -116,6 +140,7 @@ impl Bench {
             program,
             server,
             library,
+            libraries,
             models,
             work,
             cores,
@@ -123,6 +148,7 @@ impl Bench {
             warm,
             window,
             peers,
+            device,
             only,
         })
     }
@@ -142,11 +168,24 @@ impl Bench {
         )
     }
 
-    /// The model's samples, with the outputs of in-process ONNX Runtime.
+    /// Has a program find the device's libraries, as it would in an image.
+    pub(crate) fn find_libraries(&self, command: &mut Command) -> Result<()> {
+        if self.device.is_some() {
+            command.env("LD_LIBRARY_PATH", provider::search_path(&self.libraries)?);
+        }
+        Ok(())
+    }
+
+    /// The model's samples, with the outputs of in-process ONNX Runtime on the CPU.
     pub(crate) fn samples(&self, model: &Model) -> Result<Vec<Sample>> {
-        let folder = self.work.join(model.name);
-        let count =
-            RawSide::start(self, model, Sessions::one_with_all_cores(self, false))?.outputs(&folder)?;
+        self.samples_of(model, Sessions::one_with_all_cores(self, false))
+    }
+
+    /// The model's samples, with the outputs of these sessions.
+    pub(crate) fn samples_of(&self, model: &Model, sessions: Sessions) -> Result<Vec<Sample>> {
+        let place = if sessions.on_device { "-on-device" } else { "" };
+        let folder = self.work.join(format!("{}{place}", model.name));
+        let count = RawSide::start(self, model, sessions)?.outputs(&folder)?;
         let inputs = fs::read(self.models.join(model.name).join("inputs.f32"))?;
         let outputs: Vec<_> = (0..count)
             .map(|index| folder.join(format!("outputs-{index}.f32")))
@@ -291,12 +330,36 @@ impl Bench {
         Ok(serde_json::from_str(&output)?)
     }
 
+    /// What raw would do beside the generator, in samples per second. On the CPU, raw takes all cores, and the generator
+    /// takes some from it. On a device, that is so only if both together ask for more cores than there are.
+    pub(crate) fn expected(&self, raw: &RawRun, driven: &Driven) -> f64 {
+        let left = 1.0 - driven.generator_share(self.cores);
+        let taken = if self.device.is_some() {
+            raw.share(self.cores)
+        } else {
+            1.0
+        };
+        raw.rate() * (left / taken).min(1.0)
+    }
+
     /// Median percentage of all CPU time that other processes took during the measurement: a noisy machine.
     pub(crate) fn others(&self, runs: &[Driven]) -> f64 {
         let part =
             |run: &Driven| (run.cpu.machine - run.cpu.own - run.cpu.watched) / (run.wall * self.cores as f64);
         100.0 * median(&runs.iter().map(part).collect::<Vec<f64>>()).max(0.0)
     }
+}
+
+/// An empty folder for this run's files, whose name is also that of the result.
+fn work_folder(root: &Path, device: Option<&Device>) -> Result<PathBuf> {
+    let name = device.map_or_else(
+        || "server".to_owned(),
+        |device| format!("server-{}", device.name()),
+    );
+    let folder = root.join("target/bench").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
 /// Outputs that are almost the same prove nothing.
@@ -308,19 +371,21 @@ fn ensure_different(model: &Model, outputs: &[PathBuf]) -> Result<()> {
     for (index, one) in values.iter().enumerate() {
         let largest = one.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
         for other in &values[..index] {
-            let distance = one
-                .iter()
-                .zip(other)
-                .fold(0_f32, |distance, (a, b)| distance.max((a - b).abs()));
             // Ten times what the generator tolerates.
             ensure!(
-                distance > 0.01 * largest,
+                distance(one, other) > 0.01 * largest,
                 "{}: two samples have almost the same answer",
                 model.name
             );
         }
     }
     Ok(())
+}
+
+/// The largest difference of two values at the same place.
+pub(crate) fn distance(one: &[f32], other: &[f32]) -> f32 {
+    let differences = one.iter().zip(other).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, f32::max)
 }
 
 /// Resident memory of a server in bytes.

@@ -6,6 +6,7 @@ mod encode;
 mod generator;
 mod peers;
 mod process;
+mod provider;
 mod raw;
 mod rawside;
 mod rows;
@@ -17,6 +18,8 @@ mod usage;
 use anyhow::{Context, Result, ensure};
 use bench::Bench;
 use clap::{Parser, Subcommand};
+use modelservice_contract::ExecutionProvider;
+use provider::{Device, Flavour};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +57,15 @@ struct Arguments {
     /// Measure another build of the server.
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
+    /// Measure a device instead of the rows of the CPU, with this flavour of ONNX Runtime. The rows are EfficientNet-Lite0
+    /// and a ResNet-50 at 1, 8 and 64 connections, against ONNX Runtime in-process with the same execution provider at
+    /// its best batch size. The result goes to target/bench/server-PROVIDER.json.
+    #[arg(long, value_enum, default_value_t = Flavour::Cpu)]
+    provider: Flavour,
+    /// The server's setting `executionProvider` in place of the flavour's own, as JSON: another device of OpenVINO
+    /// (`{"name": "OpenVINOExecutionProvider", "options": {"device_type": "GPU"}}`), TensorRT, a plug-in library.
+    #[arg(long, value_name = "JSON", value_parser = provider::parse)]
+    execution_provider: Option<ExecutionProvider>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -98,7 +110,12 @@ fn coordinate(arguments: Arguments) -> Result<ExitCode> {
     } else {
         (arguments.rounds, arguments.window)
     };
-    let mut bench = Bench::new(rounds, window, arguments.only, arguments.peers)?;
+    let device = Device::new(arguments.provider, arguments.execution_provider)?;
+    ensure!(
+        device.is_none() || !arguments.peers,
+        "other servers are measured only on the CPU: leave out --peers, or --provider"
+    );
+    let mut bench = Bench::new(rounds, window, arguments.only, arguments.peers, device)?;
     if let Some(server) = arguments.server {
         bench.server = server
             .canonicalize()
@@ -115,13 +132,16 @@ fn coordinate(arguments: Arguments) -> Result<ExitCode> {
         !table.is_empty(),
         "no row's name contains the text given with --only; a run without it shows all rows"
     );
-    let machine = json!({
+    let mut machine = json!({
         "cores": bench.cores,
         "processor": processor(),
         "rounds": rounds,
         "windowSeconds": window,
         "tookSeconds": started.elapsed().as_secs(),
     });
+    if let Some(device) = &bench.device {
+        machine["executionProvider"] = json!(device.provider);
+    }
     table.finish(&bench.work.with_extension("json"), &machine)?;
     println!("{machine}");
     Ok(if table.has_failures() {

@@ -4,6 +4,7 @@
 use crate::spec::{Raw, RawCommand, RawReady, RawRun, Times};
 use crate::usage::{Cpu, Family};
 use anyhow::{Context, Result, anyhow, ensure};
+use modelservice_server::engine::Provider;
 use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
@@ -17,9 +18,9 @@ use std::time::{Duration, Instant};
 pub(crate) fn main(spec: &str) -> Result<()> {
     let spec: Raw = serde_json::from_str(spec).context("the specification of the raw side")?;
     let samples = Samples::read(&spec)?;
-    let environment = load_library(&spec.library)?;
+    let runtime = Runtime::load(&spec)?;
     let started = Instant::now();
-    let mut sessions = load(&spec, &environment, &samples)?;
+    let mut sessions = load(&spec, &runtime, &samples)?;
     answer(&RawReady {
         seconds: started.elapsed().as_secs_f64(),
     })?;
@@ -47,6 +48,23 @@ fn answer(value: &impl serde::Serialize) -> Result<()> {
     serde_json::to_writer(&mut out, value)?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)
+}
+
+/// The library, and what runs the models in it, if not the CPU.
+struct Runtime {
+    environment: Environment,
+    provider: Option<Provider>,
+}
+
+impl Runtime {
+    fn load(spec: &Raw) -> Result<Self> {
+        let environment = load_library(&spec.library)?;
+        let find = |wanted| Provider::find(&environment, wanted);
+        Ok(Self {
+            provider: spec.provider.as_ref().map(find).transpose()?,
+            environment,
+        })
+    }
 }
 
 fn load_library(library: &Path) -> Result<Environment> {
@@ -118,10 +136,10 @@ pub(crate) fn read_floats(path: &Path) -> Result<Vec<f32>> {
 }
 
 /// One session per caller, loaded in parallel and run once each.
-fn load(spec: &Raw, environment: &Environment, samples: &Samples) -> Result<Vec<Session>> {
+fn load(spec: &Raw, runtime: &Runtime, samples: &Samples) -> Result<Vec<Session>> {
     std::thread::scope(|scope| {
         let load_one = || -> Result<Session> {
-            let mut session = session(spec, environment)?;
+            let mut session = session(spec, runtime)?;
             session.run(ort::inputs![samples.tensor(0, samples.batch)?])?;
             Ok(session)
         };
@@ -133,15 +151,20 @@ fn load(spec: &Raw, environment: &Environment, samples: &Samples) -> Result<Vec<
     })
 }
 
-fn session(spec: &Raw, environment: &Environment) -> Result<Session> {
+fn session(spec: &Raw, runtime: &Runtime) -> Result<Session> {
     let refused = |error: ort::Error<_>| anyhow!("ONNX Runtime rejects an option: {error}");
-    Session::builder(environment)?
+    let builder = Session::builder(&runtime.environment)?
         .with_intra_threads(spec.threads)
         .map_err(refused)?
         .with_inter_threads(1)
         .map_err(refused)?
         .with_intra_op_spinning(spec.spinning)
-        .map_err(refused)?
+        .map_err(refused)?;
+    let mut builder = match &runtime.provider {
+        Some(provider) => provider.register(&runtime.environment, builder)?,
+        None => builder,
+    };
+    builder
         .commit_from_file(&spec.model)
         .with_context(|| format!("cannot load {}", spec.model.display()))
 }

@@ -19,10 +19,12 @@ pub(crate) struct RawSide {
     pub(crate) load: f64,
 }
 
-/// How many sessions there are, and with how many threads.
+/// How many sessions there are, where they run, and with how many threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sessions {
     pub(crate) count: usize,
+    /// Whether the measured device runs them, not the CPU.
+    pub(crate) on_device: bool,
     pub(crate) threads: usize,
     pub(crate) spinning: bool,
     pub(crate) batch: usize,
@@ -34,6 +36,7 @@ impl Sessions {
     pub(crate) fn per_core(bench: &Bench) -> Self {
         Self {
             count: bench.cores,
+            on_device: false,
             threads: 1,
             spinning: false,
             batch: 1,
@@ -45,10 +48,20 @@ impl Sessions {
     pub(crate) fn one_with_all_cores(bench: &Bench, spinning: bool) -> Self {
         Self {
             count: 1,
+            on_device: false,
             threads: bench.cores,
             spinning,
             batch: 1,
             samples: usize::MAX,
+        }
+    }
+
+    /// On the measured device, with threads as the server's.
+    pub(crate) fn on_device(bench: &Bench, count: usize) -> Self {
+        Self {
+            count,
+            on_device: true,
+            ..Self::per_core(bench)
         }
     }
 }
@@ -57,8 +70,10 @@ impl RawSide {
     /// Starts it and waits until every session has run once.
     pub(crate) fn start(bench: &Bench, model: &Model, sessions: Sessions) -> Result<Self> {
         let folder = bench.models.join(model.name);
+        let device = bench.device.as_ref().filter(|_| sessions.on_device);
         let spec = Raw {
             library: bench.library.clone(),
+            provider: device.map(|device| device.provider.clone()),
             model: folder.join("model.onnx"),
             inputs: folder.join("inputs.f32"),
             samples: sessions.samples,
@@ -75,6 +90,7 @@ impl RawSide {
             .env("ORT_DISABLE_TELEMETRY", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        bench.find_libraries(&mut command)?;
         let mut process = Process::start(&mut command)?;
         let commands = process.child.stdin.take().context("no standard input")?;
         let answers = BufReader::new(process.child.stdout.take().context("no standard output")?);

@@ -40,6 +40,7 @@ impl Server {
             .stdin(Stdio::null())
             .stderr(output.try_clone()?)
             .stdout(output);
+        bench.find_libraries(&mut command)?;
         let started = Instant::now();
         let process = Process::start(&mut command)?;
         let mut server = Self {

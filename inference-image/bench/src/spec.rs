@@ -1,6 +1,7 @@
 //! Messages between the coordinator and its helper processes: JSON, one document per line.
 
 use crate::usage::Cpu;
+use modelservice_contract::ExecutionProvider;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -124,6 +125,8 @@ impl Driven {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Raw {
     pub(crate) library: PathBuf,
+    /// What runs the model, if not the CPU.
+    pub(crate) provider: Option<ExecutionProvider>,
     pub(crate) model: PathBuf,
     /// Contiguous samples, little-endian float32.
     pub(crate) inputs: PathBuf,
@@ -173,6 +176,11 @@ impl RawRun {
     /// Samples per second.
     pub(crate) fn rate(&self) -> f64 {
         self.samples as f64 / self.wall
+    }
+
+    /// Its share of all CPU time.
+    pub(crate) fn share(&self, cores: usize) -> f64 {
+        self.cpu.own / (self.wall * cores as f64)
     }
 }
 

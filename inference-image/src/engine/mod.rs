@@ -24,6 +24,7 @@ pub use graphs::source::weight;
 pub(crate) use independence::rows_stay_apart;
 pub use interface::{Description, Engine, EngineError, Place, Port, SharedSize, Signature};
 pub use model::OnnxModel;
+pub use provider::Provider;
 pub use runtime::{NO_TELEMETRY, Runtime};
 pub use session::OnnxEngine;
 

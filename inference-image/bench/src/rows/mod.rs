@@ -2,6 +2,7 @@
 //! numbers mean.
 
 mod any_size;
+mod device;
 mod identity;
 mod memory;
 mod one_connection;
@@ -14,8 +15,12 @@ use crate::spec::Driven;
 use crate::table::{Aim, Table};
 use anyhow::Result;
 
-/// Measures every row that is wanted.
+/// Measures every row that is wanted: those of a device, or those of the CPU.
 pub(crate) fn measure(bench: &Bench, table: &mut Table) -> Result<()> {
+    if let Some(device) = &bench.device {
+        device::measure(bench, table, device);
+        return Ok(());
+    }
     throughput::resnet(bench, table)?;
     throughput::efficientnet(bench, table)?;
     throughput::quantised(bench, table)?;

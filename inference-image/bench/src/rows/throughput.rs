@@ -13,14 +13,16 @@ use serde_json::{Value, json};
 
 /// Connections of the closed loops.
 const CONNECTIONS: usize = 8;
-const OF_RAW: &str = "% of raw";
+/// Runs of a batch size that a measurement must have room for.
+const FEWEST_RUNS: f64 = 10.0;
+pub(super) const OF_RAW: &str = "% of raw";
 
 /// A load whose rate is compared with raw.
-struct Contender {
-    aim: Aim,
-    drive: Drive,
+pub(super) struct Contender {
+    pub(super) aim: Aim,
+    pub(super) drive: Drive,
     /// Whether it is another server, whose failures are not failures of this one.
-    is_peer: bool,
+    pub(super) is_peer: bool,
 }
 
 pub(super) fn resnet(bench: &Bench, table: &mut Table) -> Result<()> {
@@ -118,9 +120,10 @@ fn try_group(
         return Ok(());
     }
     server.settle();
+    let sessions = Sessions::per_core(bench);
     let sessions = Sessions {
-        batch: best_batch(bench, model, batches)?,
-        ..Sessions::per_core(bench)
+        batch: best_batch(bench, model, sessions, batches.unwrap_or_default())?,
+        ..sessions
     };
     let mut raw = RawSide::start(bench, model, sessions)?;
     let rounds = rounds(bench, &mut raw, &contenders)?;
@@ -135,7 +138,8 @@ fn try_group(
             };
             row(table, &contender.aim, &problem);
         } else {
-            compare(bench, table, &contender.aim, &raws, &runs, sessions.batch);
+            let (ratios, more) = comparison(bench, &raws, &runs, sessions.batch);
+            table.row(&contender.aim, ratios, more);
             if index == 0
                 && let Some(spread) = spread
             {
@@ -149,7 +153,7 @@ fn try_group(
 }
 
 /// Runs the load for one second on one connection, to see whether it works at all.
-fn probe(bench: &Bench, drive: &Drive) -> Result<()> {
+pub(super) fn probe(bench: &Bench, drive: &Drive) -> Result<()> {
     let driven = bench.drive(&Drive {
         connections: 1,
         warm: 0.0,
@@ -162,13 +166,13 @@ fn probe(bench: &Bench, drive: &Drive) -> Result<()> {
     }
 }
 
-struct Round {
-    raw: RawRun,
-    served: Vec<Driven>,
+pub(super) struct Round {
+    pub(super) raw: RawRun,
+    pub(super) served: Vec<Driven>,
 }
 
 /// Measures raw, then each load, and so on, so that a disturbance of several seconds affects all of them.
-fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<Vec<Round>> {
+pub(super) fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<Vec<Round>> {
     let server = contenders.first().map_or(0, |contender| contender.drive.server);
     let mut rounds = Vec::new();
     for number in 1..=bench.rounds {
@@ -191,45 +195,48 @@ fn rounds(bench: &Bench, raw: &mut RawSide, contenders: &[Contender]) -> Result<
     Ok(rounds)
 }
 
-/// The batch size at which in-process ONNX Runtime processes the most samples per second.
-fn best_batch(bench: &Bench, model: &Model, batches: Option<&[usize]>) -> Result<usize> {
+/// The batch size at which in-process ONNX Runtime processes the most samples per second. Ends before sizes, each twice
+/// the last, of which too few runs would fit into a measurement.
+pub(super) fn best_batch(
+    bench: &Bench,
+    model: &Model,
+    sessions: Sessions,
+    batches: &[usize],
+) -> Result<usize> {
     let mut best = (1, 0.0);
-    for &batch in batches.unwrap_or_default() {
-        let sessions = Sessions {
-            batch,
-            ..Sessions::per_core(bench)
-        };
-        let rate = RawSide::start(bench, model, sessions)?
-            .run(bench, bench.window, 0)?
-            .rate();
+    for &batch in batches {
+        let run =
+            RawSide::start(bench, model, Sessions { batch, ..sessions })?.run(bench, bench.window, 0)?;
+        let rate = run.rate();
         println!("  raw with batches of {batch}: {rate:.0}/s");
         if rate > best.1 {
             best = (batch, rate);
+        }
+        if 2.0 * run.times.p50 * FEWEST_RUNS > bench.window {
+            break;
         }
     }
     Ok(best.0)
 }
 
-/// The row of one load.
-fn compare(bench: &Bench, table: &mut Table, aim: &Aim, raws: &[RawRun], runs: &[Driven], batch: usize) {
-    let each = |of: fn(&RawRun, &Driven, usize) -> f64| -> Vec<f64> {
+/// The ratios of one load, and what else is known about it.
+pub(super) fn comparison(bench: &Bench, raws: &[RawRun], runs: &[Driven], batch: usize) -> (Vec<f64>, Value) {
+    let each = |of: &dyn Fn(&RawRun, &Driven) -> f64| -> Vec<f64> {
         raws.iter()
             .zip(runs)
-            .map(|(raw, driven)| of(raw, driven, bench.cores))
+            .map(|(raw, driven)| of(raw, driven))
             .collect()
     };
-    let ratios = each(|raw, driven, cores| {
-        100.0 * driven.rate() / (raw.rate() * (1.0 - driven.generator_share(cores)))
-    });
-    let plain = median(&each(|raw, driven, _| 100.0 * driven.rate() / raw.rate()));
-    let cpu = median(&each(|raw, driven, _| {
+    let ratios = each(&|raw, driven| 100.0 * driven.rate() / bench.expected(raw, driven));
+    let plain = median(&each(&|raw, driven| 100.0 * driven.rate() / raw.rate()));
+    let cpu = median(&each(&|raw, driven| {
         let served = driven.cpu.watched / driven.answered.count as f64;
         served / (raw.cpu.own / raw.samples as f64)
     }));
-    let generator = median(&each(|_, driven, cores| 100.0 * driven.generator_share(cores)));
+    let generator = median(&each(&|_, driven| 100.0 * driven.generator_share(bench.cores)));
     let (rate, raw) = (
-        median(&each(|_, driven, _| driven.rate())),
-        median(&each(|raw, _, _| raw.rate())),
+        median(&each(&|_, driven| driven.rate())),
+        median(&each(&|raw, _| raw.rate())),
     );
     let others = bench.others(runs);
     let idle: Vec<f64> = raws
@@ -250,7 +257,7 @@ fn compare(bench: &Bench, table: &mut Table, aim: &Aim, raws: &[RawRun], runs: &
         "latencyMilliseconds": latency(runs),
         "note": note,
     });
-    table.row(aim, ratios, more);
+    (ratios, more)
 }
 
 fn latency(runs: &[Driven]) -> Value {

@@ -13,7 +13,7 @@ use ort::session::builder::SessionBuilder;
 pub(super) use built_in::CPU;
 
 /// The execution provider that sessions use.
-pub(super) struct Provider {
+pub struct Provider {
     name: String,
     options: Options,
     kind: Kind,
@@ -35,7 +35,7 @@ impl Provider {
     /// # Errors
     /// `AcceleratorUnavailable` if this runtime does not have the provider or its device, `ConfigInvalid` for options
     /// that it does not accept.
-    pub(super) fn find(environment: &Environment, wanted: &ExecutionProvider) -> Result<Self, Fatal> {
+    pub fn find(environment: &Environment, wanted: &ExecutionProvider) -> Result<Self, Fatal> {
         let has_nul = |(key, value): (&String, &String)| key.contains('\0') || value.contains('\0');
         if wanted.options.iter().any(has_nul) {
             return Err(options_refused(wanted));
@@ -93,7 +93,7 @@ impl Provider {
     ///
     /// # Errors
     /// `ConfigInvalid` if it names one of its options as the problem, otherwise `AcceleratorUnavailable`.
-    pub(super) fn register(
+    pub fn register(
         &self,
         environment: &Environment,
         builder: SessionBuilder,
