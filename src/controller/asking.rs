@@ -39,3 +39,6 @@ async fn fetch(address: IpAddr) -> Result<Report, Box<dyn std::error::Error + Se
     let (body, _) = inference_server::send(stream, request, MAX_BYTES).await?;
     Ok(serde_json::from_slice(&body)?)
 }
+
+#[cfg(test)]
+pub(super) mod fixtures;

@@ -1,25 +1,18 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{crd::AcceleratorStatus, fixtures::observed};
-use http_body_util::Full;
-use hyper::{Response, body::Bytes, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use modelservice_contract::MANAGEMENT_PORT;
-use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+use crate::{
+    controller::asking::{
+        self,
+        fixtures::{address, served_at},
+    },
+    crd::AcceleratorStatus,
 };
+use serde_json::json;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// A service with ready pods at these addresses, of which a server has reported this execution provider.
 fn served(addresses: &[&str], provider: &str) -> (Observed, ModelServiceStatus) {
-    let plan = observed(json!({})).planned();
-    let mut served = observed(json!({})).running(&plan, 1, 1).routed(&plan);
-    for address in addresses {
-        let ready = json!({"phase": "Running", "podIP": address, "conditions": [{"type": "Ready", "status": "True"}]});
-        served = served.pod(&plan, ready);
-        Arc::make_mut(served.pods.last_mut().unwrap()).metadata.uid = Some((*address).to_owned());
-    }
+    let (served, plan) = served_at(addresses);
     let status = ModelServiceStatus {
         current_revision: Some(plan.rollout.target),
         accelerator: Some(AcceleratorStatus {
@@ -40,32 +33,11 @@ fn devices() -> (Devices, UnboundedReceiver<ObjectRef<ModelService>>) {
 
 /// A server that reports this device.
 async fn server(address: &str, device: &str) {
-    let listener = TcpListener::bind((address, MANAGEMENT_PORT)).await.unwrap();
     let assignment = json!({"provider": "GpuExecutionProvider", "nodes": 9, "device": {"name": device}});
     let report = json!({"serverVersion": "1", "onnxRuntimeVersion": "2", "executionProvider": "GpuExecutionProvider",
         "models": [{"name": "photos", "digest": "sha256:ee", "opset": 17, "inputs": [], "outputs": [],
             "assignment": assignment}]});
-    let report = Bytes::from(report.to_string());
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let report = report.clone();
-            let answer = service_fn(move |_| {
-                let report = report.clone();
-                async move { Ok::<_, std::convert::Infallible>(Response::new(Full::new(report))) }
-            });
-            // The client closes it.
-            let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
-        }
-    });
-}
-
-/// An address of this machine that no other test uses, nor another run of this one.
-fn address(last: u8) -> String {
-    let [.., high, low] = std::process::id().to_be_bytes();
-    format!("127.{high}.{low}.{last}")
+    asking::fixtures::server(address, &report).await;
 }
 
 /// One server says nothing about the others: each may have another device.
