@@ -40,7 +40,9 @@ pub(super) fn verdict(observed: &Observed, applied: &Applied, rollout: &Rollout)
             ),
             false,
         ),
-        None => Verdict::Progressing(goes_on),
+        None => Verdict::Progressing(format!(
+            "{goes_on}; meanwhile, one server less answers, for longer on a node that has to pull the images first"
+        )),
     })
 }
 

@@ -50,7 +50,8 @@ pub const WAITING_ANNOTATION: &str = "serving.modelservice.dev/waiting-for-devic
 pub const ROLLING_ANNOTATION: &str = "serving.modelservice.dev/rolling";
 /// On a Deployment: when (RFC 3339) the first server of its revision gave its device back in a rolling update.
 pub const GAVE_BACK_ANNOTATION: &str = "serving.modelservice.dev/gave-back";
-/// On a Deployment: when (RFC 3339) a pod of it was last deleted because its device was lost.
+/// On a Deployment: when (RFC 3339) a pod of it was last deleted because its device was lost, when the first one of
+/// those that followed each other was, and the pause in seconds before one that takes the place of another.
 pub const LOST_ANNOTATION: &str = "serving.modelservice.dev/device-lost";
 
 /// Name of the server's container in its pod. Every other container was injected by somebody else.

@@ -1,5 +1,6 @@
 //! Lost: pods whose device is lost. A container that is restarted keeps the devices of its pod, so only another pod can
-//! get others. Such a pod is deleted, at most one a minute per service. Pure.
+//! get others. Such a pod is deleted, at most one a minute per service. If the pods that take their place lose their
+//! devices too, another pod does not help either: then the pause doubles each time, up to 16 minutes. Pure.
 
 use crate::{
     cache::pod::{ContainerStatus, Pod},
@@ -13,10 +14,14 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use modelservice_contract::ExitReason;
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// How long after one pod was deleted another may be.
 const PAUSE: SignedDuration = SignedDuration::from_mins(1);
+/// The longest pause between pods that take the place of deleted ones.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(16);
+/// If none was deleted for so many pauses, what happened before does not count any more.
+const FORGOTTEN_AFTER: i32 = 4;
 /// How often a server must have ended without its device: once, the device may be used by a server that is still ending.
 const ENDS: i32 = 2;
 
@@ -29,6 +34,74 @@ pub struct Lost {
     pub(super) deployment: String,
     /// What happened, for a person.
     pub why: String,
+    /// What its Deployment then remembers.
+    pub(super) deletions: Deletions,
+    due: Timestamp,
+}
+
+/// The pods of a Deployment that were deleted one after the other, as [`LOST_ANNOTATION`] has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deletions {
+    /// When the last one was deleted.
+    last: Timestamp,
+    /// When the first one was: younger pods take the place of deleted ones.
+    first: Timestamp,
+    /// How long after the last one a pod that takes the place of another may be deleted.
+    pause: SignedDuration,
+}
+
+impl Deletions {
+    /// What a Deployment remembers, unless it is long ago.
+    fn of(live: &Deployment, now: Timestamp) -> Option<Self> {
+        let mut words = live.annotations().get(LOST_ANNOTATION)?.split(' ');
+        let last = words.next()?.parse().ok()?;
+        let first = words.next().and_then(|first| first.parse().ok());
+        let pause = words.next().and_then(|seconds| seconds.parse().ok());
+        let pause = pause.map_or(PAUSE, SignedDuration::from_secs);
+        let pause = pause.clamp(PAUSE, LONGEST_PAUSE);
+        (now.duration_since(last) <= pause * FORGOTTEN_AFTER).then(|| Self {
+            last,
+            first: first.unwrap_or(last),
+            pause,
+        })
+    }
+
+    fn is_replacement(&self, pod: &Pod) -> bool {
+        let created = pod.metadata.creation_timestamp.as_ref();
+        // A time of creation is in whole seconds, rounded down.
+        created.is_some_and(|created| created.0 > self.first - SignedDuration::from_secs(1))
+    }
+
+    /// When this pod may be deleted.
+    fn due(&self, pod: &Pod) -> Timestamp {
+        let pause = if self.is_replacement(pod) {
+            self.pause
+        } else {
+            PAUSE
+        };
+        self.last + pause
+    }
+
+    /// What is remembered once this pod is deleted.
+    fn after(earlier: Option<Self>, pod: &Pod, now: Timestamp) -> Self {
+        let pause = match earlier {
+            Some(earlier) if earlier.is_replacement(pod) => (earlier.pause * 2).min(LONGEST_PAUSE),
+            Some(earlier) => earlier.pause,
+            None => PAUSE,
+        };
+        Self {
+            last: now,
+            first: earlier.map_or(now, |earlier| earlier.first),
+            pause,
+        }
+    }
+}
+
+/// The value of [`LOST_ANNOTATION`].
+impl fmt::Display for Deletions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.last, self.first, self.pause.as_secs())
+    }
 }
 
 /// The pod to delete now, if there is one, and when to look again.
@@ -36,36 +109,33 @@ pub(super) fn decide(
     service: &ValidatedService,
     observed: &Observed,
 ) -> (Option<Lost>, Option<SignedDuration>) {
-    let mut all: Vec<Lost> = observed
-        .deployments
-        .iter()
-        .flat_map(|live| lost(service, observed, live))
-        .collect();
-    all.sort_by_key(|lost| lost.pod.name_any());
-    let last = observed
-        .deployments
-        .iter()
-        .filter_map(|live| deleted_at(live))
-        .max();
-    let next = last.map(|last| last + PAUSE);
-    let is_early = next.is_some_and(|next| next > observed.now);
-    match all.into_iter().next() {
-        None => (None, None),
-        Some(_) if is_early => (None, until_next(next, observed.now)),
-        Some(lost) => (Some(lost), None),
+    let deployments = observed.deployments.iter();
+    let all = deployments.clone().flat_map(|live| lost(service, observed, live));
+    let Some(next) = all.min_by_key(|lost| (lost.due, lost.pod.name_any())) else {
+        return (None, None);
+    };
+    let last = deployments.filter_map(|live| Deletions::of(live, observed.now));
+    let pause = last.map(|deletions| deletions.last + PAUSE).max();
+    let due = pause.map_or(next.due, |pause| pause.max(next.due));
+    if due > observed.now {
+        return (None, until_next([due], observed.now));
     }
+    (Some(next), None)
 }
 
 /// Pods of a Deployment whose device is lost.
 fn lost(service: &ValidatedService, observed: &Observed, live: &Arc<Deployment>) -> Vec<Lost> {
     let pods = observed.remaining_pods_made_by(live);
     let present = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let earlier = Deletions::of(live, observed.now);
     let lost: Vec<Lost> = present
         .filter_map(|pod| {
             Some(Lost {
                 pod: pod.clone(),
                 deployment: live.name_any(),
                 why: why(pod)?,
+                deletions: Deletions::after(earlier, pod, observed.now),
+                due: earlier.map_or(observed.now, |earlier| earlier.due(pod)),
             })
         })
         .collect();
@@ -118,11 +188,6 @@ fn is_without_device(server: &ContainerStatus) -> bool {
     let is_running = server.state.as_ref().is_some_and(|state| state.running.is_some());
     let ends = server.restart_count + i32::from(!is_running);
     !server.ready && ends >= ENDS && now.or(before) == Some(code)
-}
-
-/// When a pod of a Deployment was last deleted for this.
-fn deleted_at(live: &Deployment) -> Option<Timestamp> {
-    live.annotations().get(LOST_ANNOTATION)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -178,6 +243,22 @@ mod tests {
         }
     }
 
+    /// Deletes what the plan says for so many seconds; returns when.
+    fn deletions(cluster: &mut Cluster, seconds: usize, mut each: impl FnMut(&mut Cluster)) -> Vec<usize> {
+        let mut deleted = Vec::new();
+        for second in 0..seconds {
+            each(cluster);
+            if let Some(lost) = cluster.pass().lost {
+                deleted.push(second);
+                let live = cluster.observed.deployments[0].clone();
+                assert!(live.annotations().contains_key(LOST_ANNOTATION));
+                cluster.delete(&lost.pod.name_any());
+            }
+            cluster.go_on();
+        }
+        deleted
+    }
+
     /// If all devices of a service fail at once, it must not lose all servers at once.
     #[test]
     fn one_pod_a_minute_is_deleted() {
@@ -185,19 +266,35 @@ mod tests {
         for index in 0..3 {
             cluster.says(index, &unhealthy("Unhealthy"));
         }
-        let mut deleted = Vec::new();
-        for second in 0..150 {
-            let plan = cluster.pass();
-            deleted.extend(plan.lost.as_ref().map(|lost| (second, lost.pod.name_any())));
-            if let Some(lost) = plan.lost {
-                let live = cluster.observed.deployments[0].clone();
-                assert!(live.annotations().contains_key(LOST_ANNOTATION));
-                cluster.delete(&lost.pod.name_any());
-            }
-            cluster.go_on();
-        }
-        let seconds: Vec<i32> = deleted.iter().map(|(second, _)| *second).collect();
-        assert_eq!(seconds, [0, 60, 120]);
+        assert_eq!(deletions(&mut cluster, 150, |_| ()), [0, 60, 120]);
         assert_eq!(cluster.answering(), 3);
+    }
+
+    /// Where no device works at all, a new pod each minute for ever would load the node and say nothing new.
+    #[test]
+    fn pods_whose_replacements_fail_too_are_deleted_ever_less_often() {
+        let mut cluster = Cluster::new(json!({"replicas": 1, "accelerators": ["tpu"]}));
+        cluster.until("it serves", |cluster| cluster.answering() == 1);
+        let mut fail = |cluster: &mut Cluster| {
+            for index in 0..cluster.observed.pods.len() {
+                cluster.says(index, &ended(14, 1));
+            }
+        };
+        let deleted = deletions(&mut cluster, 4000, &mut fail);
+        let pauses: Vec<usize> = deleted.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(pauses, [60, 120, 240, 480, 960, 960, 960]);
+    }
+
+    /// A device that fails once a day is not one that never works.
+    #[test]
+    fn what_happened_long_ago_does_not_count() {
+        let mut cluster = serving("tpu");
+        cluster.says(0, &unhealthy("Unhealthy"));
+        assert_eq!(deletions(&mut cluster, 241, |_| ()), [0]);
+        for round in 0..2 {
+            let newest = cluster.observed.pods.len() - 1;
+            cluster.says(newest, &unhealthy("Unhealthy"));
+            assert_eq!(deletions(&mut cluster, 241, |_| ()), [0], "{round}");
+        }
     }
 }

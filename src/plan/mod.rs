@@ -30,7 +30,6 @@ use crate::{
     revision::{placement_of, revision_of, wanted_replicas},
     validate::{Target, ValidatedService},
 };
-use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
     policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
@@ -115,7 +114,7 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
         .chain(others.map(|(revision, pair)| planned(revision, pair)))
         .collect();
     if let Some(lost) = &lost {
-        remember(&mut revisions, lost, observed.now);
+        remember(&mut revisions, lost);
     }
     Plan {
         lost,
@@ -131,10 +130,10 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
 }
 
 /// The Deployment of a pod that is deleted remembers when, before it is.
-fn remember(revisions: &mut [PlannedRevision], lost: &Lost, now: Timestamp) {
+fn remember(revisions: &mut [PlannedRevision], lost: &Lost) {
     let planned = revisions.iter_mut().map(|planned| &mut planned.deployment);
     for deployment in planned.filter(|deployment| deployment.name_any() == lost.deployment) {
-        let annotation = (LOST_ANNOTATION.to_owned(), now.to_string());
+        let annotation = (LOST_ANNOTATION.to_owned(), lost.deletions.to_string());
         deployment.annotations_mut().extend([annotation]);
     }
 }

@@ -22,6 +22,7 @@ crate::tests!(
     an_edited_class_changes_no_claim_of_a_running_service,
     an_operator_for_one_namespace_writes_no_class_status,
     classes_say_which_nodes_have_them_and_how_many_devices_are_in_use,
+    a_cluster_without_dra_is_told,
 );
 
 /// A driver that offers two devices on the first node, and its DeviceClass, both of this name.
@@ -362,6 +363,40 @@ async fn classes_say_which_nodes_have_them_and_how_many_devices_are_in_use(_: Ar
         writes,
         "a status that stays is not written"
     );
+    drop(operator);
+    tokio::task::spawn_blocking(move || drop(world)).await.unwrap();
+}
+
+/// Otherwise its pods wait for ever, and nothing says for what.
+async fn a_cluster_without_dra_is_told(_: Arc<World>) {
+    // In newer versions it cannot be switched off any more, and in this one image volumes are off.
+    let world = tokio::task::spawn_blocking(|| {
+        let flags = [
+            "--emulated-version=1.34",
+            "--feature-gates=DynamicResourceAllocation=false,ImageVolume=true",
+            "--runtime-config=resource.k8s.io/v1=false",
+        ];
+        let flagged = |plane: ControlPlaneOptions, flag: &str| plane.flag("kube-apiserver", flag);
+        World::with(flags.into_iter().fold(control_plane("no-dra"), flagged))
+    });
+    let world = world.await.unwrap().unwrap();
+    let place = world.namespace().await;
+    let operator = Operator::start(&world.plane.kubeconfig_path(), &[]);
+    world
+        .apply_class("claimed", exactly("gpu.example.com", 1))
+        .await
+        .unwrap();
+    world.class_says("claimed", "UnsupportedCluster").await;
+    place
+        .apply(&service("photos").with("accelerators", json!(["claimed"])))
+        .await;
+    let stalled = place.wait_ready("photos", "False", "UnsupportedCluster").await;
+    let message = condition(&stalled, "Stalled").unwrap().2;
+    assert!(
+        message.contains("Dynamic Resource Allocation") && message.contains("claimed"),
+        "{message}"
+    );
+    assert!(place.deployments("photos").await.is_empty());
     drop(operator);
     tokio::task::spawn_blocking(move || drop(world)).await.unwrap();
 }
