@@ -29,13 +29,13 @@ images: ## Build the images of the operator and the server in buildah's storage
 runtime: ## Build the server's image with one flavour of ONNX Runtime (FLAVOUR=cpu, openvino, cuda or plugin) and its vendor's libraries
 	@scripts/packages
 	@VENDOR=1 scripts/images $(or $(FLAVOUR),cpu)
-	@[ "$(FLAVOUR)" != cuda ] || cargo test --locked --package modelservice-server --test runtimes cuda -- --include-ignored
+	@[ "$(FLAVOUR)" != cuda ] || cargo test --locked --workspace --test runtimes cuda -- --include-ignored
 
 tools: ## Build the local cluster's programs from pinned Go modules (once, about 20 minutes)
 	@scripts/tools
 
 crds: ## Write crds/*.yaml from the Rust types, and the chart's copies
-	@UPDATE_CRDS=1 cargo test --locked --package modelservice-operator --test crds
+	@UPDATE_CRDS=1 cargo test --locked --workspace --test crds
 	@cp crds/*.yaml charts/modelservice-operator/files/crds/
 
 bench-autoscaling: ## Compare autoscaling by the operator with a HorizontalPodAutoscaler on CPU, on a real cluster; half an hour

@@ -2,17 +2,20 @@
 //! reason.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use modelservice_operator::crd::{AcceleratorClass, AcceleratorStatus, ModelService, RolloutStrategy};
+use modelservice_test_provider::NAME;
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::fixture::{DEVICE, DEVICE_CLASS, Fixture, condition, service};
+use crate::fixture::{DEVICE, DEVICE_CLASS, Fixture, PATIENCE, TEST_PROVIDER, condition, service};
 use crate::serving::classify;
 use crate::team::Team;
 
@@ -29,6 +32,9 @@ pub(crate) const TESTS: &[Test] = &[
         "devices::a_provider_in_a_library_runs_what_it_can_and_what_it_cannot_is_named",
         |fixture| Box::pin(plug_in(fixture)),
     ),
+    ("devices::each_way_in_which_a_provider_fails_is_told", |fixture| {
+        Box::pin(modes(fixture))
+    }),
     (
         "devices::a_model_for_an_nvidia_gpu_is_never_served_from_the_cpu",
         |fixture| Box::pin(without_nvidia(fixture)),
@@ -70,7 +76,8 @@ async fn devices(fixture: &Fixture) -> Result<()> {
         )
         .await?;
     let mut wanted = service("vision", &fixture.models.plus_one);
-    wanted.spec.accelerators = vec!["made-up-tpu".to_owned()];
+    wanted.spec.accelerators = vec!["made-up-tpu".to_owned(), "cpu".to_owned()];
+    wanted.spec.fallback_after = "1s".to_owned();
     wanted.spec.replicas = Some(2);
     let served = team.serve(&wanted).await?;
     let status = served.status.context("no status")?;
@@ -92,28 +99,57 @@ async fn devices(fixture: &Fixture) -> Result<()> {
         ensure!(devices.0 == "1", "{devices:?}");
     }
 
+    // There is no third device, and the next class of the list is for services that get none at all.
+    wanted.spec.replicas = Some(3);
+    team.apply(&wanted).await?;
+    let message = waits_for_a_device(&team, "vision").await?;
+    ensure!(message.contains("\"made-up-tpu\""), "{message}");
+    wanted.spec.replicas = Some(2);
+    team.serve(&wanted).await?;
+
     // A new revision finds no device beside the old one, which keeps serving.
     wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
     team.apply(&wanted).await?;
-    let stuck = team
-        .wait("vision", "Unschedulable", |service| {
-            condition(service, "Ready").is_some_and(|(_, reason, _)| reason == "Unschedulable")
-        })
-        .await?;
-    let (_, _, message) = condition(&stuck, "Ready").context("no condition")?;
+    let message = waits_for_a_device(&team, "vision").await?;
     ensure!(
         message.contains(DEVICE) && message.contains("Recreate"),
         "{message}"
-    );
-    ensure!(
-        condition(&stuck, "Available").is_some_and(|(status, ..)| status == "True"),
-        "{stuck:?}"
     );
 
     // The solution that the message names.
     wanted.spec.rollout.strategy = RolloutStrategy::Recreate;
     team.serve(&wanted).await?;
     team.delete("vision").await
+}
+
+/// What is said once a pod has waited for a device for three seconds, while others serve; all are for the first class.
+async fn waits_for_a_device(team: &Team<'_>, name: &str) -> Result<String> {
+    let late = async || {
+        let now = jiff::Timestamp::now();
+        let pods = team.pods(name).await?;
+        let waits = |pod: &Pod| {
+            let created = pod.metadata.creation_timestamp.as_ref();
+            let is_placed = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+            !is_placed && created.is_some_and(|created| now.duration_since(created.0).as_secs() >= 4)
+        };
+        anyhow::Ok(pods.iter().any(waits))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !late().await? {
+        ensure!(Instant::now() < deadline, "no pod waits for a device");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let message = told(team, name, "Ready", ("False", "Unschedulable")).await?;
+    let service = team.api::<ModelService>().get(name).await?;
+    ensure!(
+        condition(&service, "Available").is_some_and(|(status, ..)| status == "True"),
+        "{service:?}"
+    );
+    for deployment in team.api::<Deployment>().list(&ListParams::default()).await? {
+        let name = deployment.name_any();
+        ensure!(name.ends_with("-made-up-tpu"), "{name} is for another class");
+    }
+    Ok(message)
 }
 
 /// The condition, once it has this status and reason.
@@ -242,6 +278,99 @@ async fn plug_in(fixture: &Fixture) -> Result<()> {
     }
     team.leave("photos").await?;
     team.leave("orders").await
+}
+
+/// A provider with these options, and what becomes of a service on it.
+struct Mode {
+    name: &'static str,
+    mode: &'static str,
+    share: i32,
+    reason: &'static str,
+    words: &'static [&'static str],
+}
+
+async fn modes(fixture: &Fixture) -> Result<()> {
+    let team = fixture.team("team-modes", &[]).await?;
+    let image = fixture.test_provider_image()?;
+    let row = |name, mode, share, reason, words| Mode {
+        name,
+        mode,
+        share,
+        reason,
+        words,
+    };
+    let table = [
+        row("all", "all", 0, "DeviceEngaged", &["TestExecutionProvider", "2"]),
+        row("slow", "slow", 0, "DeviceEngaged", &["TestExecutionProvider"]),
+        row("share", "part", 50, "DeviceEngaged", &["1", "Add"]),
+        row(
+            "part",
+            "part",
+            49,
+            "ExecutionProviderFallback",
+            &["runs 1 of the model's 2", "Add (1)"],
+        ),
+        row(
+            "none",
+            "none",
+            100,
+            "ExecutionProviderFallback",
+            &["none of the model's 2", "Relu (1)"],
+        ),
+        row(
+            "first-run",
+            "fail-first-run",
+            0,
+            "AcceleratorUnavailable",
+            &["the first run", "fallen off the bus"],
+        ),
+        row(
+            "later",
+            "fail-after-100",
+            0,
+            "DeviceEngaged",
+            &["TestExecutionProvider"],
+        ),
+    ];
+    let started = table.iter().map(|row| async {
+        let plugin = json!({"library": TEST_PROVIDER});
+        let runtime = json!({"image": image, "executionProvider": NAME, "plugin": plugin,
+            "options": {"mode": row.mode}, "allowCpuShare": row.share});
+        let class = format!("mode-{}", row.name);
+        fixture.class(&class, json!({ "runtime": runtime })).await?;
+        let mut wanted = service(row.name, &fixture.models.two_nodes);
+        wanted.spec.accelerators = vec![class];
+        team.apply(&wanted).await
+    });
+    futures::future::try_join_all(started).await?;
+    for Mode {
+        name, reason, words, ..
+    } in table
+    {
+        let engaged = if reason == "DeviceEngaged" {
+            "True"
+        } else {
+            "False"
+        };
+        let message = told(&team, name, "AcceleratorEngaged", (engaged, reason)).await?;
+        for word in words {
+            ensure!(message.contains(word), "{name}: {message}");
+        }
+    }
+
+    // A device that is lost while its server answers.
+    let load = team.load_adder("later", 50.0).await?;
+    let message = told(&team, "later", "Ready", ("False", "AcceleratorUnavailable")).await?;
+    let report = tokio::task::block_in_place(|| load.stop())?;
+    ensure!(
+        message.contains("lost its device while serving") && message.contains("fallen off the bus"),
+        "{message}"
+    );
+    ensure!(report.answered > 0, "{:?}", report.errors);
+    for row in ["all", "slow", "share", "part", "none", "first-run", "later"] {
+        team.leave(row).await?;
+    }
+    Ok(())
 }
 
 /// The image has the provider, but neither a driver nor NVIDIA's libraries are here.

@@ -22,6 +22,8 @@ pub(crate) const SYSTEM: &str = "modelservice-system";
 pub(crate) const DEVICE: &str = "example.com/tpu";
 /// The class of the devices for Dynamic Resource Allocation, of which every node has one, too.
 pub(crate) const DEVICE_CLASS: &str = "gpu.example.com";
+/// Where an image has the execution provider of tests.
+pub(crate) const TEST_PROVIDER: &str = "/usr/lib/libmodelservice_test_provider.so";
 /// Longer than anything here takes, even on a busy machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -101,6 +103,26 @@ impl Fixture {
                 .current_dir(repository()))?;
             let name = format!("modelservice-server-{flavour}:dev");
             self.cluster.push(&format!("localhost/{name}"), &name)
+        })
+    }
+
+    /// The server's image with the execution provider of tests, whose library is [`TEST_PROVIDER`], pinned by digest.
+    pub(crate) fn test_provider_image(&self) -> Result<String> {
+        tokio::task::block_in_place(|| {
+            let folder = tempfile::tempdir()?;
+            let name = Path::new(TEST_PROVIDER)
+                .file_name()
+                .context("a library has a name")?;
+            let built = std::env::current_exe()?.with_file_name(name);
+            std::fs::copy(&built, folder.path().join(name))
+                .with_context(|| format!("{} is not there", built.display()))?;
+            let recipe = "FROM localhost/modelservice-server:dev\nCOPY *.so /usr/lib/\n";
+            std::fs::write(folder.path().join("Containerfile"), recipe)?;
+            let image = "localhost/e2e-test-provider:dev";
+            let mut build = Command::new("buildah");
+            build.args(["build", "--quiet", "--timestamp", "0", "--tag", image]);
+            run(build.arg(folder.path()))?;
+            self.cluster.push(image, "test-provider:dev")
         })
     }
 

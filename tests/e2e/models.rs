@@ -18,6 +18,8 @@ pub(crate) struct Models {
     pub plus_one: String,
     /// `y = x + 10`.
     pub plus_ten: String,
+    /// `y = relu(x) + x`.
+    pub two_nodes: String,
     /// An image with a file, but no model.onnx.
     pub without_model: String,
     /// A model.onnx that is something else.
@@ -48,6 +50,7 @@ impl Models {
             )?,
             plus_one: push("plus-one", &[("model.onnx", &onnx::adder(1.0, onnx::OPSET))])?,
             plus_ten: push("plus-ten", &[("model.onnx", &onnx::adder(10.0, onnx::OPSET))])?,
+            two_nodes: push("two-nodes", &[("model.onnx", &onnx::two_nodes())])?,
             without_model: push("without-model", &[("readme.txt", b"the model is elsewhere")])?,
             not_onnx: push("not-onnx", &[("model.onnx", b"<html>404 not found</html>")])?,
             too_new: push("too-new", &[("model.onnx", &onnx::adder(1.0, 99))])?,

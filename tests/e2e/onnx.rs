@@ -12,22 +12,25 @@ const FLOAT: u64 = 1;
 
 /// A model that adds `constant` to each of four numbers, for operator set `opset`.
 pub(crate) fn adder(constant: f32, opset: u64) -> Vec<u8> {
-    let node = [
-        text(1, "x"),
-        text(1, "c"),
-        text(2, "y"),
-        text(3, "add"),
-        text(4, "Add"),
-    ]
-    .concat();
     let raw = constant.to_le_bytes().repeat(WIDTH as usize);
     let constant = [number(1, WIDTH), number(2, FLOAT), text(8, "c"), bytes(9, &raw)].concat();
+    model(&[node("Add", &["x", "c"], "y")], &bytes(5, &constant), opset)
+}
+
+/// `y = relu(x) + x`, in two nodes.
+pub(crate) fn two_nodes() -> Vec<u8> {
+    let nodes = [node("Relu", &["x"], "a"), node("Add", &["a", "x"], "y")];
+    model(&nodes, &[], OPSET)
+}
+
+fn model(nodes: &[Vec<u8>], initializers: &[u8], opset: u64) -> Vec<u8> {
+    let nodes: Vec<_> = nodes.iter().flat_map(|node| bytes(1, node)).collect();
     let graph = [
-        bytes(1, &node),
-        text(2, "adder"),
-        bytes(5, &constant),
-        bytes(11, &port("x")),
-        bytes(12, &port("y")),
+        nodes.as_slice(),
+        &text(2, "graph"),
+        initializers,
+        &bytes(11, &port("x")),
+        &bytes(12, &port("y")),
     ]
     .concat();
     [
@@ -37,6 +40,16 @@ pub(crate) fn adder(constant: f32, opset: u64) -> Vec<u8> {
         bytes(8, &number(2, opset)),
     ]
     .concat()
+}
+
+/// `NodeProto`.
+fn node(operator: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+    let inputs = inputs.iter().flat_map(|input| text(1, input));
+    inputs
+        .chain(text(2, output))
+        .chain(text(3, output))
+        .chain(text(4, operator))
+        .collect()
 }
 
 /// `ValueInfoProto`: a float tensor of shape [1, 4].
