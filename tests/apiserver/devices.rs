@@ -373,7 +373,8 @@ async fn a_cluster_without_dra_is_told(_: Arc<World>) {
     let world = tokio::task::spawn_blocking(|| {
         let flags = [
             "--emulated-version=1.34",
-            "--feature-gates=DynamicResourceAllocation=false,ImageVolume=true",
+            "--feature-gates=DynamicResourceAllocation=false,DRAAdminAccess=false,DRAPrioritizedList=false,\
+             DRASchedulerFilterTimeout=false,ImageVolume=true",
             "--runtime-config=resource.k8s.io/v1=false",
         ];
         let flagged = |plane: ControlPlaneOptions, flag: &str| plane.flag("kube-apiserver", flag);
