@@ -1,0 +1,3 @@
+//! `modelservice-fetch`: see the library.
+
+fn main() {}
