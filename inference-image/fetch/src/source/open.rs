@@ -1,0 +1,31 @@
+//! From a URI to its source.
+
+use super::api::Source;
+use super::folder::Folder;
+use crate::error::FetchError;
+use modelservice_contract::{FetchConfig, FetchReason};
+
+/// Opens the source that the URI names. Makes no request.
+///
+/// # Errors
+/// `ConfigInvalid` if there is no such kind of source.
+pub fn open(config: &FetchConfig) -> Result<Box<dyn Source>, FetchError> {
+    let uri = &config.uri;
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return Err(unknown(uri));
+    };
+    match scheme {
+        "file" if rest.starts_with('/') => Ok(Box::new(Folder::new(rest))),
+        _ => Err(unknown(uri)),
+    }
+}
+
+fn unknown(uri: &str) -> FetchError {
+    // A URI may carry credentials: only its scheme is shown.
+    let scheme = uri.split_once("://").map_or("", |(scheme, _)| scheme);
+    let message = format!(
+        "the URI begins with {scheme:?}, which names no kind of source: use s3://, gs://, az://, https://, hf:// or \
+         oci://, or file:///absolute/path"
+    );
+    FetchError::new(FetchReason::ConfigInvalid, message)
+}
