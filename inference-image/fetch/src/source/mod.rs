@@ -1,5 +1,10 @@
 //! Sources: where a model is kept. Each kind finds the objects of exactly what a URI names, and reads their bytes.
 
+pub mod access;
+pub mod folder;
+pub mod https;
+pub mod objects;
+
 use crate::error::FetchError;
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
