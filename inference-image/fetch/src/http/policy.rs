@@ -54,8 +54,11 @@ impl Policy {
 
     /// The policy of a pod: the API server is what the kubelet and the cluster's DNS say it is.
     pub async fn of_pod() -> Self {
-        let named = env::var("KUBERNETES_SERVICE_HOST").ok();
-        let named = named.and_then(|host| host.parse().ok());
+        // Set in every pod; elsewhere there is no API server to keep away from.
+        let Ok(named) = env::var("KUBERNETES_SERVICE_HOST") else {
+            return Self::default();
+        };
+        let named = named.parse().ok();
         // A pod without the cluster's DNS does not reach the API server by this name either.
         let resolved = timeout(RESOLVES, lookup_host((API_SERVER, 443))).await;
         let resolved = resolved.into_iter().flatten().flatten();

@@ -22,16 +22,20 @@ pub struct Access {
 }
 
 impl Access {
-    /// What a pod's configuration says, under the policy of a pod.
+    /// What a pod's configuration says, with the Secret that is mounted into it.
     ///
     /// # Errors
     /// `ConfigInvalid` for an endpoint or a Secret that cannot be used.
-    pub async fn of_pod(config: &FetchConfig) -> Result<Self, FetchError> {
+    pub fn of_pod(config: &FetchConfig, policy: &Policy) -> Result<Self, FetchError> {
         let credentials = config
             .has_credentials
             .then(|| Credentials::open(CREDENTIALS_PATH));
-        let policy = Policy::of_pod().await;
-        Self::new(config, credentials.transpose()?, policy, Timeouts::default())
+        Self::new(
+            config,
+            credentials.transpose()?,
+            policy.clone(),
+            Timeouts::default(),
+        )
     }
 
     /// What a configuration says, with these credentials and under this policy.

@@ -171,7 +171,8 @@ fn serve(mut command: Command, port: u16, path: &str) -> Result<(Url, Process), 
         if process.0.try_wait().map_err(|error| error.to_string())?.is_some() || Instant::now() > deadline {
             let _ = process.0.kill();
             let mut said = String::new();
-            let _ = child
+            let _ = process
+                .0
                 .stderr
                 .take()
                 .map(|mut stderr| stderr.read_to_string(&mut said));

@@ -7,7 +7,10 @@ use super::{
 use crate::{
     error::FetchError,
     http::{Asked, Audience, Request, Response, Used, bare, exactly, failure},
-    source::{Form, Found, Object, Source, access::Access},
+    source::{
+        access::Access,
+        api::{Form, Found, Object, Source},
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};

@@ -5,7 +5,7 @@ use super::{
     place::Place,
     service::{Pages, unwrapped},
 };
-use crate::{error::FetchError, source::Object};
+use crate::{error::FetchError, source::api::Object};
 use modelservice_contract::FetchReason;
 use object_store::list::PaginatedListOptions;
 

@@ -10,7 +10,7 @@ mod service;
 mod source;
 mod vendor;
 
-use super::{Source, access::Access};
+use super::{access::Access, api::Source};
 use crate::error::FetchError;
 use modelservice_contract::FetchReason;
 

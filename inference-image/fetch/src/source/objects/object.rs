@@ -1,6 +1,6 @@
 //! Objects as the store tells of them, and their versions. Pure.
 
-use crate::source::Object;
+use crate::source::api::Object;
 use object_store::{GetOptions, ObjectMeta};
 
 /// The condition under which a version is read: ETags have quotes, versions have none.

@@ -10,7 +10,11 @@ use super::{
 use crate::{
     error::{FetchError, Retry},
     http::exactly,
-    source::{Form, Found, Object, Source, access::Access, folder::folder_identity},
+    source::{
+        access::Access,
+        api::{Form, Found, Object, Source},
+        identity,
+    },
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream::BoxStream};
@@ -197,7 +201,7 @@ impl ObjectSource {
         }
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Found {
-            identity: folder_identity(&objects),
+            identity: identity::of_folder(&objects, false),
             objects,
             form: Form::Files,
         })
