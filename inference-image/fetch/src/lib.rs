@@ -2,10 +2,12 @@
 //! fetched is verified, and what cannot be verified is never served.
 
 pub mod cli;
+pub mod credentials;
 mod disk;
 pub mod download;
 pub mod error;
 pub mod fetch;
+pub mod http;
 pub mod source;
 pub mod store;
 pub mod unpack;

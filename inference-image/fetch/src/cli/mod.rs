@@ -7,8 +7,9 @@ pub use arguments::{Arguments, Command, LogFormat, What};
 
 use crate::error::FetchError;
 use crate::fetch::{Behaviour, fetch, resolve, verify};
+use crate::http::Policy;
 use crate::source;
-use modelservice_contract::{FETCH_CONFIG_ENV, FetchReason, MODEL_PATH, Resolved};
+use modelservice_contract::{FETCH_CONFIG_ENV, FetchConfig, FetchReason, MODEL_PATH, Resolved};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -78,10 +79,12 @@ fn live(arguments: &Arguments) -> Result<Ended, FetchError> {
 async fn execute(command: &Command) -> Result<Option<Resolved>, FetchError> {
     let environment = std::env::var(FETCH_CONFIG_ENV).ok();
     let behaviour = Behaviour::default();
+    let policy = Policy::of_pod().await;
+    let open = |config: &FetchConfig| source::open(config, &policy);
     match command {
         Command::Resolve { what } => {
             let config = what.config(environment.as_deref())?;
-            let resolved = resolve(&config, &source::open, &behaviour).await?;
+            let resolved = resolve(&config, &open, &behaviour).await?;
             print(&serde_json::to_string(&resolved).unwrap_or_default())?;
             Ok(Some(resolved))
         }
@@ -90,7 +93,7 @@ async fn execute(command: &Command) -> Result<Option<Resolved>, FetchError> {
             let folder = folder.as_deref().or(into.as_deref());
             // With a cache, the server reads the package there unless a folder is named.
             let by_default = config.cache.is_none().then_some(Path::new(MODEL_PATH));
-            let outcome = fetch(&config, &source::open, folder.or(by_default), &behaviour).await?;
+            let outcome = fetch(&config, &open, folder.or(by_default), &behaviour).await?;
             tracing::info!(
                 digest = outcome.marker.digest,
                 bytes = outcome.marker.bytes,

@@ -1,21 +1,23 @@
 //! From a URI to its source.
 
-use super::api::Source;
-use super::folder::Folder;
-use crate::error::FetchError;
+use super::{access::Access, api::Source, folder::Folder, https::HttpsSource, objects};
+use crate::{error::FetchError, http::Policy};
 use modelservice_contract::{FetchConfig, FetchReason};
 
 /// Opens the source that the URI names. Makes no request.
 ///
 /// # Errors
-/// `ConfigInvalid` if there is no such kind of source.
-pub fn open(config: &FetchConfig) -> Result<Box<dyn Source>, FetchError> {
+/// `ConfigInvalid` if there is no such kind of source, or if its endpoint or credentials cannot be used.
+pub fn open(config: &FetchConfig, policy: &Policy) -> Result<Box<dyn Source>, FetchError> {
     let uri = &config.uri;
     let Some((scheme, rest)) = uri.split_once("://") else {
         return Err(unknown(uri));
     };
+    let access = || Access::of_pod(config, policy);
     match scheme {
         "file" if rest.starts_with('/') => Ok(Box::new(Folder::new(rest))),
+        "s3" | "gs" | "az" => objects::open(uri, access()?),
+        "https" => Ok(Box::new(HttpsSource::new(uri, access()?, config.digest.clone())?)),
         _ => Err(unknown(uri)),
     }
 }
