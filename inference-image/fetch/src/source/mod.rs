@@ -2,7 +2,9 @@
 
 mod api;
 pub mod hub;
+pub mod oci;
 mod part;
 
 pub use api::{Form, Found, Object, Source};
 pub use hub::Hub;
+pub use oci::{LoginFiles, Oci};
