@@ -509,7 +509,7 @@ async fn layers_come_one_over_the_other() {
         let objects = layers
             .iter()
             .enumerate()
-            .map(|(index, bytes)| object(&format!("sha256:{index}"), bytes));
+            .map(|(index, bytes)| object(&format!("{index:04}.tar"), bytes));
         let mut source = Scripted::new(objects.collect());
         source.form = Form::Layers;
         fetched(source, None)
@@ -555,4 +555,14 @@ async fn layers_come_one_over_the_other() {
     }
     let error = layers(vec![lower, zip(&[("x", "")])]).await.unwrap_err();
     assert!(error.message.contains("no layer"), "{error}");
+
+    // Tools for models push files beside folders.
+    let mut source = Scripted::new(vec![
+        object("0000.tar", &Tar::new().file("tokens/a", "1").bytes()),
+        object("model.onnx", b"model"),
+        object("tokens/b", b"2"),
+    ]);
+    source.form = Form::Layers;
+    let wanted = package(&[("model.onnx", "model"), ("tokens/a", "1"), ("tokens/b", "2")]);
+    assert_eq!(fetched(source, None).await, Ok(wanted));
 }

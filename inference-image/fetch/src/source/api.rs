@@ -50,7 +50,7 @@ pub struct Found {
 pub enum Form {
     /// Each is a file of the package; a single `.onnx` file is its model.
     Files,
-    /// Each is an archive, unpacked one over the other in this order (layers of an image).
+    /// Layers, one over the other in this order: archives by their names are unpacked, and everything else is a file.
     Layers,
 }
 

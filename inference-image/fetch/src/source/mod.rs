@@ -4,10 +4,15 @@ pub mod access;
 mod api;
 mod folder;
 pub mod https;
+pub mod hub;
 pub mod identity;
 pub mod objects;
+pub mod oci;
 mod open;
+mod part;
 
 pub use api::{Form, Found, Object, Source};
 pub use folder::Folder;
+pub use hub::Hub;
+pub use oci::{LoginFiles, Oci};
 pub use open::open;

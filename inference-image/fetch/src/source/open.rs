@@ -1,8 +1,16 @@
 //! From a URI to its source.
 
-use super::{access::Access, api::Source, folder::Folder, https::HttpsSource, objects};
+use super::{
+    access::Access,
+    api::Source,
+    folder::Folder,
+    https::HttpsSource,
+    hub::Hub,
+    objects,
+    oci::{LoginFiles, Oci},
+};
 use crate::{error::FetchError, http::Policy};
-use modelservice_contract::{FetchConfig, FetchReason};
+use modelservice_contract::{FetchConfig, FetchReason, PULL_SECRETS_PATH};
 
 /// Opens the source that the URI names. Makes no request.
 ///
@@ -18,6 +26,32 @@ pub fn open(config: &FetchConfig, policy: &Policy) -> Result<Box<dyn Source>, Fe
         "file" if rest.starts_with('/') => Ok(Box::new(Folder::new(rest))),
         "s3" | "gs" | "az" => objects::open(uri, access()?),
         "https" => Ok(Box::new(HttpsSource::new(uri, access()?, config.digest.clone())?)),
+        "hf" => {
+            let Access {
+                client, credentials, ..
+            } = access()?;
+            Ok(Box::new(Hub::new(
+                client,
+                uri,
+                config.endpoint.as_deref(),
+                credentials,
+            )?))
+        }
+        "oci" => {
+            let Access {
+                client, credentials, ..
+            } = access()?;
+            let files = LoginFiles {
+                pull_secrets: Some(PULL_SECRETS_PATH.into()),
+                credentials,
+            };
+            Ok(Box::new(Oci::new(
+                client,
+                uri,
+                config.endpoint.as_deref(),
+                files,
+            )?))
+        }
         _ => Err(unknown(uri)),
     }
 }

@@ -59,9 +59,12 @@ pub fn unpack(
     let mut tree = Tree::new(&root, bounds).map_err(named)?;
     for (object, file) in found.objects.iter().zip(downloaded) {
         let added = match (found.form, Format::of_name(&object.name)) {
-            (Form::Layers, _) => {
+            (Form::Layers, name) => {
                 tree.next_layer();
-                layer(file, &mut tree)
+                match name {
+                    Some(_) => layer(file, &mut tree),
+                    None => adopt(object, file, &mut tree),
+                }
             }
             (Form::Files, Some(_)) if found.objects.len() == 1 => archive(file, &mut tree),
             (Form::Files, _) => adopt(object, file, &mut tree),

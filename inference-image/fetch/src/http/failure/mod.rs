@@ -33,6 +33,8 @@ pub enum Used {
     Nothing,
     /// Keys of the Secret, by name.
     Secret(String),
+    /// An image pull secret, by name.
+    PullSecret(String),
     /// The pod's own identity.
     PodIdentity,
 }
@@ -45,6 +47,9 @@ impl Used {
                 .to_owned(),
             Self::Secret(keys) => format!(
                 "The request used {keys} of the credentials' Secret; check that they are right, still valid, and may read it"
+            ),
+            Self::PullSecret(name) => format!(
+                "The request used the image pull secret {name}; check that it is right, still valid, and may pull it"
             ),
             Self::PodIdentity => {
                 "The request used the pod's own identity; check that the role of its service account may \
