@@ -282,11 +282,7 @@ async fn archives_that_break_a_rule_are_refused() {
         ),
         (
             "a link out through another link",
-            tar()
-                .link("a", "b/c")
-                .file("b/c/d", "")
-                .link("x", "a/../../y")
-                .bytes(),
+            tar().link("sub/up", "..").link("x", "sub/up/../y").bytes(),
             "\"x\" is outside its package",
         ),
         (
@@ -385,12 +381,10 @@ async fn archives_that_break_a_rule_are_refused() {
 #[tokio::test]
 async fn zips_that_break_a_rule_are_refused() {
     let link = |target: &str| {
-        let mut writer = ZipWriter::new(Cursor::new(zip(&[("model.onnx", "m")])));
-        writer = ZipWriter::new_append(writer.finish().unwrap())
-            .unwrap_or_else(|_| ZipWriter::new(Cursor::new(Vec::new())));
-        writer
-            .add_symlink("x", target, SimpleFileOptions::default())
-            .unwrap();
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default();
+        writer.start_file("model.onnx", options).unwrap();
+        writer.add_symlink("x", target, options).unwrap();
         writer.finish().unwrap().into_inner()
     };
     // The writer refuses a name that it has, so the second gets its name afterwards, in both of its headers.
@@ -479,7 +473,7 @@ async fn what_unpacks_to_too_much_ends_at_the_bound() {
         ("m.tar.gz", gzip(&tar)),
         ("m.tar.zst", zstd(&tar)),
     ] {
-        assert!(bytes.len() < 200_000, "{name}: {}", bytes.len());
+        assert!(bytes.len() < 300_000, "{name}: {}", bytes.len());
         let source = Scripted::new(vec![object(name, &bytes)]);
         let error = fetched(source, Some(1 << 20)).await.unwrap_err();
         assert_eq!(error.reason, FetchReason::PackageInvalid, "{name}");
@@ -499,7 +493,7 @@ async fn a_million_entries_end_at_the_bound() {
     for index in 0..100_001 {
         tar = tar.entry(EntryType::Directory, &format!("{index}/"), "", b"");
     }
-    let error = archive("m.tar.gz", &gzip(&tar.bytes())).await.unwrap_err();
+    let error = archive("m.tar", &tar.bytes()).await.unwrap_err();
     assert!(error.message.contains("at most 100000"), "{error}");
 }
 

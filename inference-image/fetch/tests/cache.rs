@@ -214,7 +214,7 @@ async fn a_failed_download_leaves_its_lock_to_the_next_pod() {
     let error = fetch(&config, &source.opener(), Some(&volumes.pod("one")), &behaviour)
         .await
         .unwrap_err();
-    assert_eq!(error.message, "403");
+    assert_eq!(error.message, "bucket/model.onnx: 403");
     fetch(&config, &source.opener(), Some(&volumes.pod("two")), &behaviour)
         .await
         .unwrap();

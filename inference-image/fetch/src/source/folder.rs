@@ -101,19 +101,25 @@ impl Folder {
     }
 
     fn problem(&self, name: impl AsRef<Path>, error: &FileError) -> FetchError {
-        let (reason, advice) = match error {
-            FileError::Missing => (FetchReason::NotFound, ": check the path"),
+        let missing = "does not exist: check the path".to_owned();
+        let (reason, what) = match error {
+            FileError::Missing => (FetchReason::NotFound, missing),
             FileError::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                (FetchReason::NotFound, ": check the path")
+                (FetchReason::NotFound, missing)
             }
-            FileError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                (FetchReason::Denied, ": check its permissions")
+            FileError::Io(denied) if denied.kind() == io::ErrorKind::PermissionDenied => {
+                (FetchReason::Denied, format!("{error}: check its permissions"))
             }
-            FileError::Io(_) => (FetchReason::Unavailable, ""),
-            _ => (FetchReason::PackageInvalid, ""),
+            FileError::Io(_) => (FetchReason::Unavailable, error.to_string()),
+            _ => (FetchReason::PackageInvalid, error.to_string()),
         };
-        let path = self.path.join(name);
-        FetchError::new(reason, format!("{} {error}{advice}", path.display()))
+        let name = name.as_ref();
+        let path = if name.as_os_str().is_empty() {
+            self.path.clone()
+        } else {
+            self.path.join(name)
+        };
+        FetchError::new(reason, format!("{} {what}", path.display()))
     }
 }
 
