@@ -1,3 +1,10 @@
-//! `modelservice-fetch`: see the library.
+//! `modelservice-fetch`: see `modelservice_fetch::cli`.
 
-fn main() {}
+use clap::Parser;
+use modelservice_fetch::cli::{Arguments, run};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    run(&arguments)
+}

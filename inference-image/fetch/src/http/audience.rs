@@ -7,7 +7,7 @@ use std::sync::Arc;
 use url::{Origin, Url};
 
 /// Parameters of a query that sign it, or that are credentials themselves (S3, Google Cloud Storage, Azure, CloudFront).
-const SECRET_PARAMETERS: [&str; 12] = [
+const SECRET_PARAMETERS: [&str; 13] = [
     "x-amz-credential",
     "x-amz-security-token",
     "x-amz-signature",
@@ -20,6 +20,7 @@ const SECRET_PARAMETERS: [&str; 12] = [
     "policy",
     "key-pair-id",
     "token",
+    "webidentitytoken",
 ];
 
 /// Headers that are credentials, whoever sets them.

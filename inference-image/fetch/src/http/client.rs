@@ -1,6 +1,7 @@
 //! The client: sends a request, follows redirects, and lets credentials go nowhere else.
 
 use super::{
+    audience::Audience,
     connect::Connector,
     message::{Request, Response, bare, host, root_cause},
     policy::Policy,
@@ -80,6 +81,8 @@ impl Client {
             }
             if next.origin() != request.url.origin() {
                 request.headers = redirect::harmless(&request.headers);
+                // What signs the new URL comes from the server that wrote it; nothing of ours is left.
+                request.audience = Audience::origin_of(&next);
             }
             request.url = next;
         }

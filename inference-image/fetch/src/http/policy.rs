@@ -4,11 +4,14 @@ use std::{
     env,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
-use tokio::net::lookup_host;
+use tokio::{net::lookup_host, time::timeout};
 
 /// Name under which every pod finds the API server.
 const API_SERVER: &str = "kubernetes.default.svc";
+/// How long the cluster's DNS may take to find it.
+const RESOLVES: Duration = Duration::from_secs(5);
 
 /// Fixed addresses of clouds that answer with credentials or with facts about the machine. Link-local ones are refused
 /// anyway; they are listed because credential providers use some of them.
@@ -51,10 +54,14 @@ impl Policy {
 
     /// The policy of a pod: the API server is what the kubelet and the cluster's DNS say it is.
     pub async fn of_pod() -> Self {
-        let named = env::var("KUBERNETES_SERVICE_HOST").ok();
-        let named = named.and_then(|host| host.parse().ok());
+        // Set in every pod; elsewhere there is no API server to keep away from.
+        let Ok(named) = env::var("KUBERNETES_SERVICE_HOST") else {
+            return Self::default();
+        };
+        let named = named.parse().ok();
         // A pod without the cluster's DNS does not reach the API server by this name either.
-        let resolved = lookup_host((API_SERVER, 443)).await.into_iter().flatten();
+        let resolved = timeout(RESOLVES, lookup_host((API_SERVER, 443))).await;
+        let resolved = resolved.into_iter().flatten().flatten();
         Self::new(named.into_iter().chain(resolved.map(|address| address.ip())))
     }
 

@@ -93,7 +93,11 @@ fn classify(status: StatusCode, headers: &HeaderMap, host: &str, words: &str, as
     FetchError {
         reason,
         message: format!("{}: {host} answers {says}{advice}", asked.what),
-        retry: retry(status, headers),
+        retry: match reason {
+            // The kubelet may be about to renew them in the mounted Secret.
+            FetchReason::Denied if words.contains("ExpiredToken") || words.contains("expired") => Retry::Soon,
+            _ => retry(status, headers),
+        },
     }
 }
 

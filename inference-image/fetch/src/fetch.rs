@@ -1,0 +1,292 @@
+//! From a configuration to a verified package in its folder.
+
+use crate::disk::{self, blocking};
+use crate::download::{Progress, Settings, download, repeat};
+use crate::error::{FetchError, Retry};
+use crate::source::{Form, Found, Source};
+use crate::store::{Beats, Cache, Lock, Marker, Place, Turn, digest, lost};
+use crate::unpack::{Bounds, Unpacked, unpack};
+use modelservice_contract::{FetchConfig, FetchReason, Resolved, SourceIdentity};
+use std::path::Path;
+use std::time::Instant;
+
+/// Opens the source that a configuration names. Only called if the source is needed.
+pub type Opener<'a> = dyn Fn(&FetchConfig) -> Result<Box<dyn Source>, FetchError> + Sync + 'a;
+
+/// How a fetch behaves.
+#[derive(Clone, Debug, Default)]
+pub struct Behaviour {
+    /// The download.
+    pub download: Settings,
+    /// The locks of the cache.
+    pub beats: Beats,
+}
+
+/// What a fetch has done.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What is in the folder now.
+    pub marker: Marker,
+    /// Bytes that came from the source, counting those that came twice.
+    pub received: u64,
+    /// Bytes of an earlier attempt that were used.
+    pub kept: u64,
+}
+
+/// Finds out which version the source has.
+///
+/// # Errors
+/// The source's.
+pub async fn resolve(
+    config: &FetchConfig,
+    open: &Opener<'_>,
+    behaviour: &Behaviour,
+) -> Result<Resolved, FetchError> {
+    let source = open(config)?;
+    let found = find(source.as_ref(), config.identity.as_ref(), behaviour).await?;
+    let sizes = found.objects.iter().map(|object| object.size);
+    Ok(Resolved {
+        bytes: sizes.sum(),
+        objects: found.objects.len() as u64,
+        identity: found.identity,
+    })
+}
+
+/// Puts the package into the folder, unless it is there. Nothing is requested from the source if the folder or the cache has
+/// the version that is asked for.
+///
+/// # Errors
+/// Why there is no package; the next call goes on where this one ended.
+pub async fn fetch(
+    config: &FetchConfig,
+    open: &Opener<'_>,
+    folder: &Path,
+    behaviour: &Behaviour,
+) -> Result<Outcome, FetchError> {
+    if config.verification.is_some() {
+        return Err(FetchError::new(
+            FetchReason::SignatureInvalid,
+            "a signature is demanded, but this version of modelservice-fetch cannot check any",
+        ));
+    }
+    let place = Place::take(folder).await?;
+    let mut config = config.clone();
+    if config.identity.is_none() && config.digest.is_none() {
+        // Nobody says which version: the newest, which is what the rest is about from here on.
+        config.identity = Some(resolve(&config, open, behaviour).await?.identity);
+    }
+    let config = &config;
+    let fetch = Fetch {
+        config,
+        open,
+        behaviour,
+        place: &place,
+        progress: Progress::default(),
+    };
+    let marker = match fetch.present().await? {
+        Some(marker) => marker,
+        None => fetch.absent().await?,
+    };
+    Ok(Outcome {
+        marker,
+        received: fetch.progress.received(),
+        kept: fetch.progress.kept(),
+    })
+}
+
+/// Checks the package in a folder against its marker, and against a digest if there is one.
+///
+/// # Errors
+/// `NotFound` if no fetcher has put one there; `DigestMismatch`.
+pub async fn verify(folder: &Path, wanted: Option<&str>) -> Result<Marker, FetchError> {
+    let Some(marker) = Marker::read(folder) else {
+        let message = format!("{} has no package that was fetched completely", folder.display());
+        return Err(FetchError::new(FetchReason::NotFound, message));
+    };
+    let is = digest(folder).await?;
+    if is != marker.digest {
+        let message = format!(
+            "the package in {} has digest {is}, but had {} when it was fetched: fetch it again",
+            folder.display(),
+            marker.digest
+        );
+        return Err(FetchError::new(FetchReason::DigestMismatch, message));
+    }
+    marker.check(wanted)?;
+    Ok(marker)
+}
+
+async fn find(
+    source: &dyn Source,
+    version: Option<&SourceIdentity>,
+    behaviour: &Behaviour,
+) -> Result<Found, FetchError> {
+    let settings = &behaviour.download;
+    let found = repeat(&settings.retries, async || {
+        let answer = tokio::time::timeout(settings.slowest.answer * 4, source.find(version)).await;
+        answer.unwrap_or_else(|_| Err(FetchError::unavailable("the source did not answer in time")))
+    });
+    let found = found.await?;
+    match version {
+        Some(wanted) if *wanted != found.identity => Err(FetchError::new(
+            FetchReason::SourceChanged,
+            format!(
+                "the source has {}, but the revision was made from {}: make a new revision, with another spec.model.refresh",
+                found.identity.value, wanted.value
+            ),
+        )),
+        _ if found.objects.is_empty() => Err(FetchError::new(
+            FetchReason::NotFound,
+            "the source has no objects there",
+        )),
+        _ => Ok(found),
+    }
+}
+
+struct Fetch<'a> {
+    config: &'a FetchConfig,
+    open: &'a Opener<'a>,
+    behaviour: &'a Behaviour,
+    place: &'a Place,
+    progress: Progress,
+}
+
+impl Fetch<'_> {
+    /// The package that is in its place already, if it is the one and undamaged.
+    async fn present(&self) -> Result<Option<Marker>, FetchError> {
+        let folder = self.place.folder();
+        let Some(marker) = Marker::read(folder).filter(|marker| marker.is_of(self.config)) else {
+            return Ok(None);
+        };
+        match digest(folder).await {
+            Ok(is) if is == marker.digest => {
+                tracing::info!(
+                    digest = marker.digest,
+                    "the package is there already, and verified"
+                );
+                Ok(Some(marker))
+            }
+            Ok(is) => {
+                tracing::warn!(
+                    "the package was changed: its digest is {is}, not {}; fetching it again",
+                    marker.digest
+                );
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!("the package was changed: {error}; fetching it again");
+                Ok(None)
+            }
+        }
+    }
+
+    async fn absent(&self) -> Result<Marker, FetchError> {
+        let (package, marker) = match &self.config.cache {
+            Some(cache) => self.through(&Cache::open(cache, self.behaviour.beats)?).await?,
+            None => self.make(&self.place.work(), None).await?,
+        };
+        marker.check(self.config.digest.as_deref())?;
+        self.place.put(package.folder, marker.clone()).await?;
+        Ok(marker)
+    }
+
+    /// Copies the package from the cache, after downloading it there if nobody else does.
+    async fn through(&self, cache: &Cache) -> Result<(Unpacked, Marker), FetchError> {
+        let to = self.place.work().join("package");
+        loop {
+            let mut lock = match cache.turn(self.config, &to).await? {
+                Turn::Copied(package, marker) => return Ok((package, marker)),
+                Turn::Ours(lock) => lock,
+            };
+            match self.fill(cache, &mut lock).await {
+                Err(error) if error == lost() => tracing::warn!("{error}"),
+                filled => filled?,
+            }
+        }
+    }
+
+    async fn fill(&self, cache: &Cache, lock: &mut Lock) -> Result<(), FetchError> {
+        let work = cache.work();
+        let made = lock.hold(cache.beats(), self.make(&work, Some(cache)));
+        let (package, marker) = made.await?.ok_or_else(lost)?;
+        cache.put(lock, package.folder, marker).await
+    }
+
+    /// Downloads and unpacks in a folder. What could go on there is kept after a failure; what could not is removed.
+    async fn make(&self, work: &Path, cache: Option<&Cache>) -> Result<(Unpacked, Marker), FetchError> {
+        let made = self.try_make(work, cache).await;
+        if let Err(error) = &made
+            && matches!(
+                error.reason,
+                FetchReason::PackageInvalid | FetchReason::DigestMismatch
+            )
+        {
+            let work = work.to_owned();
+            blocking(move || disk::remove(&work)).await?;
+        }
+        made
+    }
+
+    async fn try_make(&self, work: &Path, cache: Option<&Cache>) -> Result<(Unpacked, Marker), FetchError> {
+        let begun = Instant::now();
+        let source = (self.open)(self.config)?;
+        let found = find(source.as_ref(), self.config.identity.as_ref(), self.behaviour).await?;
+        let bounds = self.bounds();
+        if let Some(cache) = cache {
+            let sizes: Option<u64> = found.objects.iter().map(|object| object.size).sum();
+            cache.make_room(sizes.unwrap_or(0)).await?;
+        }
+        let settings = Settings {
+            // An archive may be somewhat larger than what is in it.
+            maximum_bytes: bounds.bytes.saturating_add(1 << 30),
+            ..self.behaviour.download.clone()
+        };
+        let folder = work.to_owned();
+        blocking(move || disk::create(&folder)).await?;
+        let downloaded = download(source.as_ref(), &found, work, &settings, &self.progress).await?;
+        let identity = found.identity.clone();
+        let is_unpacked = found.form == Form::Layers || found.objects.len() == 1;
+        let package = {
+            let work = work.to_owned();
+            blocking(move || unpack(&found, &downloaded, &work, bounds)).await?
+        };
+        let marker = Marker::new(self.config, identity, &package);
+        marker.check(self.config.digest.as_deref())?;
+        if let Some(cache) = cache.filter(|_| is_unpacked) {
+            cache.make_room(package.bytes).await?;
+        }
+        tracing::info!(
+            digest = marker.digest,
+            bytes = marker.bytes,
+            files = marker.files,
+            received = self.progress.received(),
+            kept = self.progress.kept(),
+            seconds = begun.elapsed().as_secs_f32(),
+            "fetched"
+        );
+        Ok((package, marker))
+    }
+
+    fn bounds(&self) -> Bounds {
+        let by_default = Bounds::default();
+        Bounds {
+            bytes: self.config.maximum_bytes.unwrap_or(by_default.bytes),
+            ..by_default
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether the source was asked for anything.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.received > 0
+    }
+}
+
+/// Whether a failure may be different next time, for those who restart the fetcher.
+#[must_use]
+pub const fn may_pass(error: &FetchError) -> bool {
+    !matches!(error.retry, Retry::Never)
+        || matches!(error.reason, FetchReason::Unavailable | FetchReason::SystemError)
+}
