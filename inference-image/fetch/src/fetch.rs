@@ -2,11 +2,11 @@
 
 use crate::disk::{self, blocking};
 use crate::download::{Progress, Settings, download, repeat};
-use crate::error::{FetchError, Retry};
+use crate::error::FetchError;
 use crate::source::{Form, Found, Source};
-use crate::store::{Beats, Cache, Lock, Marker, Place, Turn, digest, lost};
+use crate::store::{Beats, Cache, Lock, Marker, Place, Turn, check_digest, examine, lost};
 use crate::unpack::{Bounds, Unpacked, unpack};
-use modelservice_contract::{FetchConfig, FetchReason, Resolved, SourceIdentity};
+use modelservice_contract::{FetchConfig, FetchReason, Resolved, SourceIdentity, Verification};
 use std::path::Path;
 use std::time::Instant;
 
@@ -52,24 +52,22 @@ pub async fn resolve(
     })
 }
 
-/// Puts the package into the folder, unless it is there. Nothing is requested from the source if the folder or the cache has
-/// the version that is asked for.
+/// Puts the package into the folder, unless it is there; without a folder, into the cache. Nothing is requested from the
+/// source if the folder or the cache has the version that is asked for.
 ///
 /// # Errors
 /// Why there is no package; the next call goes on where this one ended.
 pub async fn fetch(
     config: &FetchConfig,
     open: &Opener<'_>,
-    folder: &Path,
+    folder: Option<&Path>,
     behaviour: &Behaviour,
 ) -> Result<Outcome, FetchError> {
-    if config.verification.is_some() {
-        return Err(FetchError::new(
-            FetchReason::SignatureInvalid,
-            "a signature is demanded, but this version of modelservice-fetch cannot check any",
-        ));
-    }
-    let place = Place::take(folder).await?;
+    check_signature(config.verification.as_ref())?;
+    let place = match folder {
+        Some(folder) => Some(Place::take(folder).await?),
+        None => None,
+    };
     let mut config = config.clone();
     if config.identity.is_none() && config.digest.is_none() {
         // Nobody says which version: the newest, which is what the rest is about from here on.
@@ -80,12 +78,11 @@ pub async fn fetch(
         config,
         open,
         behaviour,
-        place: &place,
         progress: Progress::default(),
     };
-    let marker = match fetch.present().await? {
-        Some(marker) => marker,
-        None => fetch.absent().await?,
+    let marker = match &place {
+        Some(place) => fetch.into_place(place).await?,
+        None => fetch.into_cache().await?,
     };
     Ok(Outcome {
         marker,
@@ -94,26 +91,39 @@ pub async fn fetch(
     })
 }
 
-/// Checks the package in a folder against its marker, and against a digest if there is one.
+/// Checks the package in a folder: against its marker if a fetcher has put it there, against a digest and a signature if they
+/// are demanded. Returns its digest.
 ///
 /// # Errors
-/// `NotFound` if no fetcher has put one there; `DigestMismatch`.
-pub async fn verify(folder: &Path, wanted: Option<&str>) -> Result<Marker, FetchError> {
-    let Some(marker) = Marker::read(folder) else {
-        let message = format!("{} has no package that was fetched completely", folder.display());
-        return Err(FetchError::new(FetchReason::NotFound, message));
-    };
-    let is = digest(folder).await?;
-    if is != marker.digest {
+/// `DigestMismatch`, `SignatureInvalid`; `PackageInvalid` or `SystemError` if it cannot be read.
+pub async fn verify(
+    folder: &Path,
+    wanted: Option<&str>,
+    signature: Option<&Verification>,
+) -> Result<String, FetchError> {
+    check_signature(signature)?;
+    let package = examine(folder).await?;
+    let shown = folder.display();
+    if let Some(marker) = Marker::read(folder).filter(|marker| marker.digest != package.digest) {
         let message = format!(
-            "the package in {} has digest {is}, but had {} when it was fetched: fetch it again",
-            folder.display(),
-            marker.digest
+            "the package in {shown} has digest {}, but had {} when it was fetched: fetch it again",
+            package.digest, marker.digest
         );
         return Err(FetchError::new(FetchReason::DigestMismatch, message));
     }
-    marker.check(wanted)?;
-    Ok(marker)
+    check_digest(&package.digest, &package.model_digest, wanted)?;
+    Ok(package.digest)
+}
+
+/// No signature is taken for checked that was not.
+fn check_signature(wanted: Option<&Verification>) -> Result<(), FetchError> {
+    match wanted {
+        None => Ok(()),
+        Some(_) => Err(FetchError::new(
+            FetchReason::SignatureInvalid,
+            "a signature is demanded, but this version of modelservice-fetch cannot check any",
+        )),
+    }
 }
 
 async fn find(
@@ -147,18 +157,16 @@ struct Fetch<'a> {
     config: &'a FetchConfig,
     open: &'a Opener<'a>,
     behaviour: &'a Behaviour,
-    place: &'a Place,
     progress: Progress,
 }
 
 impl Fetch<'_> {
     /// The package that is in its place already, if it is the one and undamaged.
-    async fn present(&self) -> Result<Option<Marker>, FetchError> {
-        let folder = self.place.folder();
+    async fn present(&self, folder: &Path) -> Result<Option<Marker>, FetchError> {
         let Some(marker) = Marker::read(folder).filter(|marker| marker.is_of(self.config)) else {
             return Ok(None);
         };
-        match digest(folder).await {
+        match examine(folder).await.map(|package| package.digest) {
             Ok(is) if is == marker.digest => {
                 tracing::info!(
                     digest = marker.digest,
@@ -180,22 +188,45 @@ impl Fetch<'_> {
         }
     }
 
-    async fn absent(&self) -> Result<Marker, FetchError> {
-        let (package, marker) = match &self.config.cache {
-            Some(cache) => self.through(&Cache::open(cache, self.behaviour.beats)?).await?,
-            None => self.make(&self.place.work(), None).await?,
+    async fn into_place(&self, place: &Place) -> Result<Marker, FetchError> {
+        if let Some(marker) = self.present(place.folder()).await? {
+            return Ok(marker);
+        }
+        let made = match &self.config.cache {
+            Some(cache) => {
+                let cache = Cache::open(cache, self.behaviour.beats)?;
+                let (copy, marker) = self.through(&cache, Some(&place.work().join("package"))).await?;
+                (copy.map_or_else(|| cache.package(), |copy| copy.folder), marker)
+            }
+            None => {
+                let (package, marker) = self.make(&place.work(), None).await?;
+                (package.folder, marker)
+            }
         };
-        marker.check(self.config.digest.as_deref())?;
-        self.place.put(package.folder, marker.clone()).await?;
+        let (package, marker) = made;
+        place.put(package, marker.clone()).await?;
         Ok(marker)
     }
 
-    /// Copies the package from the cache, after downloading it there if nobody else does.
-    async fn through(&self, cache: &Cache) -> Result<(Unpacked, Marker), FetchError> {
-        let to = self.place.work().join("package");
+    async fn into_cache(&self) -> Result<Marker, FetchError> {
+        let Some(cache) = &self.config.cache else {
+            let message = "there is neither a folder nor a cache for the model: name one";
+            return Err(FetchError::new(FetchReason::ConfigInvalid, message));
+        };
+        let cache = Cache::open(cache, self.behaviour.beats)?;
+        let (_, marker) = self.through(&cache, None).await?;
+        Ok(marker)
+    }
+
+    /// The package from the cache, after downloading it there if nobody else does.
+    async fn through(
+        &self,
+        cache: &Cache,
+        to: Option<&Path>,
+    ) -> Result<(Option<Unpacked>, Marker), FetchError> {
         loop {
-            let mut lock = match cache.turn(self.config, &to).await? {
-                Turn::Copied(package, marker) => return Ok((package, marker)),
+            let mut lock = match cache.turn(self.config, to).await? {
+                Turn::Ready(package, marker) => return Ok((package, marker)),
                 Turn::Ours(lock) => lock,
             };
             match self.fill(cache, &mut lock).await {
@@ -282,11 +313,4 @@ impl Outcome {
     pub const fn is_new(&self) -> bool {
         self.received > 0
     }
-}
-
-/// Whether a failure may be different next time, for those who restart the fetcher.
-#[must_use]
-pub const fn may_pass(error: &FetchError) -> bool {
-    !matches!(error.retry, Retry::Never)
-        || matches!(error.reason, FetchReason::Unavailable | FetchReason::SystemError)
 }

@@ -1,10 +1,9 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use modelservice_contract::{FETCH_CONFIG_ENV, FetchConfig, FetchReason, MODEL_PATH, TERMINATION_LOG};
-use std::path::PathBuf;
-
 use crate::error::FetchError;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use modelservice_contract::{FETCH_CONFIG_ENV, FetchConfig, FetchReason, TERMINATION_LOG};
+use std::path::PathBuf;
 
 /// Fetches a model package from where it is kept: once, verified, resumable.
 ///
@@ -57,14 +56,14 @@ pub enum Command {
         /// The folder: empty, or filled by this program before.
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
-        /// The same, if the URI comes from MODELSERVICE_FETCH.
-        #[arg(long, value_name = "FOLDER", conflicts_with = "folder", default_value = MODEL_PATH)]
-        into: PathBuf,
+        /// The same, if the URI comes from MODELSERVICE_FETCH; by default the cache, or else /mnt/model.
+        #[arg(long, value_name = "FOLDER", conflicts_with = "folder")]
+        into: Option<PathBuf>,
     },
-    /// Check the package in a folder against what it was when it was fetched. Prints its digest.
+    /// Check the package in a folder against what it was when it was fetched, if it was. Prints its digest.
     Verify {
-        /// The folder.
-        folder: PathBuf,
+        /// The folder; by default /mnt/model, and then MODELSERVICE_FETCH says what to check.
+        folder: Option<PathBuf>,
         /// Digest that the package, or its model.onnx, must have: sha256:<64 hex>.
         #[arg(long)]
         digest: Option<String>,
@@ -109,10 +108,7 @@ impl What {
                 digest: self.digest.clone(),
                 ..FetchConfig::default()
             },
-            (None, Some(text)) if self.endpoint.is_none() && self.digest.is_none() => {
-                serde_json::from_str(text)
-                    .map_err(|error| invalid(format!("{FETCH_CONFIG_ENV} is not a configuration: {error}")))?
-            }
+            (None, Some(text)) if self.endpoint.is_none() && self.digest.is_none() => parse(text)?,
             (None, None) => {
                 return Err(invalid(format!(
                     "nothing says what to fetch: give a URI, or set {FETCH_CONFIG_ENV}"
@@ -133,6 +129,14 @@ impl What {
         }
         Ok(config)
     }
+}
+
+/// The configuration of the environment variable.
+pub(super) fn parse(text: &str) -> Result<FetchConfig, FetchError> {
+    serde_json::from_str(text).map_err(|error| {
+        let message = format!("{FETCH_CONFIG_ENV} is not a configuration: {error}");
+        FetchError::new(FetchReason::ConfigInvalid, message)
+    })
 }
 
 fn is_digest(digest: &str) -> bool {

@@ -9,8 +9,9 @@ use crate::error::FetchError;
 use crate::fetch::{Behaviour, fetch, resolve, verify};
 use crate::http::Policy;
 use crate::source;
-use modelservice_contract::{FETCH_CONFIG_ENV, FetchConfig, FetchReason, Resolved};
+use modelservice_contract::{FETCH_CONFIG_ENV, FetchConfig, FetchReason, MODEL_PATH, Resolved};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -89,21 +90,31 @@ async fn execute(command: &Command) -> Result<Option<Resolved>, FetchError> {
         }
         Command::Fetch { what, folder, into } => {
             let config = what.config(environment.as_deref())?;
-            let folder = folder.as_ref().unwrap_or(into);
-            let outcome = fetch(&config, &open, folder, &behaviour).await?;
+            let folder = folder.as_deref().or(into.as_deref());
+            // With a cache, the server reads the package there unless a folder is named.
+            let by_default = config.cache.is_none().then_some(Path::new(MODEL_PATH));
+            let outcome = fetch(&config, &open, folder.or(by_default), &behaviour).await?;
             tracing::info!(
                 digest = outcome.marker.digest,
                 bytes = outcome.marker.bytes,
                 received = outcome.received,
                 kept = outcome.kept,
-                folder = %folder.display(),
                 "the model is ready"
             );
             Ok(None)
         }
         Command::Verify { folder, digest } => {
-            let marker = verify(folder, digest.as_deref()).await?;
-            print(&marker.digest)?;
+            let config = match (folder, &environment) {
+                // What is mounted for the server: no fetcher has put it there.
+                (None, Some(text)) => Some(arguments::parse(text)?),
+                _ => None,
+            };
+            let digest = digest
+                .as_ref()
+                .or(config.as_ref().and_then(|config| config.digest.as_ref()));
+            let folder = folder.as_deref().unwrap_or(Path::new(MODEL_PATH));
+            let verification = config.as_ref().and_then(|config| config.verification.as_ref());
+            print(&verify(folder, digest.map(String::as_str), verification).await?)?;
             Ok(None)
         }
     }

@@ -1,5 +1,5 @@
-//! Which parts are complete and on disk, so that a killed download goes on. A line is written only once its part is
-//! synced. The lines themselves are not: one that a crash of the machine loses costs only its part.
+//! Which blocks are complete and on disk, so that a killed download goes on. A line is written only once its block is
+//! synced. The lines themselves are not: one that a crash of the machine loses costs only its block.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// The journal's name in its folder.
 const FILE: &str = "journal";
-/// Begins the line of an object whose parts are no longer valid.
+/// Begins the line of an object whose blocks are no longer valid.
 const FORGOTTEN: char = '-';
 
 /// The journal of one download.
@@ -17,7 +17,7 @@ pub(super) struct Journal {
     file: parking_lot::Mutex<File>,
 }
 
-/// Complete parts: indices of the object and of the part.
+/// Complete blocks: indices of the object and of the block.
 pub(super) type Complete = BTreeSet<(usize, u64)>;
 
 impl Journal {
@@ -44,9 +44,9 @@ impl Journal {
         Ok((Self { file }, complete.unwrap_or_default()))
     }
 
-    /// Writes down that a part is complete, and synced.
-    pub(super) fn complete(&self, object: usize, part: u64) -> io::Result<()> {
-        self.write(&format!("{object} {part}\n"))
+    /// Writes down that a block is complete, and synced.
+    pub(super) fn complete(&self, object: usize, block: u64) -> io::Result<()> {
+        self.write(&format!("{object} {block}\n"))
     }
 
     /// Writes down that nothing of an object is valid.
@@ -59,7 +59,7 @@ impl Journal {
     }
 }
 
-/// The parts that a journal lists; `None` if it is of another download.
+/// The blocks that a journal lists; `None` if it is of another download.
 fn read(text: &str, name: &str) -> Option<Complete> {
     let mut lines = text.split_inclusive('\n');
     let first = lines.next()?;
@@ -75,11 +75,11 @@ fn read(text: &str, name: &str) -> Option<Complete> {
         if let Some(object) = line.strip_prefix(FORGOTTEN) {
             let object = object.parse::<usize>().ok()?;
             complete.retain(|&(of, _)| of != object);
-        } else if let Some((object, part)) = line.split_once(' ') {
-            let (Ok(object), Ok(part)) = (object.parse(), part.parse()) else {
+        } else if let Some((object, block)) = line.split_once(' ') {
+            let (Ok(object), Ok(block)) = (object.parse(), block.parse()) else {
                 continue;
             };
-            complete.insert((object, part));
+            complete.insert((object, block));
         }
     }
     Some(complete)

@@ -62,7 +62,8 @@ pub async fn download(
     }
     progress.begin(total);
     let division = Division {
-        part_bytes: settings.part_bytes,
+        part_blocks: settings.part_blocks,
+        block_bytes: settings.block_bytes,
         has_ranges: source.has_ranges(),
     };
     let folder = work.join(OBJECTS);
@@ -119,9 +120,12 @@ impl Download<'_> {
         if let Some(total) = total {
             disk::check(folder, total.saturating_sub(self.progress.kept()))?;
         }
-        let parts = self.parts(0..self.targets.len());
-        let missing = parts.filter(|part| !complete.contains(&(part.object, part.index)));
-        self.fetch(Vec::from_iter(missing)).await?;
+        let missing = (0..self.targets.len()).flat_map(|object| {
+            let described = &self.found.objects[object];
+            self.division
+                .parts(object, described, |block| !complete.contains(&(object, block)))
+        });
+        self.fetch(missing.collect()).await?;
         let bad = self.differing().await?;
         if bad.is_empty() {
             return self.downloaded().await;
@@ -131,8 +135,10 @@ impl Download<'_> {
             tracing::warn!("{message}; downloading it again");
             self.forget(object).await?;
         }
-        let again = bad.iter().flat_map(|&(object, _)| self.parts(object..object + 1));
-        self.fetch(Vec::from_iter(again)).await?;
+        let again = bad
+            .iter()
+            .flat_map(|&(object, _)| self.division.parts(object, &self.found.objects[object], |_| true));
+        self.fetch(again.collect()).await?;
         match self.differing().await?.into_iter().next() {
             None => self.downloaded().await,
             Some((object, message)) => {
@@ -145,15 +151,7 @@ impl Download<'_> {
         }
     }
 
-    fn parts(&self, objects: std::ops::Range<usize>) -> impl Iterator<Item = Part> {
-        objects.flat_map(move |index| {
-            let object = &self.found.objects[index];
-            let division = self.division;
-            (0..division.count(object)).map(move |part| division.part(index, object, part))
-        })
-    }
-
-    /// Hashes the parts that are on disk already. A file that is too short for its parts was tampered with.
+    /// Hashes the blocks that are on disk already. A file that is too short for its blocks was tampered with.
     async fn keep(&self, complete: Complete) -> Result<Complete, FetchError> {
         let mut kept = Complete::new();
         for (object, index) in complete {
@@ -162,7 +160,7 @@ impl Download<'_> {
                 continue;
             };
             let there = std::fs::metadata(&target.path).map_or(0, |metadata| metadata.len());
-            let range = self.division.part(object, described, index).range;
+            let range = self.division.block(described, index);
             let end = if described.size.is_some() {
                 range.end
             } else {
@@ -193,13 +191,12 @@ impl Download<'_> {
             settings: self.settings,
             progress: self.progress,
             object,
+            division: self.division,
+            journal: &self.journal,
+            target,
             writer: target.open().await?,
         };
-        job.fetch(&part).await?;
-        job.writer.sync().await?;
-        let written = self.journal.complete(part.object, part.index);
-        written.map_err(|error| disk::error("cannot write beside", &target.path, &error))?;
-        target.complete(self.division, object, part.index).await
+        job.fetch(&part).await
     }
 
     /// The objects that are not what the source says, and how.

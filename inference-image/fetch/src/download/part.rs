@@ -1,11 +1,13 @@
 //! Fetches one part: from where it broke off, where the source has ranges, until it is complete or given up.
 
+use super::journal::Journal;
 use super::pace::Pace;
-use super::plan::Part;
+use super::plan::{Division, Part};
 use super::progress::Progress;
 use super::retry::Backoff;
 use super::settings::Settings;
-use super::target::Writer;
+use super::target::{Target, Writer};
+use crate::disk;
 use crate::error::FetchError;
 use crate::source::{Object, Source};
 use bytes::Bytes;
@@ -14,58 +16,79 @@ use std::ops::Range;
 use tokio::time::Instant;
 
 /// Bytes are collected up to this size before they are written: a body comes in pieces of some kilobytes.
-const BUFFER: u64 = 512 << 10;
+const BUFFER: u64 = 1 << 20;
 
 /// What a part needs.
 pub(super) struct Job<'a> {
     pub(super) source: &'a dyn Source,
     pub(super) settings: &'a Settings,
     pub(super) progress: &'a Progress,
+    pub(super) division: Division,
+    pub(super) journal: &'a Journal,
     pub(super) object: &'a Object,
+    pub(super) target: &'a Target,
     pub(super) writer: Writer,
 }
 
+/// How far a part is.
+struct Position {
+    /// Index of the object.
+    object: usize,
+    /// The next byte.
+    at: u64,
+    /// The block that is complete next.
+    block: u64,
+    /// Behind its last block.
+    blocks_end: u64,
+    /// Behind its last byte.
+    end: u64,
+}
+
 impl Job<'_> {
-    /// Fetches the part; returns where it ends.
-    pub(super) async fn fetch(&self, part: &Part) -> Result<u64, FetchError> {
-        let Range { start, end } = part.range;
+    /// Fetches the part.
+    pub(super) async fn fetch(&self, part: &Part) -> Result<(), FetchError> {
+        let Range { start, end } = part.blocks;
         let mut backoff = Backoff::new(&self.settings.retries);
-        let mut at = start;
+        let mut position = Position {
+            object: part.object,
+            at: self.division.block(self.object, start).start,
+            block: start,
+            blocks_end: end,
+            end: self.division.block(self.object, end - 1).end,
+        };
         loop {
-            let before = at;
-            let Err(error) = self.attempt(&mut at, end).await else {
-                return Ok(at);
+            let before = position.at;
+            let Err(error) = self.attempt(&mut position).await else {
+                return Ok(());
             };
-            if self.source.has_ranges() && self.object.size.is_some() {
-                if at - before >= self.settings.retries.progress_bytes {
+            if self.division.is_divided(self.object) {
+                if position.at - before >= self.settings.retries.progress_bytes {
                     backoff.reset();
                 }
             } else {
-                self.progress.discard(at - start);
-                at = start;
+                self.progress.discard(position.at);
+                position.at = 0;
             }
             backoff.wait(self.named(error)).await?;
         }
     }
 
-    /// Reads and writes from `at` on, which moves along with what is written.
-    async fn attempt(&self, at: &mut u64, end: u64) -> Result<(), FetchError> {
+    /// Reads and writes from the position on, which moves along with what is written.
+    async fn attempt(&self, position: &mut Position) -> Result<(), FetchError> {
         let mut pace = Pace::new(&self.settings.slowest);
-        let mut body = pace.answer(self.source.read(self.object, *at..end)).await?;
+        let request = self.source.read(self.object, position.at..position.end);
+        let mut body = pace.answer(request).await?;
         let mut buffer = Buffer::default();
         let ended = loop {
             match pace.next(&mut body).await {
                 Ok(Some(bytes)) => {
-                    if bytes.len() as u64 > end - *at - buffer.bytes {
-                        break Err(FetchError::unavailable(format!(
-                            "the source sent more than the {} bytes that it was asked for",
-                            end - *at
-                        )));
+                    if bytes.len() as u64 > position.end - position.at - buffer.bytes {
+                        return Err(self.rewind(position, &buffer));
                     }
                     buffer.push(bytes);
-                    if buffer.bytes >= BUFFER {
+                    if buffer.bytes >= BUFFER || position.at + buffer.bytes >= self.block_end(position) {
                         let begun = Instant::now();
-                        self.write(&mut buffer, at).await?;
+                        self.write(&mut buffer, position).await?;
                         pace.resume(begun);
                     }
                 }
@@ -73,28 +96,65 @@ impl Job<'_> {
                 Err(error) => break Err(error),
             }
         };
-        self.write(&mut buffer, at).await?;
-        ended?;
+        self.write(&mut buffer, position).await?;
         match self.object.size {
-            Some(_) if *at < end => Err(FetchError::unavailable(format!(
-                "the source ended its answer {} bytes too early",
-                end - *at
-            ))),
-            Some(_) => Ok(()),
-            None => self.writer.truncate(*at).await,
+            Some(_) if position.at == position.end => {}
+            Some(_) => {
+                let missing = position.end - position.at;
+                let early = format!("the source ended its answer {missing} bytes too early");
+                return Err(ended.err().unwrap_or_else(|| FetchError::unavailable(early)));
+            }
+            None => {
+                ended?;
+                self.writer.truncate(position.at).await?;
+            }
         }
+        // Only now is it known that nothing follows.
+        self.complete(position).await
     }
 
-    async fn write(&self, buffer: &mut Buffer, at: &mut u64) -> Result<(), FetchError> {
+    /// The source sent more than it was asked for: nothing of the last block can be trusted.
+    fn rewind(&self, position: &mut Position, buffer: &Buffer) -> FetchError {
+        self.progress.receive(buffer.bytes);
+        let start = self.division.block(self.object, position.block).start;
+        self.progress.discard(buffer.bytes + position.at - start);
+        position.at = start;
+        let asked = position.end - start;
+        FetchError::unavailable(format!(
+            "the source sent more than the {asked} bytes that it was asked for"
+        ))
+    }
+
+    async fn write(&self, buffer: &mut Buffer, position: &mut Position) -> Result<(), FetchError> {
         let Buffer { chunks, bytes } = std::mem::take(buffer);
-        self.writer.write(chunks, *at).await?;
-        *at += bytes;
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.writer.write(chunks, position.at).await?;
+        position.at += bytes;
         self.progress.receive(bytes);
+        while position.block + 1 < position.blocks_end && self.block_end(position) <= position.at {
+            self.complete(position).await?;
+        }
         let most = self.settings.maximum_bytes;
         if self.progress.bytes() > most {
             return Err(FetchError::new(FetchReason::PackageInvalid, too_large(most)));
         }
         Ok(())
+    }
+
+    fn block_end(&self, position: &Position) -> u64 {
+        self.division.block(self.object, position.block).end
+    }
+
+    /// The next block is complete.
+    async fn complete(&self, position: &mut Position) -> Result<(), FetchError> {
+        self.writer.sync().await?;
+        let written = self.journal.complete(position.object, position.block);
+        written.map_err(|error| disk::error("cannot write beside", &self.target.path, &error))?;
+        let completed = self.target.complete(self.division, self.object, position.block);
+        position.block += 1;
+        completed.await
     }
 
     fn named(&self, error: FetchError) -> FetchError {

@@ -5,9 +5,11 @@ use std::time::Duration;
 /// How a download behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Size of a part in bytes: what a kill may cost.
-    pub part_bytes: u64,
-    /// How many parts are read at the same time.
+    /// Size of a block in bytes. A kill costs the blocks that are under way, one for each request: one part in total.
+    pub block_bytes: u64,
+    /// How many blocks a request is for: together they are a part.
+    pub part_blocks: u64,
+    /// How many requests are under way at the same time.
     pub parallel: usize,
     /// When a failure is tried again.
     pub retries: Retries,
@@ -48,7 +50,8 @@ pub struct Slowest {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            part_bytes: 8 << 20,
+            block_bytes: 1 << 20,
+            part_blocks: 8,
             parallel: 8,
             retries: Retries::default(),
             slowest: Slowest::default(),

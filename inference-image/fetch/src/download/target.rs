@@ -1,6 +1,6 @@
 //! The file that an object becomes, and the hash that follows its complete parts.
 
-use super::plan::{Division, Part};
+use super::plan::Division;
 use crate::disk::{self, blocking};
 use crate::error::FetchError;
 use crate::source::Object;
@@ -17,12 +17,12 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
-    /// Behind a lock because the object's parts are fetched at the same time.
+    /// Behind a lock because the object's blocks arrive at the same time.
     hashing: tokio::sync::Mutex<Hashing>,
 }
 
-/// Hashing follows the parts in their order: a part that is complete before the one in front of it is hashed later, from
-/// disk, where it is still cached.
+/// Hashing follows the blocks in their order: one that is complete before the one in front of it is hashed later, from disk,
+/// where it is still cached.
 #[derive(Debug, Default)]
 struct Hashing {
     hash: Sha256,
@@ -58,19 +58,19 @@ impl Target {
         blocking(open).await
     }
 
-    /// Hashes this part, and those behind it that are complete.
+    /// Hashes this block, and those behind it that are complete.
     pub(super) async fn complete(
         &self,
         division: Division,
         object: &Object,
-        part: u64,
+        block: u64,
     ) -> Result<(), FetchError> {
         let mut hashing = self.hashing.lock().await;
-        hashing.waiting.insert(part);
+        hashing.waiting.insert(block);
         while let next = hashing.next
             && hashing.waiting.remove(&next)
         {
-            let Part { range, .. } = division.part(0, object, next);
+            let range = division.block(object, next);
             let (path, hash) = (self.path.clone(), hashing.hash.clone());
             let read = move || {
                 let read = hash_range(&path, hash, range.start, range.end - range.start);

@@ -1,12 +1,12 @@
-//! A cache on a volume that several pods share: each version is downloaded once, by the first that needs it. The others wait,
-//! and then copy it into their own volumes. So a pod depends on the cache only while it starts, what it serves cannot be
-//! changed by those who share the cache, and a package is in use only while somebody copies it.
+//! A cache on a volume that several pods share: each version is downloaded once, by the first that needs it, and the others
+//! wait. A pod then copies it into a volume of its own, so that it depends on the cache only while it starts; or its server
+//! reads it where it is, which saves the copy.
 
 use super::copy::{CopyError, copy};
 use super::eviction::{Folders, USED_FILE};
 use super::lock::{Beats, Lock, Seen};
-use super::marker::{Marker, OWN_FOLDER};
-use super::usage::{Usage, touch};
+use super::marker::{Marker, OWN_FOLDER, examine};
+use super::usage::{Usage, lease, touch};
 use crate::disk::{self, blocking};
 use crate::download::Snapshot;
 use crate::error::FetchError;
@@ -31,8 +31,8 @@ pub struct Cache {
 /// What a cache does for a package.
 #[derive(Debug)]
 pub enum Turn {
-    /// It has the package: a copy of it.
-    Copied(Unpacked, Marker),
+    /// It has the package. If a copy was wanted, this is where it is.
+    Ready(Option<Unpacked>, Marker),
     /// Nobody has it: this process must download it.
     Ours(Lock),
 }
@@ -57,15 +57,16 @@ impl Cache {
         })
     }
 
-    /// Waits until the package is there, or until it is this process's turn to download it. The copy goes to `to`.
+    /// Waits until the package is there, or until it is this process's turn to download it. Copies it to `to`; without
+    /// that, it is only checked, and kept for this pod's server.
     ///
     /// # Errors
     /// `SystemError`.
-    pub async fn turn(&self, config: &FetchConfig, to: &Path) -> Result<Turn, FetchError> {
+    pub async fn turn(&self, config: &FetchConfig, to: Option<&Path>) -> Result<Turn, FetchError> {
         let (mut seen, mut said) = (None, None);
         loop {
-            if let Some((package, marker)) = self.copied(config, to).await? {
-                return Ok(Turn::Copied(package, marker));
+            if let Some((package, marker)) = self.ready(config, to).await? {
+                return Ok(Turn::Ready(package, marker));
             }
             if let Some(lock) = self.lock(&mut seen)? {
                 // Its last owner may have finished in between.
@@ -125,7 +126,9 @@ impl Cache {
         .await
     }
 
-    fn package(&self) -> PathBuf {
+    /// Where the package is, once it is there.
+    #[must_use]
+    pub fn package(&self) -> PathBuf {
         self.folders.packages.join(&self.key)
     }
 
@@ -137,12 +140,12 @@ impl Cache {
         Marker::read(&self.package()).filter(|marker| marker.is_of(config))
     }
 
-    /// A copy of the package, if it is there and whole; one that is not whole is removed.
-    async fn copied(
+    /// The package, if it is there and whole; one that is not whole is removed.
+    async fn ready(
         &self,
         config: &FetchConfig,
-        to: &Path,
-    ) -> Result<Option<(Unpacked, Marker)>, FetchError> {
+        to: Option<&Path>,
+    ) -> Result<Option<(Option<Unpacked>, Marker)>, FetchError> {
         if self.marker(config).is_none() {
             return Ok(None);
         }
@@ -150,30 +153,47 @@ impl Cache {
         let Some(marker) = self.marker(config) else {
             return Ok(None);
         };
-        let (from, to) = (self.package(), to.to_owned());
-        let copying = tokio::task::spawn_blocking(move || {
-            // Only decides what is removed first when the cache is full.
-            let _ = touch(&from.join(OWN_FOLDER).join(USED_FILE));
-            copy(&from, to)
-        });
-        let problem = match usage.hold(copying).await? {
-            Ok(Ok(copy)) if copy.digest == marker.digest => return Ok(Some((copy, marker))),
-            Ok(Ok(copy)) => format!("its digest is {}, not {}", copy.digest, marker.digest),
-            Ok(Err(CopyError::Source(problem))) => problem,
-            Ok(Err(CopyError::Target(error))) => return Err(error),
-            Err(error) => {
-                let message = format!("a thread for files ended: {error}");
-                return Err(FetchError::new(FetchReason::SystemError, message));
+        // Only decides what is removed first when the cache is full.
+        let _ = touch(&self.package().join(OWN_FOLDER).join(USED_FILE));
+        let read = usage.hold(self.read(to)).await??;
+        let problem = match read {
+            Ok((is, package)) if is == marker.digest => {
+                if package.is_none() {
+                    lease(&self.folders.uses, &self.key)?;
+                }
+                return Ok(Some((package, marker)));
             }
+            Ok((is, _)) => format!("its digest is {is}, not {}", marker.digest),
+            Err(problem) => problem,
         };
         tracing::warn!(
             package = self.key,
-            "the cache's copy is damaged and will be downloaded again: {problem}"
+            "the package in the cache is damaged and will be downloaded again: {problem}"
         );
         drop(usage);
         let (folders, package) = (self.folders.clone(), self.package());
         blocking(move || folders.discard(&package)).await?;
         Ok(None)
+    }
+
+    /// The package's digest, and its copy if one is wanted; or what is wrong with the package.
+    async fn read(
+        &self,
+        to: Option<&Path>,
+    ) -> Result<Result<(String, Option<Unpacked>), String>, FetchError> {
+        let from = self.package();
+        let Some(to) = to.map(Path::to_owned) else {
+            return Ok(match examine(&from).await {
+                Ok(package) => Ok((package.digest, None)),
+                Err(error) => Err(error.message),
+            });
+        };
+        blocking(move || match copy(&from, to) {
+            Ok(copy) => Ok(Ok((copy.digest.clone(), Some(copy)))),
+            Err(CopyError::Source(problem)) => Ok(Err(problem)),
+            Err(CopyError::Target(error)) => Err(error),
+        })
+        .await
     }
 }
 

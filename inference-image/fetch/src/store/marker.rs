@@ -2,12 +2,12 @@
 
 use crate::disk::{self, blocking};
 use crate::error::FetchError;
-use crate::unpack::Unpacked;
+use crate::unpack::{Unpacked, describe};
 use modelservice_contract::{FetchConfig, FetchReason, SourceIdentity};
-use modelservice_package::{Files, Known, Listing, Most};
+use modelservice_package::Known;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Folder of the fetcher in a package's folder. Names that begin like this are in no package and in no digest.
 pub const OWN_FOLDER: &str = "..modelservice";
@@ -98,41 +98,34 @@ impl Marker {
     /// # Errors
     /// `DigestMismatch` if not.
     pub fn check(&self, wanted: Option<&str>) -> Result<(), FetchError> {
-        match wanted {
-            Some(wanted) if !self.has(wanted) => Err(FetchError::new(
-                FetchReason::DigestMismatch,
-                format!(
-                    "the package has digest {} and its model.onnx {}, but {wanted} is configured: set the digest to that of \
-                     the model that you mean, or name the source that has it",
-                    self.digest, self.model_digest
-                ),
-            )),
-            _ => Ok(()),
-        }
+        check_digest(&self.digest, &self.model_digest, wanted)
     }
 }
 
-/// The digest of the package in a folder, from its bytes.
+/// That a digest is that of the package, or of its `model.onnx`, if one is asked for.
+///
+/// # Errors
+/// `DigestMismatch` if not.
+pub fn check_digest(package: &str, model: &str, wanted: Option<&str>) -> Result<(), FetchError> {
+    match wanted {
+        Some(wanted) if wanted != package && wanted != model => Err(FetchError::new(
+            FetchReason::DigestMismatch,
+            format!(
+                "the package has digest {package} and its model.onnx {model}, but {wanted} is configured: set the digest to \
+                 that of the model that you mean, or name the source that has it"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What the package in a folder is, from its bytes.
 ///
 /// # Errors
 /// `PackageInvalid` or `SystemError`, about the file that cannot be read.
-pub async fn digest(folder: &Path) -> Result<String, FetchError> {
+pub async fn examine(folder: &Path) -> Result<Unpacked, FetchError> {
     let folder = folder.to_owned();
-    blocking(move || {
-        let files = Files::of(&folder).map_err(|error| disk::error("cannot read", &folder, &error))?;
-        let everything = Most {
-            bytes: u64::MAX,
-            advice: "",
-        };
-        let listing = Listing::read(&files, &Known::new(), everything);
-        let listing = listing.map_err(|problem| {
-            let name: PathBuf = folder.join(&problem.name);
-            let message = format!("{} {}", name.display(), problem.error);
-            FetchError::new(FetchReason::PackageInvalid, message)
-        })?;
-        Ok(listing.digest())
-    })
-    .await
+    blocking(move || describe(folder, &Known::new())).await
 }
 
 fn source(config: &FetchConfig) -> String {

@@ -11,5 +11,5 @@ mod usage;
 
 pub use cache::{Cache, Turn, lost};
 pub use lock::{Beats, Lock, Seen};
-pub use marker::{Marker, OWN_FOLDER, digest};
+pub use marker::{Marker, OWN_FOLDER, check_digest, examine};
 pub use place::Place;

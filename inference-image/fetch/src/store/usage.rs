@@ -11,6 +11,10 @@ use tokio::time::sleep;
 const TOUCH: Duration = Duration::from_secs(15);
 /// A reader that has not touched its file for this long is dead.
 const DEAD: Duration = Duration::from_secs(600);
+/// Begins the name of a lease, behind the package's key.
+const LEASE: &str = "lease-";
+/// How long a package stays for a server that reads it where it is, from the last start of its pod.
+const LEASED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A reader of a package.
 #[derive(Debug)]
@@ -49,6 +53,15 @@ impl Drop for Usage {
     }
 }
 
+/// Keeps the package for a server that reads it where it is: it may read it again whenever its container restarts, and
+/// writes nothing that would show that it lives.
+pub(super) fn lease(folder: &Path, key: &str) -> Result<(), FetchError> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    // A pod's name is its host's, and has no dots.
+    let host = host.trim().replace(['.', '/'], "-");
+    touch(&folder.join(format!("{key}.{LEASE}{host}")))
+}
+
 /// Whether somebody reads the package with this key. `now` is by the clock of the volume.
 pub(super) fn is_used(folder: &Path, key: &str, now: SystemTime) -> bool {
     let Ok(entries) = fs::read_dir(folder) else {
@@ -57,9 +70,12 @@ pub(super) fn is_used(folder: &Path, key: &str, now: SystemTime) -> bool {
     };
     entries.filter_map(Result::ok).any(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_of_key = name.rsplit_once('.').is_some_and(|(of, _)| of == key);
+        let Some((of, user)) = name.rsplit_once('.') else {
+            return false;
+        };
+        let lives = if user.starts_with(LEASE) { LEASED } else { DEAD };
         let touched = entry.metadata().and_then(|metadata| metadata.modified());
-        is_of_key && touched.is_ok_and(|touched| age(touched, now) < DEAD)
+        of == key && touched.is_ok_and(|touched| age(touched, now) < lives)
     })
 }
 
