@@ -19,7 +19,7 @@ pub struct FetchConfig {
     /// Where the model comes from: `s3://`, `gs://`, `az://`, `https://`, `hf://` or `oci://`.
     pub uri: String,
     /// Server of a store that is not its vendor's: `http://` or `https://`, host and port. For `s3://`, `gs://`, `az://`
-    /// and `hf://`.
+    /// and `hf://`; for `oci://` only `http://` and the registry's own host, if it has no TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// The version that must be fetched. Without one, the newest is resolved.

@@ -39,7 +39,7 @@ pub trait Source: Send + Sync {
 pub struct Found {
     /// Which version.
     pub identity: SourceIdentity,
-    /// Its objects, sorted by name: at least one.
+    /// Its objects, files sorted by name: at least one.
     pub objects: Vec<Object>,
     /// What they are.
     pub form: Form,
@@ -50,7 +50,8 @@ pub struct Found {
 pub enum Form {
     /// Each is a file of the package; a single `.onnx` file is its model.
     Files,
-    /// Layers, one over the other in this order: archives by their names are unpacked, and everything else is a file.
+    /// Each is an archive, unpacked one over the other in this order (layers of an image); or, if its name is not that of an
+    /// archive, a file of this name (artifacts that have folders and files).
     Layers,
 }
 

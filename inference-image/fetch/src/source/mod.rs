@@ -14,5 +14,5 @@ mod part;
 pub use api::{Form, Found, Object, Source};
 pub use folder::Folder;
 pub use hub::Hub;
-pub use oci::{LoginFiles, Oci};
+pub use oci::Oci;
 pub use open::open;

@@ -1,14 +1,6 @@
 //! From a URI to its source.
 
-use super::{
-    access::Access,
-    api::Source,
-    folder::Folder,
-    https::HttpsSource,
-    hub::Hub,
-    objects,
-    oci::{LoginFiles, Oci},
-};
+use super::{access::Access, api::Source, folder::Folder, https::HttpsSource, hub::Hub, objects, oci::Oci};
 use crate::{error::FetchError, http::Policy};
 use modelservice_contract::{FetchConfig, FetchReason, PULL_SECRETS_PATH};
 
@@ -26,32 +18,8 @@ pub fn open(config: &FetchConfig, policy: &Policy) -> Result<Box<dyn Source>, Fe
         "file" if rest.starts_with('/') => Ok(Box::new(Folder::new(rest))),
         "s3" | "gs" | "az" => objects::open(uri, access()?),
         "https" => Ok(Box::new(HttpsSource::new(uri, access()?, config.digest.clone())?)),
-        "hf" => {
-            let Access {
-                client, credentials, ..
-            } = access()?;
-            Ok(Box::new(Hub::new(
-                client,
-                uri,
-                config.endpoint.as_deref(),
-                credentials,
-            )?))
-        }
-        "oci" => {
-            let Access {
-                client, credentials, ..
-            } = access()?;
-            let files = LoginFiles {
-                pull_secrets: Some(PULL_SECRETS_PATH.into()),
-                credentials,
-            };
-            Ok(Box::new(Oci::new(
-                client,
-                uri,
-                config.endpoint.as_deref(),
-                files,
-            )?))
-        }
+        "hf" => Ok(Box::new(Hub::new(uri, access()?)?)),
+        "oci" => Ok(Box::new(Oci::new(uri, access()?, PULL_SECRETS_PATH)?)),
         _ => Err(unknown(uri)),
     }
 }

@@ -59,9 +59,9 @@ pub fn unpack(
     let mut tree = Tree::new(&root, bounds).map_err(named)?;
     for (object, file) in found.objects.iter().zip(downloaded) {
         let added = match (found.form, Format::of_name(&object.name)) {
-            (Form::Layers, name) => {
+            (Form::Layers, format) => {
                 tree.next_layer();
-                match name {
+                match format {
                     Some(_) => layer(file, &mut tree),
                     None => adopt(object, file, &mut tree),
                 }

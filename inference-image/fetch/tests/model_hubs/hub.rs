@@ -2,7 +2,7 @@
 
 use super::{
     hub_server::{Access, HubServer, Kept, OTHER_TOKEN, TOKEN},
-    support::{client, content, credentials, names, read_all, secret},
+    support::{access, content, credentials, names, read_all, secret},
 };
 use http::header;
 use modelservice_contract::{FetchReason, IdentityKind, SourceIdentity};
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 /// A source of the tests' Hub without credentials.
 pub(super) fn public(server: &HubServer, uri: &str) -> Hub {
-    Hub::new(client(), uri, Some(&server.hub.url()), None).unwrap()
+    Hub::new(uri, access(&server.hub.url(), None)).unwrap()
 }
 
 /// One with a token for it.
 pub(super) fn with_token(server: &HubServer, uri: &str, token: &str) -> (Hub, TempDir) {
     let endpoint = server.hub.url();
     let folder = secret(&[("endpoints", &endpoint), ("HF_TOKEN", token)]);
-    let hub = Hub::new(client(), uri, Some(&endpoint), credentials(&folder)).unwrap();
+    let hub = Hub::new(uri, access(&endpoint, credentials(&folder))).unwrap();
     (hub, folder)
 }
 
@@ -293,13 +293,7 @@ async fn the_token_is_not_sent_to_an_endpoint_that_its_secret_does_not_list() {
     let server = HubServer::start().await;
     server.push("onnx/tiny", Access::Public, "main", &exported());
     let folder = secret(&[("endpoints", "huggingface.co"), ("HF_TOKEN", TOKEN)]);
-    let hub = Hub::new(
-        client(),
-        "hf://onnx/tiny",
-        Some(&server.hub.url()),
-        credentials(&folder),
-    )
-    .unwrap();
+    let hub = Hub::new("hf://onnx/tiny", access(&server.hub.url(), credentials(&folder))).unwrap();
     let error = hub.find(None).await.unwrap_err();
     assert_eq!(error.reason, FetchReason::Forbidden);
     assert!(

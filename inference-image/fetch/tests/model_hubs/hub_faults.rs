@@ -1,8 +1,8 @@
 //! What goes wrong between the Hub and us: a test for each row of the table in docs/model-hubs.md.
 
 use super::{
-    hub::public,
-    hub_server::{Access, HubServer, Kept},
+    hub::{public, with_token},
+    hub_server::{Access, HubServer, Kept, TOKEN},
     proxy::Fault,
     support::{content, read},
 };
@@ -185,5 +185,32 @@ async fn hub_answer_that_is_no_hubs_asks_about_the_endpoint() {
     assert!(
         error.message.contains("the commit \"main\", which is none"),
         "{error}"
+    );
+}
+
+/// Without it, a download that takes longer than a token lives ends with it, although somebody has renewed it.
+#[tokio::test]
+async fn hub_token_that_is_renewed_in_its_secret_is_used() {
+    let server = HubServer::start().await;
+    server.push(
+        "onnx/tiny",
+        Access::Private,
+        "main",
+        &[("model.onnx", Kept::InLfs, content(1, LENGTH))],
+    );
+    let (hub, folder) = with_token(&server, "hf://onnx/tiny", TOKEN);
+    let found = hub.find(None).await.unwrap();
+    let token = folder.path().join("HF_TOKEN");
+    std::fs::write(&token, "hf_expired").unwrap();
+    let error = read(&hub, &found.objects[0], 1234).await.unwrap_err();
+    assert_eq!(error.reason, FetchReason::Denied, "{error}");
+    assert!(
+        error.message.contains("used HF_TOKEN of the credentials' Secret"),
+        "{error}"
+    );
+    std::fs::write(&token, TOKEN).unwrap();
+    assert_eq!(
+        read(&hub, &found.objects[0], 1234).await.unwrap(),
+        content(1, LENGTH)
     );
 }

@@ -153,7 +153,12 @@ async fn answer(State((shared, blobs)): State<(Arc<Shared>, Blobs)>, request: Re
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let content = shared.content.lock().unwrap();
     let is_api = parts.starts_with(&["api", "models"]);
-    let rest = if is_api { &parts[2..] } else { &parts[..] };
+    let is_cached = parts.starts_with(&["api", "resolve-cache", "models"]);
+    let rest = match (is_api, is_cached) {
+        (true, _) => &parts[2..],
+        (_, true) => &parts[3..],
+        _ => &parts[..],
+    };
     let [organisation, name, rest @ ..] = rest else {
         return error(404, "", "Sorry, we can't find the page you are looking for.");
     };
@@ -168,6 +173,7 @@ async fn answer(State((shared, blobs)): State<(Arc<Shared>, Blobs)>, request: Re
     };
     let (kind, revision, path) = match rest {
         [] => ("revision", "main", &[][..]),
+        [revision, path @ ..] if is_cached => ("resolve-cache", *revision, path),
         [kind, revision, path @ ..] => (*kind, *revision, path),
         _ => return error(404, "", "Sorry, we can't find the page you are looking for."),
     };
@@ -186,7 +192,15 @@ async fn answer(State((shared, blobs)): State<(Arc<Shared>, Blobs)>, request: Re
     match (is_api, kind) {
         (true, "revision") => info(&id, commit, files),
         (true, "tree") => tree(&request, files, &path),
-        (false, "resolve") => resolve(&shared, &blobs, &request, files, commit, &path),
+        (false, "resolve") if files.get(&path).is_some_and(|file| file.kept == Kept::InGit) => {
+            // Small files are behind a redirect within the Hub.
+            let mut response = redirect(307, &format!("/api/resolve-cache/models/{id}/{commit}/{raw}"));
+            response
+                .headers_mut()
+                .insert("x-repo-commit", commit.parse().unwrap());
+            response
+        }
+        (false, "resolve" | "resolve-cache") => resolve(&shared, &blobs, &request, files, commit, &path),
         _ => error(404, "", "Sorry, we can't find the page you are looking for."),
     }
 }

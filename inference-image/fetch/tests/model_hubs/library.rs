@@ -3,7 +3,7 @@
 
 use super::{
     hub_server::{Access, HubServer, Kept, TOKEN},
-    support::{client, content, credentials, names, read_all, root, secret},
+    support::{access, content, credentials, names, read_all, root, secret},
 };
 use modelservice_fetch::source::{Hub, Source};
 use std::{collections::BTreeMap, path::Path};
@@ -75,7 +75,7 @@ async fn the_hubs_own_library_and_the_source_download_the_same() {
         let commit = server.push("onnx/tiny", Access::Public, revision, &files);
         let library = download(&server, "onnx/tiny", revision, None).await.unwrap();
         let uri = format!("hf://onnx/tiny@{written}");
-        let hub = Hub::new(client(), &uri, Some(&server.hub.url()), None).unwrap();
+        let hub = Hub::new(&uri, access(&server.hub.url(), None)).unwrap();
         let found = hub.find(None).await.unwrap();
         assert_eq!(found.identity.value, commit, "{revision}");
         assert_eq!(names(&found).len(), files.len());
@@ -120,7 +120,7 @@ async fn the_hubs_own_library_takes_the_tests_hub_for_gated_private_and_renamed_
         let folder = secret(&[("endpoints", &endpoint), ("HF_TOKEN", token.unwrap_or("unused"))]);
         let credentials = token.and_then(|_| credentials(&folder));
         let uri = format!("hf://{repository}@{revision}");
-        let hub = Hub::new(client(), &uri, Some(&endpoint), credentials).unwrap();
+        let hub = Hub::new(&uri, access(&endpoint, credentials)).unwrap();
         let is_readable = match hub.find(None).await {
             Err(_) => false,
             Ok(found) => hub.read(&found.objects[0], 0..10).await.is_ok(),

@@ -11,6 +11,7 @@ mod library;
 mod oci;
 mod oci_access;
 mod oci_faults;
+mod packages;
 mod proxy;
 mod registry;
 mod support;

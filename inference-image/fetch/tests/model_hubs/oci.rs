@@ -3,11 +3,14 @@
 use super::{
     proxy::Proxy,
     registry::{Access, Registry, package, push, push_image, unpacked},
-    support::{client, names, read_all},
+    support::{access, names, read_all},
 };
 use modelservice_contract::{FetchReason, IdentityKind, SourceIdentity};
-use modelservice_fetch::source::{Form, LoginFiles, Oci, Source};
-use std::{collections::BTreeMap, net::SocketAddr};
+use modelservice_fetch::{
+    credentials::Credentials,
+    source::{Form, Oci, Source},
+};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use tempfile::TempDir;
 
 /// A registry that everybody may read, and its storage.
@@ -17,10 +20,18 @@ pub(super) async fn registry() -> (Registry, TempDir) {
     (registry, storage)
 }
 
+/// Where the Secrets of a source are.
+#[derive(Default)]
+pub(super) struct Secrets {
+    pub(super) pull_secrets: PathBuf,
+    pub(super) credentials: Option<Credentials>,
+}
+
 /// A source of a registry without TLS.
-pub(super) fn source(registry: SocketAddr, reference: &str, files: LoginFiles) -> Oci {
+pub(super) fn source(registry: SocketAddr, reference: &str, secrets: Secrets) -> Oci {
     let uri = format!("oci://{registry}/{reference}");
-    Oci::new(client(), &uri, Some(&format!("http://{registry}")), files).unwrap()
+    let access = access(&format!("http://{registry}"), secrets.credentials);
+    Oci::new(&uri, access, secrets.pull_secrets).unwrap()
 }
 
 pub(super) fn digest(value: &str) -> SourceIdentity {
@@ -53,7 +64,7 @@ async fn an_artifact_of_oras_has_its_files_and_folders() {
     let package = package(1);
     let reference = format!("{}/models/tiny:1", registry.address);
     let pushed = push("oras", &reference, &[package.folder.path().to_str().unwrap()]).await;
-    let source = source(registry.address, "models/tiny:1", LoginFiles::default());
+    let source = source(registry.address, "models/tiny:1", Secrets::default());
     let found = source.find(None).await.unwrap();
     assert_eq!(found.identity, digest(&pushed));
     assert_eq!(names(&found), ["0000.tar.gz", "model.onnx", "model.yaml"]);
@@ -68,11 +79,7 @@ async fn an_artifact_of_model_pack_has_its_files_raw_or_in_archives() {
     for (form, expected) in [("modelpack", Form::Files), ("modelpack-tar", Form::Layers)] {
         let reference = format!("{}/models/{form}:1", registry.address);
         push(form, &reference, &[package.folder.path().to_str().unwrap()]).await;
-        let source = source(
-            registry.address,
-            &format!("models/{form}:1"),
-            LoginFiles::default(),
-        );
+        let source = source(registry.address, &format!("models/{form}:1"), Secrets::default());
         assert_eq!(all_files(&source, expected).await, package.files, "{form}");
     }
 }
@@ -103,7 +110,7 @@ async fn an_image_has_the_files_of_its_layers_however_they_are_compressed() {
         let source = source(
             registry.address,
             &format!("models/image:{tag}"),
-            LoginFiles::default(),
+            Secrets::default(),
         );
         let found = source.find(None).await.unwrap();
         assert_eq!(found.identity, digest(&pushed), "{tag}");
@@ -136,7 +143,7 @@ async fn of_an_index_the_manifest_of_the_platform_is_frozen() {
     }
     let index = format!("{}/models/tiny:1", registry.address);
     let pushed = push("index", &index, &["linux/amd64=amd64", "linux/arm64=arm64"]).await;
-    let source = source(registry.address, "models/tiny:1", LoginFiles::default());
+    let source = source(registry.address, "models/tiny:1", Secrets::default());
     let found = source.find(None).await.unwrap();
     let machine = if cfg!(target_arch = "aarch64") {
         "arm64"
@@ -157,7 +164,7 @@ async fn a_moved_tag_does_not_change_what_is_frozen() {
     let reference = format!("{}/models/tiny:1", registry.address);
     let (old, new) = (package(1), package(2));
     let old_digest = push("modelpack", &reference, &[old.folder.path().to_str().unwrap()]).await;
-    let source = source(registry.address, "models/tiny:1", LoginFiles::default());
+    let source = source(registry.address, "models/tiny:1", Secrets::default());
     let resolved = source.find(None).await.unwrap();
     let new_digest = push("modelpack", &reference, &[new.folder.path().to_str().unwrap()]).await;
     assert_eq!(read_all(&source, &resolved).await, old.files);
@@ -187,7 +194,7 @@ async fn a_digest_in_the_uri_wins_over_a_tag() {
     let source = source(
         registry.address,
         &format!("models/tiny:1@{old}"),
-        LoginFiles::default(),
+        Secrets::default(),
     );
     assert_eq!(source.find(None).await.unwrap().identity, digest(&old));
 }
@@ -204,13 +211,13 @@ async fn what_is_not_there_is_not_found_or_a_changed_source() {
     )
     .await;
     for reference in ["models/tiny:2", "models/other:1"] {
-        let source = source(registry.address, reference, LoginFiles::default());
+        let source = source(registry.address, reference, Secrets::default());
         let error = source.find(None).await.unwrap_err();
         assert_eq!(error.reason, FetchReason::NotFound, "{error}");
         assert!(error.message.contains("unknown"), "{error}");
     }
     let gone = digest(&format!("sha256:{:064}", 0));
-    let source = source(registry.address, "models/tiny:1", LoginFiles::default());
+    let source = source(registry.address, "models/tiny:1", Secrets::default());
     let error = source.find(Some(&gone)).await.unwrap_err();
     assert_eq!(error.reason, FetchReason::SourceChanged, "{error}");
     assert!(error.message.contains("spec.model.refresh"), "{error}");
@@ -229,7 +236,7 @@ async fn a_registry_without_ranges_is_read_all_the_same() {
     )
     .await;
     let proxy = Proxy::without_ranges(registry.address).await;
-    let source = source(proxy.address, "models/tiny:1", LoginFiles::default());
+    let source = source(proxy.address, "models/tiny:1", Secrets::default());
     let found = source.find(None).await.unwrap();
     assert_eq!(read_all(&source, &found).await, package.files);
 }

@@ -2,7 +2,7 @@
 //! they go.
 
 use super::{
-    oci::source,
+    oci::{Secrets, source},
     proxy::{Fault, Proxy, serve},
     registry::{Access, PASSWORD, Registry, USER, package, push},
     support::{credentials, names, read, read_all, secret},
@@ -11,13 +11,13 @@ use super::{
 use axum::{Router, body::Body, extract::State, response::Response};
 use http::{HeaderMap, Uri, header};
 use modelservice_contract::FetchReason;
-use modelservice_fetch::source::{LoginFiles, Source};
+use modelservice_fetch::source::Source;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
@@ -51,9 +51,9 @@ fn pull_secret(folder: &Path, name: &str, host: &str, password: &str, endpoints:
     }
 }
 
-fn logins(folder: &TempDir) -> LoginFiles {
-    LoginFiles {
-        pull_secrets: Some(folder.path().to_owned()),
+fn pull_secrets(folder: &TempDir) -> Secrets {
+    Secrets {
+        pull_secrets: folder.path().to_owned(),
         credentials: None,
     }
 }
@@ -63,7 +63,7 @@ fn logins(folder: &TempDir) -> LoginFiles {
 async fn a_password_comes_from_an_image_pull_secret() {
     let (storage, files) = stored().await;
     let registry = Registry::start(storage.path(), Access::Password).await;
-    let host = registry.address.to_string();
+    let host = format!("http://{}", registry.address);
     let folder = tempfile::tempdir().unwrap();
     // The kubelet tries the others too.
     pull_secret(folder.path(), "a-wrong-one", &host, "wrong-password", None);
@@ -75,7 +75,7 @@ async fn a_password_comes_from_an_image_pull_secret() {
         None,
     );
     pull_secret(folder.path(), "the-right-one", &host, PASSWORD, None);
-    let source = source(registry.address, "models/tiny:1", logins(&folder));
+    let source = source(registry.address, "models/tiny:1", pull_secrets(&folder));
     let found = source.find(None).await.unwrap();
     assert_eq!(read_all(&source, &found).await, files);
 }
@@ -85,12 +85,12 @@ async fn a_password_comes_from_an_image_pull_secret() {
 async fn a_refusal_names_the_secret_and_what_does_not_apply() {
     let (storage, _files) = stored().await;
     let registry = Registry::start(storage.path(), Access::Password).await;
-    let host = registry.address.to_string();
+    let host = format!("http://{}", registry.address);
     let folder = tempfile::tempdir().unwrap();
     pull_secret(folder.path(), "registry", &host, "wrong-password", None);
     for (files, part) in [
-        (LoginFiles::default(), "carried no credentials"),
-        (logins(&folder), "used the image pull secret registry"),
+        (Secrets::default(), "carried no credentials"),
+        (pull_secrets(&folder), "used the image pull secret registry"),
     ] {
         let error = source(registry.address, "models/tiny:1", files)
             .find(None)
@@ -113,12 +113,12 @@ async fn a_refusal_names_the_secret_and_what_does_not_apply() {
 async fn a_password_of_the_credentials_secret_goes_to_listed_registries_only() {
     let (storage, files) = stored().await;
     let registry = Registry::start(storage.path(), Access::Password).await;
-    let host = registry.address.to_string();
+    let host = format!("http://{}", registry.address);
     let config = docker_config(&host, PASSWORD);
-    for (endpoints, is_listed) in [(format!("http://{host}"), true), ("ghcr.io".to_owned(), false)] {
+    for (endpoints, is_listed) in [(host.clone(), true), ("ghcr.io".to_owned(), false)] {
         let folder = secret(&[("endpoints", &endpoints), (".dockerconfigjson", &config)]);
-        let files_of = LoginFiles {
-            pull_secrets: None,
+        let files_of = Secrets {
+            pull_secrets: PathBuf::new(),
             credentials: credentials(&folder),
         };
         let source = source(registry.address, "models/tiny:1", files_of);
@@ -136,13 +136,41 @@ async fn a_password_of_the_credentials_secret_goes_to_listed_registries_only() {
     }
 }
 
+/// Without it, whoever sets an endpoint without TLS could read the password of a pull secret on its way.
+#[tokio::test]
+async fn a_password_of_a_pull_secret_goes_without_tls_only_if_its_key_says_so() {
+    let (storage, _files) = stored().await;
+    let tokens = TokenServer::start(true).await;
+    for access in [Access::Password, Access::Token(&tokens)] {
+        let registry = Registry::start(storage.path(), access).await;
+        let proxy = Proxy::start(registry.address).await;
+        let folder = tempfile::tempdir().unwrap();
+        let host = proxy.address.to_string();
+        pull_secret(folder.path(), "registry", &host, PASSWORD, Some(&tokens.url()));
+        let source = source(proxy.address, "models/tiny:1", pull_secrets(&folder));
+        let error = source.find(None).await.unwrap_err();
+        assert_eq!(error.reason, FetchReason::Forbidden, "{error}");
+        assert!(
+            error.message.contains(&format!("add a line http://{host}")),
+            "{error}"
+        );
+        assert!(
+            proxy
+                .seen()
+                .iter()
+                .all(|seen| !seen.headers.contains_key(header::AUTHORIZATION))
+        );
+    }
+    assert!(tokens.asked().is_empty());
+}
+
 /// Without it, Docker Hub and every registry like it cannot be read, not even what is public there.
 #[tokio::test]
 async fn a_registry_with_tokens_is_read_without_credentials_if_it_is_public() {
     let (storage, files) = stored().await;
     let tokens = TokenServer::start(false).await;
     let registry = Registry::start(storage.path(), Access::Token(&tokens)).await;
-    let source = source(registry.address, "models/tiny:1", LoginFiles::default());
+    let source = source(registry.address, "models/tiny:1", Secrets::default());
     let found = source.find(None).await.unwrap();
     assert_eq!(read_all(&source, &found).await, files);
     let asked = tokens.asked();
@@ -161,10 +189,10 @@ async fn a_password_goes_to_a_token_server_on_another_host_only_if_it_is_listed(
     let (storage, files) = stored().await;
     let tokens = TokenServer::start(true).await;
     let registry = Registry::start(storage.path(), Access::Token(&tokens)).await;
-    let host = registry.address.to_string();
+    let host = format!("http://{}", registry.address);
     let folder = tempfile::tempdir().unwrap();
     pull_secret(folder.path(), "registry", &host, PASSWORD, None);
-    let refused = source(registry.address, "models/tiny:1", logins(&folder))
+    let refused = source(registry.address, "models/tiny:1", pull_secrets(&folder))
         .find(None)
         .await
         .unwrap_err();
@@ -176,7 +204,7 @@ async fn a_password_goes_to_a_token_server_on_another_host_only_if_it_is_listed(
     assert!(tokens.asked().is_empty());
     let folder = tempfile::tempdir().unwrap();
     pull_secret(folder.path(), "registry", &host, PASSWORD, Some(&tokens.url()));
-    let source = source(registry.address, "models/tiny:1", logins(&folder));
+    let source = source(registry.address, "models/tiny:1", pull_secrets(&folder));
     let found = source.find(None).await.unwrap();
     assert_eq!(read_all(&source, &found).await, files);
 }
@@ -187,7 +215,7 @@ async fn a_wrong_password_is_refused_in_the_token_servers_words() {
     let (storage, _files) = stored().await;
     let tokens = TokenServer::start(true).await;
     let registry = Registry::start(storage.path(), Access::Token(&tokens)).await;
-    let host = registry.address.to_string();
+    let host = format!("http://{}", registry.address);
     let folder = tempfile::tempdir().unwrap();
     pull_secret(
         folder.path(),
@@ -196,7 +224,7 @@ async fn a_wrong_password_is_refused_in_the_token_servers_words() {
         "wrong-password",
         Some(&tokens.url()),
     );
-    let error = source(registry.address, "models/tiny:1", logins(&folder))
+    let error = source(registry.address, "models/tiny:1", pull_secrets(&folder))
         .find(None)
         .await
         .unwrap_err();
@@ -218,7 +246,7 @@ async fn a_token_that_expires_during_a_download_is_replaced() {
     let tokens = TokenServer::start(false).await;
     let registry = Registry::start(storage.path(), Access::Token(&tokens)).await;
     let proxy = Proxy::start(registry.address).await;
-    let source = source(proxy.address, "models/tiny:1", LoginFiles::default());
+    let source = source(proxy.address, "models/tiny:1", Secrets::default());
     let found = source.find(None).await.unwrap();
     let challenge = format!(
         "Bearer realm=\"{}\",service=\"{}\",error=\"invalid_token\"",
@@ -254,14 +282,8 @@ async fn a_redirect_of_a_layer_to_an_object_store_carries_no_credentials() {
     let registry = Registry::start(storage.path(), Access::Password).await;
     let proxy = Proxy::start(registry.address).await;
     let folder = tempfile::tempdir().unwrap();
-    pull_secret(
-        folder.path(),
-        "registry",
-        &proxy.address.to_string(),
-        PASSWORD,
-        None,
-    );
-    let source = source(proxy.address, "models/tiny:1", logins(&folder));
+    pull_secret(folder.path(), "registry", &proxy.url(), PASSWORD, None);
+    let source = source(proxy.address, "models/tiny:1", pull_secrets(&folder));
     let found = source.find(None).await.unwrap();
     let position = names(&found)
         .iter()

@@ -1,7 +1,7 @@
 //! What goes wrong between a registry and us: a test for each row of the table in docs/model-hubs.md.
 
 use super::{
-    oci::{digest, registry, source},
+    oci::{Secrets, digest, registry, source},
     proxy::{Fault, Proxy},
     registry::{Registry, package, push},
     support::read,
@@ -9,7 +9,7 @@ use super::{
 use modelservice_contract::FetchReason;
 use modelservice_fetch::{
     error::{FetchError, Retry},
-    source::{Found, LoginFiles, Object, Oci, Source},
+    source::{Found, Object, Oci, Source},
 };
 use std::{collections::BTreeMap, time::Duration};
 use tempfile::TempDir;
@@ -36,7 +36,7 @@ async fn prepared() -> Prepared {
     )
     .await;
     let proxy = Proxy::start(registry.address).await;
-    let source = source(proxy.address, "models/tiny:1", LoginFiles::default());
+    let source = source(proxy.address, "models/tiny:1", Secrets::default());
     Prepared {
         found: source.find(None).await.unwrap(),
         proxy,

@@ -5,7 +5,7 @@ use modelservice_fetch::{
     credentials::Credentials,
     error::FetchError,
     http::{Client, Policy, Timeouts},
-    source::{Found, Object, Source},
+    source::{Found, Object, Source, access::Access},
 };
 use std::{
     collections::BTreeMap,
@@ -14,15 +14,26 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
+use url::Url;
 
 /// As in a pod, but that the tests' servers are on the machine itself, and need not be waited for long.
-pub(crate) fn client() -> Client {
+fn client() -> Client {
     let timeouts = Timeouts {
         headers: Duration::from_secs(5),
         idle: Duration::from_secs(2),
         ..Timeouts::default()
     };
     Client::new(Policy::default().with_loopback(), None, timeouts).unwrap()
+}
+
+/// How a source at this server is reached.
+pub(crate) fn access(endpoint: &str, credentials: Option<Credentials>) -> Access {
+    Access {
+        client: client(),
+        providers: None,
+        credentials,
+        endpoint: Some(Url::parse(endpoint).unwrap()),
+    }
 }
 
 /// A mounted Secret: its keys, as files.

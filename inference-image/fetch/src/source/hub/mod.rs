@@ -9,6 +9,7 @@ mod files;
 mod uri;
 
 use super::{
+    access::Access,
     api::{Form, Found, Object, Source},
     part::part,
 };
@@ -50,28 +51,18 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A source for an `hf://` URI. `endpoint` is a mirror (what the Hub's own library calls `HF_ENDPOINT`).
+    /// A source for an `hf://` URI. The endpoint is a mirror (what the Hub's own library calls `HF_ENDPOINT`).
     ///
     /// # Errors
-    /// `ConfigInvalid` for a wrong URI or endpoint.
-    pub fn new(
-        client: Client,
-        uri: &str,
-        endpoint: Option<&str>,
-        credentials: Option<Credentials>,
-    ) -> Result<Self, FetchError> {
-        let text = endpoint.unwrap_or(HUB);
-        let url = Url::parse(text).ok();
-        let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
-        let endpoint = url.ok_or_else(|| {
-            let message = format!("endpoint {text:?} is not http:// or https://, a host and a port");
-            FetchError::new(FetchReason::ConfigInvalid, message)
-        })?;
+    /// `ConfigInvalid` for a wrong URI.
+    pub fn new(uri: &str, access: Access) -> Result<Self, FetchError> {
+        let hub =
+            || Url::parse(HUB).map_err(|error| FetchError::new(FetchReason::SystemError, error.to_string()));
         Ok(Self {
-            client,
             uri: HubUri::parse(uri)?,
-            endpoint,
-            credentials,
+            endpoint: access.endpoint.map_or_else(hub, Ok)?,
+            client: access.client,
+            credentials: access.credentials,
         })
     }
 
@@ -92,11 +83,11 @@ impl Hub {
         };
         Ok(Found {
             objects: self.objects(&commit, is_frozen).await?,
-            identity: SourceIdentity {
+            identity: version.cloned().unwrap_or(SourceIdentity {
                 kind: IdentityKind::Commit,
                 value: commit,
                 is_retained: true,
-            },
+            }),
             form: Form::Files,
         })
     }

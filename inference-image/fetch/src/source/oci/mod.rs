@@ -6,22 +6,19 @@
 //! (`http://` and the registry's own host): a registry is not asked in plain text because it has no TLS.
 
 mod challenge;
+mod key;
 mod layers;
 mod manifest;
 mod pull_secrets;
 mod reference;
 mod session;
 
-pub use pull_secrets::LoginFiles;
-
 use super::{
+    access::Access,
     api::{Found, Object, Source},
     part::part,
 };
-use crate::{
-    error::FetchError,
-    http::{Client, Request},
-};
+use crate::{error::FetchError, http::Request};
 use bytes::Bytes;
 use futures::{
     FutureExt, StreamExt,
@@ -32,9 +29,10 @@ use http::{HeaderValue, header};
 use manifest::Document;
 use modelservice_contract::{FetchReason, IdentityKind, SourceIdentity};
 use oci_spec::image::ImageManifest;
+use pull_secrets::LoginFiles;
 use reference::OciUri;
 use session::Session;
-use std::ops::Range;
+use std::{ops::Range, path::PathBuf};
 
 /// A repository of a registry, at a tag or a digest.
 #[derive(Debug)]
@@ -45,19 +43,19 @@ pub struct Oci {
 }
 
 impl Oci {
-    /// A source for an `oci://` URI. `endpoint` says whether the registry is asked without TLS.
+    /// A source for an `oci://` URI. The endpoint says whether the registry is asked without TLS; `pull_secrets` is the
+    /// folder with a folder for each image pull secret.
     ///
     /// # Errors
     /// `ConfigInvalid` for a wrong URI or endpoint.
-    pub fn new(
-        client: Client,
-        uri: &str,
-        endpoint: Option<&str>,
-        files: LoginFiles,
-    ) -> Result<Self, FetchError> {
-        let parsed = OciUri::parse(uri, endpoint)?;
+    pub fn new(uri: &str, access: Access, pull_secrets: impl Into<PathBuf>) -> Result<Self, FetchError> {
+        let parsed = OciUri::parse(uri, access.endpoint.as_ref())?;
+        let files = LoginFiles {
+            pull_secrets: pull_secrets.into(),
+            credentials: access.credentials,
+        };
         Ok(Self {
-            session: Session::new(client, uri, &parsed, files),
+            session: Session::new(access.client, uri, &parsed, files),
             uri: parsed,
             name: uri.to_owned(),
         })

@@ -4,13 +4,13 @@
 //! The rules are those of the kubelet's package `credentialprovider`: a key is a host, with patterns in its parts and an
 //! optional port and path; the more specific key comes first; Docker Hub has a name of its own.
 
+use super::key::Key;
 use crate::{
     credentials::Credentials,
     error::FetchError,
     http::{Audience, Used},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use glob::Pattern;
 use modelservice_contract::FetchReason;
 use serde::Deserialize;
 use std::{
@@ -18,6 +18,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
 };
+use url::Url;
 
 /// Key of a Secret of the type `kubernetes.io/dockerconfigjson`.
 const CONFIG_JSON: &str = ".dockerconfigjson";
@@ -40,7 +41,21 @@ pub(super) struct Login {
     /// Servers that their owner lists: they may get them too, besides the registry.
     pub(super) listed: Audience,
     /// Whether they go to listed servers only, even to the registry.
-    pub(super) is_bound: bool,
+    is_bound: bool,
+    /// Whether they may go to the registry without TLS.
+    is_plain: bool,
+}
+
+impl Login {
+    /// The servers of the registry that may get them.
+    pub(super) fn audience(&self, registry: &Url) -> Audience {
+        let is_open = registry.scheme() == "http" && !self.is_plain;
+        if self.is_bound || is_open {
+            self.listed.clone()
+        } else {
+            Audience::origin_of(registry)
+        }
+    }
 }
 
 impl fmt::Debug for Login {
@@ -50,12 +65,12 @@ impl fmt::Debug for Login {
 }
 
 /// Where the credentials for registries are. They are read whenever they are needed, because the kubelet renews them.
-#[derive(Clone, Debug, Default)]
-pub struct LoginFiles {
-    /// Folder with a folder for each image pull secret.
-    pub pull_secrets: Option<PathBuf>,
+#[derive(Clone, Debug)]
+pub(super) struct LoginFiles {
+    /// Folder with a folder for each image pull secret; it need not exist.
+    pub(super) pull_secrets: PathBuf,
     /// The credentials' Secret.
-    pub credentials: Option<Credentials>,
+    pub(super) credentials: Option<Credentials>,
 }
 
 impl LoginFiles {
@@ -76,13 +91,11 @@ impl LoginFiles {
             }
             logins.extend(keyring.logins(registry, repository));
         }
-        if let Some(folder) = &self.pull_secrets {
-            let mut keyring = Keyring::default();
-            for secret in folders(folder)? {
-                read_secret(&secret, &mut keyring)?;
-            }
-            logins.extend(keyring.logins(registry, repository));
+        let mut keyring = Keyring::default();
+        for secret in folders(&self.pull_secrets)? {
+            read_secret(&secret, &mut keyring)?;
         }
+        logins.extend(keyring.logins(registry, repository));
         Ok(logins)
     }
 }
@@ -177,13 +190,14 @@ impl Keyring {
         })?;
         for (place, entry) in entries {
             if let (Some(key), Some((username, password))) = (Key::parse(&place), entry.login()) {
-                let (used, listed) = (used.clone(), listed.clone());
+                let (used, listed, is_plain) = (used.clone(), listed.clone(), place.starts_with("http://"));
                 let login = Login {
                     username,
                     password,
                     used,
                     listed,
                     is_bound,
+                    is_plain,
                 };
                 self.0.push((key, login));
             }
@@ -248,51 +262,6 @@ fn entries(key: &str, content: &[u8]) -> Result<BTreeMap<String, Entry>, String>
     }
 }
 
-/// For which images credentials are.
-#[derive(Clone, Debug)]
-struct Key {
-    text: String,
-    parts: Vec<Pattern>,
-    port: Option<String>,
-    path: String,
-}
-
-impl Key {
-    fn parse(place: &str) -> Option<Self> {
-        let bare = place.split_once("://").map_or(place, |(_, bare)| bare);
-        let (host, path) = bare.split_at(bare.find('/').unwrap_or(bare.len()));
-        // docker's own configuration names the API's version.
-        let path = path
-            .strip_prefix("/v1")
-            .or_else(|| path.strip_prefix("/v2"))
-            .unwrap_or(path);
-        let path = path.trim_matches('/');
-        let (name, port) = split_port(host);
-        let parts = name.split('.').map(Pattern::new).collect::<Result<_, _>>().ok()?;
-        Some(Self {
-            text: format!("{host}/{path}"),
-            parts,
-            port: port.map(str::to_owned),
-            path: path.to_owned(),
-        })
-    }
-
-    fn is_for(&self, host: &str, repository: &str) -> bool {
-        let (name, port) = split_port(host);
-        let parts: Vec<&str> = name.split('.').collect();
-        let same = |(pattern, part): (&Pattern, &&str)| pattern.matches(part);
-        self.port.as_deref() == port
-            && self.parts.len() == parts.len()
-            && self.parts.iter().zip(&parts).all(same)
-            && repository.starts_with(&self.path)
-    }
-}
-
-fn split_port(host: &str) -> (&str, Option<&str>) {
-    host.rsplit_once(':')
-        .map_or((host, None), |(name, port)| (name, Some(port)))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
@@ -333,6 +302,7 @@ mod tests {
             ("https://ghcr.io/v2/", "ghcr.io", "models/x", true),
             ("https://ghcr.io/v1/", "ghcr.io", "models/x", true),
             ("ghcr.io/models", "ghcr.io", "models/x", true),
+            ("ghcr.io/v1odels", "ghcr.io", "odels/x", false),
             ("ghcr.io/others", "ghcr.io", "models/x", false),
             ("*.azurecr.io", "models.azurecr.io", "x", true),
             ("*.azurecr.io", "a.models.azurecr.io", "x", false),
@@ -432,7 +402,7 @@ mod tests {
         }
         fs::create_dir(folder.path().join("three")).unwrap();
         let files = LoginFiles {
-            pull_secrets: Some(folder.path().to_owned()),
+            pull_secrets: folder.path().to_owned(),
             credentials: None,
         };
         for (host, name) in [("a.example", "one"), ("b.example", "two")] {
@@ -442,10 +412,33 @@ mod tests {
             assert!(!logins[0].is_bound);
         }
         let missing = LoginFiles {
-            pull_secrets: Some(folder.path().join("missing")),
+            pull_secrets: folder.path().join("missing"),
             credentials: None,
         };
         assert!(missing.logins("a.example", "x").unwrap().is_empty());
+    }
+
+    /// Without it, whoever sets an endpoint could have the password of a pull secret sent without TLS.
+    #[test]
+    fn credentials_go_without_tls_only_where_their_key_or_their_owner_says_so() {
+        let plain = Url::parse("http://registry.svc:5000").unwrap();
+        let with_tls = Url::parse("https://registry.svc:5000").unwrap();
+        for (key, listed, is_allowed) in [
+            ("registry.svc:5000", "", false),
+            ("https://registry.svc:5000", "", false),
+            ("http://registry.svc:5000", "", true),
+            ("registry.svc:5000", "http://registry.svc:5000", true),
+            ("registry.svc:5000", "registry.svc:5000", false),
+        ] {
+            let listed = Audience::parse(listed).unwrap_or_default();
+            let config = json!({"auths": {key: {"username": "a", "password": "x"}}}).to_string();
+            let mut keyring = Keyring::default();
+            let origin = Origin::PullSecret("registry".into(), listed);
+            keyring.add(&origin, CONFIG_JSON, config.as_bytes()).unwrap();
+            let login = keyring.logins("registry.svc:5000", "x").remove(0);
+            assert_eq!(login.audience(&plain).allows(&plain), is_allowed, "{key}");
+            assert!(login.audience(&with_tls).allows(&with_tls), "{key}");
+        }
     }
 
     /// Without it, the Secret that was named for this model is tried after those for all images of the pod, or it goes to a
@@ -464,7 +457,7 @@ mod tests {
         )
         .unwrap();
         let files = LoginFiles {
-            pull_secrets: Some(pull_secrets.path().to_owned()),
+            pull_secrets: pull_secrets.path().to_owned(),
             credentials: Some(Credentials::open(folder.path()).unwrap()),
         };
         let logins = files.logins("ghcr.io", "models/x").unwrap();

@@ -148,10 +148,12 @@ impl Session {
     ) -> Result<Option<Held>, FetchError> {
         let used = login.map_or(Used::Nothing, |login| login.used.clone());
         let basic = login.map(basic).transpose()?;
-        let audience = match login {
-            Some(login) if login.is_bound => login.listed.clone(),
-            _ => Audience::origin_of(&self.registry),
-        };
+        let audience = login.map_or_else(
+            || Audience::origin_of(&self.registry),
+            |login| login.audience(&self.registry),
+        );
+        // Also where a server for tokens gets them instead of the registry.
+        check_listed(&audience, &self.registry)?;
         let (realm, service) = match challenge {
             Challenge::Basic => {
                 return Ok(basic.map(|authorization| Held {
@@ -203,6 +205,17 @@ impl Session {
     fn set_held(&self, held: Option<Held>) {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
+}
+
+fn check_listed(audience: &Audience, registry: &Url) -> Result<(), FetchError> {
+    if audience.allows(registry) {
+        return Ok(());
+    }
+    let origin = registry.origin().ascii_serialization();
+    let message = format!(
+        "the credentials are not for {origin}: if they are, add a line {origin} to the key `endpoints` of their Secret"
+    );
+    Err(FetchError::new(FetchReason::Forbidden, message))
 }
 
 fn with(request: &Request, held: Option<&Held>) -> Request {
