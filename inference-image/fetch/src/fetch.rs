@@ -1,26 +1,15 @@
 //! From a configuration to a verified package in its folder.
 
 use crate::disk::{self, blocking};
-use crate::download::{Progress, Settings, download, repeat};
+use crate::download::{Progress, Settings, download};
 use crate::error::FetchError;
-use crate::source::{Form, Found, Source};
-use crate::store::{Beats, Cache, Lock, Marker, Place, Turn, check_digest, examine, lost};
+use crate::resolve::{Behaviour, Opener, find, resolve};
+use crate::source::Form;
+use crate::store::{Cache, Lock, Marker, Place, Turn, check_digest, examine, lost};
 use crate::unpack::{Bounds, Unpacked, unpack};
-use modelservice_contract::{FetchConfig, FetchReason, Resolved, SourceIdentity, Verification};
+use modelservice_contract::{FetchConfig, FetchReason, Verification};
 use std::path::Path;
 use std::time::Instant;
-
-/// Opens the source that a configuration names. Only called if the source is needed.
-pub type Opener<'a> = dyn Fn(&FetchConfig) -> Result<Box<dyn Source>, FetchError> + Sync + 'a;
-
-/// How a fetch behaves.
-#[derive(Clone, Debug, Default)]
-pub struct Behaviour {
-    /// The download.
-    pub download: Settings,
-    /// The locks of the cache.
-    pub beats: Beats,
-}
 
 /// What a fetch has done.
 #[derive(Debug)]
@@ -31,25 +20,6 @@ pub struct Outcome {
     pub received: u64,
     /// Bytes of an earlier attempt that were used.
     pub kept: u64,
-}
-
-/// Finds out which version the source has.
-///
-/// # Errors
-/// The source's.
-pub async fn resolve(
-    config: &FetchConfig,
-    open: &Opener<'_>,
-    behaviour: &Behaviour,
-) -> Result<Resolved, FetchError> {
-    let source = open(config)?;
-    let found = find(source.as_ref(), config.identity.as_ref(), behaviour).await?;
-    let sizes = found.objects.iter().map(|object| object.size);
-    Ok(Resolved {
-        bytes: sizes.sum(),
-        objects: found.objects.len() as u64,
-        identity: found.identity,
-    })
 }
 
 /// Puts the package into the folder, unless it is there; without a folder, into the cache. Nothing is requested from the
@@ -123,33 +93,6 @@ fn check_signature(wanted: Option<&Verification>) -> Result<(), FetchError> {
             FetchReason::SignatureInvalid,
             "a signature is demanded, but this version of modelservice-fetch cannot check any",
         )),
-    }
-}
-
-async fn find(
-    source: &dyn Source,
-    version: Option<&SourceIdentity>,
-    behaviour: &Behaviour,
-) -> Result<Found, FetchError> {
-    let settings = &behaviour.download;
-    let found = repeat(&settings.retries, async || {
-        let answer = tokio::time::timeout(settings.slowest.answer * 4, source.find(version)).await;
-        answer.unwrap_or_else(|_| Err(FetchError::unavailable("the source did not answer in time")))
-    });
-    let found = found.await?;
-    match version {
-        Some(wanted) if *wanted != found.identity => Err(FetchError::new(
-            FetchReason::SourceChanged,
-            format!(
-                "the source has {}, but the revision was made from {}: make a new revision, with another spec.model.refresh",
-                found.identity.value, wanted.value
-            ),
-        )),
-        _ if found.objects.is_empty() => Err(FetchError::new(
-            FetchReason::NotFound,
-            "the source has no objects there",
-        )),
-        _ => Ok(found),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod download;
 pub mod error;
 pub mod fetch;
 pub mod http;
+pub mod resolve;
 pub mod source;
 pub mod store;
 pub mod unpack;

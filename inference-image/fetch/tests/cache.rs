@@ -6,7 +6,8 @@ mod support;
 
 use modelservice_contract::{FetchCache, FetchConfig};
 use modelservice_fetch::error::FetchError;
-use modelservice_fetch::fetch::{Behaviour, fetch};
+use modelservice_fetch::fetch::fetch;
+use modelservice_fetch::resolve::Behaviour;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -6,8 +6,9 @@ mod ending;
 pub use arguments::{Arguments, Command, LogFormat, What};
 
 use crate::error::FetchError;
-use crate::fetch::{Behaviour, fetch, resolve, verify};
+use crate::fetch::{fetch, verify};
 use crate::http::Policy;
+use crate::resolve::{Behaviour, resolve};
 use crate::source;
 use modelservice_contract::{FETCH_CONFIG_ENV, FetchConfig, FetchReason, MODEL_PATH, Resolved};
 use std::io::{IsTerminal, Write};
