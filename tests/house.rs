@@ -1,4 +1,4 @@
-//! The structure of the code: modules of both crates depend on each other in one direction, and the files that
+//! The structure of the code: modules of each crate depend on each other in one direction, and the files that
 //! CONTRIBUTING and the page on the architecture name exist.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where the sources of both crates are.
-const CRATES: [&str; 2] = ["src", "inference-image/src"];
+/// Where the sources of the programs are.
+const CRATES: [&str; 3] = ["src", "inference-image/src", "inference-image/fetch/src"];
 /// A newcomer reads the top level first.
 const FILES_AT_THE_TOP: usize = 10;
 

@@ -5,6 +5,7 @@ mod config;
 mod connections;
 mod environment;
 mod exit;
+mod fetch;
 mod observability;
 mod report;
 
@@ -15,6 +16,10 @@ pub use config::{
 pub use connections::{Auth, Connections, Cors, Tls};
 pub use environment::{LOADER_NAMES, LOADER_PREFIXES, is_loader_variable};
 pub use exit::{ExitReason, TerminationMessage};
+pub use fetch::{
+    CREDENTIALS_PATH, FETCH_CONFIG_ENV, FetchCache, FetchConfig, FetchFailure, FetchReason, IdentityKind,
+    MODEL_CACHE_PATH, PULL_SECRETS_PATH, Resolved, SourceIdentity, Verification,
+};
 pub use observability::{AccessLog, Tracing, names_levels};
 pub use report::{
     Assignment, BatchingReport, Device, DigestCovers, DutyCycle, GraphSource, LoadReport, LoadTotals,

@@ -1,10 +1,11 @@
 //! `model.yaml`: what a package says about its model's task, labels and pre-processing. Only parses:
 //! `image::classifier` decides whether it fits the model.
 
-use super::files::{FileError, Files, MANIFEST_FILE, Most, refused};
+use super::reading::refused;
 use crate::config::yaml;
 use crate::process::exit::Fatal;
 use modelservice_contract::ExitReason;
+use modelservice_package::{FileError, Files, MANIFEST_FILE, Most};
 use serde::Deserialize;
 
 /// `model.yaml`. Unknown keys are errors.

@@ -3,22 +3,21 @@
 //! The model is read into a private copy and never mapped: a file that is truncated under a memory map
 //! kills the process with SIGBUS.
 
-mod digest;
-pub(crate) mod files;
 pub mod manifest;
+mod reading;
 #[cfg(test)]
 mod tests;
-mod walk;
 
-pub use files::{BAKED_FOLDER, MANIFEST_FILE, MODEL_FILE};
+pub use modelservice_package::{BAKED_FOLDER, MANIFEST_FILE, MODEL_FILE};
+pub(crate) use reading::what_fits;
 
 use crate::onnx;
 use crate::process::exit::Fatal;
 use bytes::Bytes;
-use digest::{Known, Listing};
-use files::{FileError, Files, Hash, Loaded, Most, refused};
 use manifest::Manifest;
 use modelservice_contract::{DigestCovers, ExitReason, ModelConfig};
+use modelservice_package::{FileError, Files, Hash, Known, Listing, Loaded, Most, text};
+use reading::refused;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -94,7 +93,7 @@ impl Package {
     /// of `model.onnx` if there are none.
     #[must_use]
     pub fn identity(&self) -> String {
-        let model = digest::text(&self.model_hash);
+        let model = text(&self.model_hash);
         if self.external.is_empty() {
             return model;
         }
@@ -104,7 +103,7 @@ impl Package {
             hash.update(name);
             hash.update(file);
         }
-        digest::text(&hash.finalize().into())
+        text(&hash.finalize().into())
     }
 
     /// Whether the configured digest also covers an optimised graph in the package: not if it covers only
@@ -123,7 +122,7 @@ pub fn open(config: &ModelConfig) -> Result<Parsed, Fatal> {
     let folder = Path::new(&config.path);
     let mut files = open_folder(folder)?;
     let model = read_model(&files, folder)?;
-    let of_model = digest::text(&model.hash);
+    let of_model = text(&model.hash);
     if let Some(wanted) = config.digest.as_ref().filter(|&wanted| *wanted != of_model) {
         let listing = list(&files, &model, &[], MOST_HASHED);
         let listing = listing.and_then(|listing| checked(listing, folder, &of_model, wanted))?;
@@ -170,16 +169,12 @@ pub fn digest(folder: &Path) -> Result<String, Fatal> {
 
 /// All files; those that were read before are listed as they were then.
 fn list(files: &Files, model: &Loaded, external: &[ExternalFile], most: Most) -> Result<Listing, Fatal> {
-    let known = |place, size: usize, hash| Known {
-        place,
-        size: size as u64,
-        hash,
-    };
+    let known = |place: &Path, size: usize, hash| (place.to_owned(), (size as u64, hash));
     let model = known(&model.place, model.bytes.len(), model.hash);
     let external = external
         .iter()
         .map(|file| known(&file.place, file.bytes.len(), file.hash));
-    let known: Vec<Known<'_>> = external.chain([model]).collect();
+    let known: Known = external.chain([model]).collect();
     Listing::read(files, &known, most).map_err(|problem| {
         let shown = format!("the package has no digest: {:?}", problem.name);
         refused(&shown, problem.error)
@@ -216,7 +211,7 @@ fn covers_no_weights(files: &Files, model: &Loaded, named: BTreeSet<String>) -> 
 /// The digest that would pin the current package.
 fn unasked(files: &Files, model: &Loaded, external: &[ExternalFile]) -> Digest {
     let of_model = Digest {
-        text: digest::text(&model.hash),
+        text: text(&model.hash),
         ..Digest::default()
     };
     if external.is_empty() {
@@ -256,7 +251,7 @@ fn read_model(files: &Files, folder: &Path) -> Result<Loaded, Fatal> {
 }
 
 fn read_external(files: &Files, names: BTreeSet<String>) -> Result<Vec<ExternalFile>, Fatal> {
-    let mut most = Most::memory();
+    let mut most = what_fits();
     let read = |name: String| {
         let shown = format!("{MODEL_FILE} stores weights in {name:?}, which");
         let Loaded { bytes, hash, place } = files.load(&name, most).map_err(|error| match error {

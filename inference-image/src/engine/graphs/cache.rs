@@ -3,8 +3,9 @@
 //! list of their checksums and, once measured, the cost of batches.
 
 use crate::engine::curve::Curve;
-use crate::package::files::{Files, Most, Opened};
+use crate::package::what_fits;
 use bytes::Bytes;
+use modelservice_package::{Files, Most, Opened};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;
@@ -137,7 +138,7 @@ fn read(folder: &Path, origin: &Origin) -> io::Result<Entry> {
     }
     // Read into private memory: with a memory map, a file that shrinks kills the process.
     let part = |name: &str, expected: &str| {
-        let bytes = open(folder, name)?.read_all(Most::memory())?;
+        let bytes = open(folder, name)?.read_all(what_fits())?;
         if checksum(&bytes) == expected {
             Ok(bytes)
         } else {

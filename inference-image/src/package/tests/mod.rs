@@ -2,7 +2,6 @@
 
 mod digest;
 
-use super::files::{FileError, Files, Most};
 use super::*;
 use crate::onnx::{Entry, Graph, Model, Tensor};
 use prost::Message;

@@ -1,11 +1,8 @@
 //! The files of a package: their names and contents. Nothing is read from outside the package, and nothing beyond a
 //! given size.
 
-use super::walk::{Found, Root, Walk};
-use crate::process::cgroup;
-use crate::process::exit::Fatal;
+use super::walk::{FileError, Found, Root, Walk};
 use bytes::Bytes;
-use modelservice_contract::ExitReason;
 use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -15,8 +12,6 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-
-pub(crate) use super::walk::FileError;
 
 /// Name of the model file in a package.
 pub const MODEL_FILE: &str = "model.onnx";
@@ -29,22 +24,11 @@ const BLOBS: &str = "blobs";
 const SNAPSHOTS: &str = "snapshots";
 
 /// A SHA-256.
-pub(crate) type Hash = [u8; 32];
-
-/// The error of a file of the package, which `shown` names so that the error continues the sentence.
-pub(super) fn refused(shown: &str, error: FileError) -> Fatal {
-    match error {
-        FileError::Io(_) => Fatal::new(
-            ExitReason::SystemError,
-            format!("{shown} {error}: check its permissions (the server runs without root)"),
-        ),
-        error => Fatal::new(ExitReason::ModelInvalid, format!("{shown} {error}")),
-    }
-}
+pub type Hash = [u8; 32];
 
 /// How much of a file may be read, and what to do if it is larger.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Most {
+pub struct Most {
     /// In bytes.
     pub bytes: u64,
     /// What to do.
@@ -52,18 +36,9 @@ pub(crate) struct Most {
 }
 
 impl Most {
-    /// As much as fits into this process's memory.
-    #[must_use]
-    pub(crate) fn memory() -> Self {
-        Self {
-            bytes: memory(),
-            advice: "give the server more memory, or find out why it is so large",
-        }
-    }
-
     /// For a text file.
     #[must_use]
-    pub(crate) const fn text() -> Self {
+    pub const fn text() -> Self {
         Self {
             bytes: 16 << 20,
             advice: "find out why it is so large",
@@ -73,7 +48,7 @@ impl Most {
 
 /// A regular file that is open.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub struct Opened {
     file: File,
     /// Where it really is, below what the package may reach.
     pub place: PathBuf,
@@ -83,7 +58,7 @@ pub(crate) struct Opened {
 
 /// A file's bytes.
 #[derive(Debug)]
-pub(crate) struct Loaded {
+pub struct Loaded {
     /// All of them.
     pub bytes: Bytes,
     /// Their SHA-256.
@@ -94,7 +69,7 @@ pub(crate) struct Loaded {
 
 /// What a name in a folder stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub enum Content {
     /// A folder.
     Folder,
     /// A link, and where it leads.
@@ -105,7 +80,7 @@ pub(crate) enum Content {
 
 /// The files of one package.
 #[derive(Debug)]
-pub(crate) struct Files {
+pub struct Files {
     root: Root,
     /// The places and hashes that all files must have, if they are known.
     pinned: Option<BTreeSet<(PathBuf, Hash)>>,
@@ -117,7 +92,7 @@ impl Files {
     ///
     /// # Errors
     /// When the folder cannot be opened.
-    pub(crate) fn of(folder: &Path) -> io::Result<Self> {
+    pub fn of(folder: &Path) -> io::Result<Self> {
         let whole = folder.canonicalize()?;
         let (path, start) = reach(&whole);
         let root = Root {
@@ -134,7 +109,7 @@ impl Files {
     ///
     /// # Errors
     /// When the folder cannot be opened.
-    pub(crate) fn without_links(folder: &Path) -> io::Result<Self> {
+    pub fn without_links(folder: &Path) -> io::Result<Self> {
         let root = Root {
             folder: open_folder(folder, OFlags::NOFOLLOW)?,
             path: folder.to_owned(),
@@ -148,7 +123,7 @@ impl Files {
     ///
     /// # Errors
     /// When there is no such file in the package, or it is too large.
-    pub(crate) fn read(&self, name: impl AsRef<Path>, most: Most) -> Result<Vec<u8>, FileError> {
+    pub fn read(&self, name: impl AsRef<Path>, most: Most) -> Result<Vec<u8>, FileError> {
         Ok(self.load(name, most)?.bytes.into())
     }
 
@@ -156,7 +131,7 @@ impl Files {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub(crate) fn load(&self, name: impl AsRef<Path>, most: Most) -> Result<Loaded, FileError> {
+    pub fn load(&self, name: impl AsRef<Path>, most: Most) -> Result<Loaded, FileError> {
         let mut opened = self.open(name)?;
         let bytes = Bytes::from(opened.read_all(most)?);
         let hash = Sha256::digest(&bytes).into();
@@ -168,7 +143,7 @@ impl Files {
     }
 
     /// From now on, only files with these places and hashes can be read.
-    pub(crate) fn pin(&mut self, files: BTreeSet<(PathBuf, Hash)>) {
+    pub fn pin(&mut self, files: BTreeSet<(PathBuf, Hash)>) {
         self.pinned = Some(files);
     }
 
@@ -176,7 +151,7 @@ impl Files {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn list(&self, folder: &Path) -> Result<Vec<(OsString, Content)>, FileError> {
+    pub fn list(&self, folder: &Path) -> Result<Vec<(OsString, Content)>, FileError> {
         let walk = Walk::new(&self.root, &Path::new(".").join(folder))?.into_folder()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let readable = openat(walk.here(), ".", flags, Mode::empty())?;
@@ -198,7 +173,7 @@ impl Files {
 
     /// Whether there is a folder with that name, or a link with that name to a folder.
     #[must_use]
-    pub(crate) fn is_folder(&self, name: &Path) -> bool {
+    pub fn is_folder(&self, name: &Path) -> bool {
         Walk::new(&self.root, name).is_ok_and(|walk| walk.into_folder().is_ok())
     }
 
@@ -206,7 +181,7 @@ impl Files {
     ///
     /// # Errors
     /// When there is no such file in the package.
-    pub(crate) fn open(&self, name: impl AsRef<Path>) -> Result<Opened, FileError> {
+    pub fn open(&self, name: impl AsRef<Path>) -> Result<Opened, FileError> {
         let Found { file, place, size } = Walk::new(&self.root, name.as_ref())?.into_file()?;
         if place.starts_with(&self.root.start) || place.starts_with(BLOBS) {
             Ok(Opened { file, place, size })
@@ -221,7 +196,7 @@ impl Opened {
     ///
     /// # Errors
     /// When it is larger than allowed, or reading fails.
-    pub(crate) fn read_all(&mut self, most: Most) -> Result<Vec<u8>, FileError> {
+    pub fn read_all(&mut self, most: Most) -> Result<Vec<u8>, FileError> {
         let Most { bytes: most, advice } = most;
         let too_large = |size| FileError::TooLarge { size, most, advice };
         if self.size > most {
@@ -242,7 +217,7 @@ impl Opened {
 
     /// The file itself, for other ways of reading.
     #[must_use]
-    pub(crate) const fn file(&self) -> &File {
+    pub const fn file(&self) -> &File {
         &self.file
     }
 }
@@ -270,15 +245,4 @@ fn reach(folder: &Path) -> (&Path, &Path) {
 fn open_folder(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
-}
-
-/// Bytes of memory that this process may use.
-fn memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    let machine = kilobytes.map_or(u64::MAX, |kilobytes| kilobytes.saturating_mul(1024));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let limit = cgroup::memory_limit(Path::new("/")).map_or(u64::MAX, |limit| limit as u64);
-    machine.min(limit)
 }

@@ -1,9 +1,10 @@
 //! The digest of a whole package: a hash of the names, sizes and SHA-256 of all its files, in a form that a shell can
 //! produce too (docs/server.md).
 
-use super::files::{BAKED_FOLDER, Content, FileError, Files, Hash, Most, Opened};
+use super::files::{BAKED_FOLDER, Content, Files, Hash, Most, Opened};
+use super::walk::FileError;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// First line of the hashed text: no other kind of file begins with it.
 const FORM: &str = "modelservice-package-v1\n";
 /// A folder with more files is not a package.
-const MOST_FILES: usize = 100_000;
+pub const MOST_FILES: usize = 100_000;
 /// The folder that ext4 has at its root, which only root can read.
 const LOST_AND_FOUND: &str = "lost+found";
 /// Prefix of the files that Kubernetes puts into a volume for its own use.
@@ -21,36 +22,37 @@ const CURVES: &str = "-batches.json";
 
 /// The files of a package as they were when they were read.
 #[derive(Debug)]
-pub(crate) struct Listing(Vec<Listed>);
+pub struct Listing(Vec<Listed>);
 
 #[derive(Debug)]
 struct Listed {
     name: String,
     size: u64,
     hash: Hash,
-    /// Where it really is, as in [`super::files::Opened`].
+    /// Where it really is, as in [`Opened`].
     place: PathBuf,
 }
 
-/// A file that has already been read, and its place.
-pub(crate) struct Known<'a> {
-    pub(crate) place: &'a Path,
-    pub(crate) size: u64,
-    pub(crate) hash: Hash,
-}
+/// Files that have already been read, by their places: sizes in bytes, and hashes.
+pub type Known = BTreeMap<PathBuf, (u64, Hash)>;
 
 /// Why a package has no digest: the name of a file, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("{name:?} {error}")]
-pub(crate) struct NoDigest {
-    pub(crate) name: PathBuf,
+pub struct NoDigest {
+    /// Relative to the package.
+    pub name: PathBuf,
+    /// Continues a sentence that begins with the name.
     #[source]
-    pub(crate) error: FileError,
+    pub error: FileError,
 }
 
 impl Listing {
     /// Reads all files except known ones; `most` limits their total size.
-    pub(crate) fn read(files: &Files, known: &[Known<'_>], mut most: Most) -> Result<Self, NoDigest> {
+    ///
+    /// # Errors
+    /// Which file cannot be read or named, or that there are too many.
+    pub fn read(files: &Files, known: &Known, mut most: Most) -> Result<Self, NoDigest> {
         let mut listed = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -79,7 +81,8 @@ impl Listing {
     }
 
     /// `sha256:<64 hex>`.
-    pub(crate) fn digest(&self) -> String {
+    #[must_use]
+    pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(FORM);
         for Listed {
@@ -94,8 +97,28 @@ impl Listing {
         text(&hash.finalize().into())
     }
 
+    /// Digest of the file at this place.
+    #[must_use]
+    pub fn of_place(&self, place: &Path) -> Option<String> {
+        let file = self.0.iter().find(|one| one.place == place)?;
+        Some(text(&file.hash))
+    }
+
+    /// Size of all files in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().fold(0, |sum, one| sum.saturating_add(one.size))
+    }
+
+    /// How many files there are.
+    #[must_use]
+    pub const fn files(&self) -> usize {
+        self.0.len()
+    }
+
     /// Where the files really are, and their hashes.
-    pub(crate) fn places(self) -> BTreeSet<(PathBuf, Hash)> {
+    #[must_use]
+    pub fn places(self) -> BTreeSet<(PathBuf, Hash)> {
         self.0.into_iter().map(|one| (one.place, one.hash)).collect()
     }
 }
@@ -105,7 +128,7 @@ impl Listed {
         files: &Files,
         name: &Path,
         content: Content,
-        known: &[Known<'_>],
+        known: &Known,
         most: &mut Most,
     ) -> Result<Self, FileError> {
         let text = name.to_str().filter(|name| !name.contains(char::is_control));
@@ -124,8 +147,8 @@ impl Listed {
             (opened, _) => opened?,
         };
         let place = opened.place.clone();
-        let (size, hash) = match known.iter().find(|known| known.place == place) {
-            Some(known) => (known.size, known.hash),
+        let (size, hash) = match known.get(&place) {
+            Some(&known) => known,
             None => hash(&mut opened, most)?,
         };
         Ok(Self {
@@ -152,7 +175,10 @@ fn hash(opened: &mut Opened, left: &mut Most) -> Result<(u64, Hash), FileError> 
     Ok((size, hash.finalize().into()))
 }
 
-fn is_left_out(name: &Path) -> bool {
+/// Whether the digest leaves this file or folder out, by its name relative to the package: what the system puts there,
+/// and what servers measure.
+#[must_use]
+pub fn is_left_out(name: &Path) -> bool {
     let is_at_root = name.components().count() == 1;
     let ends = |end: &str| name.as_os_str().as_encoded_bytes().ends_with(end.as_bytes());
     let begins = |start: &str| name.as_os_str().as_encoded_bytes().starts_with(start.as_bytes());
@@ -161,7 +187,8 @@ fn is_left_out(name: &Path) -> bool {
 }
 
 /// `sha256:<64 hex>`.
-pub(crate) fn text(hash: &Hash) -> String {
+#[must_use]
+pub fn text(hash: &Hash) -> String {
     format!("sha256:{}", hex(hash))
 }
 

@@ -20,7 +20,7 @@ const MOST_LINKS: usize = 40;
 
 /// Why a file of a package cannot be read: continues a sentence that begins with its name.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
+pub enum FileError {
     /// There is nothing with that name.
     #[error("does not exist")]
     Missing,

@@ -1,0 +1,7 @@
+//! Files on web servers.
+
+mod answer;
+mod name;
+mod source;
+
+pub use source::HttpsSource;
