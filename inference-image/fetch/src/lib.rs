@@ -9,3 +9,4 @@ pub mod fetch;
 pub mod source;
 pub mod store;
 pub mod unpack;
+pub mod verify;
