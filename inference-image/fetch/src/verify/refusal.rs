@@ -1,6 +1,5 @@
 //! Why a package is refused.
 
-use super::envelope::SIGNATURE_FILE;
 use crate::error::FetchError;
 use modelservice_contract::FetchReason;
 use modelservice_package::FileError;
@@ -16,22 +15,22 @@ pub(super) enum Refusal {
     Key(String),
     #[error(
         "the package has no signature, but one is required: sign the folder with model_signing sign key and keep \
-         {SIGNATURE_FILE} in it"
+         model.sig in it"
     )]
     NoSignature,
     #[error("the signature cannot be checked: {0:?} {1}")]
     File(PathBuf, FileError),
     #[error(
-        "the signature cannot be checked: {SIGNATURE_FILE} {0}; sign the folder again with model_signing sign key"
+        "the signature cannot be checked: model.sig {0}; sign the folder again with model_signing sign key"
     )]
     Bundle(String),
     #[error(
-        "the signature is by another key: {SIGNATURE_FILE} was made with the key whose hint is {hint}, but {wanted} is \
+        "the signature is by another key: model.sig was made with the key whose hint is {hint}, but {wanted} is \
          required: have its owner sign the package, or set the public key of the right signer"
     )]
     OtherKey { hint: String, wanted: String },
     #[error(
-        "the signature is wrong: {SIGNATURE_FILE} was changed after it was made with the key {wanted}, or was made with \
+        "the signature is wrong: model.sig was changed after it was made with the key {wanted}, or was made with \
          another key; fetch it again from the signer"
     )]
     Signature { wanted: String },
