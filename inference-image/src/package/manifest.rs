@@ -3,7 +3,7 @@
 
 use super::reading::refused;
 use crate::config::yaml;
-use crate::process::exit::Fatal;
+use crate::process::exit::{Fatal, OnProblem, noted};
 use modelservice_contract::ExitReason;
 use modelservice_package::{FileError, Files, MANIFEST_FILE, Most};
 use serde::Deserialize;
@@ -223,20 +223,30 @@ pub enum Activation {
     Softmax,
 }
 
-/// Reads `model.yaml` and the labels file that it names; `None` if the package has no `model.yaml`.
+/// Reads `model.yaml` and the labels file that it names; `None` if the package has no `model.yaml`, or has one with a
+/// problem that has been noted.
 ///
 /// # Errors
 /// `ModelInvalid`, with the line, or `SystemError`.
-pub(super) fn read(files: &Files) -> Result<Option<Manifest>, Fatal> {
+pub(super) fn read(files: &Files, on_problem: &mut OnProblem<'_>) -> Result<Option<Manifest>, Fatal> {
+    let Some(mut manifest) = noted(read_text(files), on_problem)?.flatten() else {
+        return Ok(None);
+    };
+    if let Labels::File(name) = &manifest.labels
+        && let Some(labels) = noted(read_labels(files, name), on_problem)?
+    {
+        manifest.labels = Labels::Inline(labels);
+    }
+    Ok(Some(manifest))
+}
+
+fn read_text(files: &Files) -> Result<Option<Manifest>, Fatal> {
     let text = match files.read(MANIFEST_FILE, Most::text()) {
         Ok(bytes) => text(MANIFEST_FILE, bytes)?,
         Err(FileError::Missing) => return Ok(None),
         Err(error) => return Err(refused(MANIFEST_FILE, error)),
     };
-    let mut manifest = parse(&text).map_err(|problem| invalid(format!("{MANIFEST_FILE}: {problem}")))?;
-    if let Labels::File(name) = &manifest.labels {
-        manifest.labels = Labels::Inline(read_labels(files, name)?);
-    }
+    let manifest = parse(&text).map_err(|problem| invalid(format!("{MANIFEST_FILE}: {problem}")))?;
     Ok(Some(manifest))
 }
 
