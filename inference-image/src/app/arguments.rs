@@ -132,6 +132,8 @@ pub enum Command {
         #[arg(value_name = "FOLDER")]
         package: PathBuf,
     },
+    /// Print the JSON Schema of model.yaml, with which editors complete it
+    Schema,
 }
 
 /// What to check, and how the result is printed.

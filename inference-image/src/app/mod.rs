@@ -45,6 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Fatal> {
         Some(Command::Digest { package }) => {
             return print(&format!("{}\n", package::digest(package)?)).map(|()| 0);
         }
+        Some(Command::Schema) => return print(package::SCHEMA).map(|()| 0),
         Some(Command::Check(check)) => {
             let (text, code) = check::check(check, &arguments.onnx_runtime)?;
             return print(&text).map(|()| code);

@@ -5,12 +5,14 @@
 
 pub mod manifest;
 mod reading;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod weights;
 
 pub use modelservice_package::{BAKED_FOLDER, MANIFEST_FILE, MODEL_FILE};
 pub(crate) use reading::what_fits;
+pub use schema::SCHEMA;
 pub use weights::ExternalFile;
 
 use crate::onnx;
