@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use modelservice_contract::is_loader_variable;
-use modelservice_server::app::{Arguments, LogFormat, run};
+use modelservice_server::app::{Arguments, Command, LogFormat, run};
 use modelservice_server::engine::NO_TELEMETRY;
 use modelservice_server::process::exit;
 use std::io::IsTerminal;
@@ -13,7 +13,7 @@ fn main() -> ! {
     settle_environment();
     log(&arguments);
     let code = match run(&arguments) {
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(fatal) => {
             tracing::error!(reason = ?fatal.reason, "{}", fatal.message);
             if let Err(error) = fatal.write_to(&arguments.termination_log) {
@@ -40,6 +40,10 @@ fn settle_environment() {
 }
 
 fn log(arguments: &Arguments) {
+    // Its result is the only output; all that is worth knowing is in it.
+    if matches!(arguments.command, Some(Command::Check(_))) {
+        return;
+    }
     let filter = EnvFilter::new(&arguments.log_level);
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -7,6 +7,7 @@ use crate::resolve::{Behaviour, Opener, find, resolve};
 use crate::source::Form;
 use crate::store::{Cache, Lock, Marker, Place, Turn, check_digest, examine, lost};
 use crate::unpack::{Bounds, Unpacked, unpack};
+use crate::verify::{self, check_key};
 use modelservice_contract::{FetchConfig, FetchReason, Verification};
 use std::path::Path;
 use std::time::Instant;
@@ -33,7 +34,9 @@ pub async fn fetch(
     folder: Option<&Path>,
     behaviour: &Behaviour,
 ) -> Result<Outcome, FetchError> {
-    check_signature(config.verification.as_ref())?;
+    if let Some(Verification { public_key }) = &config.verification {
+        check_key(public_key)?;
+    }
     let place = match folder {
         Some(folder) => Some(Place::take(folder).await?),
         None => None,
@@ -71,7 +74,6 @@ pub async fn verify(
     wanted: Option<&str>,
     signature: Option<&Verification>,
 ) -> Result<String, FetchError> {
-    check_signature(signature)?;
     let package = examine(folder).await?;
     let shown = folder.display();
     if let Some(marker) = Marker::read(folder).filter(|marker| marker.digest != package.digest) {
@@ -82,18 +84,23 @@ pub async fn verify(
         return Err(FetchError::new(FetchReason::DigestMismatch, message));
     }
     check_digest(&package.digest, &package.model_digest, wanted)?;
+    check_signature(folder, signature).await?;
     Ok(package.digest)
 }
 
-/// No signature is taken for checked that was not.
-fn check_signature(wanted: Option<&Verification>) -> Result<(), FetchError> {
-    match wanted {
-        None => Ok(()),
-        Some(_) => Err(FetchError::new(
-            FetchReason::SignatureInvalid,
-            "a signature is demanded, but this version of modelservice-fetch cannot check any",
-        )),
-    }
+/// Checks the signature of the package in this folder, if one is demanded.
+async fn check_signature(folder: &Path, wanted: Option<&Verification>) -> Result<(), FetchError> {
+    let Some(Verification { public_key }) = wanted.cloned() else {
+        return Ok(());
+    };
+    let folder = folder.to_owned();
+    let verified = blocking(move || verify::verify(&folder, &public_key)).await?;
+    tracing::info!(
+        key = verified.key,
+        name = verified.name,
+        "the package's signature is valid"
+    );
+    Ok(())
 }
 
 struct Fetch<'a> {
@@ -133,6 +140,7 @@ impl Fetch<'_> {
 
     async fn into_place(&self, place: &Place) -> Result<Marker, FetchError> {
         if let Some(marker) = self.present(place.folder()).await? {
+            self.check_signature(place.folder()).await?;
             return Ok(marker);
         }
         let made = match &self.config.cache {
@@ -147,8 +155,13 @@ impl Fetch<'_> {
             }
         };
         let (package, marker) = made;
+        self.check_signature(&package).await?;
         place.put(package, marker.clone()).await?;
         Ok(marker)
+    }
+
+    async fn check_signature(&self, folder: &Path) -> Result<(), FetchError> {
+        check_signature(folder, self.config.verification.as_ref()).await
     }
 
     async fn into_cache(&self) -> Result<Marker, FetchError> {
@@ -158,6 +171,7 @@ impl Fetch<'_> {
         };
         let cache = Cache::open(cache, self.behaviour.beats)?;
         let (_, marker) = self.through(&cache, None).await?;
+        self.check_signature(&cache.package()).await?;
         Ok(marker)
     }
 

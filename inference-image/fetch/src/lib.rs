@@ -12,3 +12,4 @@ pub mod resolve;
 pub mod source;
 pub mod store;
 pub mod unpack;
+pub mod verify;

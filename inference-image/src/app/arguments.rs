@@ -1,7 +1,7 @@
 //! Command-line flags, and the environment variables that can replace them. Everything else is in the configuration.
 
 use crate::config::Overrides;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use modelservice_contract::{HTTP_PORT, MANAGEMENT_PORT, ModelConfig, TERMINATION_LOG, names_levels};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,9 @@ Examples:
   For this machine alone:
     modelservice-server --model ./photos --address 127.0.0.1
 
+  Is a package good, and how is it asked?
+    modelservice-server check ./photos
+
   Make starts quicker, once, before a package becomes an image:
     modelservice-server optimize ./photos
 
@@ -28,6 +31,29 @@ Examples:
 
 A model package is a folder with model.onnx and, to classify images, model.yaml.
 Health and metrics are on the management port: /readyz, /metrics, /report, /load.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  What would a server say about the package in ./photos?
+    modelservice-server check ./photos
+
+  In a pipeline, before the package is published:
+    modelservice-server check --digest sha256:1d08… --output json ./photos
+
+  On a machine with the device that will run it:
+    modelservice-server check --execution-provider CUDAExecutionProvider ./photos
+
+The package is read, its model is loaded and run once, as at a start. Nothing is served or written.
+
+The exit code is 0, or that with which a server would end:
+  10  the configuration, such as a digest that is none
+  11  no model
+  12  another digest
+  13  the model, or model.yaml
+  14  the execution provider or its device
+  15  an execution provider that runs too little of the model
+  16  ONNX Runtime
+  17  the machine";
 
 /// ONNX Runtime inference server for image models
 #[derive(Clone, Debug, Parser)]
@@ -97,12 +123,44 @@ pub enum Command {
         #[arg(required = true, value_name = "FOLDER")]
         packages: Vec<PathBuf>,
     },
+    /// Check a model package: print every problem that a server would have with it, or else what clients send and get
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArguments),
     /// Print the digest of a whole model package, for use in a configuration or a `ModelService`
     Digest {
         /// Folder with a model package
         #[arg(value_name = "FOLDER")]
         package: PathBuf,
     },
+    /// Print the JSON Schema of model.yaml, with which editors complete it
+    Schema,
+}
+
+/// What to check, and how the result is printed.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArguments {
+    /// Folder with a model package. Its name in requests is NAME, or else the folder's name
+    #[arg(value_name = "[NAME=]FOLDER", value_parser = model)]
+    pub package: ModelConfig,
+    /// Digest that the package must have: of model.onnx, or of the whole package
+    #[arg(long, value_name = "sha256:HEX")]
+    pub digest: Option<String>,
+    /// Execution provider that must run the model; the CPU's by default
+    #[arg(long, value_name = "NAME")]
+    pub execution_provider: Option<String>,
+    /// Print text for people, or JSON for programs
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// How log lines look.

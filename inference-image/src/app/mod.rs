@@ -1,10 +1,11 @@
 //! The process: arguments, start, serve, shut down.
 
 mod arguments;
+mod check;
 mod optimize;
 mod ports;
 
-pub use arguments::{Arguments, Command, LogFormat};
+pub use arguments::{Arguments, CheckArguments, Command, LogFormat, Output};
 
 use crate::config;
 use crate::connections::{Server, Settings};
@@ -29,19 +30,26 @@ const INSISTED: i32 = 143;
 /// Up to this many cores, one thread for all connections is enough.
 const ONE_NETWORK_THREAD: usize = 4;
 
-/// Runs the server until it is told to stop.
+/// Runs the server until it is told to stop. Returns the exit code.
 ///
 /// # Errors
 /// Why it cannot serve.
-pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
+pub fn run(arguments: &Arguments) -> Result<u8, Fatal> {
     match &arguments.command {
         Some(Command::Optimize { packages }) => {
             for graph in optimize(packages, &arguments.onnx_runtime)? {
                 tracing::info!(folder = %graph.display(), "optimised");
             }
-            return Ok(());
+            return Ok(0);
         }
-        Some(Command::Digest { package }) => return print(&format!("{}\n", package::digest(package)?)),
+        Some(Command::Digest { package }) => {
+            return print(&format!("{}\n", package::digest(package)?)).map(|()| 0);
+        }
+        Some(Command::Schema) => return print(package::SCHEMA).map(|()| 0),
+        Some(Command::Check(check)) => {
+            let (text, code) = check::check(check, &arguments.onnx_runtime)?;
+            return print(&text).map(|()| code);
+        }
         None => {}
     }
     let environment = std::env::var(CONFIG_ENV).ok();
@@ -50,7 +58,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     if arguments.check_config {
         // Printing it shows the user how the configuration was understood.
         let text = config::effective(&config);
-        return print(&text.map_err(|error| Fatal::system("cannot print the configuration", &error))?);
+        let text = text.map_err(|error| Fatal::system("cannot print the configuration", &error))?;
+        return print(&text).map(|()| 0);
     }
     let cores = cgroup::cores();
     let runtime = runtime(cores);
@@ -58,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Fatal> {
     let result = runtime.block_on(live(arguments, config, cores));
     // Do not wait for responses that slow clients are still reading.
     runtime.shutdown_background();
-    result
+    result.map(|()| 0)
 }
 
 /// With few cores, one thread serves all connections and also runs jobs of up to 1 ms. With many cores, one thread is

@@ -2,8 +2,9 @@
 //! inputs and its output into labelled probabilities.
 
 use crate::engine::{Port, Signature};
-use crate::image::Pipeline;
-use crate::package::manifest::{Activation, Layout, Manifest};
+use crate::image::preprocess::Pipeline;
+use crate::image::problems::Problems;
+use crate::package::manifest::{Activation, Labels, Layout, Manifest};
 use crate::tensor::{DataType, InputError, Tensor};
 use half::{bf16, f16};
 use serde::Serialize;
@@ -36,29 +37,35 @@ impl ImageClassifier {
     /// Checks the manifest against the model.
     ///
     /// # Errors
-    /// A sentence that says what in `model.yaml` does not fit the model.
-    pub fn new(manifest: &Manifest, signature: &Signature, max_pixels: u64) -> Result<Self, String> {
-        let input = find("input", manifest.input.as_deref(), &signature.inputs)?;
-        if signature.inputs.len() != 1 {
-            return Err(format!(
-                "the model has {} inputs, but an image classifier has one: remove model.yaml and use tensors",
-                signature.inputs.len()
-            ));
+    /// Everything in `model.yaml` that does not fit the model.
+    pub fn new(manifest: &Manifest, signature: &Signature, max_pixels: u64) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let input = problems.keep(input(manifest, signature));
+        let image = input.map(image);
+        if let Some(image) = &image {
+            problems.keep(check_batch(image));
         }
-        let output = find("output", manifest.output.as_deref(), &signature.outputs)?;
-        let image = &image(&signature.inputs[input]);
-        check_batch(image)?;
-        check_output(&signature.outputs[output], manifest.labels.names().len())?;
-        if manifest.labels.names().is_empty() {
-            return Err("labels must name at least one class".to_owned());
+        let output = problems.keep(find("output", manifest.output.as_deref(), &signature.outputs));
+        if let Some(output) = output {
+            problems.keep(check_scores(&signature.outputs[output]));
+        }
+        // The names are unknown as long as their file has not been read.
+        if let Labels::Inline(labels) = &manifest.labels {
+            let output = output.map(|output| &signature.outputs[output]);
+            problems.keep(check_labels(labels.len(), output));
         }
         if manifest.postprocessing.top_k == 0 {
-            return Err("postprocessing.topK must be at least 1".to_owned());
+            problems.add("postprocessing.topK must be at least 1");
         }
-        let pipeline = Pipeline::new(&manifest.preprocessing, image, max_pixels)?;
+        let pipeline = image
+            .as_ref()
+            .and_then(|image| problems.keep(Pipeline::new(&manifest.preprocessing, image, max_pixels)));
         let any_batch = |port: &Port| port.shape.len() > 1 && port.shape[0] < 0;
+        let (image, output, pipeline) = problems
+            .none_or(image.zip(output).zip(pipeline))
+            .map(|((image, output), pipeline)| (image, output, pipeline))?;
         Ok(Self {
-            takes_batches: any_batch(image)
+            takes_batches: any_batch(&image)
                 && any_batch(&signature.outputs[output])
                 && pipeline.fixed_size().is_some(),
             pipeline,
@@ -196,6 +203,17 @@ impl ImageClassifier {
     }
 }
 
+/// The only input.
+fn input<'a>(manifest: &Manifest, signature: &'a Signature) -> Result<&'a Port, String> {
+    let index = find("input", manifest.input.as_deref(), &signature.inputs)?;
+    match signature.inputs.len() {
+        1 => Ok(&signature.inputs[index]),
+        several => Err(format!(
+            "the model has {several} inputs, but an image classifier has one: remove model.yaml and use tensors"
+        )),
+    }
+}
+
 fn find(kind: &str, name: Option<&str>, ports: &[Port]) -> Result<usize, String> {
     let names = || {
         ports
@@ -241,8 +259,7 @@ fn check_batch(input: &Port) -> Result<(), String> {
     }
 }
 
-/// One value per label. The warm-up checks dimensions that are known only after a run.
-fn check_output(output: &Port, labels: usize) -> Result<(), String> {
+fn check_scores(output: &Port) -> Result<(), String> {
     let float = matches!(
         output.datatype,
         DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64
@@ -254,6 +271,17 @@ fn check_output(output: &Port, labels: usize) -> Result<(), String> {
             output.datatype.name()
         ));
     }
+    Ok(())
+}
+
+/// One value per label. The warm-up checks dimensions that are known only after a run.
+fn check_labels(labels: usize, output: Option<&Port>) -> Result<(), String> {
+    if labels == 0 {
+        return Err("labels must name at least one class".to_owned());
+    }
+    let Some(output) = output else {
+        return Ok(());
+    };
     let dimensions = match &output.shape[..] {
         [_, rest @ ..] if !rest.is_empty() => rest,
         all => all,
@@ -318,6 +346,10 @@ mod tests {
     }
 
     fn classifier(manifest: &str, signature: &Signature) -> Result<ImageClassifier, String> {
+        all_problems(manifest, signature).map_err(|problems| problems.to_string())
+    }
+
+    fn all_problems(manifest: &str, signature: &Signature) -> Result<ImageClassifier, Problems> {
         let text =
             format!("task: image-classification\nlabels: [cat, dog, cow]\npreprocessing: {{}}\n{manifest}");
         ImageClassifier::new(&parse(&text).unwrap(), signature, 1 << 20)

@@ -4,5 +4,7 @@ pub mod classifier;
 mod decode;
 mod pixels;
 mod preprocess;
+mod problems;
 
 pub use preprocess::{Pipeline, fuzz};
+pub use problems::Problems;

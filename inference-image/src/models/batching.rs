@@ -44,6 +44,11 @@ impl Batching {
         self.problem.is_none()
     }
 
+    /// Why rows are not known to be independent, if so.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
     /// Rows of different requests that may go into one run.
     pub(super) fn largest(&self) -> usize {
         if self.keeps_apart() { self.largest } else { 1 }

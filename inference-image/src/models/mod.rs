@@ -1,9 +1,12 @@
 //! The models that are served: loaded, verified, warmed up, and behind the scheduler. Knows nothing of HTTP.
 
 mod batching;
+mod first_run;
 pub mod history;
+mod inspection;
 mod load;
 mod loading;
+mod proving;
 mod tuning;
 mod warm_up;
 
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use crate::scheduling::RunError;
+pub use inspection::{Inspected, Inspection, inspect};
 
 /// Version of this server.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

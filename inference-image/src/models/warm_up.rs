@@ -39,6 +39,15 @@ pub(super) fn rows_of_some_size(signature: &Signature) -> Vec<Vec<Tensor>> {
         .collect()
 }
 
+/// Zeros, then ones, of the same sizes.
+pub(super) fn rows_like(row: &[Tensor]) -> Vec<Vec<Tensor>> {
+    let fill = |fill: fn(DataType, Vec<i64>) -> Option<Tensor>| {
+        let filled = |tensor: &Tensor| fill(tensor.datatype(), tensor.shape().to_vec());
+        row.iter().map(filled).collect::<Option<Vec<_>>>()
+    };
+    [fill(Tensor::zeros), fill(ones)].into_iter().flatten().collect()
+}
+
 fn shape(port: &Port) -> Vec<i64> {
     let mut shape = port.shape.clone();
     if let Some(batch) = shape.first_mut().filter(|batch| **batch < 0) {

@@ -3,13 +3,16 @@
 
 use super::reading::refused;
 use crate::config::yaml;
-use crate::process::exit::Fatal;
+use crate::process::exit::{Fatal, OnProblem, noted};
 use modelservice_contract::ExitReason;
 use modelservice_package::{FileError, Files, MANIFEST_FILE, Most};
 use serde::Deserialize;
 
-/// `model.yaml`. Unknown keys are errors.
+// The comments of these types are what editors show: package/schema.rs makes a JSON Schema of them.
+
+/// What a model package says about its model: what it does, its labels, and how an image becomes its input.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Manifest {
     /// What the model does.
@@ -31,6 +34,7 @@ pub struct Manifest {
 
 /// What a model does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// One image in, one value per class out.
@@ -39,11 +43,13 @@ pub enum Task {
 
 /// A list of labels, or the name of a file in the package with one label per line.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(untagged)]
 pub enum Labels {
     /// The labels themselves.
     Inline(Vec<String>),
-    /// A file of the package; replaced by its lines in [`read`].
+    /// Name of a file of the package, with one label per line.
+    // [`read`] replaces it by its lines.
     File(String),
 }
 
@@ -60,6 +66,7 @@ impl Labels {
 
 /// From a decoded image to the input tensor, in this order.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Preprocessing {
     /// How to resize; without it the image must have the size of the crop or be larger.
@@ -95,11 +102,13 @@ fn yes() -> bool {
 
 /// How an image is resized.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(tag = "mode", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Resize {
     /// The shorter edge becomes `size` pixels, the aspect ratio stays.
     ShortestEdge {
         /// Pixels of the shorter edge.
+        #[cfg_attr(test, schemars(range(min = 1)))]
         size: u32,
         /// Interpolation.
         #[serde(default)]
@@ -110,9 +119,11 @@ pub enum Resize {
     },
     /// Resizes to this width and height; the aspect ratio changes.
     Stretch {
-        /// Pixels.
+        /// Width in pixels.
+        #[cfg_attr(test, schemars(range(min = 1)))]
         width: u32,
-        /// Pixels.
+        /// Height in pixels.
+        #[cfg_attr(test, schemars(range(min = 1)))]
         height: u32,
         /// Interpolation.
         #[serde(default)]
@@ -143,6 +154,7 @@ impl Resize {
 
 /// Interpolation: with antialiasing as in Pillow, without it as in OpenCV.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "camelCase")]
 pub enum Filter {
     /// The pixel under the centre, no antialiasing.
@@ -158,16 +170,20 @@ pub enum Filter {
 
 /// Width and height in pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(deny_unknown_fields)]
 pub struct Size {
-    /// Pixels.
+    /// Width in pixels.
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub height: u32,
 }
 
 /// Order of the channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 pub enum ColorOrder {
     /// Red, green, blue.
     #[default]
@@ -183,6 +199,7 @@ pub enum ColorOrder {
 
 /// Order of the dimensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 pub enum Layout {
     /// Batch, channel, height, width (PyTorch).
     #[default]
@@ -195,11 +212,13 @@ pub enum Layout {
 
 /// From the output tensor to the classes.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Postprocessing {
     /// Applied to the output; `none` if the model already ends in a softmax.
     pub activation: Activation,
-    /// Classes in a response unless the request says otherwise.
+    /// How many classes an answer has, best first, unless the request says otherwise.
+    #[cfg_attr(test, schemars(range(min = 1)))]
     pub top_k: usize,
 }
 
@@ -214,6 +233,7 @@ impl Default for Postprocessing {
 
 /// Turns scores into probabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[serde(rename_all = "camelCase")]
 pub enum Activation {
     /// The output already holds probabilities.
@@ -223,20 +243,30 @@ pub enum Activation {
     Softmax,
 }
 
-/// Reads `model.yaml` and the labels file that it names; `None` if the package has no `model.yaml`.
+/// Reads `model.yaml` and the labels file that it names; `None` if the package has no `model.yaml`, or has one with a
+/// problem that has been noted.
 ///
 /// # Errors
 /// `ModelInvalid`, with the line, or `SystemError`.
-pub(super) fn read(files: &Files) -> Result<Option<Manifest>, Fatal> {
+pub(super) fn read(files: &Files, on_problem: &mut OnProblem<'_>) -> Result<Option<Manifest>, Fatal> {
+    let Some(mut manifest) = noted(read_text(files), on_problem)?.flatten() else {
+        return Ok(None);
+    };
+    if let Labels::File(name) = &manifest.labels
+        && let Some(labels) = noted(read_labels(files, name), on_problem)?
+    {
+        manifest.labels = Labels::Inline(labels);
+    }
+    Ok(Some(manifest))
+}
+
+fn read_text(files: &Files) -> Result<Option<Manifest>, Fatal> {
     let text = match files.read(MANIFEST_FILE, Most::text()) {
         Ok(bytes) => text(MANIFEST_FILE, bytes)?,
         Err(FileError::Missing) => return Ok(None),
         Err(error) => return Err(refused(MANIFEST_FILE, error)),
     };
-    let mut manifest = parse(&text).map_err(|problem| invalid(format!("{MANIFEST_FILE}: {problem}")))?;
-    if let Labels::File(name) = &manifest.labels {
-        manifest.labels = Labels::Inline(read_labels(files, name)?);
-    }
+    let manifest = parse(&text).map_err(|problem| invalid(format!("{MANIFEST_FILE}: {problem}")))?;
     Ok(Some(manifest))
 }
 

@@ -5,14 +5,18 @@
 
 pub mod manifest;
 mod reading;
+mod schema;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 pub use modelservice_package::{BAKED_FOLDER, MANIFEST_FILE, MODEL_FILE};
 pub(crate) use reading::what_fits;
+pub use schema::SCHEMA;
+pub use weights::ExternalFile;
 
 use crate::onnx;
-use crate::process::exit::Fatal;
+use crate::process::exit::{self, Fatal, OnProblem, noted};
 use bytes::Bytes;
 use manifest::Manifest;
 use modelservice_contract::{DigestCovers, ExitReason, ModelConfig};
@@ -22,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use weights::read_external;
 
 /// A Protocol Buffers file cannot be larger.
 const LARGEST_MODEL: Most = Most {
@@ -40,17 +44,6 @@ const MOST_HASHED_UNASKED: Most = Most {
     bytes: 1 << 30,
     advice: "modelservice-server digest FOLDER prints the digest anyway",
 };
-
-/// A file with weights.
-#[derive(Clone, Debug)]
-pub struct ExternalFile {
-    /// As the model names it.
-    pub name: String,
-    /// All of it.
-    pub bytes: Arc<[u8]>,
-    hash: Hash,
-    place: PathBuf,
-}
 
 /// The digest of a package.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,25 +112,46 @@ impl Package {
 /// # Errors
 /// `ModelMissing`, `ModelDigestMismatch`, `ModelInvalid` (of `model.yaml`) or `SystemError`.
 pub fn open(config: &ModelConfig) -> Result<Parsed, Fatal> {
+    let parsed = open_noting(config, &mut exit::end)?;
+    Ok(parsed.unwrap_or_else(|| unreachable!("it ended with the first problem")))
+}
+
+/// The same, and goes on after a problem that is noted. `None` if there was one without which the model cannot be run.
+///
+/// # Errors
+/// As [`open`]; also if the folder cannot be opened.
+pub(crate) fn open_noting(
+    config: &ModelConfig,
+    on_problem: &mut OnProblem<'_>,
+) -> Result<Option<Parsed>, Fatal> {
     let folder = Path::new(&config.path);
     let mut files = open_folder(folder)?;
-    let model = read_model(&files, folder)?;
+    let Some(model) = noted(read_model(&files, folder), on_problem)? else {
+        manifest::read(&files, on_problem)?;
+        return Ok(None);
+    };
+    let wanted = config.digest.as_ref();
     let of_model = text(&model.hash);
-    if let Some(wanted) = config.digest.as_ref().filter(|&wanted| *wanted != of_model) {
+    if let Some(wanted) = wanted.filter(|&wanted| *wanted != of_model) {
         let listing = list(&files, &model, &[], MOST_HASHED);
-        let listing = listing.and_then(|listing| checked(listing, folder, &of_model, wanted))?;
-        files.pin(listing.places());
+        let listing = listing.and_then(|listing| checked(listing, folder, &of_model, wanted));
+        if let Some(listing) = noted(listing, on_problem)? {
+            files.pin(listing.places());
+        }
     }
     let onnx = onnx::Model::read(model.bytes.clone());
     let named = onnx.as_ref().map(onnx::Model::external_files).unwrap_or_default();
-    if config.digest.as_ref() == Some(&of_model) && !named.is_empty() {
-        return Err(covers_no_weights(&files, &model, named));
+    if wanted == Some(&of_model) && !named.is_empty() {
+        on_problem(covers_no_weights(&files, &model, &named))?;
     }
-    let external = read_external(&files, named)?;
-    let manifest = manifest::read(&files)?;
+    let external = read_external(&files, named, on_problem)?;
+    let manifest = manifest::read(&files, on_problem)?;
+    let Some(external) = external else {
+        return Ok(None);
+    };
     let package = Package {
         folder: folder.to_owned(),
-        digest: match &config.digest {
+        digest: match wanted {
             Some(wanted) => Digest {
                 text: wanted.clone(),
                 covers: if *wanted == of_model {
@@ -154,7 +168,7 @@ pub fn open(config: &ModelConfig) -> Result<Parsed, Fatal> {
         model_hash: model.hash,
         model: model.bytes,
     };
-    Ok(Parsed { package, onnx })
+    Ok(Some(Parsed { package, onnx }))
 }
 
 /// The digest of the whole package in a folder, for use in a configuration.
@@ -195,7 +209,7 @@ fn checked(listing: Listing, folder: &Path, of_model: &str, wanted: &str) -> Res
 }
 
 /// Otherwise other weights could be served under the digest of `model.onnx`.
-fn covers_no_weights(files: &Files, model: &Loaded, named: BTreeSet<String>) -> Fatal {
+fn covers_no_weights(files: &Files, model: &Loaded, named: &BTreeSet<String>) -> Fatal {
     let give = match list(files, model, &[], MOST_HASHED) {
         Ok(listing) => format!("use the digest of the whole package, {}", listing.digest()),
         Err(fatal) => fatal.message,
@@ -203,7 +217,7 @@ fn covers_no_weights(files: &Files, model: &Loaded, named: BTreeSet<String>) -> 
     let message = format!(
         "the configured digest covers only {MODEL_FILE}, which stores weights in {}: {give} \
          (modelservice-server digest FOLDER prints it)",
-        Vec::from_iter(named).join(", ")
+        Vec::from_iter(named.iter().map(String::as_str)).join(", ")
     );
     Fatal::new(ExitReason::ModelDigestMismatch, message)
 }
@@ -248,28 +262,6 @@ fn read_model(files: &Files, folder: &Path) -> Result<Loaded, Fatal> {
         Err(FileError::Missing) => Err(missing(folder)),
         Err(error) => Err(refused(&shown, error)),
     }
-}
-
-fn read_external(files: &Files, names: BTreeSet<String>) -> Result<Vec<ExternalFile>, Fatal> {
-    let mut most = what_fits();
-    let read = |name: String| {
-        let shown = format!("{MODEL_FILE} stores weights in {name:?}, which");
-        let Loaded { bytes, hash, place } = files.load(&name, most).map_err(|error| match error {
-            FileError::Missing => {
-                let advice = format!("put it beside {MODEL_FILE} (external data)");
-                Fatal::new(ExitReason::ModelInvalid, format!("{shown} {error}: {advice}"))
-            }
-            error => refused(&shown, error),
-        })?;
-        most.bytes = most.bytes.saturating_sub(bytes.len() as u64);
-        Ok(ExternalFile {
-            name,
-            bytes: bytes[..].into(),
-            hash,
-            place,
-        })
-    };
-    names.into_iter().map(read).collect()
 }
 
 fn missing(folder: &Path) -> Fatal {

@@ -64,6 +64,28 @@ impl Fatal {
     }
 }
 
+/// What is done about a problem: it is given back to end with it, or noted to go on without what it concerns.
+pub type OnProblem<'a> = dyn FnMut(Fatal) -> Result<(), Fatal> + 'a;
+
+/// A start ends with the first problem.
+///
+/// # Errors
+/// Always: the problem.
+pub fn end(problem: Fatal) -> Result<(), Fatal> {
+    Err(problem)
+}
+
+/// The value; nothing if there is a problem that has been noted.
+///
+/// # Errors
+/// The problem, if it is to end with it.
+pub fn noted<T>(result: Result<T, Fatal>, on_problem: &mut OnProblem<'_>) -> Result<Option<T>, Fatal> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(problem) => on_problem(problem).map(|()| None),
+    }
+}
+
 /// Ends the process without running exit handlers. Those of ONNX Runtime free its objects while other threads may
 /// still load or run a model, which sometimes crashes.
 #[allow(unsafe_code)]

@@ -9,6 +9,7 @@ mod values;
 use crate::engine::Port;
 use crate::image::decode;
 use crate::image::pixels::{Pixels, View};
+use crate::image::problems::Problems;
 use crate::package::manifest::{ColorOrder, Filter, Layout, Preprocessing, Resize, Size};
 use crate::tensor::{InputError, InputProblem, Tensor};
 use check::{channel_count, check_memory, check_size, values};
@@ -28,13 +29,14 @@ impl Pipeline {
     /// Checks the steps against the model's input.
     ///
     /// # Errors
-    /// A sentence that says what in `model.yaml` does not fit the model.
-    pub fn new(steps: &Preprocessing, input: &Port, max_pixels: u64) -> Result<Self, String> {
+    /// Everything in `model.yaml` that does not fit the model.
+    pub fn new(steps: &Preprocessing, input: &Port, max_pixels: u64) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
         let [_, a, b, c] = input.shape[..] else {
-            return Err(format!(
+            return Err(Problems::from(format!(
                 "input {:?} has shape {:?}, but an image needs four dimensions",
                 input.name, input.shape
-            ));
+            )));
         };
         let (channels, height, width) = match steps.layout {
             Layout::Nchw => (a, b, c),
@@ -42,22 +44,22 @@ impl Pipeline {
         };
         let wanted = channel_count(steps.color_order);
         if channels != wanted as i64 && channels >= 0 {
-            return Err(format!(
+            problems.add(format!(
                 "layout {:?} and colorOrder {:?} make {wanted} channels, but input {:?} has shape {:?}",
                 steps.layout, steps.color_order, input.name, input.shape
             ));
         }
         let dimension = |size: i64| u32::try_from(size).ok();
         let size = (dimension(width), dimension(height));
-        check_size(steps, size)?;
-        let pipeline = Self {
+        problems.keep(check_size(steps, size));
+        problems.keep(check_memory(steps, fixed_size(steps, size), max_pixels));
+        let values = problems.keep(values(steps, input));
+        Ok(Self {
+            values: problems.none_or(values)?,
             steps: steps.clone(),
-            values: values(steps, input)?,
             size,
             max_pixels,
-        };
-        check_memory(steps, pipeline.fixed_size(), max_pixels)?;
-        Ok(pipeline)
+        })
     }
 
     /// Decodes images and builds a batch of them.
@@ -99,14 +101,7 @@ impl Pipeline {
     /// fit into one batch.
     #[must_use]
     pub fn fixed_size(&self) -> Option<Size> {
-        let made = self.steps.crop.or(match self.steps.resize {
-            Some(Resize::Stretch { width, height, .. }) => Some(Size { width, height }),
-            _ => None,
-        });
-        Some(Size {
-            width: self.size.0.or(made.map(|size| size.width))?,
-            height: self.size.1.or(made.map(|size| size.height))?,
-        })
+        fixed_size(&self.steps, self.size)
     }
 
     fn decode(&self, image: &[u8]) -> Result<Pixels, InputError> {
@@ -162,6 +157,17 @@ impl Pipeline {
             .into_tensor(shape.to_vec())
             .unwrap_or_else(|| unreachable!("the pixels fill their own shape"))
     }
+}
+
+fn fixed_size(steps: &Preprocessing, wanted: (Option<u32>, Option<u32>)) -> Option<Size> {
+    let made = steps.crop.or(match steps.resize {
+        Some(Resize::Stretch { width, height, .. }) => Some(Size { width, height }),
+        _ => None,
+    });
+    Some(Size {
+        width: wanted.0.or(made.map(|size| size.width))?,
+        height: wanted.1.or(made.map(|size| size.height))?,
+    })
 }
 
 /// For fuzzers, which pass arbitrary bytes: decodes them and resizes the result. Returns whether they were an image.

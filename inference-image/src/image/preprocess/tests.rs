@@ -18,7 +18,8 @@ fn input(datatype: DataType, shape: &[i64]) -> Port {
 }
 
 fn pipeline(preprocessing: &str, input: &Port) -> Result<Pipeline, String> {
-    Pipeline::new(&manifest(preprocessing).preprocessing, input, 1 << 20)
+    let pipeline = Pipeline::new(&manifest(preprocessing).preprocessing, input, 1 << 20);
+    pipeline.map_err(|problems| problems.to_string())
 }
 
 fn png(width: u32, height: u32, rgb: &[u8]) -> Vec<u8> {
