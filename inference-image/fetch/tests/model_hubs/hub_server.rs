@@ -185,10 +185,8 @@ async fn answer(State((shared, blobs)): State<(Arc<Shared>, Blobs)>, request: Re
     let Some(files) = repository.commits.get(commit) else {
         return error(404, "RevisionNotFound", &format!("Invalid rev id: {revision}"));
     };
-    let path = percent_decode_str(&path.join("/"))
-        .decode_utf8()
-        .unwrap()
-        .into_owned();
+    let raw = path.join("/");
+    let path = percent_decode_str(&raw).decode_utf8().unwrap().into_owned();
     match (is_api, kind) {
         (true, "revision") => info(&id, commit, files),
         (true, "tree") => tree(&request, files, &path),

@@ -26,7 +26,7 @@ async fn fetch_from(
         uri: uri.to_owned(),
         ..FetchConfig::default()
     };
-    fetch(&config, &|_| Ok(open()), folder, &Behaviour::default()).await
+    fetch(&config, &|_| Ok(open()), Some(folder), &Behaviour::default()).await
 }
 
 async fn fetch_artifact(registry: SocketAddr, reference: &str, folder: &Path) -> Result<Outcome, FetchError> {
@@ -101,11 +101,11 @@ async fn a_file_on_the_hub_becomes_the_model_of_a_package() {
     let folder = tempfile::tempdir().unwrap();
     let open = || Box::new(public(&server, uri)) as Box<dyn Source>;
     fetch_from(open, uri, folder.path()).await.unwrap();
-    let expected = [("model.onnx", model), ("model_int8.onnx_data", data)];
-    assert_eq!(
-        files(folder.path()),
-        expected.map(|(name, content)| (name.to_owned(), content)).into()
-    );
+    let expected = BTreeMap::from([
+        ("model.onnx".to_owned(), model),
+        ("model_int8.onnx_data".to_owned(), data),
+    ]);
+    assert_eq!(files(folder.path()), expected);
 }
 
 /// Without it, a proxy or a disk on the way that breaks bytes decides what is served.
