@@ -7,6 +7,7 @@ mod faults;
 mod finding;
 mod https;
 mod proxy;
+mod sas;
 mod servers;
 mod settings;
 mod web;
@@ -129,6 +130,10 @@ fn trials(world: Option<World>) -> Vec<Trial> {
             settings::the_pods_identity_is_for_its_vendor_only().await;
         },
     );
+    let name = "az::a_shared_access_signature_is_used_and_not_passed_on";
+    trials.add(name.to_owned(), async |servers| {
+        sas::a_shared_access_signature_is_used_and_not_passed_on(&servers).await;
+    });
     web!(
         trials,
         a_file_is_found_by_its_etag_and_read_in_parts,
