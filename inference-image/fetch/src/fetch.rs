@@ -51,8 +51,8 @@ pub async fn fetch(
         progress: Progress::default(),
     };
     let marker = match &place {
-        Some(place) => fetch.into_place(place).await?,
-        None => fetch.into_cache().await?,
+        Some(place) => fetch.in_place(place).await?,
+        None => fetch.in_cache().await?,
     };
     Ok(Outcome {
         marker,
@@ -131,7 +131,7 @@ impl Fetch<'_> {
         }
     }
 
-    async fn into_place(&self, place: &Place) -> Result<Marker, FetchError> {
+    async fn in_place(&self, place: &Place) -> Result<Marker, FetchError> {
         if let Some(marker) = self.present(place.folder()).await? {
             return Ok(marker);
         }
@@ -151,7 +151,7 @@ impl Fetch<'_> {
         Ok(marker)
     }
 
-    async fn into_cache(&self) -> Result<Marker, FetchError> {
+    async fn in_cache(&self) -> Result<Marker, FetchError> {
         let Some(cache) = &self.config.cache else {
             let message = "there is neither a folder nor a cache for the model: name one";
             return Err(FetchError::new(FetchReason::ConfigInvalid, message));

@@ -36,6 +36,7 @@ impl Tar {
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
         header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target.as_bytes());
         header.set_entry_type(kind);
+        header.as_gnu_mut().unwrap().realsize = *b"00000000000\0";
         header.set_size(content.len() as u64);
         header.set_mode(0o4755);
         header.set_cksum();
