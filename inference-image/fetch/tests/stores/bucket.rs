@@ -68,8 +68,7 @@ impl Bucket {
             Kind::Azure => {
                 let mut url = bucket.url("");
                 url.set_query(Some("restype=container"));
-                let headers = headers(&[("x-ms-blob-public-access", "blob")]);
-                servers::azure(Method::PUT, url, headers, Vec::new()).await;
+                servers::azure(Method::PUT, url, HeaderMap::new(), Vec::new()).await;
             }
         }
         bucket
@@ -138,19 +137,26 @@ impl Bucket {
         }
     }
 
-    /// Lets everybody read its objects. Containers of azurite are made so, and fake-gcs-server asks nobody.
+    /// Lets everybody read its objects. fake-gcs-server asks nobody who they are.
     pub(crate) async fn make_public(&self) {
-        if self.kind != Kind::S3 {
-            return;
-        }
         let mut url = self.url("");
-        url.set_query(Some("policy="));
-        let policy = format!(
-            r#"{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"],
-                "Resource": ["arn:aws:s3:::{}/*"]}}]}}"#,
-            self.name
-        );
-        servers::s3(Method::PUT, url, policy.into()).await;
+        match self.kind {
+            Kind::S3 => {
+                url.set_query(Some("policy="));
+                let policy = format!(
+                    r#"{{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Principal": "*",
+                        "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::{}/*"]}}]}}"#,
+                    self.name
+                );
+                servers::s3(Method::PUT, url, policy.into()).await;
+            }
+            Kind::Gcs => {}
+            Kind::Azure => {
+                url.set_query(Some("restype=container&comp=acl"));
+                let headers = headers(&[("x-ms-blob-public-access", "blob")]);
+                servers::azure(Method::PUT, url, headers, Vec::new()).await;
+            }
+        }
     }
 
     /// Removes an object.

@@ -253,6 +253,9 @@ pub(crate) async fn a_folder_of_many_objects_is_listed_to_its_end(servers: &Serv
     let keys: Vec<String> = (0..1_050).map(|index| format!("m/{index:05}")).collect();
     let puts = futures::stream::iter(&keys).for_each_concurrent(16, |key| bucket.put(key, b"x"));
     puts.await;
+    for marker in ["m/", "m/data/"] {
+        bucket.put(marker, b"").await;
+    }
     let found = bucket.open("m").find(None).await.unwrap();
     assert_eq!(found.objects.len(), keys.len());
     assert!(found.objects.iter().all(|object| object.version.is_some()));
@@ -266,8 +269,11 @@ pub(crate) async fn a_marker_of_a_folder_is_no_file(servers: &Servers, kind: Kin
     for key in ["m/", "m/data/", "m/data/weights.bin", "m/model.onnx"] {
         bucket.put(key, if key.ends_with('/') { b"" } else { b"x" }).await;
     }
-    let found = bucket.open("m").find(None).await.unwrap();
-    assert_eq!(names(&found), ["data/weights.bin", "model.onnx"]);
+    bucket.put("m/empty.txt", b"").await;
+    let source = bucket.open("m");
+    let found = source.find(None).await.unwrap();
+    assert_eq!(names(&found), ["data/weights.bin", "empty.txt", "model.onnx"]);
+    assert_eq!(read(&*source, &found.objects[1], 0..0).await.unwrap(), b"");
 }
 
 /// Public models need no Secret.

@@ -267,3 +267,45 @@ pub(crate) async fn a_file_of_unknown_length_is_read_to_its_end() {
     let error = read(&source, &found.objects[0], 0..u64::MAX).await.unwrap_err();
     assert!(error.message.contains("broke off"), "{}", error.message);
 }
+
+/// Stores hand out such URLs for a while.
+pub(crate) async fn a_signed_url_is_used_and_never_shown() {
+    let web = Web::start(File::default()).await;
+    let secret = web.secret();
+    let signed = format!("{PATH}?v=1&sig=secret-signature");
+    let source = web.source(&signed, Some(&secret), None).unwrap();
+    let found = source.find(None).await.unwrap();
+    assert!(web.proxy.seen()[0].target.ends_with("?v=1&sig=secret-signature"));
+    assert!(!format!("{found:?}").contains("secret-signature"));
+    web.proxy.fail(|head| {
+        Some(Fault::Status(
+            403,
+            None,
+            if head.target.contains("sig=") {
+                "secret-signature is over"
+            } else {
+                ""
+            },
+        ))
+    });
+    let error = source.find(None).await.unwrap_err();
+    assert_eq!(error.reason, FetchReason::Denied);
+    assert!(error.message.contains("[redacted] is over"), "{}", error.message);
+}
+
+pub(crate) async fn a_redirect_to_less_than_tls_is_refused() {
+    let web = Web::start(File::default()).await;
+    let secret = web.secret();
+    let plain = format!("http://localhost:{}/", web.proxy.url.port().unwrap());
+    web.proxy
+        .fail(move |_| Some(Fault::Status(302, Some(("location", plain.clone())), "")));
+    let error = web
+        .source(PATH, Some(&secret), None)
+        .unwrap()
+        .find(None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason, FetchReason::Forbidden);
+    assert!(error.message.contains("https:// to http://"), "{}", error.message);
+    assert_eq!(web.proxy.seen().len(), 1);
+}

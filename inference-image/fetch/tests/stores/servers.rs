@@ -19,6 +19,9 @@ use url::Url;
 /// The account of versitygw, whose secret is needed to sign.
 pub(crate) const S3_KEY_ID: &str = "AKIATESTSTORES";
 pub(crate) const S3_SECRET: &str = "tests-secret-of-the-stores";
+/// Another account of versitygw, which may do the same.
+pub(crate) const S3_OTHER_KEY_ID: &str = "AKIARENEWED";
+pub(crate) const S3_OTHER_SECRET: &str = "another-secret-of-the-stores";
 /// The account of every azurite, published in its manual.
 pub(crate) const AZURE_ACCOUNT: &str = "devstoreaccount1";
 pub(crate) const AZURE_KEY: &str =
@@ -79,9 +82,13 @@ fn program(name: &str) -> Result<PathBuf, String> {
 
 fn versitygw(folder: &Path) -> Result<(Url, Process), String> {
     let port = free_port()?;
-    for name in ["objects", "versions", "metadata"] {
+    for name in ["objects", "versions", "metadata", "accounts"] {
         std::fs::create_dir(folder.join(name)).map_err(|error| error.to_string())?;
     }
+    let account =
+        format!(r#"{{"access": "{S3_OTHER_KEY_ID}", "secret": "{S3_OTHER_SECRET}", "role": "admin"}}"#);
+    let accounts = format!(r#"{{"accessAccounts": {{"{S3_OTHER_KEY_ID}": {account}}}}}"#);
+    std::fs::write(folder.join("accounts/users.json"), accounts).map_err(|error| error.to_string())?;
     let mut command = Command::new(program("versitygw")?);
     command
         .args([
@@ -93,6 +100,8 @@ fn versitygw(folder: &Path) -> Result<(Url, Process), String> {
             S3_SECRET,
             "--quiet",
         ])
+        .arg("--iam-dir")
+        .arg(folder.join("accounts"))
         .args(["--keep-alive", "posix", "--versioning-dir"])
         .arg(folder.join("versions"))
         // The temporary folder may have no extended attributes.

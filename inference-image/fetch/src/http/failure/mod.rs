@@ -84,6 +84,9 @@ fn classify(status: StatusCode, headers: &HeaderMap, host: &str, words: &str, as
              there now"
                 .to_owned(),
         ),
+        FetchReason::NotFound if asked.used == Used::Nothing => {
+            Some("Check the URI; some stores say this also of what they show to nobody without credentials".to_owned())
+        }
         FetchReason::NotFound => Some("Check the URI".to_owned()),
         _ if status.is_redirection() => Some(region(headers)),
         _ => None,

@@ -189,7 +189,8 @@ impl HttpsSource {
         self.has_ranges.store(facts.has_ranges, Ordering::Relaxed);
         let object = Object {
             name: self.name.clone(),
-            key: self.url.to_string(),
+            // Without what may sign it.
+            key: bare(&self.url),
             size: facts.size,
             version: facts.tag.filter(|_| identity.kind == IdentityKind::ETag),
             sha256: None,

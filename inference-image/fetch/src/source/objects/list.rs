@@ -88,3 +88,26 @@ fn likeness(wanted: &str, name: &str) -> f64 {
         strsim::jaro_winkler(&wanted, &name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn names_that_a_person_confuses_resemble_each_other() {
+        for (wanted, name, is_similar) in [
+            ("resnet", "ResNet", true),
+            ("resnet.onnx", "resnet", true),
+            ("res", "resnet", true),
+            ("resnet-v2", "resnet", true),
+            ("moblienet", "mobilenet.onnx", true),
+            ("resnet", "bert", false),
+            ("resnet", "yolo.onnx", false),
+        ] {
+            let likeness = likeness(wanted, name);
+            assert_eq!(likeness > 0.8, is_similar, "{wanted} {name}: {likeness}");
+        }
+    }
+}

@@ -46,3 +46,49 @@ pub(super) fn quoted(tag: &str) -> String {
 pub(super) fn name_of(key: &str) -> &str {
     key.rsplit('/').next().unwrap_or(key)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+
+    fn version(version: Option<&str>, tag: Option<&str>) -> Option<String> {
+        let meta = ObjectMeta {
+            location: "models/a.onnx".into(),
+            last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
+            size: 1,
+            e_tag: tag.map(str::to_owned),
+            version: version.map(str::to_owned),
+        };
+        object(&meta, "a.onnx").version
+    }
+
+    #[test]
+    fn a_version_is_better_than_an_etag_and_a_weak_one_is_none() {
+        for (id, tag, expected) in [
+            (Some("v1"), Some("\"t\""), Some("v1")),
+            (Some("null"), Some("\"t\""), Some("\"t\"")),
+            (None, Some("\"t\""), Some("\"t\"")),
+            (None, Some("0x8D"), Some("\"0x8D\"")),
+            (None, Some("W/\"t\""), None),
+            (None, None, None),
+        ] {
+            assert_eq!(version(id, tag).as_deref(), expected, "{id:?} {tag:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_names_the_version() {
+        let by_tag = exact("\"t\"");
+        assert_eq!(
+            (by_tag.if_match.as_deref(), by_tag.version),
+            (Some("\"t\""), None)
+        );
+        let by_version = exact("v1");
+        assert_eq!(
+            (by_version.if_match, by_version.version.as_deref()),
+            (None, Some("v1"))
+        );
+    }
+}

@@ -92,7 +92,7 @@ impl Service {
             .headers(parts.headers)
             .body(body)
             .audience(audience.clone());
-        let response = self.client_for(&url, request).await?;
+        let response = self.send_to(&url, request).await?;
         if !response.status.is_success() {
             return Err(failure(response, &asked).await);
         }
@@ -100,7 +100,7 @@ impl Service {
     }
 
     /// Credential providers have a client of their own, which reaches nothing else.
-    async fn client_for(&self, url: &Url, request: Request) -> Result<Response, FetchError> {
+    async fn send_to(&self, url: &Url, request: Request) -> Result<Response, FetchError> {
         let is_provider = url.host_str().is_some_and(|host| PROVIDERS.contains(&host));
         match &self.providers {
             Some(providers) if is_provider => {

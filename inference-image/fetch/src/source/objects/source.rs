@@ -187,15 +187,10 @@ impl ObjectSource {
 
     async fn folder(&self) -> Result<Found, FetchError> {
         let listed = list(&self.place, || Ok(self.store()?.pages)).await?;
-        let mut objects: Vec<Object> = if listed.len() > ASKED_ONE_BY_ONE {
-            listed
-        } else {
-            let each = futures::stream::iter(listed).map(|object| self.with_version(object));
-            each.buffered(AT_ONCE)
-                .try_filter_map(async |object| Ok(object))
-                .try_collect()
-                .await?
-        };
+        let is_each_asked = listed.len() <= ASKED_ONE_BY_ONE;
+        let each = futures::stream::iter(listed).map(|object| self.check_listed(object, is_each_asked));
+        let each: Vec<Option<Object>> = each.buffered(AT_ONCE).try_collect().await?;
+        let mut objects: Vec<Object> = each.into_iter().flatten().collect();
         if objects.is_empty() {
             return Err(self.nothing().await);
         }
@@ -207,11 +202,15 @@ impl ObjectSource {
         })
     }
 
-    /// An object of a list with the version that the store gives it. Nothing for a marker of a folder, which is listed
-    /// as an empty object and has a slash at the end of its key.
-    async fn with_version(&self, listed: Object) -> Result<Option<Object>, FetchError> {
+    /// An object of a list, with the version that the store gives it if it is asked. Nothing for a marker of a folder,
+    /// which is listed as an empty object and has a slash at the end of its key.
+    async fn check_listed(&self, listed: Object, is_asked: bool) -> Result<Option<Object>, FetchError> {
+        if !is_asked && listed.size != Some(0) {
+            return Ok(Some(listed));
+        }
         match self.head(&listed.key, GetOptions::default()).await {
-            Ok(meta) => Ok(Some(object(&meta, &listed.name))),
+            Ok(meta) if is_asked => Ok(Some(object(&meta, &listed.name))),
+            Ok(_) => Ok(Some(listed)),
             Err(error) if error.reason == FetchReason::NotFound && listed.size == Some(0) => Ok(None),
             Err(error) if error.reason == FetchReason::NotFound => Err(self.changed()),
             Err(error) => Err(error),
