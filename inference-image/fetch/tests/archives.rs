@@ -1,7 +1,7 @@
 //! What archives and layers may hold, and what is refused: made by `tar`, `zip` and by hand, for entries that those would not
 //! write.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 
