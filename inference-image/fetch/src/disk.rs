@@ -70,8 +70,9 @@ fn full(path: &Path, needed: Option<u64>) -> FetchError {
         None => "more are needed".to_owned(),
     };
     let message = format!(
-        "the volume at {} is full: it has {free} bytes free, and {needs}. Give the model a larger volume: an archive needs \
-         room for itself and for what it unpacks to",
+        "the volume at {} is full: it has {free} bytes free, and {needs}. Give the model a larger volume \
+         (spec.fetch.volume.size, the claim of spec.fetch.cache, or the node's disk): an archive needs room for itself and \
+         for what it unpacks to",
         volume.display()
     );
     FetchError::new(FetchReason::SystemError, message)

@@ -54,8 +54,8 @@ pub async fn fetch(
         progress: Progress::default(),
     };
     let marker = match &place {
-        Some(place) => fetch.into_place(place).await?,
-        None => fetch.into_cache().await?,
+        Some(place) => fetch.in_place(place).await?,
+        None => fetch.in_cache().await?,
     };
     Ok(Outcome {
         marker,
@@ -138,7 +138,7 @@ impl Fetch<'_> {
         }
     }
 
-    async fn into_place(&self, place: &Place) -> Result<Marker, FetchError> {
+    async fn in_place(&self, place: &Place) -> Result<Marker, FetchError> {
         if let Some(marker) = self.present(place.folder()).await? {
             self.check_signature(place.folder()).await?;
             return Ok(marker);
@@ -164,7 +164,7 @@ impl Fetch<'_> {
         check_signature(folder, self.config.verification.as_ref()).await
     }
 
-    async fn into_cache(&self) -> Result<Marker, FetchError> {
+    async fn in_cache(&self) -> Result<Marker, FetchError> {
         let Some(cache) = &self.config.cache else {
             let message = "there is neither a folder nor a cache for the model: name one";
             return Err(FetchError::new(FetchReason::ConfigInvalid, message));

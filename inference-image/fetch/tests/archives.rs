@@ -1,7 +1,7 @@
 //! What archives and layers may hold, and what is refused: made by `tar`, `zip` and by hand, for entries that those would not
 //! write.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 
@@ -36,6 +36,7 @@ impl Tar {
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
         header.as_gnu_mut().unwrap().linkname[..target.len()].copy_from_slice(target.as_bytes());
         header.set_entry_type(kind);
+        header.as_gnu_mut().unwrap().realsize = *b"00000000000\0";
         header.set_size(content.len() as u64);
         header.set_mode(0o4755);
         header.set_cksum();

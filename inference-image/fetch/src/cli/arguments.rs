@@ -13,9 +13,13 @@ use std::path::PathBuf;
 ///   modelservice-fetch fetch s3://models/resnet50.tar.gz ./resnet --endpoint http://minio:9000
 ///   modelservice-fetch verify ./resnet
 ///
-/// A fetch that was interrupted goes on where it ended. Exit codes: 0, or 30 ConfigInvalid, 31 NotFound, 32 Denied,
-/// 33 Forbidden, 34 Unavailable, 35 SourceChanged, 36 PackageInvalid, 37 DigestMismatch, 38 SignatureInvalid,
-/// 39 SystemError, 143 told to stop.
+/// A fetch that was interrupted goes on where it ended. Exit codes:
+///
+///    0 done
+///   30 ConfigInvalid      31 NotFound           32 Denied
+///   33 Forbidden          34 Unavailable        35 SourceChanged
+///   36 PackageInvalid     37 DigestMismatch     38 SignatureInvalid
+///   39 SystemError       143 told to stop
 #[derive(Debug, Parser)]
 #[command(name = "modelservice-fetch", version, verbatim_doc_comment)]
 pub struct Arguments {

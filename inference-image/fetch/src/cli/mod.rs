@@ -27,8 +27,8 @@ const FILE_THREADS: usize = 16;
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
     log(arguments);
-    // Servers read the files as another user.
-    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    // Servers read the files as another user. Pods that share a cache share a group (fsGroup), if not a user.
+    rustix::process::umask(rustix::fs::Mode::WOTH);
     match live(arguments) {
         Ok(Ended::Done(resolved)) => {
             if let Some(resolved) = resolved {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that differ from place to place.
-pub fn content(size: usize) -> Vec<u8> {
+pub(crate) fn content(size: usize) -> Vec<u8> {
     let mut state = 1_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -28,7 +28,7 @@ pub fn content(size: usize) -> Vec<u8> {
 
 /// What happens to a request.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It fails before the body.
     Refused(FetchError),
     /// The body breaks after as many bytes.
@@ -47,21 +47,23 @@ pub enum Fault {
     Silent,
 }
 
+type Requests = Vec<(String, Range<u64>)>;
+
 /// A source in memory.
 #[derive(Clone)]
-pub struct Scripted {
-    pub objects: Vec<(Object, Bytes)>,
-    pub form: Form,
-    pub identity: SourceIdentity,
-    pub has_ranges: bool,
+pub(crate) struct Scripted {
+    pub(crate) objects: Vec<(Object, Bytes)>,
+    pub(crate) form: Form,
+    pub(crate) identity: SourceIdentity,
+    pub(crate) has_ranges: bool,
     /// Of the next requests; without one, they succeed.
-    pub faults: Arc<Mutex<VecDeque<Fault>>>,
-    /// Every request so far.
-    pub requests: Arc<Mutex<Vec<(String, Range<u64>)>>>,
-    pub found: Arc<Mutex<usize>>,
+    pub(crate) faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// Every request so far: object and range.
+    pub(crate) requests: Arc<Mutex<Requests>>,
+    pub(crate) found: Arc<Mutex<usize>>,
 }
 
-pub fn object(name: &str, content: &[u8]) -> (Object, Bytes) {
+pub(crate) fn object(name: &str, content: &[u8]) -> (Object, Bytes) {
     let object = Object {
         name: name.into(),
         key: format!("bucket/{name}"),
@@ -73,7 +75,7 @@ pub fn object(name: &str, content: &[u8]) -> (Object, Bytes) {
 }
 
 impl Scripted {
-    pub fn new(objects: Vec<(Object, Bytes)>) -> Self {
+    pub(crate) fn new(objects: Vec<(Object, Bytes)>) -> Self {
         Self {
             objects,
             form: Form::Files,
@@ -89,12 +91,12 @@ impl Scripted {
         }
     }
 
-    pub fn with(self, faults: impl IntoIterator<Item = Fault>) -> Self {
+    pub(crate) fn with(self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.faults.lock().extend(faults);
         self
     }
 
-    pub fn config(&self) -> FetchConfig {
+    pub(crate) fn config(&self) -> FetchConfig {
         FetchConfig {
             uri: "scripted://model".into(),
             identity: Some(self.identity.clone()),
@@ -103,13 +105,15 @@ impl Scripted {
     }
 
     /// Opens this source, whatever the configuration.
-    pub fn opener(&self) -> impl Fn(&FetchConfig) -> Result<Box<dyn Source>, FetchError> + Sync + use<> {
+    pub(crate) fn opener(
+        &self,
+    ) -> impl Fn(&FetchConfig) -> Result<Box<dyn Source>, FetchError> + Sync + use<> {
         let source = self.clone();
         move |_| Ok(Box::new(source.clone()) as Box<dyn Source>)
     }
 
     /// Bytes that were asked for.
-    pub fn requested(&self) -> u64 {
+    pub(crate) fn requested(&self) -> u64 {
         self.requests
             .lock()
             .iter()
@@ -180,7 +184,7 @@ fn body(bytes: Bytes, fault: Option<Fault>) -> Result<Body, FetchError> {
 }
 
 /// The program.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modelservice-fetch"));
     command.env_remove("MODELSERVICE_FETCH").env_remove("RUST_LOG");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -188,7 +192,7 @@ pub fn program() -> Command {
 }
 
 /// `fetch` of this configuration into this folder.
-pub fn fetching(config: &FetchConfig, folder: &Path) -> Command {
+pub(crate) fn fetching(config: &FetchConfig, folder: &Path) -> Command {
     let mut command = program();
     command.env("MODELSERVICE_FETCH", serde_json::to_string(config).unwrap());
     command.arg("fetch").arg("--into").arg(folder);
@@ -196,7 +200,7 @@ pub fn fetching(config: &FetchConfig, folder: &Path) -> Command {
 }
 
 /// A file or folder of this machine.
-pub fn local(path: &Path) -> FetchConfig {
+pub(crate) fn local(path: &Path) -> FetchConfig {
     FetchConfig {
         uri: format!("file://{}", path.display()),
         ..FetchConfig::default()
@@ -204,17 +208,17 @@ pub fn local(path: &Path) -> FetchConfig {
 }
 
 /// The last line of the log with this message.
-pub fn logged(output: &Output, message: &str) -> Value {
+pub(crate) fn logged(output: &Output, message: &str) -> Value {
     let text = String::from_utf8_lossy(&output.stderr);
-    let lines = text
+    let mut lines = text
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let line = lines.filter(|line| line["message"] == message).last();
+    let line = lines.rfind(|line| line["message"] == message);
     line.unwrap_or_else(|| panic!("no {message:?} in {text}"))
 }
 
 /// Ends with a test.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
