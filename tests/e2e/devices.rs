@@ -93,7 +93,7 @@ async fn devices(fixture: &Fixture) -> Result<()> {
     }
 
     // A new revision finds no device beside the old one, which keeps serving.
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     team.apply(&wanted).await?;
     let stuck = team
         .wait("vision", "Unschedulable", |service| {
@@ -460,7 +460,7 @@ async fn rolling(fixture: &Fixture) -> Result<()> {
     team.serve(&wanted).await?;
     let load = team.load_adder("orders", 20.0).await?;
     tokio::task::block_in_place(|| load.wait_answers(40))?;
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     team.serve(&wanted).await?;
     let report = tokio::task::block_in_place(|| {
         load.wait_answers(40)?;
@@ -475,7 +475,7 @@ async fn rolling(fixture: &Fixture) -> Result<()> {
     team.serve(&other).await?;
     let load = team.load_adder("orders", 20.0).await?;
     tokio::task::block_in_place(|| load.wait_answers(40))?;
-    wanted.spec.model.image.clone_from(&fixture.models.plus_one);
+    wanted.spec.model.image = Some(fixture.models.plus_one.clone());
     team.serve(&wanted).await?;
     let report = tokio::task::block_in_place(|| {
         load.wait_answers(40)?;
