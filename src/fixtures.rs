@@ -3,9 +3,10 @@
 
 use crate::{
     cache::pod::Pod,
-    crd::{AcceleratorClass, AcceleratorClassSpec, ModelService},
+    crd::{ATTEMPT_LABEL, AcceleratorClass, AcceleratorClassSpec, ModelService, RESOLVES_LABEL},
     observe::{Capabilities, Observed},
     plan::{DefaultRuntime, Plan, plan},
+    revision::asked_for,
     validate::validate,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -47,18 +48,47 @@ pub(crate) fn observed(spec: Value) -> Observed {
         autoscaler: None,
         disruption_budget: None,
         pods: Vec::new(),
+        resolvers: Vec::new(),
         reported: Default::default(),
         devices: Default::default(),
         scaling: None,
         cluster: Capabilities {
-            unsupported: None,
+            no_image_volumes: None,
             has_dra: true,
         },
         now: "2026-01-02T03:04:05Z".parse::<Timestamp>().unwrap(),
     }
 }
 
+/// What a pod says that has found a model whose source keeps its versions, or not.
+pub(crate) fn found(is_retained: bool) -> String {
+    json!({"identity": {"kind": "ETag", "value": "\"e-1\"", "isRetained": is_retained}, "objects": 1, "bytes": 5})
+        .to_string()
+}
+
 impl Observed {
+    /// With a pod that has looked for the model of the revision that the spec asks for, whose container is like this.
+    pub(crate) fn resolver(mut self, number: u32, state: Value) -> Self {
+        let revision = asked_for(&self.service);
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "resolve", "state": state}]});
+        let name = format!("photos-{revision}-resolve-{number}");
+        let pod = json!({"status": status, "metadata": {"name": name, "namespace": "team-a",
+            "labels": {RESOLVES_LABEL: revision, ATTEMPT_LABEL: number.to_string()},
+            "creationTimestamp": self.now}});
+        self.resolvers
+            .push(Arc::new(serde_json::from_value::<Pod>(pod).unwrap()));
+        self
+    }
+
+    /// With a pod that has found it.
+    pub(crate) fn found(self, is_retained: bool) -> Self {
+        let finished = json!(self.now);
+        self.resolver(
+            1,
+            json!({"terminated": {"exitCode": 0, "message": found(is_retained), "finishedAt": finished}}),
+        )
+    }
+
     pub(crate) fn planned(&self) -> Plan {
         plan(&validate(self).unwrap(), self, &runtime())
     }

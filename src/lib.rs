@@ -16,6 +16,7 @@ pub mod placement;
 pub mod plan;
 pub mod process;
 pub mod reason;
+pub mod resolution;
 pub mod revision;
 pub mod scaling;
 pub mod self_test;

@@ -4,6 +4,7 @@ use crate::{
     cache::{Caches, classes::Classes, pod::Pod},
     crd::{AcceleratorClass, CLASS_ANNOTATION, ModelService},
     placement::split,
+    resolution::resolves,
     revision::{is_made_by, is_ours, number, revision_of, selected_by},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +37,8 @@ pub struct Observed {
     pub disruption_budget: Option<Arc<PodDisruptionBudget>>,
     /// Pods that carry the service's label, whoever created them; see [`Self::pods_of`].
     pub pods: Vec<Arc<Pod>>,
+    /// Pods that look for the version of a new revision's model.
+    pub resolvers: Vec<Arc<Pod>>,
     /// What servers reported about themselves.
     pub reported: Reported,
     /// What runs the model of each server on an accelerator, by UID of the pod; `None` if it does not say.
@@ -51,8 +54,8 @@ pub struct Observed {
 /// What a cluster can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Why it cannot serve models, if it cannot.
-    pub unsupported: Option<String>,
+    /// Why it cannot mount images as volumes, if it cannot.
+    pub no_image_volumes: Option<String>,
     /// Whether it has Dynamic Resource Allocation (`resource.k8s.io/v1`).
     pub has_dra: bool,
 }
@@ -215,6 +218,8 @@ pub fn observe(
     deployments.sort_by_key(|deployment| (Reverse(number(deployment)), deployment.name_any()));
     let endpoint = ours(caches.endpoints.of(&namespace, &name), &service);
     let pods = caches.pods.of(&namespace, &name);
+    let is_resolver = |pod: &Arc<Pod>| resolves(pod).is_some() && is_ours(pod.as_ref(), &service);
+    let (resolvers, pods) = pods.into_iter().partition::<Vec<_>, _>(is_resolver);
     let named = deployments
         .iter()
         .filter_map(|deployment| deployment.annotations().get(CLASS_ANNOTATION));
@@ -232,6 +237,7 @@ pub fn observe(
         autoscaler: ours(caches.autoscalers.of(&namespace, &name), &service),
         disruption_budget: ours(caches.disruption_budgets.of(&namespace, &name), &service),
         pods,
+        resolvers,
         reported,
         devices,
         scaling,

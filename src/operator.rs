@@ -5,7 +5,7 @@ use crate::{
     cluster::{
         client, default_classes,
         leadership::{self, Candidate, Permission},
-        preflight::{self, CHECK_INTERVAL, ClusterSupport},
+        preflight::{self, CHECK_INTERVAL, ClusterSupport, VOLUMES_INTERVAL},
     },
     controller::{
         self, Scope, backoff::Backoff, bursts::Bursts, context::ControllerContext, devices::Devices,
@@ -203,7 +203,7 @@ async fn lead(
         .await
         .context("checking whether this cluster has Dynamic Resource Allocation")?;
     if let Some(problem) = support.problem() {
-        tracing::error!("{problem}");
+        tracing::info!("models are fetched, because {problem}");
     }
     let reads_classes = default_classes::may_read(plain).await?;
     let from_file = if reads_classes {
@@ -283,15 +283,14 @@ async fn inventory(plain: &Client, context: &ControllerContext) -> anyhow::Resul
     }))
 }
 
-/// Checks again whether a cluster that could not serve models has been upgraded. The services' back-off then retries
-/// them.
+/// Checks again whether a cluster without image volumes has been upgraded. New revisions then use them.
 async fn check_again(
     client: Client,
     support: Arc<ClusterSupport>,
     namespace: String,
 ) -> std::convert::Infallible {
     loop {
-        tokio::time::sleep(CHECK_INTERVAL).await;
+        tokio::time::sleep(VOLUMES_INTERVAL).await;
         if support.problem().is_none() {
             std::future::pending::<()>().await;
         }

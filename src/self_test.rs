@@ -65,7 +65,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 async fn attempt(services: &Api<ModelService>, settings: &Settings) -> anyhow::Result<()> {
     let name = &settings.name;
     let spec: ModelServiceSpec = serde_json::from_value(json!({
-        "model": Model { image: settings.model_image.clone(), digest: None },
+        "model": Model { image: Some(settings.model_image.clone()), ..Model::default() },
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
     }))?;
     let service = ModelService::new(name, spec);

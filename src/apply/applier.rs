@@ -15,6 +15,7 @@ use crate::{
     validate::ValidatedService,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 use std::sync::Arc;
@@ -136,6 +137,13 @@ impl<'a> Applier<'a> {
         if differing.is_empty() {
             cache.settle(answer, hash);
         }
+        Ok(())
+    }
+
+    /// Starts a pod that looks for the version of a model.
+    pub(super) async fn start(&self, pod: &core::Pod) -> Result<(), Problem> {
+        let answer = self.requests.start(pod).await?;
+        self.caches.pods.put(answer);
         Ok(())
     }
 

@@ -8,6 +8,8 @@
 //! 4. The disruption budget, which counts pods of the revision that now has the traffic.
 //! 5. Whatever is no longer wanted: nothing refers to it any more. Then a pod whose device is lost, after its
 //!    Deployment has remembered that.
+//! 6. Pods that have found the version of a model, whose revision has its Deployment now. Then the next one, which quotas
+//!    and policies may refuse.
 //!
 //! A new service takes two passes. [`begin`] only creates its Service; [`finish`] does the rest once the other new
 //! services have their Services too. An API server creates one Service at a time, which takes many times longer while
@@ -77,6 +79,7 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         lost,
         rollout,
         runtime_update,
+        resolver,
     } = plan;
     let caches = applier.caches;
     let mut applied = Applied::as_observed(rollout, runtime_update, observed);
@@ -112,6 +115,12 @@ pub async fn finish(applier: &Applier<'_>, observed: &Observed, plan: Plan) -> A
         }
         for claim in retired_claims {
             applier.prune(&caches.claim_templates, Some(&claim)).await?;
+        }
+        for pod in resolver.retired {
+            applier.prune(&caches.pods, Some(&pod)).await?;
+        }
+        if let Some(pod) = resolver.wanted {
+            applier.start(&pod).await?;
         }
         Ok(())
     };

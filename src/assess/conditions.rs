@@ -1,8 +1,13 @@
-//! Conditions: Ready, Available; on an accelerator, AcceleratorEngaged; only while True, Reconciling, Stalled and
-//! RuntimeUpdateAvailable; only while False, Synced, AutoscalerActive and ModelReported. Pure.
+//! Conditions: Ready, Available; on an accelerator, AcceleratorEngaged; with a signature, ModelVerified; only while True,
+//! Reconciling, Stalled, RuntimeUpdateAvailable and SourceNotRetained; only while False, Synced, AutoscalerActive and ModelReported. Pure.
 
 use super::{
-    accelerator::engaged, autoscaling::inactive, routing::Answers, time::whole_seconds, verdict::Verdict,
+    accelerator::engaged,
+    autoscaling::inactive,
+    model::{not_retained, verified},
+    routing::Answers,
+    time::whole_seconds,
+    verdict::Verdict,
 };
 use crate::{
     apply::Applied,
@@ -24,6 +29,7 @@ pub(super) fn conditions(
     accelerator: Option<&AcceleratorStatus>,
 ) -> Vec<Condition> {
     let engaged = engaged(&verdict, accelerator);
+    let verified = verified(observed, applied, &verdict);
     let make = |type_: &str, status: bool, reason: Reason, message: String| {
         let status = if status { "True" } else { "False" };
         let since = previous
@@ -70,6 +76,17 @@ pub(super) fn conditions(
     all.push(make("Available", available, reason, message));
     if let Some((is_engaged, reason, message)) = engaged {
         all.push(make("AcceleratorEngaged", is_engaged, reason, message));
+    }
+    if let Some((is_verified, reason, message)) = verified {
+        all.push(make("ModelVerified", is_verified, reason, message));
+    }
+    if let Some(message) = not_retained(observed, applied) {
+        all.push(make(
+            "SourceNotRetained",
+            true,
+            Reason::SourceNotRetained,
+            message,
+        ));
     }
     if let Some((stalled, reason, message)) = missing {
         let type_ = if stalled { "Stalled" } else { "Reconciling" };

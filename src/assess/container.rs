@@ -1,22 +1,20 @@
 //! Container: why containers keep a pod from being ready. They are told apart by name: every container except the
-//! server's was injected by somebody else. Pure.
+//! server's, and the one that gets its model, was injected by somebody else. Pure.
 
 use super::{
     cause::{Cause, brief},
+    ended::{ending, is_out_of_memory, not_created, said, terminated, waiting},
+    fetching,
     pull::{Pull, model_pull, no_image_volumes, patience, runtime_pull},
 };
 use crate::{
     cache::pod::{ContainerStatus, Pod},
     reason::Reason,
-    revision::Images,
+    revision::{FrozenSource, Images},
 };
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStateWaiting};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ContainerStateWaiting;
 use modelservice_contract::{ExitReason, TerminationMessage};
-
-/// How long a container must run again until its last termination no longer explains anything. The kubelet forgets
-/// its restarts after the same time.
-const RECOVERY: SignedDuration = SignedDuration::from_mins(10);
 
 /// How many injected containers are reported with their messages.
 const TOLD: usize = 8;
@@ -32,9 +30,9 @@ struct Known<'a> {
 
 /// What fails in a pod.
 pub(super) struct Failing {
-    /// All of it: the server's message first, then those of the others by name.
+    /// All of it: the server's message first, then that of what gets its model, then those of the others by name.
     pub cause: Cause,
-    /// Whether the server is among the failing containers.
+    /// Whether one of ours is among the failing containers.
     pub is_server: bool,
 }
 
@@ -46,29 +44,40 @@ pub(super) fn failing(pod: &Pod, images: &Images, now: Timestamp) -> Option<Fail
         now,
     };
     let server = server_of(pod).and_then(|status| server(status, known));
-    let is_server = server.is_some();
-    let others: Vec<Cause> = others(pod)
+    let fetcher = fetchers(pod, images)
+        .into_iter()
+        .find_map(|(status, source)| fetching::failing(status, source, images, known.is_patient, now));
+    let is_server = server.is_some() || fetcher.is_some();
+    let others: Vec<Cause> = others(pod, images)
         .iter()
         .filter_map(|other| other.cause(known))
         .collect();
     let more = others.len().saturating_sub(TOLD);
     let told = others.into_iter().take(TOLD);
-    let mut cause = server.into_iter().chain(told).reduce(|first, next| Cause {
-        reason: first.reason,
-        message: format!("{}; {}", first.message, next.message),
-        stalled: first.stalled || next.stalled,
-    })?;
+    let mut cause = server
+        .into_iter()
+        .chain(fetcher)
+        .chain(told)
+        .reduce(|first, next| Cause {
+            reason: first.reason,
+            message: format!("{}; {}", first.message, next.message),
+            stalled: first.stalled || next.stalled,
+        })?;
     if more > 0 {
         cause.message = format!("{}; further failing injected containers: {more}", cause.message);
     }
     Some(Failing { cause, is_server })
 }
 
-/// What a pod is waiting for although nothing in it fails: injected containers, while the server is ready or cannot
-/// start, or else a readiness gate, which something outside the pod has to open.
-pub(super) fn held_by(pod: &Pod) -> Option<String> {
+/// What a pod is waiting for although nothing in it fails: its model; injected containers, while the server is ready or
+/// cannot start; or else a readiness gate, which something outside the pod has to open.
+pub(super) fn held_by(pod: &Pod, images: &Images) -> Option<String> {
+    let mut fetchers = fetchers(pod, images).into_iter();
+    if let Some(does) = fetchers.find_map(|(status, source)| fetching::does(status, source)) {
+        return Some(does);
+    }
     let is_ready = server_of(pod).is_some_and(|server| server.ready);
-    let holding = others(pod)
+    let holding = others(pod, images)
         .into_iter()
         .filter(|other| other.has_begun() && (is_ready || other.is_init));
     let names: Vec<String> = holding.map(|other| other.name()).collect();
@@ -101,14 +110,25 @@ fn server_of(pod: &Pod) -> Option<&ContainerStatus> {
         .find(|container| container.is_server())
 }
 
-/// A container that is not the server.
+/// The containers that get the model, and where from.
+fn fetchers<'a>(pod: &'a Pod, images: &'a Images) -> Vec<(&'a ContainerStatus, &'a FrozenSource)> {
+    let source = images.source.as_ref();
+    let containers = pod.status.init_container_statuses.iter();
+    let all = containers.chain(&pod.status.container_statuses);
+    all.filter(|status| fetching::is_ours(status, source))
+        .filter_map(|status| Some((status, source?)))
+        .collect()
+}
+
+/// A container that is not ours.
 struct Other<'a> {
     status: &'a ContainerStatus,
     is_init: bool,
 }
 
-/// Containers other than the server that are not ready, by name.
-fn others(pod: &Pod) -> Vec<Other<'_>> {
+/// Containers other than ours that are not ready, by name.
+fn others<'a>(pod: &'a Pod, images: &Images) -> Vec<Other<'a>> {
+    let source = images.source.as_ref();
     let with = |is_init: bool| move |status| Other { status, is_init };
     let init = pod.status.init_container_statuses.iter().map(with(true));
     let beside = pod
@@ -119,7 +139,7 @@ fn others(pod: &Pod) -> Vec<Other<'_>> {
     let mut others: Vec<_> = beside
         .map(with(false))
         .chain(init)
-        .filter(|other| !other.status.ready)
+        .filter(|other| !other.status.ready && !fetching::is_ours(other.status, source))
         .collect();
     others.sort_by_key(|other| &other.status.name);
     others
@@ -207,45 +227,6 @@ fn server(status: &ContainerStatus, known: Known<'_>) -> Option<Cause> {
         .or_else(|| termination(status, now))
 }
 
-fn waiting(status: &ContainerStatus) -> Option<&ContainerStateWaiting> {
-    status.state.as_ref()?.waiting.as_ref()
-}
-
-/// How it terminated: this time, or last time if it has not recovered since.
-fn terminated(status: &ContainerStatus, now: Timestamp) -> Option<&ContainerStateTerminated> {
-    fn ended(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
-        state?.terminated.as_ref()
-    }
-    let last = || ended(status.last_state.as_deref()).filter(|_| !has_recovered(status, now));
-    ended(status.state.as_deref()).or_else(last)
-}
-
-/// Whether it has been restarted and has run for long enough since. A server that is still loading its model has not
-/// started.
-fn has_recovered(status: &ContainerStatus, now: Timestamp) -> bool {
-    let running = status.state.as_ref().and_then(|state| state.running.as_ref());
-    let since = running.and_then(|running| running.started_at.as_ref());
-    status.started == Some(true) && since.is_some_and(|since| now.duration_since(since.0) >= RECOVERY)
-}
-
-fn not_created(waiting: &ContainerStateWaiting) -> Option<Cause> {
-    let message = waiting.message.as_deref().unwrap_or_default();
-    match waiting.reason.as_deref()? {
-        "CreateContainerConfigError" => Some(Cause::stalled(
-            Reason::InvalidSpec,
-            format!(
-                "the kubelet cannot create the container: {}; check the objects that spec.pod refers to",
-                brief(message)
-            ),
-        )),
-        "CreateContainerError" | "RunContainerError" | "PostStartHookError" => Some(Cause::stalled(
-            Reason::CrashLooping,
-            format!("the container cannot be started: {}", brief(message)),
-        )),
-        _ => None,
-    }
-}
-
 /// What the server said when it terminated, this time or last time.
 fn termination(status: &ContainerStatus, now: Timestamp) -> Option<Cause> {
     let ended = terminated(status, now)?;
@@ -279,46 +260,4 @@ fn termination(status: &ContainerStatus, now: Timestamp) -> Option<Cause> {
             ),
         )),
     }
-}
-
-/// The exit code, and the signal that it stands for.
-fn ending(ended: &ContainerStateTerminated) -> String {
-    let code = ended.exit_code;
-    match signal(ended.signal.unwrap_or(code - 128)) {
-        Some(name) => format!("exit code {code} ({name})"),
-        None => format!("exit code {code}"),
-    }
-}
-
-/// Signals that end processes, with Linux's numbers (signal(7)).
-const fn signal(number: i32) -> Option<&'static str> {
-    Some(match number {
-        4 => "SIGILL: illegal instruction",
-        6 => "SIGABRT: aborted",
-        7 => "SIGBUS: bad memory access",
-        8 => "SIGFPE: arithmetic error",
-        9 => "SIGKILL: killed",
-        11 => "SIGSEGV: bad memory access",
-        15 => "SIGTERM: terminated",
-        _ => return None,
-    })
-}
-
-fn said(ended: &ContainerStateTerminated) -> String {
-    let message = ended.message.as_deref();
-    message
-        .map(|message| format!(": {}", brief(message)))
-        .unwrap_or_default()
-}
-
-fn is_out_of_memory(ended: &ContainerStateTerminated) -> bool {
-    ended.reason.as_deref() == Some("OOMKilled") || ended.exit_code == 137 && was_killed(ended)
-}
-
-/// SIGKILL from the kernel's OOM killer, which the container runtime did not notice; when the kubelet kills a
-/// container, it says so.
-fn was_killed(ended: &ContainerStateTerminated) -> bool {
-    ended.reason.as_deref() == Some("Error")
-        && ended.message.as_deref().is_none_or(str::is_empty)
-        && ended.signal.is_none()
 }

@@ -32,10 +32,11 @@ pub(super) fn diagnose(
 ) -> Option<Cause> {
     let pods = unready_pods(observed, revision);
     let overdue = progress_deadline_exceeded(deployment);
-    let cause = containers(&pods, &Images::of(deployment), observed.now)
+    let images = Images::of(deployment);
+    let cause = containers(&pods, &images, observed.now)
         .or_else(|| no_room(observed, revision, deployment, class))
         .or_else(|| failed_pod(observed, revision));
-    let held = || pods.iter().find_map(|pod| held_by(pod));
+    let held = || pods.iter().find_map(|pod| held_by(pod, &images));
     match (cause, overdue) {
         (Some(cause), overdue) => Some(Cause {
             stalled: cause.stalled || overdue.is_some(),

@@ -11,7 +11,11 @@ mod claims;
 mod conditions;
 mod container;
 mod diagnosis;
+mod ended;
+mod fetching;
+mod model;
 mod pull;
+mod resolving;
 mod rolling;
 mod routing;
 mod time;
@@ -21,6 +25,7 @@ use self::{
     accelerator::accelerator,
     conditions::conditions,
     diagnosis::{class_of, diagnose, no_room},
+    model::model,
     pull::patience,
     routing::{Answers, answered_by_another, answers},
     verdict::Verdict,
@@ -28,8 +33,8 @@ use self::{
 use crate::{
     apply::{Applied, Outcome},
     crd::{
-        COMPONENT_LABEL, ModelServiceStatus, ModelStatus, PLACEMENT_LABEL, REVISION_LABEL, RevisionStatus,
-        SERVER, SERVICE_LABEL, Signature, TensorStatus,
+        COMPONENT_LABEL, ModelServiceStatus, PLACEMENT_LABEL, REVISION_LABEL, RevisionStatus, SERVER,
+        SERVICE_LABEL,
     },
     observe::{MARGIN, Observed},
     plan::{
@@ -37,12 +42,11 @@ use crate::{
         room::GivesWay,
     },
     reason::Reason,
-    revision::{Images, number, placement_of, revision_of, wanted_replicas},
+    revision::{Images, Source, number, placement_of, revision_of, wanted_replicas},
 };
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use kube::ResourceExt as _;
-use modelservice_contract::{ModelReport, TensorSpec};
 use std::sync::Arc;
 
 /// Computes the whole status.
@@ -87,7 +91,7 @@ pub fn assess(observed: &Observed, applied: &Applied) -> ModelServiceStatus {
             .map(|revision| selector(&service.name_any(), revision, serving, rolling.is_some())),
         model: traffic
             .as_deref()
-            .and_then(|revision| model(observed, &previous, revision)),
+            .and_then(|revision| model(observed, applied, &previous, revision)),
         accelerator,
         target_revision: rollout
             .map(|rollout| rollout.target.clone())
@@ -125,7 +129,7 @@ fn selector(service: &str, revision: &str, serving: Option<&Arc<Deployment>>, is
 /// inactive.
 #[must_use]
 pub fn look_again(observed: &Observed) -> Option<SignedDuration> {
-    let pods = observed.pods.iter();
+    let pods = observed.pods.iter().chain(&observed.resolvers);
     let failing = pods.filter(|pod| !pod.is_terminal() && pod.fails_to_pull());
     let pulls = failing.filter_map(|pod| patience(pod, observed.now));
     let left = pulls
@@ -197,7 +201,8 @@ fn verdict(
         };
     }
     let Some(target) = applied.deployment(&rollout.target) else {
-        return Verdict::Progressing("the revision is being created".to_owned());
+        return resolving::verdict(observed, rollout, &keeps_serving(applied, rollout))
+            .unwrap_or_else(|| Verdict::Progressing("the revision is being created".to_owned()));
     };
     if rollout.is_settled() && available(Some(target)) > 0 {
         return serving(observed, rollout, target);
@@ -251,6 +256,15 @@ fn serving(observed: &Observed, rollout: &Rollout, target: &Arc<Deployment>) -> 
     }
 }
 
+/// Says that another revision answers requests, if one does.
+fn keeps_serving(applied: &Applied, rollout: &Rollout) -> String {
+    if rollout.is_settled() || available(applied.deployment(&rollout.traffic)) == 0 {
+        String::new()
+    } else {
+        format!("; revision {} keeps serving", rollout.traffic)
+    }
+}
+
 fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &Deployment) -> Verdict {
     if let Some(pod) = &rollout.waits_for {
         return ending(observed, rollout, pod);
@@ -259,11 +273,7 @@ fn unready(observed: &Observed, applied: &Applied, rollout: &Rollout, target: &D
         return verdict;
     }
     let active = applied.deployment(&rollout.traffic);
-    let mut beside = if rollout.is_settled() || available(active) == 0 {
-        String::new()
-    } else {
-        format!("; revision {} keeps serving", rollout.traffic)
-    };
+    let mut beside = keeps_serving(applied, rollout);
     match (&rollout.gives_way, active) {
         (Some(GivesWay { size: 0, .. }), Some(active)) => return waiting_for_room(observed, rollout, active),
         (Some(GivesWay { size, full, .. }), _) if size < full => {
@@ -355,66 +365,16 @@ fn count(deployment: Option<&Arc<Deployment>>, field: impl Fn(&DeploymentStatus)
         .unwrap_or(0)
 }
 
-/// What a server of the revision reported, now or earlier.
-fn model(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> Option<ModelStatus> {
-    let Some(report) = observed
-        .reported
-        .models
-        .get(revision)
-        .and_then(|report| report.models.first())
-    else {
-        return previous.model.clone().filter(|model| model.revision == revision);
-    };
-    let ModelReport {
-        name: _,
-        digest,
-        opset,
-        inputs,
-        outputs,
-        // The server's own endpoints show these.
-        digest_covers: _,
-        digest_checked: _,
-        producer: _,
-        description: _,
-        metadata: _,
-        graph: _,
-        load_seconds: _,
-        assignment: _,
-        batching: _,
-    } = report.clone();
-    let tensors = |specs: Vec<TensorSpec>| {
-        specs
-            .into_iter()
-            .map(
-                |TensorSpec {
-                     name,
-                     datatype,
-                     shape,
-                 }| TensorStatus {
-                    name,
-                    datatype,
-                    shape,
-                },
-            )
-            .collect()
-    };
-    let signature = Signature {
-        opset,
-        inputs: tensors(inputs),
-        outputs: tensors(outputs),
-    };
-    Some(ModelStatus {
-        revision: revision.to_owned(),
-        digest,
-        signature,
-    })
-}
-
 fn revision(deployment: &Arc<Deployment>) -> Option<RevisionStatus> {
+    let images = Images::of(deployment);
     Some(RevisionStatus {
         name: revision_of(deployment.as_ref())?.to_owned(),
         number: number(deployment),
-        model_image: Images::of(deployment).model,
+        model_image: images.model,
+        source: images.source.and_then(|frozen| match frozen.source {
+            Source::ImageVolume(_) => None,
+            source => Some(source.uri()),
+        }),
         replicas: wanted_replicas(deployment),
         // Servers that are being stopped do not count, which saves a write for every draining revision.
         ready_replicas: count(Some(deployment), |status| status.ready_replicas)

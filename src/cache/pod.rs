@@ -1,6 +1,6 @@
 //! The parts of pods that a service's status depends on.
 
-use crate::crd::SERVER_CONTAINER;
+use crate::crd::{FETCH_CONTAINER, SERVER_CONTAINER};
 use jiff::Timestamp;
 use k8s_openapi::{
     Metadata, NamespaceResourceScope, Resource,
@@ -40,8 +40,8 @@ pub struct PodStatus {
     pub conditions: Vec<PodCondition>,
     /// The server's container, and others that are not ready, by name.
     pub container_statuses: Vec<ContainerStatus>,
-    /// Init containers that have not finished, or are not ready if they keep running. The operator uses none, so all
-    /// of them are injected.
+    /// Init containers that have not finished, or are not ready if they keep running: the one that fetches or verifies
+    /// the model, and injected ones.
     pub init_container_statuses: Vec<ContainerStatus>,
     /// The claim of devices that was made for the pod, if the pod gets devices by DRA.
     pub resource_claim_statuses: Vec<PodResourceClaimStatus>,
@@ -149,6 +149,13 @@ impl Pod {
         let all = containers.chain(&self.status.init_container_statuses);
         all.filter_map(ContainerStatus::waits_for)
             .any(|reason| PULLED_AGAIN.contains(&reason))
+    }
+
+    /// Whether it has not got its model yet, which an init container fetches.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        let mut before = self.status.init_container_statuses.iter();
+        before.any(|container| container.name == FETCH_CONTAINER && !container.ready)
     }
 
     /// A condition by its type.

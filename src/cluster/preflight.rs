@@ -1,4 +1,4 @@
-//! Preflight: whether this cluster can serve models. Checked at startup, and again while it cannot.
+//! Preflight: what this cluster can do. Checked at startup, and again for what it cannot do.
 
 use crate::{crd::ModelService, observe::Capabilities};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -12,8 +12,10 @@ use serde_json::json;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How often a cluster that cannot serve models or lacks the CRDs is checked again.
+/// How often a cluster that lacks the CRDs is checked again.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a cluster without image volumes is checked again.
+pub const VOLUMES_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How often a cluster without Dynamic Resource Allocation is checked again.
 const DRA_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// The API of Dynamic Resource Allocation.
@@ -36,7 +38,7 @@ impl Default for ClusterSupport {
 }
 
 impl ClusterSupport {
-    /// What is missing and what to do.
+    /// Why images cannot be mounted as volumes, and what to do.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().clone()
@@ -46,7 +48,7 @@ impl ClusterSupport {
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         Capabilities {
-            unsupported: self.problem(),
+            no_image_volumes: self.problem(),
             has_dra: self.has_dra(),
         }
     }
@@ -150,9 +152,8 @@ fn has_image_volume(deployment: &Deployment) -> bool {
 
 fn unsupported(version: &str) -> String {
     format!(
-        "this cluster ({version}) does not support image volumes, which are needed to mount models: use \
-         Kubernetes 1.35 or newer, or turn on the feature gate ImageVolume of the API server and the \
-         kubelets (1.33 and 1.34)"
+        "this cluster ({version}) does not support image volumes: use Kubernetes 1.35 or newer, or turn on the feature \
+         gate ImageVolume of the API server and the kubelets"
     )
 }
 

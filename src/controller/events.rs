@@ -106,8 +106,8 @@ impl Events {
     }
 }
 
-/// Conditions that are there only while they are False, and do not change what else is told.
-const NOTICES: &[&str] = &["Synced", "AutoscalerActive", "ModelReported"];
+/// Conditions that are there only while something is to be told, and do not change what else is told.
+const NOTICES: &[&str] = &["Synced", "AutoscalerActive", "ModelReported", "SourceNotRetained"];
 
 /// An event for each of these conditions that was not there before.
 fn notices(before: Option<&ModelServiceStatus>, after: &ModelServiceStatus) -> Vec<Event> {

@@ -10,7 +10,7 @@ use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 /// Pattern of an object's name.
 pub(super) const NAME_PATTERN: &str = "^[-.a-z0-9]{1,253}$";
 /// Pattern of a label's key: prefix, slash, name.
-pub(super) const KEY_PATTERN: &str = "^([-.a-z0-9]{1,253}/)?[-._A-Za-z0-9]{1,63}$";
+pub(super) const KEY_PATTERN: &str = "^[-._/A-Za-z0-9]{1,317}$";
 /// Pattern of a label's value.
 pub(super) const VALUE_PATTERN: &str = "^[-._A-Za-z0-9]{0,63}$";
 /// Pattern of what a node affinity compares with: values of labels, and names of nodes, which may be longer.
@@ -22,7 +22,7 @@ pub(super) const MAX_VALUE_LENGTH: u32 = 63;
 /// The name of a Kubernetes object.
 pub(super) fn object_name(what: &str) -> Rule {
     Rule::new("!format.dns1123Subdomain().validate(self).hasValue()").message(Message::Message(format!(
-        "must be the name of {what}: a-z, 0-9, '-' and '.', with a letter or digit at both ends of each part"
+        "must be the name of {what}: a-z, 0-9, '-' and '.'"
     )))
 }
 
@@ -56,6 +56,12 @@ pub(super) fn resource_names() -> Rule {
         "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || (k.contains('/') && !format.qualifiedName().validate(k).hasValue()))",
     )
     .message("keys must be cpu, memory, ephemeral-storage, hugepages-<size> or an extended resource such as nvidia.com/gpu")
+}
+
+/// Every key of a map is one of the resources that every container has.
+pub(super) fn own_resource_names() -> Rule {
+    Rule::new("self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'])")
+        .message("keys must be cpu, memory or ephemeral-storage")
 }
 
 /// The name of an extended resource. Device plug-ins must not offer resources with kubernetes.io/ in their names.
@@ -110,6 +116,60 @@ pub(super) fn collector() -> Rule {
         "must be http://HOST:PORT of a collector that accepts OTLP over gRPC without TLS, for \
             example http://collector.observability:4317",
     )
+}
+
+/// Where a model comes from: exactly one place.
+pub(super) fn one_source() -> Rule {
+    Rule::new("[has(self.image), has(self.uri), has(self.volumeClaim)].filter(given, given).size() == 1")
+        .message("set exactly one of image, uri and volumeClaim; a merge patch keeps the old one unless it is set to null")
+}
+
+/// Stores that have other servers than their vendor's.
+pub(super) fn endpoint_has_a_store() -> Rule {
+    Rule::new("!has(self.endpoint) || (has(self.uri) && self.uri.matches('^(s3|gs|az|hf|oci)://'))")
+        .message("endpoint needs a uri with s3://, gs://, az://, hf:// or oci://; remove it")
+}
+
+/// `SCHEME://AUTHORITY/PATH`, and for the web a query: no credentials, no fragment.
+pub(super) fn uri() -> Rule {
+    Rule::new(r"self.matches(r'^((s3|gs|az|hf|oci)://[^/@?#\s\p{Cc}]+/[^?#\s\p{Cc}]+|https://[^/@?#\s\p{Cc}]+/[^#\s\p{Cc}]+)$')")
+        .message("must be s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY, https://HOST/FILE, hf://ORG/REPO@REVISION or oci://REGISTRY/REPOSITORY:TAG, without password, query (except with https) and fragment; credentials belong in spec.fetch")
+}
+
+/// Nothing that a client or a server would resolve to another path.
+pub(super) fn plain_path() -> Rule {
+    Rule::new(r"!self.contains(r'\') && !self.lowerAscii().contains('%2e') && !self.matches('(/[.][.]?(/|[?]|$)|[^:]//)')")
+        .message("must not have '.', '..' or nothing between two slashes, '%2e' or a backslash")
+}
+
+/// What a web server has is a file, never a folder.
+pub(super) fn web_file() -> Rule {
+    Rule::new(
+        "!self.startsWith('https://') || self.matches('^[^?]+[.](onnx|tar|tar[.]gz|tar[.]zst|zip)([?].*)?$')",
+    )
+    .message("with https, the path must end with .onnx, .tar, .tar.gz, .tar.zst or .zip")
+}
+
+/// The Hub's revision is always written.
+pub(super) fn hub_repository() -> Rule {
+    Rule::new(
+        "!self.startsWith('hf://') || self.matches('^hf://[-._A-Za-z0-9]+/[-._A-Za-z0-9]+@[^/@]+(/.*)?$')",
+    )
+    .message("must be hf://ORG/REPO@REVISION, with a branch, tag or commit")
+}
+
+/// `http://HOST:PORT` or `https://HOST:PORT`.
+pub(super) fn endpoint() -> Rule {
+    Rule::new(matches(&format!("https?://{HOST}(:[0-9]{{1,5}})?"))).message(
+        "must be http://HOST:PORT or https://HOST:PORT of the store, without a path, for example \
+            https://minio.storage:9000",
+    )
+}
+
+/// A folder below another one.
+pub(super) fn relative_path() -> Rule {
+    Rule::new("self.split('/').all(part, part != '' && part != '.' && part != '..')")
+        .message("must be a folder of the volume, for example models/net, without '.' and '..'")
 }
 
 /// A host name, or an address as written in URLs.

@@ -10,12 +10,16 @@ mod accelerator_status;
 mod autoscaling;
 mod constraints;
 mod device_request;
+mod fetch;
+mod model;
 mod model_service;
 mod names;
 mod refusals;
 mod runtime;
 mod schemas;
 mod server_settings;
+mod sizes;
+mod slim;
 mod status;
 
 pub use accelerator_class::{
@@ -24,9 +28,11 @@ pub use accelerator_class::{
 pub use accelerator_status::AcceleratorClassStatus;
 pub use autoscaling::{Autoscaling, ExternalTarget, ScaleDown, ScaleSchedule, ScaleTarget, ScaleUp};
 pub use device_request::{Alternative, CelSelector, DeviceRequest, DeviceSelector, ExactDevices};
-pub use model_service::{
-    Model, ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy,
+pub use fetch::{
+    FetchCacheSettings, FetchCredentials, FetchIdentity, FetchResources, FetchSettings, FetchVolume,
 };
+pub use model::{Delivery, Model, ModelFolder, ModelVerification};
+pub use model_service::{ModelService, ModelServiceSpec, PodSettings, Resources, Rollout, RolloutStrategy};
 pub use names::*;
 pub use refusals::{is_refused_annotation, is_refused_class_variable, is_refused_variable};
 pub use runtime::{CPU_PROVIDER, DeviceType, Plugin, PullPolicy, Runtime};
@@ -48,6 +54,7 @@ use serde_json::json;
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     [AcceleratorClass::crd(), with_unseen_status(ModelService::crd())]
         .map(labelled)
+        .map(slim::slim)
         .into()
 }
 

@@ -2,8 +2,12 @@
 
 use super::{
     autoscaling::Autoscaling,
-    constraints, refusals, schemas,
+    constraints,
+    fetch::FetchSettings,
+    model::Model,
+    refusals, schemas,
     server_settings::{ServerSettings, is_default},
+    sizes,
     status::ModelServiceStatus,
 };
 use k8s_openapi::{
@@ -50,6 +54,9 @@ use std::collections::BTreeMap;
 pub struct ModelServiceSpec {
     /// The model package. A change creates a new revision.
     pub model: Model,
+    /// How the model is fetched, if it is not mounted. A change creates a new revision.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fetch: FetchSettings,
     /// Fixed number of servers; 1 if neither this nor `autoscaling` is set. With `autoscaling.target.external`, whoever
     /// scales this ModelService sets it. Changed in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,35 +120,17 @@ impl ModelService {
     }
 }
 
-/// Where the model package comes from.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Model {
-    /// OCI image whose root holds `model.onnx` and, optionally, `model.yaml`, pinned by digest
-    /// (`registry/repository@sha256:…`). It is mounted, never run.
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = constraints::pinned_image())]
-    pub image: String,
-    /// `sha256:<64 hex>` of `model.onnx`, or of the whole package, as `modelservice-server digest FOLDER` prints it;
-    /// if `model.onnx` stores weights in other files, the package's digest is required. The server refuses any other
-    /// package. If absent, the digest is not checked, only published in `status.model.digest`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 71))]
-    #[x_kube(validation = Rule::new("self.matches('^sha256:[a-f0-9]{64}$')").message("must be sha256: and 64 lower-case hexadecimal digits, as sha256sum model.onnx or modelservice-server digest prints them"))]
-    pub digest: Option<String>,
-}
-
 /// CPU and memory of each server.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// What the scheduler reserves.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schemas::quantities")]
+    #[schemars(schema_with = "sizes::quantities")]
     pub requests: BTreeMap<String, Quantity>,
     /// The limits of what a server may use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schemas::quantities")]
+    #[schemars(schema_with = "sizes::quantities")]
     pub limits: BTreeMap<String, Quantity>,
 }
 
@@ -177,6 +166,10 @@ pub struct Rollout {
     #[serde(default = "default_progress_deadline")]
     #[schemars(range(min = 10, max = 86400))]
     pub progress_deadline_seconds: i32,
+    /// Seconds that finding and fetching the model may take, in addition.
+    #[serde(default = "default_fetch_deadline")]
+    #[schemars(range(min = 10, max = 604_800))]
+    pub fetch_deadline_seconds: i32,
 }
 
 impl Default for Rollout {
@@ -185,6 +178,7 @@ impl Default for Rollout {
             strategy: RolloutStrategy::default(),
             startup_deadline_seconds: default_startup_deadline(),
             progress_deadline_seconds: default_progress_deadline(),
+            fetch_deadline_seconds: default_fetch_deadline(),
         }
     }
 }
@@ -282,4 +276,8 @@ const fn default_startup_deadline() -> i32 {
 
 const fn default_progress_deadline() -> i32 {
     600
+}
+
+const fn default_fetch_deadline() -> i32 {
+    3600
 }

@@ -1,5 +1,7 @@
 //! Names, labels and annotations that are part of the API.
 
+use modelservice_contract::MODEL_PATH;
+
 /// API group of both kinds.
 pub const GROUP: &str = "serving.modelservice.dev";
 /// Field manager of everything the operator applies.
@@ -18,6 +20,12 @@ pub const PLACEMENT_LABEL: &str = "serving.modelservice.dev/placement";
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Value of [`COMPONENT_LABEL`] of servers' pods, which no other pod of a service has.
 pub const SERVER: &str = "server";
+/// Value of [`COMPONENT_LABEL`] of pods that find out which version of a model a new revision gets.
+pub const RESOLVER: &str = "resolver";
+/// Label of such a pod: the revision. Not [`REVISION_LABEL`], because selectors of servers have that one.
+pub const RESOLVES_LABEL: &str = "serving.modelservice.dev/resolves";
+/// Label of such a pod: how many there have been for its revision, itself included.
+pub const ATTEMPT_LABEL: &str = "serving.modelservice.dev/attempt";
 
 /// `"true"` on a `ModelService`: nothing is reconciled until it is removed.
 pub const PAUSED_ANNOTATION: &str = "serving.modelservice.dev/paused";
@@ -56,6 +64,17 @@ pub const LOST_ANNOTATION: &str = "serving.modelservice.dev/device-lost";
 
 /// Name of the server's container in its pod. Every other container was injected by somebody else.
 pub const SERVER_CONTAINER: &str = "server";
+
+/// Name of the init container that fetches the model.
+pub const FETCH_CONTAINER: &str = "fetch";
+/// Name of the init container that checks the signature of a model that is mounted.
+pub const VERIFY_CONTAINER: &str = "verify";
+/// Name of the container that finds out which version of a model a new revision gets.
+pub const RESOLVE_CONTAINER: &str = "resolve";
+/// The program of these three, in the operator's runtime image.
+pub const FETCH_PROGRAM: &str = "/usr/bin/modelservice-fetch";
+/// Its arguments to fetch a model; to find or verify one, it is told so by the container's name.
+pub const FETCH_ARGUMENTS: [&str; 3] = ["fetch", "--into", MODEL_PATH];
 
 /// Name of a pod's claim of devices, and of the only request in it.
 pub const DEVICE_CLAIM: &str = "device";

@@ -1,6 +1,6 @@
 //! `AcceleratorClass`: what drives the device.
 
-use super::{constraints, schemas};
+use super::{constraints, schemas, sizes};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -43,7 +43,7 @@ pub struct Runtime {
     /// Memory of the device that each session may use, for example `4Gi`; as much as the provider takes if absent.
     /// The server refuses it for a provider that has no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schemas::memory")]
+    #[schemars(schema_with = "sizes::memory")]
     pub memory_limit: Option<Quantity>,
     /// Share of a model's compute nodes that may run on the CPU because the provider does not support them, in percent.
     /// None if absent: then one is enough to keep a server from becoming ready.

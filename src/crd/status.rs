@@ -17,6 +17,8 @@ pub const CONDITION_TYPES: &[&str] = &[
     "AutoscalerActive",
     "ModelReported",
     "AcceleratorEngaged",
+    "SourceNotRetained",
+    "ModelVerified",
 ];
 
 /// The observed state.
@@ -26,7 +28,8 @@ pub struct ModelServiceStatus {
     /// Generation of the spec that this status describes; −1 until the operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Available; on an accelerator, AcceleratorEngaged; only while True, Reconciling, Stalled and RuntimeUpdateAvailable; only while False, Synced,
+    /// Ready, Available; on an accelerator, AcceleratorEngaged; with spec.model.verification, ModelVerified; only while
+    /// True, Reconciling, Stalled, RuntimeUpdateAvailable and SourceNotRetained; only while False, Synced,
     /// AutoscalerActive and ModelReported.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schemas::conditions")]
@@ -108,6 +111,18 @@ pub struct ModelStatus {
     /// `sha256:<64 hex>` of `model.onnx`, or of the whole package if `spec.model.digest` is that of the package or
     /// `model.onnx` stores weights in other files.
     pub digest: String,
+    /// Where the package comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// How it gets to the servers: ImageVolume, VolumeClaim or Fetch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
+    /// The version of the source that every server of the revision fetches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Whose signature it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
     /// Inputs, outputs and operator set, read from the file.
     pub signature: Signature,
 }
@@ -188,9 +203,12 @@ pub struct RevisionStatus {
     pub name: String,
     /// Its number; the newest has the largest.
     pub number: i64,
-    /// Image of the model package.
+    /// Image of the model package, if it is mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_image: Option<String>,
+    /// Where the model package comes from otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Servers that it should have.
     pub replicas: i32,
     /// Servers that are ready.

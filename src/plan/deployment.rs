@@ -2,22 +2,19 @@
 //! ResourceClaimTemplate of its name, if its pods get devices by DRA. Both templates are created once and frozen in
 //! annotations. Pure.
 
-use super::{
-    claim, meta,
-    meta::DeploymentId,
-    template::{self, DefaultRuntime},
-};
+use super::{claim, meta, meta::DeploymentId, runtime::DefaultRuntime, template};
 use crate::{
     crd::{
-        AcceleratorClass, CLAIM_ANNOTATION, CLASS_ANNOTATION, FALLBACKS_ANNOTATION, LOST_ANNOTATION,
-        PLACED_ANNOTATION, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION, TEMPLATE_ANNOTATION,
+        AcceleratorClass, CLAIM_ANNOTATION, CLASS_ANNOTATION, FALLBACKS_ANNOTATION, FETCH_CONTAINER,
+        LOST_ANNOTATION, PLACED_ANNOTATION, REVISION_NUMBER_ANNOTATION, RUNTIME_VERSION_ANNOTATION,
+        TEMPLATE_ANNOTATION,
     },
     observe::Observed,
     revision::{
         Fallback, freeze, freeze_claim, freeze_fallbacks, frozen_claim, frozen_fallbacks, frozen_template,
         number,
     },
-    validate::ValidatedService,
+    validate::{New, ValidatedService},
 };
 use k8s_openapi::{
     api::{
@@ -36,20 +33,20 @@ use std::{
 /// What a revision consists of.
 pub(super) type Pair = (Deployment, Option<ResourceClaimTemplate>);
 
-/// The Deployment of the revision that the spec asks for and that does not exist yet, for the first of these classes;
+/// The Deployment of the revision that the spec asks for and that does not exist yet, for the first of its classes;
 /// the templates for the others are frozen with it.
 pub(super) fn new(
     service: &ValidatedService,
-    classes: &[Arc<AcceleratorClass>],
+    revision: &New,
     observed: &Observed,
     runtime: &DefaultRuntime,
 ) -> Pair {
     let rendered = |class: &Arc<AcceleratorClass>| Fallback {
         class: class.name_any(),
-        template: template::template(service, class, runtime),
+        template: template::template(service, class, &revision.source, runtime),
         claim: claim::claim(service, class),
     };
-    let mut rendered: VecDeque<Fallback> = classes.iter().map(rendered).collect();
+    let mut rendered: VecDeque<Fallback> = revision.classes.iter().map(rendered).collect();
     // Validation has found at least one.
     let Some(best) = rendered.pop_front() else {
         return Pair::default();
@@ -156,8 +153,8 @@ fn deployment(
                 match_labels: Some(id.selector(service)),
                 ..LabelSelector::default()
             },
+            progress_deadline_seconds: Some(progress_deadline(service, &template)),
             template,
-            progress_deadline_seconds: Some(service.spec().rollout.progress_deadline_seconds),
             // The template never changes, so there is no history to keep.
             revision_history_limit: Some(0),
             // Within a revision, pods are only replaced if somebody changed the template and we restore it.
@@ -172,4 +169,17 @@ fn deployment(
         },
         status: None,
     }
+}
+
+/// A server may take longer to make progress if it first fetches its model.
+fn progress_deadline(service: &ValidatedService, template: &PodTemplateSpec) -> i32 {
+    let rollout = &service.spec().rollout;
+    let pod = template.spec.as_ref();
+    let mut before = pod.iter().flat_map(|pod| pod.init_containers.iter().flatten());
+    let fetch = if before.any(|container| container.name == FETCH_CONTAINER) {
+        rollout.fetch_deadline_seconds
+    } else {
+        0
+    };
+    rollout.progress_deadline_seconds.saturating_add(fetch)
 }

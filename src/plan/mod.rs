@@ -6,11 +6,15 @@ mod claim;
 mod deployment;
 mod disruption_budget;
 mod endpoint;
+mod fetch;
 mod lost;
 pub(crate) mod meta;
+mod mount;
+mod resolver;
 pub mod rolling;
 pub mod rollout;
 pub mod room;
+mod runtime;
 mod runtime_update;
 mod server_config;
 #[cfg(test)]
@@ -21,7 +25,8 @@ mod volumes;
 
 pub use endpoint::ports;
 pub use lost::Lost;
-pub use template::DefaultRuntime;
+pub use resolver::Resolver;
+pub use runtime::DefaultRuntime;
 
 use self::rollout::{Rollout, Scale};
 use crate::{
@@ -40,7 +45,8 @@ use std::sync::Arc;
 /// Every child of one service. `None` means not wanted.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// One Deployment per revision that stays, the target first, and the one on trial.
+    /// One Deployment per revision that stays, the target first, and the one on trial. The target is missing while the
+    /// version of its model is not known.
     pub revisions: Vec<PlannedRevision>,
     /// The Service that carries the URL.
     pub endpoint: Service,
@@ -58,6 +64,8 @@ pub struct Plan {
     pub rollout: Rollout,
     /// What a new revision would run with, if that differs from the present one.
     pub runtime_update: Option<String>,
+    /// The pods that look for the version of a new revision's model.
+    pub resolver: Resolver,
 }
 
 /// A Deployment of a revision.
@@ -80,7 +88,13 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
     let trial = trial::decide(service, observed, &rollout);
     rollout.trial = trial.class();
     let (lost, lost_later) = lost::decide(service, observed);
-    let times = [rollout.look_again, trial.look_again, lost_later];
+    let resolver = resolver::decide(service, observed, runtime);
+    let times = [
+        rollout.look_again,
+        trial.look_again,
+        lost_later,
+        resolver.look_again,
+    ];
     rollout.look_again = times.into_iter().flatten().min();
     let retired = retired(observed, &rollout, service.spec().revision_history_limit);
     let stays = |deployment: &&Arc<Deployment>| {
@@ -89,12 +103,16 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
                 .iter()
                 .any(|gone| gone.name_any() == deployment.name_any())
     };
-    let (mut target, claim) = match &service.target {
-        Target::Existing(live) => deployment::existing(service, live, observed),
-        Target::New(classes) => deployment::new(service, classes, observed, runtime),
+    let mut target = match &service.target {
+        Target::Existing(live) => Some(deployment::existing(service, live, observed)),
+        Target::New(revision) => Some(deployment::new(service, revision, observed, runtime)),
+        Target::Unresolved(_) => None,
     };
-    target.annotations_mut().extend(trial.in_use);
-    target.annotations_mut().extend(state(&rollout));
+    if let Some((target, _)) = &mut target {
+        target.annotations_mut().extend(trial.in_use);
+        target.annotations_mut().extend(state(&rollout));
+    }
+    let has_servers = target.is_some() || observed.deployment(&rollout.traffic).is_some();
     let others = observed.deployments.iter().filter(stays).filter_map(|live| {
         let pair = deployment::existing(service, live, observed);
         Some((revision_of(live.as_ref())?, pair))
@@ -109,7 +127,9 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
         is_on_trial: true,
         ..planned(&service.revision, pair)
     });
-    let mut revisions: Vec<_> = std::iter::once(planned(&service.revision, (target, claim)))
+    let target = target.map(|pair| planned(&service.revision, pair));
+    let mut revisions: Vec<_> = target
+        .into_iter()
         .chain(on_trial)
         .chain(others.map(|(revision, pair)| planned(revision, pair)))
         .collect();
@@ -121,11 +141,12 @@ pub fn plan(service: &ValidatedService, observed: &Observed, runtime: &DefaultRu
         retired_claims: retired_claims(observed, &revisions),
         revisions,
         endpoint: endpoint::endpoint(service, &rollout),
-        autoscaler: autoscaler::autoscaler(service, &rollout),
+        autoscaler: autoscaler::autoscaler(service, &rollout).filter(|_| has_servers),
         disruption_budget: disruption_budget::disruption_budget(service, observed, &rollout),
         retired,
         runtime_update: runtime_update::runtime_update(service, observed, runtime),
         rollout,
+        resolver,
     }
 }
 

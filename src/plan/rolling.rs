@@ -212,12 +212,14 @@ fn gave_back(observed: &Observed, revision: &str) -> Option<Timestamp> {
 /// When each server of a revision that is not ready counts as failing, or has since.
 fn failing(observed: &Observed, spec: &ModelServiceSpec, revision: &str) -> Vec<Timestamp> {
     let deadline = SignedDuration::from_secs(spec.rollout.progress_deadline_seconds.into());
+    let fetch = SignedDuration::from_secs(spec.rollout.fetch_deadline_seconds.into());
     let unready = observed.pods_of(revision).filter(|pod| !pod.is_ready());
     let at = unready.filter_map(|pod| {
         let created = pod.metadata.creation_timestamp.as_ref()?.0;
         Some(match pod {
             pod if is_failing(pod) => created,
             pod if pod.fails_to_pull() => created + PATIENCE.min(deadline),
+            pod if pod.is_fetching() => created + deadline + fetch,
             _ => created + deadline,
         })
     });
@@ -226,6 +228,7 @@ fn failing(observed: &Observed, spec: &ModelServiceSpec, revision: &str) -> Vec<
 
 fn is_failing(pod: &Pod) -> bool {
     let containers = pod.status.container_statuses.iter();
+    let containers = containers.chain(&pod.status.init_container_statuses);
     let mut reasons = containers.filter_map(|container| container.waits_for());
     reasons.any(|reason| FAILING.contains(&reason))
 }

@@ -12,6 +12,8 @@
 //! 5. Rolling, `active != target`: the servers of `active` are replaced one by one, and the traffic goes to both: see
 //!    src/plan/rolling.rs.
 //! 6. Suspended: every revision goes to 0, and the traffic stays where it is.
+//! 7. While the version of the target's model is not known, there is no `target` to go to, and all is as if the spec asked
+//!    for `active`.
 
 use super::{
     meta::{self, DeploymentId},
@@ -23,7 +25,7 @@ use crate::{
     crd::{ModelServiceSpec, RolloutStrategy, SWITCHED_ANNOTATION},
     observe::{Observed, until_next},
     revision::{is_available, placement_of, revision_of, wanted_replicas},
-    validate::{Size, ValidatedService},
+    validate::{Size, Target, ValidatedService},
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -104,8 +106,12 @@ impl Rollout {
 /// Decides which revision has the traffic, and the size of each revision.
 #[must_use]
 pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
-    let target = service.revision.as_str();
-    let active = active(observed, target);
+    let asked = service.revision.as_str();
+    let active = active(observed, asked);
+    let target = match service.target {
+        Target::Unresolved(_) => active,
+        Target::Existing(_) | Target::New(_) => asked,
+    };
     let mut rollout = Rollout {
         target: target.to_owned(),
         traffic: active.to_owned(),
@@ -123,6 +129,7 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
         run(&mut rollout, service, observed);
     }
     rollout.placement = placement(&rollout, service, observed);
+    asked.clone_into(&mut rollout.target);
     rollout
 }
 

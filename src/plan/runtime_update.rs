@@ -1,13 +1,10 @@
 //! Whether a new revision would run with something other than the present one, which never changes by itself. Pure.
 
-use super::{
-    claim,
-    template::{self, DefaultRuntime},
-};
+use super::{claim, runtime::DefaultRuntime, template};
 use crate::{
     crd::{CLASS_ANNOTATION, RUNTIME_VERSION_ANNOTATION},
     observe::Observed,
-    revision::{frozen_claim, frozen_template},
+    revision::{FrozenSource, frozen_claim, frozen_template},
     validate::{Target, ValidatedService},
 };
 use kube::ResourceExt as _;
@@ -23,7 +20,9 @@ pub(super) fn runtime_update(
     };
     let class = observed.classes.get(live.annotations().get(CLASS_ANNOTATION)?)?;
     let frozen = frozen_template(live).ok()?;
-    let mut fresh = template::template(service, class, runtime);
+    // Its source stays: the version was found once, and so was the way to the servers.
+    let source = FrozenSource::of_template(&frozen)?.source;
+    let mut fresh = template::template(service, class, &source, runtime);
     template::keep_startup_deadline(&mut fresh, &frozen);
     let claimed = frozen_claim(live, &frozen, observed.claim_template(&live.name_any())).ok()?;
     if fresh == frozen && claimed == claim::claim(service, class) {

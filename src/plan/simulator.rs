@@ -26,6 +26,8 @@ pub(crate) struct Cluster {
     pub(crate) otherwise: Option<&'static str>,
     /// The model whose servers end as soon as they start.
     pub(crate) broken: Option<&'static str>,
+    /// Whether the store answers.
+    pub(crate) is_store_up: bool,
     made: usize,
 }
 
@@ -47,6 +49,7 @@ impl Cluster {
             devices: BTreeMap::new(),
             otherwise: None,
             broken: None,
+            is_store_up: true,
             made: 0,
         }
     }
@@ -157,11 +160,44 @@ impl Cluster {
         all.retain(|live| !is_retired(live));
         self.observed.endpoint = Some(Arc::new(plan.endpoint.clone()));
         self.observed.disruption_budget = plan.disruption_budget.clone().map(Arc::new);
+        self.resolvers(plan);
         self.put(all);
+    }
+
+    /// Makes and removes the pods that look for models.
+    fn resolvers(&mut self, plan: &Plan) {
+        let retired = &plan.resolver.retired;
+        let resolvers = &mut self.observed.resolvers;
+        resolvers.retain(|pod| !retired.iter().any(|gone| gone.name_any() == pod.name_any()));
+        if let Some(wanted) = &plan.resolver.wanted {
+            let is_taken = resolvers.iter().any(|pod| pod.name_any() == wanted.name_any());
+            assert!(!is_taken, "a pod {} exists", wanted.name_any());
+            let mut pod: Pod = serde_json::from_value(json!({"metadata": wanted.metadata})).unwrap();
+            pod.metadata.creation_timestamp = Some(ApiTime(self.observed.now));
+            resolvers.push(Arc::new(pod));
+        }
+    }
+
+    /// Each of these pods asks the store.
+    fn ask(&mut self) {
+        let (message, code) = match self.is_store_up {
+            true => (crate::fixtures::found(false), 0),
+            false => (
+                r#"{"reason": "Unavailable", "message": "no answer"}"#.to_owned(),
+                34,
+            ),
+        };
+        let ended = json!({"containerStatuses": [{"name": "resolve", "state": {"terminated":
+            {"exitCode": code, "message": message, "finishedAt": self.observed.now}}}]});
+        let asking = self.observed.resolvers.iter_mut();
+        for pod in asking.filter(|pod| pod.status.container_statuses.is_empty()) {
+            Arc::make_mut(pod).status = serde_json::from_value(ended.clone()).unwrap();
+        }
     }
 
     /// What the controllers, the scheduler and the kubelets do in a second.
     fn run(&mut self) {
+        self.ask();
         let mut all = self.all();
         let has_owner = |pod: &Arc<Pod>| all.iter().any(|live| is_made_by(pod.as_ref(), &live.name_any()));
         self.observed

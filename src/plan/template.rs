@@ -1,11 +1,13 @@
-//! The pod template of a revision: one restricted container with its model and cache. Pure.
+//! The pod template of a revision: one restricted container with its model and cache, and before it, where the model is
+//! fetched or verified, another one. Pure.
 
 use super::{
-    affinity::affinity, claim, meta, meta::DeploymentId, server_config::server_config, volumes,
-    volumes::RUNTIME_ID,
+    affinity::affinity, claim, fetch, meta, meta::DeploymentId, runtime::DefaultRuntime,
+    server_config::server_config, volumes, volumes::RUNTIME_ID,
 };
 use crate::{
     crd::{AcceleratorClass, ModelServiceSpec, PullPolicy, SERVER_CONTAINER},
+    revision::Source,
     validate::ValidatedService,
 };
 use k8s_openapi::{
@@ -36,19 +38,11 @@ const EPHEMERAL_LIMIT: &str = "10Gi";
 /// Seconds by which the grace period exceeds everything that a terminating server does.
 const GRACE_SLACK_SECONDS: u32 = 5;
 
-/// What new revisions run unless their AcceleratorClass says otherwise.
-#[derive(Clone, Debug)]
-pub struct DefaultRuntime {
-    /// Image of the inference server.
-    pub image: String,
-    /// Version of the operator, which is also the version of its runtime.
-    pub version: String,
-}
-
 /// Renders the template of a new revision.
 pub(super) fn template(
     service: &ValidatedService,
     class: &AcceleratorClass,
+    source: &Source,
     runtime: &DefaultRuntime,
 ) -> PodTemplateSpec {
     let spec = service.spec();
@@ -56,7 +50,7 @@ pub(super) fn template(
     labels.extend(meta::labels(service));
     labels.extend(DeploymentId::of_target(service, &class.name_any()).labels());
     // The user's own annotations win.
-    let mut annotations: BTreeMap<_, _> = volumes::safe_to_evict(spec).into_iter().collect();
+    let mut annotations: BTreeMap<_, _> = volumes::safe_to_evict(spec, source).into_iter().collect();
     annotations.extend(spec.pod.annotations.clone());
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
@@ -64,7 +58,7 @@ pub(super) fn template(
             annotations: some(&annotations),
             ..ObjectMeta::default()
         }),
-        spec: Some(pod(service, class, runtime)),
+        spec: Some(pod(service, class, source, runtime)),
     }
 }
 
@@ -88,20 +82,27 @@ pub(super) fn runtime_image(template: &PodTemplateSpec) -> &str {
         .unwrap_or_default()
 }
 
-fn pod(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRuntime) -> PodSpec {
+fn pod(
+    service: &ValidatedService,
+    class: &AcceleratorClass,
+    source: &Source,
+    runtime: &DefaultRuntime,
+) -> PodSpec {
     let spec = service.spec();
     let settings = &spec.pod;
     let mut node_selector = settings.node_selector.clone();
     node_selector.extend(class.spec.node_selector.clone());
     let tolerations = [settings.tolerations.as_slice(), class.spec.tolerations.as_slice()].concat();
     let drain = Drain::default();
-    let container = container(service, class, runtime);
+    let container = container(service, class, source, runtime);
     let limits = container
         .resources
         .as_ref()
         .and_then(|resources| resources.limits.as_ref());
-    let volumes = volumes::volumes(spec, limits.and_then(|limits| limits.get(EPHEMERAL_STORAGE)));
+    let storage_limit = limits.and_then(|limits| limits.get(EPHEMERAL_STORAGE));
+    let volumes = volumes::volumes(spec, source, storage_limit);
     PodSpec {
+        init_containers: fetch::init_containers(spec, source, runtime, storage_limit),
         containers: vec![container],
         volumes: Some(volumes),
         automount_service_account_token: Some(false),
@@ -147,7 +148,12 @@ fn spread(service: &ValidatedService) -> Option<Vec<TopologySpreadConstraint>> {
     (!constraints.is_empty()).then_some(constraints)
 }
 
-fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &DefaultRuntime) -> Container {
+fn container(
+    service: &ValidatedService,
+    class: &AcceleratorClass,
+    source: &Source,
+    runtime: &DefaultRuntime,
+) -> Container {
     let spec = service.spec();
     let port = |name: &str, number: u16| ContainerPort {
         name: Some(name.into()),
@@ -191,7 +197,7 @@ fn container(service: &ValidatedService, class: &AcceleratorClass, runtime: &Def
             ..SecurityContext::default()
         }),
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(volumes::mounts(spec)),
+        volume_mounts: Some(volumes::mounts(spec, source)),
         ..Container::default()
     }
 }

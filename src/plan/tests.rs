@@ -108,10 +108,10 @@ fn a_template_of_an_operator_without_todays_defaults_stays_as_it_is() {
 #[test]
 fn a_template_that_somebody_else_wrote_is_never_applied() {
     type Change = fn(&mut Value);
-    let table: [(&str, Change); 18] = [
+    let table: [(&str, Change); 20] = [
         ("spec.hostNetwork", |pod| pod["spec"]["hostNetwork"] = true.into()),
         ("spec.hostPID", |pod| pod["spec"]["hostPID"] = true.into()),
-        ("spec.initContainers", |pod| {
+        ("spec.initContainers[0]", |pod| {
             pod["spec"]["initContainers"] = json!([{"name": "first", "image": "x"}]);
         }),
         ("spec.containers[1].name", |pod| {
@@ -168,11 +168,74 @@ fn a_template_that_somebody_else_wrote_is_never_applied() {
         ("spec.containers[0].livenessProbe.exec", |pod| {
             pod["spec"]["containers"][0]["livenessProbe"] = json!({"exec": {"command": ["x"]}});
         }),
+        ("spec.containers[0].securityContext.capabilities.drop", |pod| {
+            pod["spec"]["containers"][0]["securityContext"]["capabilities"]["drop"] = json!([]);
+        }),
+        ("spec.containers[0].volumeMounts[2]", |pod| {
+            let mount = json!({"name": "credentials", "mountPath": "/etc/modelservice/credentials", "readOnly": true});
+            pod["spec"]["containers"][0]["volumeMounts"]
+                .as_array_mut()
+                .unwrap()
+                .push(mount);
+        }),
         ("metadata.annotations[cdi.k8s.io/all]", |pod| {
             pod["metadata"]["annotations"]["cdi.k8s.io/all"] = "example.com/tpu=all".into();
         }),
     ];
-    let first = observed(json!({})).planned();
+    never_applied(&json!({}), &table);
+}
+
+/// The same for what runs before the server, which sees credentials.
+#[test]
+fn an_init_container_that_somebody_else_wrote_is_never_applied() {
+    type Change = fn(&mut Value);
+    let table: [(&str, Change); 10] = [
+        ("spec.initContainers[0]", |init| {
+            init["command"] = json!(["/bin/sh"])
+        }),
+        ("spec.initContainers[0]", |init| init["command"] = json!([])),
+        ("spec.initContainers[0]", |init| {
+            init["args"] = json!(["fetch", "--more"])
+        }),
+        ("spec.initContainers[0]", |init| {
+            let more = json!({"name": "LD_PRELOAD", "value": "/mnt/model/x.so"});
+            init["env"].as_array_mut().unwrap().push(more);
+        }),
+        ("spec.initContainers[0]", |init| {
+            init["env"][0] = json!({"name": "MODELSERVICE_FETCH", "valueFrom": {"secretKeyRef": {"name": "x", "key": "y"}}});
+        }),
+        ("spec.initContainers[0]", |init| {
+            init["securityContext"]["privileged"] = true.into()
+        }),
+        (
+            "spec.initContainers[0].securityContext.capabilities.drop",
+            |init| {
+                init["securityContext"]["capabilities"] = json!({});
+            },
+        ),
+        ("spec.initContainers[0].command", |init| {
+            init.as_object_mut().unwrap().remove("command");
+        }),
+        ("spec.initContainers[0]", |init| {
+            init["restartPolicy"] = "Always".into()
+        }),
+        ("spec.initContainers[0]", |init| init["name"] = "first".into()),
+    ];
+    let spec = json!({"model": {"uri": format!("oci://r.example/net@sha256:{}", "a".repeat(64))},
+        "fetch": {"credentials": {"secretName": "known"}}});
+    for (field, change) in table {
+        never_applied(
+            &spec,
+            &[(field, |pod: &mut Value| {
+                change(&mut pod["spec"]["initContainers"][0])
+            })],
+        );
+    }
+}
+
+/// Each change makes a template that the operator does not apply, and names the field.
+fn never_applied(spec: &Value, table: &[(&str, impl Fn(&mut Value))]) {
+    let first = observed(spec.clone()).planned();
     for (field, change) in table {
         let mut template = serde_json::to_value(&first.revisions[0].deployment.spec.template).unwrap();
         change(&mut template);
@@ -184,7 +247,7 @@ fn a_template_that_somebody_else_wrote_is_never_applied() {
             .as_mut()
             .unwrap()
             .insert(crate::crd::TEMPLATE_ANNOTATION.into(), template.to_string());
-        let again = observed(json!({})).running(&changed, 1, 1).planned();
+        let again = observed(spec.clone()).running(&changed, 1, 1).planned();
         let expected = &first.revisions[0].deployment;
         assert_eq!(
             again.revisions[0].deployment, *expected,
@@ -193,9 +256,9 @@ fn a_template_that_somebody_else_wrote_is_never_applied() {
 
         let deployment = &mut changed.revisions[0].deployment;
         deployment.spec.template = serde_json::from_value(template).unwrap();
-        let problem = validate(&observed(json!({})).running(&changed, 1, 1)).unwrap_err();
+        let problem = validate(&observed(spec.clone()).running(&changed, 1, 1)).unwrap_err();
         let deployment = expected.metadata.name.clone().unwrap();
-        let field = field.to_owned();
+        let field = (*field).to_owned();
         assert_eq!(
             problem,
             crate::reason::Problem::TemplateChanged { deployment, field }
@@ -329,4 +392,125 @@ fn a_budget_is_wanted_for_more_than_one_server() {
         !has(json!({"autoscaling": {"minReplicas": 1, "maxReplicas": 3}})),
         "not before it has grown"
     );
+}
+
+/// Every source, and every way in which it gets to a server.
+fn sources() -> Vec<(&'static str, Value)> {
+    let pinned = format!("oci://r.example/net:v1@sha256:{}", "a".repeat(64));
+    let key = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n";
+    vec![
+        (
+            "mounted and verified",
+            json!({"model": {"image": "models.example/net@sha256:bb", "verification": {"publicKey": key}}}),
+        ),
+        (
+            "an image that is fetched",
+            json!({"model": {"image": "models.example:5000/net:v1@sha256:bb", "delivery": "Fetch"},
+            "pod": {"imagePullSecrets": [{"name": "registry"}]}}),
+        ),
+        (
+            "a claim",
+            json!({"model": {"volumeClaim": {"name": "models", "path": "nets/one"}}}),
+        ),
+        (
+            "a claim that is verified",
+            json!({"model": {"volumeClaim": {"name": "models"}, "verification": {"publicKey": key}}}),
+        ),
+        (
+            "fetched into an emptyDir",
+            json!({"model": {"uri": pinned, "verification": {"publicKey": key}},
+            "fetch": {"credentials": {"secretName": "known"}, "runAsUser": 1337}}),
+        ),
+        (
+            "fetched into a volume",
+            json!({"model": {"uri": pinned},
+            "fetch": {"volume": {"storageClassName": "fast", "size": "3Gi"}, "resources": {"limits": {"memory": "1Gi"}}}}),
+        ),
+        (
+            "fetched into a cache",
+            json!({"model": {"uri": pinned, "endpoint": "http://r.example:5000"},
+            "fetch": {"cache": {"volumeClaim": {"name": "shared"}, "maximumSize": "9Gi"}, "identity": "Pod"}}),
+        ),
+    ]
+}
+
+/// What a pod has for its model, in short: its init container and volumes.
+#[test]
+fn the_pods_of_every_source() {
+    let shown: Vec<Value> = sources()
+        .into_iter()
+        .map(|(what, spec)| {
+            let plan = observed(spec).planned();
+            let template = serde_json::to_value(&plan.revisions[0].deployment.spec.template).unwrap();
+            let pod = &template["spec"];
+            json!({"what": what, "initContainers": pod["initContainers"], "volumes": pod["volumes"],
+                "mounts": pod["containers"][0]["volumeMounts"], "fsGroup": pod["securityContext"]["fsGroup"],
+                "annotations": template["metadata"]["annotations"],
+                "deadline": plan.revisions[0].deployment.spec.progress_deadline_seconds})
+        })
+        .collect();
+    insta::assert_yaml_snapshot!(shown);
+}
+
+/// Otherwise the operator refuses its own templates, and applies nothing any more.
+#[test]
+fn the_operator_knows_its_own_templates_of_every_source() {
+    for (what, spec) in sources() {
+        let observed = observed(spec);
+        let first = observed.planned();
+        let mut running = observed.running(&first, 1, 1);
+        let again = running.planned();
+        assert_eq!(
+            again.revisions[0].deployment, first.revisions[0].deployment,
+            "{what}"
+        );
+        assert_eq!(again.runtime_update, None, "{what}");
+        // A cluster that gets or loses image volumes changes nothing that exists.
+        running.cluster.no_image_volumes = Some("there are none".to_owned());
+        let elsewhere = running.planned();
+        assert_eq!(
+            elsewhere.revisions[0].deployment, first.revisions[0].deployment,
+            "{what}"
+        );
+        assert_eq!(elsewhere.runtime_update, None, "{what}");
+    }
+}
+
+/// Kubernetes 1.34 has image volumes only behind a feature gate.
+#[test]
+fn an_image_is_fetched_where_it_cannot_be_mounted() {
+    let delivery = |delivery: &str, has_volumes: bool| {
+        let model = json!({"image": "models.example/net:v1@sha256:bb", "delivery": delivery});
+        let mut observed = observed(json!({"model": model}));
+        observed.cluster.no_image_volumes = (!has_volumes).then(|| "there are none".to_owned());
+        let service = validate(&observed).map_err(|problem| problem.to_string())?;
+        let plan = plan(&service, &observed, &runtime());
+        let frozen = crate::revision::FrozenSource::of(&plan.revisions[0].deployment).unwrap();
+        assert!(plan.resolver.wanted.is_none(), "its version is its digest");
+        Ok::<_, String>((frozen.source.delivery(), frozen.source.uri()))
+    };
+    let mounted = ("ImageVolume", "oci://models.example/net:v1@sha256:bb".to_owned());
+    let fetched = ("Fetch", "oci://models.example/net@sha256:bb".to_owned());
+    assert_eq!(delivery("Auto", true), Ok(mounted.clone()));
+    assert_eq!(delivery("Auto", false), Ok(fetched.clone()));
+    assert_eq!(delivery("Fetch", true), Ok(fetched));
+    assert_eq!(delivery("ImageVolume", true), Ok(mounted));
+    let refused = delivery("ImageVolume", false).unwrap_err();
+    assert!(
+        refused.contains("there are none") && refused.contains("set it to Auto"),
+        "{refused}"
+    );
+}
+
+/// The kubelet replaces `$(NAME)` in the values of variables.
+#[test]
+fn a_uri_arrives_as_it_is_written() {
+    let uri = format!("oci://r.example/$(HOME)/$$net@sha256:{}", "a".repeat(64));
+    let plan = observed(json!({"model": {"uri": uri}})).planned();
+    let pod = plan.revisions[0].deployment.spec.template.spec.clone().unwrap();
+    let env = pod.init_containers.unwrap()[0].env.clone().unwrap();
+    let value = env[0].value.clone().unwrap();
+    assert!(!value.contains('$'), "{value}");
+    let config: modelservice_contract::FetchConfig = serde_json::from_str(&value).unwrap();
+    assert_eq!(config.uri, uri);
 }

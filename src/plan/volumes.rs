@@ -1,10 +1,18 @@
 //! The volumes of a server: the model package and the tokens, which it reads, and the cache, which it writes. Pure.
 
-use crate::crd::ModelServiceSpec;
+use super::{
+    fetch,
+    mount::{MODEL, mount},
+};
+use crate::{
+    crd::{FetchVolume, ModelServiceSpec},
+    revision::Source,
+};
 use k8s_openapi::{
     api::core::v1::{
-        EmptyDirVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource,
-        SecretVolumeSource, Volume, VolumeMount,
+        EmptyDirVolumeSource, EphemeralVolumeSource, ImageVolumeSource, KeyToPath, PersistentVolumeClaimSpec,
+        PersistentVolumeClaimTemplate, PersistentVolumeClaimVolumeSource, SecretVolumeSource, Volume,
+        VolumeMount, VolumeResourceRequirements,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -12,8 +20,6 @@ use modelservice_contract::{CACHE_PATH, MODEL_PATH};
 
 /// Name of the cache's volume.
 const CACHE: &str = "cache";
-/// Name of the model's volume.
-const MODEL: &str = "model";
 /// Name of the tokens' volume.
 const TOKENS: &str = "tokens";
 /// Where the tokens are mounted.
@@ -27,15 +33,16 @@ pub(super) const RUNTIME_ID: i64 = 65532;
 /// Annotation of a pod: volumes that the cluster autoscaler may delete together with their node.
 const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 
-/// The volumes of a pod whose container may use this much ephemeral storage.
-pub(super) fn volumes(spec: &ModelServiceSpec, storage_limit: Option<&Quantity>) -> Vec<Volume> {
-    let model = Volume {
-        name: MODEL.into(),
-        image: Some(ImageVolumeSource {
-            reference: Some(spec.model.image.clone()),
-            pull_policy: Some("IfNotPresent".into()),
-        }),
-        ..Volume::default()
+/// The volumes of a pod with this model, whose container may use this much ephemeral storage.
+pub(super) fn volumes(
+    spec: &ModelServiceSpec,
+    source: &Source,
+    storage_limit: Option<&Quantity>,
+) -> Vec<Volume> {
+    let model = model(spec, source, storage_limit);
+    let credentials = match source {
+        Source::Fetched { uri, .. } => fetch::volumes(spec, uri),
+        Source::ImageVolume(_) | Source::Claim(_) => Vec::new(),
     };
     let cache = Volume {
         name: CACHE.into(),
@@ -75,35 +82,92 @@ pub(super) fn volumes(spec: &ModelServiceSpec, storage_limit: Option<&Quantity>)
         }),
         ..Volume::default()
     });
-    [model, cache].into_iter().chain(tokens).collect()
+    [model, cache]
+        .into_iter()
+        .chain(tokens)
+        .chain(credentials)
+        .collect()
 }
 
-/// Where the container mounts them.
-pub(super) fn mounts(spec: &ModelServiceSpec) -> Vec<VolumeMount> {
-    let mount = |name: &str, path: &str, read_only| VolumeMount {
-        name: name.into(),
-        mount_path: path.into(),
-        read_only,
-        ..VolumeMount::default()
+/// The volume with the model: what the kubelet mounts, or where it is fetched to.
+fn model(spec: &ModelServiceSpec, source: &Source, storage_limit: Option<&Quantity>) -> Volume {
+    let mut volume = Volume {
+        name: MODEL.into(),
+        ..Volume::default()
     };
+    match (source, &spec.fetch.volume) {
+        (Source::ImageVolume(image), _) => {
+            volume.image = Some(ImageVolumeSource {
+                reference: Some(image.clone()),
+                pull_policy: Some("IfNotPresent".into()),
+            });
+        }
+        // Read-only as a whole, so that the kubelet neither makes a folder that is missing nor gives files a new owner.
+        (Source::Claim(folder), _) => {
+            volume.persistent_volume_claim = Some(PersistentVolumeClaimVolumeSource {
+                claim_name: folder.name.clone(),
+                read_only: Some(true),
+            });
+        }
+        (Source::Fetched { .. }, Some(settings)) => volume.ephemeral = Some(ephemeral(settings)),
+        (Source::Fetched { .. }, None) => {
+            volume.empty_dir = Some(EmptyDirVolumeSource {
+                size_limit: storage_limit.cloned(),
+                ..EmptyDirVolumeSource::default()
+            });
+        }
+    }
+    volume
+}
+
+fn ephemeral(settings: &FetchVolume) -> EphemeralVolumeSource {
+    EphemeralVolumeSource {
+        volume_claim_template: Some(PersistentVolumeClaimTemplate {
+            metadata: None,
+            spec: PersistentVolumeClaimSpec {
+                access_modes: Some(vec!["ReadWriteOnce".into()]),
+                storage_class_name: settings.storage_class_name.clone(),
+                resources: Some(VolumeResourceRequirements {
+                    requests: Some([("storage".to_owned(), settings.size.clone())].into()),
+                    limits: None,
+                }),
+                ..PersistentVolumeClaimSpec::default()
+            },
+        }),
+    }
+}
+
+/// Where the server's container mounts them.
+pub(super) fn mounts(spec: &ModelServiceSpec, source: &Source) -> Vec<VolumeMount> {
     let tokens = spec.server.auth.as_ref();
-    [
-        mount(MODEL, MODEL_PATH, Some(true)),
-        mount(CACHE, CACHE_PATH, None),
-    ]
-    .into_iter()
-    .chain(tokens.map(|_| mount(TOKENS, TOKEN_FOLDER, Some(true))))
-    .collect()
+    let model = VolumeMount {
+        sub_path: fetch::sub_path(source),
+        ..mount(MODEL, MODEL_PATH, Some(true))
+    };
+    [model, mount(CACHE, CACHE_PATH, None)]
+        .into_iter()
+        .chain(tokens.map(|_| mount(TOKENS, TOKEN_FOLDER, Some(true))))
+        .collect()
 }
 
 /// The group that owns mounted volumes. With most kinds of storage, only its group can write to a claim's root.
 pub(super) fn fs_group(spec: &ModelServiceSpec) -> Option<i64> {
-    let claimed = spec.server.cache.volume_claim.is_some();
-    spec.pod.fs_group.or_else(|| claimed.then_some(RUNTIME_ID))
+    let claimed = [
+        spec.server.cache.volume_claim.is_some(),
+        spec.fetch.cache.is_some(),
+        spec.fetch.volume.is_some(),
+    ];
+    spec.pod
+        .fs_group
+        .or_else(|| claimed.contains(&true).then_some(RUNTIME_ID))
 }
 
 /// The annotation that lets the cluster autoscaler remove the pod's node.
-pub(super) fn safe_to_evict(spec: &ModelServiceSpec) -> Option<(String, String)> {
-    let local = spec.server.cache.volume_claim.is_none();
-    local.then(|| (SAFE_TO_EVICT.to_owned(), CACHE.to_owned()))
+pub(super) fn safe_to_evict(spec: &ModelServiceSpec, source: &Source) -> Option<(String, String)> {
+    let is_fetched = matches!(source, Source::Fetched { .. });
+    let has_model = is_fetched && spec.fetch.volume.is_none();
+    let model = has_model.then_some(MODEL);
+    let cache = spec.server.cache.volume_claim.is_none().then_some(CACHE);
+    let local: Vec<&str> = cache.into_iter().chain(model).collect();
+    (!local.is_empty()).then(|| (SAFE_TO_EVICT.to_owned(), local.join(",")))
 }

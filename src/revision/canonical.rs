@@ -9,8 +9,18 @@ use serde_json::{Map, Value, json};
 /// Brings the fields into their canonical form.
 pub(super) fn canonical(mut fields: Value) -> Value {
     without_tag(&mut fields["model"]["image"]);
+    if is_registry(&fields["model"]["uri"]) {
+        without_tag(&mut fields["model"]["uri"]);
+    }
     resources(&mut fields["resources"]);
-    let claimed = fields["server"]["cache"]["volumeClaim"].is_object();
+    let claimed = [
+        &fields["server"]["cache"]["volumeClaim"],
+        &fields["fetch"]["cache"],
+        &fields["fetch"]["volume"],
+    ]
+    .into_iter()
+    .any(Value::is_object);
+    fetch(&mut fields["fetch"]);
     remove_equal(&mut fields["server"], &server_defaults());
     pod(&mut fields["pod"], claimed);
     prune(&mut fields);
@@ -34,15 +44,35 @@ fn server_defaults() -> Value {
 
 /// An image is pulled by its digest; a tag beside it is never looked up.
 fn without_tag(image: &mut Value) {
-    let Some((name, digest)) = image.as_str().and_then(|image| image.split_once('@')) else {
-        return;
+    if let Some(known) = image.as_str() {
+        *image = untagged(known).into();
+    }
+}
+
+/// The name of an image that has a digest, without a tag.
+pub(super) fn untagged(image: &str) -> String {
+    let Some((name, digest)) = image.split_once('@') else {
+        return image.to_owned();
     };
     // A colon before the last slash belongs to the registry's port.
     let repository = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
         _ => name,
     };
-    *image = format!("{repository}@{digest}").into();
+    format!("{repository}@{digest}")
+}
+
+/// Elsewhere, an `@` may be part of a name.
+fn is_registry(uri: &Value) -> bool {
+    uri.as_str().is_some_and(|uri| uri.starts_with("oci://"))
+}
+
+/// Sizes by their value.
+fn fetch(fetch: &mut Value) {
+    fields(&mut fetch["resources"]["requests"]).for_each(quantity);
+    fields(&mut fetch["resources"]["limits"]).for_each(quantity);
+    quantity(&mut fetch["volume"]["size"]);
+    quantity(&mut fetch["cache"]["maximumSize"]);
 }
 
 /// A missing request equals the limit; missing ephemeral storage has the values in the API's description.

@@ -1,7 +1,10 @@
 //! The fields of a spec that make a revision, and the hash that names it. Pure.
 
 use super::canonical::canonical;
-use crate::crd::{Model, ModelService, ModelServiceSpec, PodSettings, Resources, ServerSettings};
+use crate::crd::{
+    FetchSettings, Model, ModelService, ModelServiceSpec, PodSettings, Resources, ServerSettings,
+};
+use k8s_openapi::ByteString;
 use kube::ResourceExt as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -12,12 +15,20 @@ use sha2::{Digest as _, Sha256};
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
     model: &'a Model,
+    #[serde(skip_serializing_if = "is_unset")]
+    fetch: &'a FetchSettings,
     accelerators: &'a [String],
     resources: &'a Resources,
     server: &'a ServerSettings,
     pod: &'a PodSettings,
     #[serde(skip_serializing_if = "Option::is_none")]
     adopt_runtime: Option<&'a str>,
+}
+
+// serde's `skip_serializing_if` passes a reference to the field.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_unset(fetch: &&FetchSettings) -> bool {
+    **fetch == FetchSettings::default()
 }
 
 /// Names the revision that a service's spec asks for.
@@ -35,6 +46,7 @@ pub fn asked_for(service: &ModelService) -> String {
 pub fn name(spec: &ModelServiceSpec) -> String {
     let fields = Fields {
         model: &spec.model,
+        fetch: &spec.fetch,
         accelerators: &spec.accelerators,
         resources: &spec.resources,
         server: &spec.server,
@@ -54,6 +66,23 @@ pub fn hash<T: Serialize>(value: &T) -> String {
         .take(10)
         .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
         .collect()
+}
+
+/// SHA-256, in hex, of a public key's DER.
+#[must_use]
+pub fn hash_of_key(pem: &str) -> Option<String> {
+    let body: String = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .map(str::trim)
+        .collect();
+    let der: ByteString = serde_json::from_value(body.into()).ok()?;
+    Some(
+        Sha256::digest(&der.0)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+    )
 }
 
 /// JSON with sorted keys.
@@ -77,10 +106,33 @@ mod tests {
     /// If a name changes, the next operator upgrade restarts all pods of all users.
     #[test]
     fn the_hash_of_a_known_spec_never_changes() {
-        assert_eq!(
-            named(json!({"model": {"image": "r.example/m@sha256:aa"}})),
-            "qsq7rsdphx"
-        );
+        let known = [
+            (json!({"model": {"image": "r.example/m@sha256:aa"}}), "qsq7rsdphx"),
+            (
+                json!({"model": {"image": "r.example/m@sha256:aa", "digest": "sha256:0"}, "accelerators": ["tpu", "cpu"]}),
+                "km4hy4d53p",
+            ),
+            (
+                json!({"model": {"image": "r.example/m@sha256:aa"}, "adoptRuntime": "2",
+                    "server": {"queueLength": 4}, "pod": {"labels": {"a": "b"}}}),
+                "ozj3wausk5",
+            ),
+            (json!({"model": {"uri": "s3://models/net/"}}), "urs7pn37q4"),
+            (
+                json!({"model": {"uri": "s3://models/net.onnx", "endpoint": "http://minio:9000", "refresh": "2"},
+                    "fetch": {"credentials": {"secretName": "s3"}, "identity": "Pod", "runAsUser": 7,
+                        "resources": {"limits": {"memory": "1Gi"}}, "volume": {"size": "2Gi"}}}),
+                "nm6ykiz2nn",
+            ),
+            (
+                json!({"model": {"volumeClaim": {"name": "models", "path": "net"}, "verification": {"publicKey": "k"}},
+                    "fetch": {"cache": {"volumeClaim": {"name": "cache"}, "maximumSize": "9Gi"}}}),
+                "str7lws5th",
+            ),
+        ];
+        for (spec, name) in known {
+            assert_eq!(named(spec.clone()), name, "{spec}");
+        }
     }
 
     #[test]
@@ -105,6 +157,19 @@ mod tests {
         };
         assert!(with("model", json!({"image": "j"})));
         assert!(with("model", json!({"image": "i", "digest": "sha256:0"})));
+        for model in [
+            json!({"uri": "s3://a/b"}),
+            json!({"volumeClaim": {"name": "a"}}),
+            json!({"image": "i", "endpoint": "http://a"}),
+            json!({"image": "i", "refresh": "1"}),
+            json!({"image": "i", "delivery": "Fetch"}),
+            json!({"image": "i", "verification": {"publicKey": "k"}}),
+        ] {
+            assert!(with("model", model.clone()), "{model}");
+        }
+        assert!(!with("model", json!({"image": "i", "delivery": "Auto"})));
+        assert!(with("fetch", json!({"credentials": {"secretName": "s"}})));
+        assert!(!with("fetch", json!({"identity": "None"})));
         assert!(with("accelerators", json!(["tpu"])));
         assert!(with("resources", json!({"requests": {"cpu": "1"}})));
         assert!(with("server", json!({"queueLength": 4})));
@@ -120,7 +185,7 @@ mod tests {
         assert!(!with("suspend", json!(true)));
         assert!(!with(
             "rollout",
-            json!({"strategy": "Recreate", "startupDeadlineSeconds": 60})
+            json!({"strategy": "Recreate", "startupDeadlineSeconds": 60, "fetchDeadlineSeconds": 60})
         ));
         assert!(!with("revisionHistoryLimit", json!(9)));
     }

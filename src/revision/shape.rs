@@ -2,29 +2,40 @@
 //! Deployment can edit the template that is frozen in it; the operator applies only templates that it could have
 //! written itself. Pure.
 
-use crate::crd::{DEVICE_CLAIM, SERVER_CONTAINER, is_refused_annotation, is_refused_class_variable};
-use modelservice_contract::{CACHE_PATH, CONFIG_ENV, MODEL_PATH};
+use crate::crd::{
+    DEVICE_CLAIM, FETCH_ARGUMENTS, FETCH_CONTAINER, FETCH_PROGRAM, SERVER_CONTAINER, VERIFY_CONTAINER,
+    is_refused_annotation, is_refused_class_variable,
+};
+use modelservice_contract::{
+    CACHE_PATH, CONFIG_ENV, CREDENTIALS_PATH, FETCH_CONFIG_ENV, MODEL_CACHE_PATH, MODEL_PATH,
+    PULL_SECRETS_PATH,
+};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 /// Any value: it depends on the revision.
 const ANY: &str = "<any>";
 /// Fields that must be present, with the value in the shape.
-const REQUIRED: [&str; 6] = [
-    "spec.automountServiceAccountToken",
-    "spec.securityContext.runAsNonRoot",
-    "spec.securityContext.seccompProfile.type",
-    "spec.containers.0.securityContext.allowPrivilegeEscalation",
-    "spec.containers.0.securityContext.readOnlyRootFilesystem",
-    "spec.containers.0.securityContext.capabilities.drop",
+const REQUIRED: [&str; 3] = [
+    "automountServiceAccountToken",
+    "securityContext.runAsNonRoot",
+    "securityContext.seccompProfile.type",
 ];
+/// The same in each container.
+const REQUIRED_OF_CONTAINERS: [&str; 3] = [
+    "securityContext.allowPrivilegeEscalation",
+    "securityContext.readOnlyRootFilesystem",
+    "securityContext.capabilities.drop",
+];
+/// The same in each container that fetches or verifies: without them, the image would run something else.
+const REQUIRED_OF_FETCHERS: [&str; 3] = ["command", "args", "env"];
 
 /// Path of the first field of a template that this operator could not have written; `None` if it could have written
 /// all of it.
 pub(super) fn first_foreign_field(template: &Value) -> Option<String> {
     let path = foreign(template, &SHAPE)
         .or_else(|| foreign_name(template))
-        .or_else(|| missing(template).map(str::to_owned));
+        .or_else(|| missing(template));
     path.map(|path| path.trim_start_matches('.').to_owned())
 }
 
@@ -56,12 +67,16 @@ fn shape() -> Value {
         "metadata": {"labels": ANY, "annotations": ANY, "creationTimestamp": null},
         "spec": {
             "containers": [container()],
-            "volumes": [
-                {"name": "model", "image": {"reference": ANY, "pullPolicy": "IfNotPresent"}},
-                {"name": "cache", "emptyDir": {"sizeLimit": ANY}},
-                {"name": "cache", "persistentVolumeClaim": {"claimName": ANY}},
-                {"name": "tokens", "secret": {"secretName": ANY, "items": ANY, "optional": true, "defaultMode": 420}},
+            "initContainers": [
+                fetcher(FETCH_CONTAINER, &FETCH_ARGUMENTS, &[
+                    json!({"name": "model", "mountPath": MODEL_PATH}),
+                    json!({"name": "model-cache", "mountPath": MODEL_CACHE_PATH}),
+                    json!({"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": true}),
+                    json!({"name": "pull-secrets", "mountPath": PULL_SECRETS_PATH, "readOnly": true}),
+                ]),
+                fetcher(VERIFY_CONTAINER, &[VERIFY_CONTAINER], &[mounted_model()]),
             ],
+            "volumes": volumes(),
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "terminationGracePeriodSeconds": ANY,
@@ -89,6 +104,58 @@ fn shape() -> Value {
     })
 }
 
+fn volumes() -> Value {
+    let ephemeral = json!({
+        "metadata": {"creationTimestamp": null},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": ANY, "resources": {"requests": {"storage": ANY}},
+            "volumeMode": "Filesystem"},
+    });
+    let pull_secret = json!({"secret": {"name": ANY, "items": ANY, "optional": true}});
+    json!([
+        {"name": "model", "image": {"reference": ANY, "pullPolicy": "IfNotPresent"}},
+        {"name": "model", "emptyDir": {"sizeLimit": ANY}},
+        {"name": "model", "persistentVolumeClaim": {"claimName": ANY, "readOnly": true}},
+        {"name": "model-cache", "persistentVolumeClaim": {"claimName": ANY}},
+        {"name": "model", "ephemeral": {"volumeClaimTemplate": ephemeral}},
+        {"name": "credentials", "secret": {"secretName": ANY, "optional": true, "defaultMode": 420}},
+        {"name": "pull-secrets", "projected": {"sources": [pull_secret], "defaultMode": 420}},
+        {"name": "cache", "emptyDir": {"sizeLimit": ANY}},
+        {"name": "cache", "persistentVolumeClaim": {"claimName": ANY}},
+        {"name": "tokens", "secret": {"secretName": ANY, "items": ANY, "optional": true, "defaultMode": 420}},
+    ])
+}
+
+/// A container that runs the operator's own program, with nothing in its environment but its configuration.
+fn fetcher(name: &str, arguments: &[&str], mounts: &[Value]) -> Value {
+    let mut security = security();
+    security["runAsUser"] = ANY.into();
+    json!({
+        "name": name,
+        "image": ANY,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [FETCH_PROGRAM],
+        "args": arguments,
+        "env": [{"name": FETCH_CONFIG_ENV, "value": ANY}],
+        "resources": {"requests": ANY, "limits": ANY},
+        "securityContext": security,
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    })
+}
+
+fn security() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+    })
+}
+
+fn mounted_model() -> Value {
+    json!({"name": "model", "mountPath": MODEL_PATH, "readOnly": true, "subPath": ANY})
+}
+
 fn container() -> Value {
     let probe = json!({
         "httpGet": {"path": ANY, "port": "management", "scheme": "HTTP"},
@@ -109,15 +176,11 @@ fn container() -> Value {
         "readinessProbe": probe,
         "livenessProbe": probe,
         "lifecycle": {"preStop": {"sleep": {"seconds": ANY}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": security(),
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
-            {"name": "model", "mountPath": MODEL_PATH, "readOnly": true},
+            mounted_model(),
             {"name": "cache", "mountPath": CACHE_PATH},
             {"name": "tokens", "mountPath": "/etc/modelservice/auth", "readOnly": true},
         ],
@@ -137,15 +200,18 @@ fn foreign(value: &Value, shape: &Value) -> Option<String> {
             };
             path.map(|path| format!(".{key}{path}"))
         }),
-        (Value::Array(items), Value::Array(shapes)) => items.iter().enumerate().find_map(|(index, item)| {
-            let mut paths = shapes.iter().map(|shape| foreign(item, shape));
-            // With several shapes, the exact place of the error is not known.
-            let path = match shapes.as_slice() {
-                [_] => paths.next().flatten(),
-                _ => paths.all(|path| path.is_some()).then(String::new),
-            };
-            path.map(|path| format!("[{index}]{path}"))
-        }),
+        // Lists of texts, such as a command, are as they are.
+        (Value::Array(items), Value::Array(shapes)) if shapes.iter().any(Value::is_object) => {
+            items.iter().enumerate().find_map(|(index, item)| {
+                let mut paths = shapes.iter().map(|shape| foreign(item, shape));
+                // With several shapes, the exact place of the error is not known.
+                let path = match shapes.as_slice() {
+                    [_] => paths.next().flatten(),
+                    _ => paths.all(|path| path.is_some()).then(String::new),
+                };
+                path.map(|path| format!("[{index}]{path}"))
+            })
+        }
         _ => Some(String::new()),
     }
 }
@@ -169,10 +235,25 @@ fn foreign_name(template: &Value) -> Option<String> {
 }
 
 /// Path of the first required field that is missing.
-fn missing(template: &Value) -> Option<&'static str> {
-    REQUIRED.into_iter().find(|path| {
-        template
-            .pointer(&format!("/{}", path.replace('.', "/")))
-            .is_none()
+fn missing(template: &Value) -> Option<String> {
+    let pod = &template["spec"];
+    let lacks =
+        |value: &Value, field: &&&str| value.pointer(&format!("/{}", field.replace('.', "/"))).is_none();
+    let of_pod = REQUIRED.iter().find(|field| lacks(pod, field));
+    let of_pod = of_pod.map(|field| format!("spec.{field}"));
+    of_pod.or_else(|| {
+        [
+            ("containers", &[][..]),
+            ("initContainers", &REQUIRED_OF_FETCHERS[..]),
+        ]
+        .into_iter()
+        .find_map(|(list, more)| {
+            let containers = pod[list].as_array().into_iter().flatten().enumerate();
+            let required = || REQUIRED_OF_CONTAINERS.iter().chain(more);
+            containers.into_iter().find_map(|(index, container)| {
+                let field = required().find(|field| lacks(container, field))?;
+                Some(format!("spec.{list}[{index}].{field}"))
+            })
+        })
     })
 }

@@ -1,6 +1,6 @@
 //! The pod template that a revision was created with, frozen in an annotation of its Deployment. Pure.
 
-use super::{hash::canonical_json, shape::first_foreign_field};
+use super::{hash::canonical_json, shape::first_foreign_field, source::FrozenSource};
 use crate::crd::TEMPLATE_ANNOTATION;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -51,12 +51,14 @@ pub(super) fn checked(template: Value) -> Result<PodTemplateSpec, String> {
 }
 
 /// Images of a revision, read from its frozen template: the live one may have been dropped, see [`crate::cache`].
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Images {
     /// Image of the inference server.
     pub runtime: String,
-    /// Image of the model package.
+    /// Image of the model package, if it is mounted.
     pub model: Option<String>,
+    /// Where its model comes from.
+    pub source: Option<FrozenSource>,
 }
 
 impl Images {
@@ -87,6 +89,7 @@ impl Images {
             .and_then(|json| serde_json::from_str(json).ok())
             .unwrap_or_default();
         Self {
+            source: FrozenSource::of(live),
             runtime: spec
                 .containers
                 .into_iter()

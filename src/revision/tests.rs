@@ -6,6 +6,15 @@ use serde_json::{Value, json};
 
 const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
+/// A spec whose model is fetched.
+fn fetched() -> Value {
+    json!({
+        "model": {"uri": format!("oci://r.example:5000/net@{DIGEST}"), "digest": DIGEST},
+        "fetch": {"credentials": {"secretName": "registry"}, "resources": {"limits": {"memory": "1Gi", "cpu": "1"}},
+            "cache": {"volumeClaim": {"name": "models"}, "maximumSize": "2Gi"}},
+    })
+}
+
 fn named(spec: &Value) -> String {
     name(&serde_json::from_value::<ModelServiceSpec>(spec.clone()).unwrap())
 }
@@ -220,6 +229,46 @@ fn other_words_for_the_same_have_the_same_name() {
         shuffle(&mut random, &mut other);
         assert_eq!(named(&other), expected, "seed {seed}: {other}");
     }
+}
+
+/// The same for what is fetched.
+#[test]
+fn other_words_for_the_same_way_to_fetch_have_the_same_name() {
+    let same = [
+        (
+            "/model/uri",
+            json!(format!("oci://r.example:5000/net:v1@{DIGEST}")),
+        ),
+        ("/fetch/identity", json!("None")),
+        ("/fetch/resources/limits/memory", json!("1024Mi")),
+        ("/fetch/resources/limits/cpu", json!(1)),
+        ("/fetch/cache/maximumSize", json!("2048Mi")),
+        ("/pod", json!({"fsGroup": 65532})),
+        ("/rollout", json!({"fetchDeadlineSeconds": 60})),
+    ];
+    let different = [
+        ("/model/uri", json!(format!("oci://r.example:5001/net@{DIGEST}"))),
+        ("/model/uri", json!(format!("oci://r.example:5000/net:{}", "v1"))),
+        ("/model/endpoint", json!("http://r.example:5000")),
+        ("/model/refresh", json!("1")),
+        ("/model/verification", json!({"publicKey": "k"})),
+        ("/fetch/identity", json!("Pod")),
+        ("/fetch/runAsUser", json!(7)),
+        ("/fetch/credentials/secretName", json!("other")),
+        ("/fetch/resources/limits/memory", json!("1G")),
+        ("/fetch/cache/maximumSize", json!("2G")),
+        ("/fetch/cache/volumeClaim/name", json!("other")),
+    ];
+    let expected = named(&fetched());
+    for (edits, is_same) in [(&same[..], true), (&different[..], false)] {
+        for one in edits {
+            let mut other = fetched();
+            edit(&mut other, one);
+            assert_eq!(named(&other) == expected, is_same, "{one:?}");
+        }
+    }
+    let claim = |path: &str| named(&json!({"model": {"volumeClaim": {"name": "models", "path": path}}}));
+    assert_ne!(claim("a"), claim("b"));
 }
 
 /// Otherwise a change never reaches the servers.

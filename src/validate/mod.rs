@@ -1,6 +1,7 @@
 //! Validate: parses what a user wrote into types that are always valid. Pure: no client, no clock.
 
 mod size;
+mod source;
 
 pub use size::{By, Range, Size};
 
@@ -8,7 +9,8 @@ use crate::{
     crd::{AcceleratorClass, ModelService, ModelServiceSpec, is_refused_annotation, is_refused_variable},
     observe::{Capabilities, Observed},
     reason::{NO_DRA, Problem},
-    revision,
+    resolution::Next,
+    revision::{self, Source},
 };
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -52,8 +54,19 @@ impl ValidatedService {
 pub enum Target {
     /// It exists: its Deployment.
     Existing(Arc<Deployment>),
-    /// It has to be created, for these classes, best first.
-    New(Vec<Arc<AcceleratorClass>>),
+    /// It has to be created.
+    New(New),
+    /// It has to be created, but the version of its model is not known yet.
+    Unresolved(Next),
+}
+
+/// A revision that has to be created.
+#[derive(Clone, Debug)]
+pub struct New {
+    /// For these classes, best first.
+    pub classes: Vec<Arc<AcceleratorClass>>,
+    /// With this model.
+    pub source: Source,
 }
 
 /// Parses what was observed.
@@ -63,9 +76,6 @@ pub enum Target {
 /// [`Problem::AcceleratorClassNotFound`]; the last only if a revision has to be created: an existing one no longer
 /// needs its class.
 pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
-    if let Some(message) = &observed.cluster.unsupported {
-        return Err(Problem::UnsupportedCluster(message.clone()));
-    }
     let spec = &observed.service.spec;
     let size = size::size(spec, observed.now)?;
     let fallback_after = fallback_after(spec)?;
@@ -75,7 +85,7 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
     let revision = revision::asked_for(&observed.service);
     let target = match observed.deployment(&revision) {
         Some(deployment) => Target::Existing(deployment.clone()),
-        None => Target::New(classes(observed)?),
+        None => new(observed, &revision)?,
     };
     Ok(ValidatedService {
         source: observed.service.clone(),
@@ -86,6 +96,15 @@ pub fn validate(observed: &Observed) -> Result<ValidatedService, Problem> {
         target,
         size,
         fallback_after,
+    })
+}
+
+/// The revision that the spec asks for and that does not exist yet.
+fn new(observed: &Observed, revision: &str) -> Result<Target, Problem> {
+    let classes = classes(observed)?;
+    Ok(match source::source(observed, revision)? {
+        source::Known::Source(source) => Target::New(New { classes, source }),
+        source::Known::Unresolved(next) => Target::Unresolved(next),
     })
 }
 

@@ -21,6 +21,7 @@ mod scale;
 mod security;
 mod servers;
 mod settled;
+mod sources;
 
 use fixture::World;
 use libtest_mimic::{Arguments, Trial};
@@ -54,6 +55,7 @@ fn trials(world: Option<&Arc<World>>) -> Vec<Trial> {
         rollout::tests(),
         placement::tests(),
         settled::tests(),
+        sources::tests(),
         problems::tests(),
         security::tests(),
         leadership::tests(),

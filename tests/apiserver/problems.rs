@@ -1,6 +1,6 @@
 //! Problems that need no kubelet: classes, quotas, policies, rights, unsuitable clusters.
 
-use crate::fixture::{World, condition, control_plane, eventually, service};
+use crate::fixture::{World, condition, eventually, service};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
@@ -22,7 +22,6 @@ crate::tests!(
     pods_comply_with_restricted_pod_security,
     a_claim_that_is_not_there_is_named,
     events_tell_transitions_once,
-    a_cluster_without_image_volumes_is_told,
 );
 
 async fn an_unknown_class_is_named_and_waited_for(world: Arc<World>) {
@@ -207,23 +206,4 @@ async fn events_tell_transitions_once(world: Arc<World>) {
         .collect();
     told.sort_unstable();
     assert_eq!(told, [("Normal", "Serving"), ("Warning", "Unschedulable")]);
-}
-
-/// Otherwise a model's pod runs with an empty folder, and nobody knows why.
-async fn a_cluster_without_image_volumes_is_told(_: Arc<World>) {
-    // As in Kubernetes 1.34, where they were disabled.
-    let old = tokio::task::spawn_blocking(|| {
-        World::with(control_plane("old").flag("kube-apiserver", "--emulated-version=1.34"))
-    });
-    let old = old.await.unwrap().unwrap();
-    let (place, _operator) = old.place().await;
-    place.apply(&service("photos")).await;
-    let stalled = place.wait_ready("photos", "False", "UnsupportedCluster").await;
-    let message = condition(&stalled, "Stalled").unwrap().2;
-    assert!(
-        message.contains("v1.3") && message.contains("ImageVolume"),
-        "{message}"
-    );
-    assert!(place.deployments("photos").await.is_empty());
-    tokio::task::spawn_blocking(move || drop(old)).await.unwrap();
 }

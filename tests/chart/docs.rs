@@ -233,6 +233,31 @@ fn the_table_of_revisions_says_what_the_hash_does() {
             "spec.model.digest",
             json!({"model": {"image": "i", "digest": "sha256:0"}}),
         ),
+        (
+            "spec.model.uri",
+            json!({"model": {"uri": "s3://models/net.onnx"}}),
+        ),
+        (
+            "spec.model.volumeClaim",
+            json!({"model": {"volumeClaim": {"name": "models"}}}),
+        ),
+        (
+            "spec.model.endpoint",
+            json!({"model": {"image": "i", "endpoint": "http://minio:9000"}}),
+        ),
+        (
+            "spec.model.refresh",
+            json!({"model": {"image": "i", "refresh": "1"}}),
+        ),
+        (
+            "spec.model.delivery",
+            json!({"model": {"image": "i", "delivery": "Fetch"}}),
+        ),
+        (
+            "spec.model.verification",
+            json!({"model": {"image": "i", "verification": {"publicKey": "k"}}}),
+        ),
+        ("spec.fetch", json!({"fetch": {"runAsUser": 7}})),
         ("spec.accelerators", json!({"accelerators": ["tpu"]})),
         ("spec.fallbackAfter", json!({"fallbackAfter": "1m"})),
         ("spec.resources", json!({"resources": {"requests": {"cpu": "3"}}})),
@@ -253,6 +278,10 @@ fn the_table_of_revisions_says_what_the_hash_does() {
         (
             "spec.rollout.startupDeadlineSeconds",
             json!({"rollout": {"startupDeadlineSeconds": 33}}),
+        ),
+        (
+            "spec.rollout.fetchDeadlineSeconds",
+            json!({"rollout": {"fetchDeadlineSeconds": 33}}),
         ),
         (
             "spec.rollout.progressDeadlineSeconds",

@@ -5,6 +5,7 @@ use crate::{
     read, repository,
 };
 use local_cluster::{ControlPlane, ControlPlaneOptions, wait_until};
+use serde_json::{Value, json};
 use std::{path::Path, time::Duration};
 
 const SERVICE: &str = r#"
@@ -245,12 +246,13 @@ fn the_api_server_accepts_chart_manifests_and_examples_strictly() {
     for path in ["charts/install.yaml", "charts/installer-role.yaml"] {
         validate(&plane, &read(path), &[]).unwrap_or_else(|error| panic!("{path}: {error}"));
     }
-    let examples: Vec<_> = std::fs::read_dir(repository("examples"))
-        .unwrap()
+    let examples: Vec<_> = ["examples", "examples/sources"]
+        .into_iter()
+        .flat_map(|folder| std::fs::read_dir(repository(folder)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
-    assert!(!examples.is_empty());
+    assert!(examples.len() >= 10, "{examples:?}");
     for example in examples {
         validate(&plane, &std::fs::read_to_string(&example).unwrap(), &[])
             .unwrap_or_else(|error| panic!("{}: {error}", example.display()));
@@ -376,7 +378,7 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
     .unwrap();
     let refusal = validate(&plane, &elsewhere, &[]).unwrap_err();
     assert!(
-        refusal.contains("must begin with registry.example/models/"),
+        refusal.contains("must begin with oci://registry.example/models/"),
         "{refusal}"
     );
     validate(&plane, SERVICE, &[]).unwrap();
@@ -404,6 +406,146 @@ fn kubernetes_own_roles_and_the_admission_policy_apply_to_model_services() {
             "colour=blue",
         ])
         .unwrap();
+}
+
+/// Who may write ModelServices must not get at Secrets, accounts or models by them that are not theirs.
+#[test]
+fn the_admission_policy_covers_every_source_secret_and_account() {
+    let plane = plane("chart-policy");
+    let set = [
+        "--set",
+        "admissionPolicy.enabled=true",
+        "--set",
+        "admissionPolicy.allowedModelImages={registry.example/models/}",
+        "--set",
+        "admissionPolicy.allowedModelSources={s3://models/,https://minio.storage:9000/models/,volume://shared/,hf://our-org/}",
+        "--set",
+        "admissionPolicy.checkReferences=true",
+    ];
+    Helm::Four.install(&plane, &repository(CHART), &set);
+    plane.wait_established().unwrap();
+    plane.kubectl(&["create", "namespace", "team-a"]).unwrap();
+    let bind = [
+        "--namespace",
+        "team-a",
+        "create",
+        "rolebinding",
+        "edit",
+        "--clusterrole=edit",
+        "--user=editor",
+    ];
+    plane.kubectl(&bind).unwrap();
+    // Of everybody's Secrets and accounts, somebody else may use one.
+    let rule = |group: &str, resource: &str, verbs: &[&str]| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let known = |resource: &str, verb: &str| {
+        let mut rule = rule("", resource, &[verb]);
+        rule["resourceNames"] = json!(["known"]);
+        rule
+    };
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {"name": "narrow", "namespace": "team-a"}, "rules": [
+            rule("serving.modelservice.dev", "modelservices", &["get", "create", "patch"]),
+            known("secrets", "get"), known("serviceaccounts", "impersonate")]});
+    plane.apply(&role.to_string()).unwrap();
+    let bind = [
+        "--namespace",
+        "team-a",
+        "create",
+        "rolebinding",
+        "narrow",
+        "--role=narrow",
+        "--user=narrow",
+    ];
+    plane.kubectl(&bind).unwrap();
+    let manifest = |spec: &Value| {
+        json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "ModelService",
+            "metadata": {"name": "orchids", "namespace": "team-a"}, "spec": spec})
+        .to_string()
+    };
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let image = |name: &str| json!({"model": {"image": format!("{name}@{digest}")}});
+    let uri = |uri: &str| json!({"model": {"uri": uri}});
+    wait_until("the policy is in force", Duration::from_secs(30), || {
+        Ok(validate(&plane, &manifest(&uri("s3://elsewhere/net.onnx")), &[]).is_err())
+    })
+    .unwrap();
+    let with_endpoint =
+        |endpoint: &str| json!({"model": {"uri": "s3://models/net.onnx", "endpoint": endpoint}});
+    let claim = |name: &str| json!({"model": {"volumeClaim": {"name": name, "path": "net"}}});
+    let sources = [
+        (image("registry.example/models/net"), true),
+        (image("registry.example/other/net"), false),
+        (uri(&format!("oci://registry.example/models/net@{digest}")), true),
+        (uri("oci://registry.example.elsewhere.net/models/net:v1"), false),
+        (uri("s3://models/net.onnx"), true),
+        (uri("s3://models-of-others/net.onnx"), false),
+        (with_endpoint("https://minio.storage:9000"), true),
+        // Whoever chooses the server chooses what is in the bucket.
+        (with_endpoint("https://elsewhere.example"), false),
+        (uri("gs://models/net.onnx"), false),
+        (uri("hf://our-org/net@main"), true),
+        (uri("hf://their-org/net@main"), false),
+        (claim("shared"), true),
+        (claim("private"), false),
+    ];
+    for (spec, is_allowed) in sources {
+        let answer = validate(&plane, &manifest(&spec), &[]);
+        assert_eq!(answer.is_ok(), is_allowed, "{spec}: {answer:?}");
+        if let Err(refusal) = answer {
+            assert!(
+                refusal.contains("is not allowed on this cluster"),
+                "{spec}: {refusal}"
+            );
+        }
+    }
+    let with = |field: &str, value: Value| {
+        let mut spec = uri("s3://models/net.onnx");
+        spec[field] = value;
+        spec
+    };
+    let references = |name: &str| {
+        [
+            with("fetch", json!({"credentials": {"secretName": name}})),
+            with("server", json!({"auth": {"tokenSecretName": name}})),
+            with("pod", json!({"imagePullSecrets": [{"name": name}]})),
+            with(
+                "pod",
+                json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": "a"}}}]}),
+            ),
+            with("pod", json!({"serviceAccountName": name})),
+        ]
+    };
+    let narrow = ["--as=narrow"];
+    for spec in references("known") {
+        validate(&plane, &manifest(&spec), &narrow).unwrap();
+    }
+    let account = with("fetch", json!({"identity": "Pod"}));
+    for spec in references("other").iter().chain([&account]) {
+        let refusal = validate(&plane, &manifest(spec), &narrow).unwrap_err();
+        assert!(
+            refusal.contains("may get a Secret") || refusal.contains("may impersonate"),
+            "{spec}: {refusal}"
+        );
+        // Kubernetes' own role may read Secrets and impersonate accounts.
+        validate(&plane, &manifest(spec), &["--as=editor"]).unwrap();
+    }
+    // What was admitted can still be changed by somebody who may not name it.
+    plane.apply(&manifest(&references("other")[0])).unwrap();
+    let mut scaled = references("other")[0].clone();
+    scaled["replicas"] = 3.into();
+    validate(&plane, &manifest(&scaled), &["--as=narrow", "--force-conflicts"]).unwrap();
+
+    let signed = [&set[..4], &["--set", "admissionPolicy.requireVerification=true"]].concat();
+    Helm::Four.upgrade(&plane, &repository(CHART), &signed);
+    let unsigned = image("registry.example/models/net");
+    let mut with_key = unsigned.clone();
+    with_key["model"]["verification"] =
+        json!({"publicKey": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"});
+    wait_until("the stricter rule is in force", Duration::from_secs(30), || {
+        Ok(validate(&plane, &manifest(&unsigned), &[]).is_err())
+    })
+    .unwrap();
+    validate(&plane, &manifest(&with_key), &["--force-conflicts"]).unwrap();
 }
 
 /// The rows of docs/install.md: the message if another tool has changed an object, and what helps.

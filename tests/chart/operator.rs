@@ -215,6 +215,7 @@ fn the_operator_runs_as_the_chart_says_with_its_rights_and_never_over_an_edit() 
         "2"
     );
 
+    a_pod_that_finds_a_model_comes_and_goes(&plane);
     wait_for_class(&plane, "cpu", "NodesFound");
     wait_for_class(&plane, "example-tpu", "NoNodes");
 
@@ -272,6 +273,26 @@ fn wait_for_class(plane: &ControlPlane, name: &str, reason: &str) {
         || Ok(get(plane, &["acceleratorclass", name], ".status.conditions[0].reason") == reason),
     )
     .unwrap();
+}
+
+/// Needs the rights to create and to delete pods, and no other right on them.
+fn a_pod_that_finds_a_model_comes_and_goes(plane: &ControlPlane) {
+    let violets = |model: &Value| {
+        let service = json!({"apiVersion": "serving.modelservice.dev/v1alpha1", "kind": "ModelService",
+            "metadata": {"name": "violets", "namespace": "team-a"}, "spec": {"model": model}});
+        plane.apply(&service.to_string()).unwrap();
+    };
+    let count = || {
+        let selector = "--selector=app.kubernetes.io/component=resolver";
+        let pods = ["get", "pods", "--namespace", "team-a", "--output=name", selector];
+        plane.kubectl(&pods).unwrap().lines().count()
+    };
+    violets(&json!({"uri": "s3://models/violets/"}));
+    wait_until("a pod looks for the model", PATIENCE, || Ok(count() == 1)).unwrap();
+    let image = format!("registry.example/violets@sha256:{}", "4".repeat(64));
+    violets(&json!({"image": image}));
+    wait_until("nobody looks any more", PATIENCE, || Ok(count() == 0)).unwrap();
+    wait_for(plane, "violets", "team-a", "Serving");
 }
 
 fn every_status_is_judged_as_documented(plane: &ControlPlane) {

@@ -25,7 +25,7 @@ const IN_SERVED_NAMESPACES: &[(&str, &str, &[&str])] = &[
     ("policy", "poddisruptionbudgets", CHILD),
     ("resource.k8s.io", "resourceclaimtemplates", CHILD),
     ("resource.k8s.io", "resourceclaims", &["get"]),
-    ("", "pods", &["list", "watch", "delete"]),
+    ("", "pods", &["list", "watch", "create", "delete"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];
 

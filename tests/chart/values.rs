@@ -192,6 +192,23 @@ const NONSENSE: &[(&str, &str)] = &[
         "admissionPolicy: {allowedModelImages: [\"r.example/' + 'x\"]}",
         "allowedModelImages",
     ),
+    // The same, and what a policy's expression would take for its end.
+    (
+        "admissionPolicy: {allowedModelSources: [\"s3://models\"]}",
+        "allowedModelSources",
+    ),
+    (
+        "admissionPolicy: {allowedModelSources: [\"s3://models/' + 'x\"]}",
+        "allowedModelSources",
+    ),
+    (
+        "admissionPolicy: {allowedModelSources: [models/]}",
+        "allowedModelSources",
+    ),
+    (
+        "admissionPolicy: {requireVerification: yes please}",
+        "requireVerification",
+    ),
     (
         "admissionPolicy: {namespaceSelector: {matchLabel: {a: b}}}",
         "namespaceSelector",
@@ -325,7 +342,7 @@ serviceMonitor: {interval: 1m30s}
 networkPolicy:
   enabled: true
   metricsFrom: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {ipBlock: {cidr: "fd00::/8"}}, {podSelector: {}}]
-admissionPolicy: {enabled: true, allowedModelImages: ["registry.example:5000/", registry.example/models/a]}
+admissionPolicy: {enabled: true, allowedModelImages: ["registry.example:5000/", registry.example/models/a], allowedModelSources: ["gs://models/", "http://minio.storage:9000/models/", "hf://our-org/", "az://models/a"]}
 "#;
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("sensible.yaml");
     std::fs::write(&file, values).unwrap();

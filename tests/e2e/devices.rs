@@ -108,7 +108,7 @@ async fn devices(fixture: &Fixture) -> Result<()> {
     team.serve(&wanted).await?;
 
     // A new revision finds no device beside the old one, which keeps serving.
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     team.apply(&wanted).await?;
     let message = waits_for_a_device(&team, "vision").await?;
     ensure!(
@@ -589,7 +589,7 @@ async fn rolling(fixture: &Fixture) -> Result<()> {
     team.serve(&wanted).await?;
     let load = team.load_adder("orders", 20.0).await?;
     tokio::task::block_in_place(|| load.wait_answers(40))?;
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     team.serve(&wanted).await?;
     let report = tokio::task::block_in_place(|| {
         load.wait_answers(40)?;
@@ -604,7 +604,7 @@ async fn rolling(fixture: &Fixture) -> Result<()> {
     team.serve(&other).await?;
     let load = team.load_adder("orders", 20.0).await?;
     tokio::task::block_in_place(|| load.wait_answers(40))?;
-    wanted.spec.model.image.clone_from(&fixture.models.plus_one);
+    wanted.spec.model.image = Some(fixture.models.plus_one.clone());
     team.serve(&wanted).await?;
     let report = tokio::task::block_in_place(|| {
         load.wait_answers(40)?;

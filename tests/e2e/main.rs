@@ -18,6 +18,7 @@ mod pods;
 mod security;
 mod serving;
 mod shares;
+mod sources;
 mod team;
 mod traces;
 mod traffic;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         helm::TESTS,
         pods::TESTS,
         security::TESTS,
+        sources::TESTS,
     ]
     .concat();
     let one_after_another = [

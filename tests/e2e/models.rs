@@ -71,7 +71,7 @@ fn push_folder(cluster: &Cluster, name: &str, folder: &Path) -> Result<String> {
 }
 
 /// What tools such as ORAS push: an OCI manifest with a layer that is a file, not a file system.
-fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Result<String> {
+pub(crate) fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Result<String> {
     let registry = format!("http://{}/v2/models/{name}", cluster.registry_address());
     let blob = |content: &[u8]| -> Result<Value> {
         let digest = digest(content);

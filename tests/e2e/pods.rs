@@ -194,7 +194,7 @@ async fn evicted(fixture: &Fixture) -> Result<()> {
     .await?;
     reasons.are_among(&["Serving", "Progressing"])?;
 
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     let second = team.serve(&wanted).await?.status.context("no status")?;
     ensure!(first.current_revision != second.current_revision, "{second:?}");
     let dead = team.api::<Pod>().get(&pod.name_any()).await?;

@@ -131,7 +131,7 @@ async fn new_model(fixture: &Fixture) -> Result<()> {
     ensure!(load.report().adds(1.0), "{:?}", load.report().latest);
 
     let old = revision(&team.api::<ModelService>().get("orders").await?)?;
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     let served = team.serve(&wanted).await?;
     let new = revision(&served)?;
     ensure!(old != new, "the revision is still {old}");
@@ -162,7 +162,7 @@ async fn broken_model(fixture: &Fixture) -> Result<()> {
     let old = revision(&team.serve(&wanted).await?)?;
     let load = team.load_adder("orders", RATE).await?;
 
-    wanted.spec.model.image.clone_from(&fixture.models.not_onnx);
+    wanted.spec.model.image = Some(fixture.models.not_onnx.clone());
     team.apply(&wanted).await?;
     let broken = team
         .wait("orders", "ModelInvalid beside a working revision", |service| {
@@ -181,7 +181,7 @@ async fn broken_model(fixture: &Fixture) -> Result<()> {
     tokio::task::block_in_place(|| load.wait_answers(10))?;
     ensure!(load.report().adds(1.0), "{:?}", load.report().latest);
 
-    wanted.spec.model.image.clone_from(&fixture.models.plus_ten);
+    wanted.spec.model.image = Some(fixture.models.plus_ten.clone());
     team.serve(&wanted).await?;
     gone(&team, &old).await?;
     let report = finish(load, "a broken model applied and repaired")?;

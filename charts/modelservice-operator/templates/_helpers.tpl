@@ -120,11 +120,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [resourceclaims]
   verbs: [get]
 # The pod's status says why a server is not ready, so no right to read logs is needed. A pod whose device is lost is
-# deleted, because a restarted container keeps its pod's device.
+# deleted, because a restarted container keeps its pod's device. A pod is created, and deleted once it has been read, to
+# find which version of a model a new revision gets.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end -}}
+
+{{- /* CEL: the Secrets that a ModelService names. */ -}}
+{{- define "operator.namedSecrets" -}}
+(has({{ . }}.spec.fetch) && has({{ . }}.spec.fetch.credentials) ? [{{ . }}.spec.fetch.credentials.secretName] : [])
++ (has({{ . }}.spec.server) && has({{ . }}.spec.server.auth) ? [{{ . }}.spec.server.auth.tokenSecretName] : [])
++ (has({{ . }}.spec.pod) && has({{ . }}.spec.pod.imagePullSecrets) ? {{ . }}.spec.pod.imagePullSecrets.map(secret, secret.name) : [])
++ (has({{ . }}.spec.pod) && has({{ . }}.spec.pod.env) ? {{ . }}.spec.pod.env.filter(variable, has(variable.valueFrom) && has(variable.valueFrom.secretKeyRef)).map(variable, variable.valueFrom.secretKeyRef.name) : [])
+{{- end -}}
+
+{{- /* CEL: the service account whose identity a ModelService uses. */ -}}
+{{- define "operator.namedAccounts" -}}
+(has({{ . }}.spec.pod) && has({{ . }}.spec.pod.serviceAccountName) ? [{{ . }}.spec.pod.serviceAccountName]
+: has({{ . }}.spec.fetch) && has({{ . }}.spec.fetch.identity) && {{ . }}.spec.fetch.identity == 'Pod' ? ['default'] : [])
 {{- end -}}

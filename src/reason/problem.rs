@@ -1,132 +1,7 @@
-//! Reason: the closed set of reasons that conditions, events and metrics carry, and the problems of a reconcile.
-//! Data only; nothing here refers to another module.
+//! The problems of a reconcile, and what the API server's answers mean. Data only.
 
+use super::list::Reason;
 use kube::core::Status;
-use modelservice_contract::ExitReason;
-
-/// Declares the reasons once: the enum, the list of all of them, and their names.
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// The reason of a condition. Each has a row in docs/troubleshooting.md.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Reason {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// The name, as it appears in conditions.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)+
-                }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// The current spec's revision answers requests.
-    Serving,
-    /// The service is on the way there.
-    Progressing,
-    /// `spec.suspend` is set: no server is running.
-    Suspended,
-    /// The size is zero: no server is running.
-    ScaledToZero,
-    /// The model image cannot be pulled.
-    ModelFetchFailed,
-    /// `model.onnx` is not the file that `spec.model.digest` names.
-    ModelDigestMismatch,
-    /// There is no `model.onnx`, or it is not a model that the runtime loads.
-    ModelInvalid,
-    /// The device or its execution provider is missing.
-    AcceleratorUnavailable,
-    /// The execution provider does not run the whole graph.
-    ExecutionProviderFallback,
-    /// The execution provider runs the model on the device.
-    DeviceEngaged,
-    /// No node can run the pods.
-    Unschedulable,
-    /// A rolling update of a single server: the old one ends before the new one starts.
-    ServiceInterrupted,
-    /// A pod is replaced because its device is lost.
-    DeviceLost,
-    /// No claim of devices was made for a pod.
-    ResourceClaimMissing,
-    /// Nodes have what an AcceleratorClass asks for.
-    NodesFound,
-    /// No node has what an AcceleratorClass asks for.
-    NoNodes,
-    /// A DeviceClass offers what an AcceleratorClass asks for.
-    DeviceClassFound,
-    /// An AcceleratorClass names DeviceClasses, none of which exists.
-    DeviceClassNotFound,
-    /// The runtime image cannot be pulled.
-    ImagePullFailed,
-    /// The server was killed because of its memory use.
-    OutOfMemory,
-    /// The server terminates again and again.
-    CrashLooping,
-    /// A container that was injected beside the server fails.
-    InjectedContainerFailed,
-    /// A node terminated or rejected a server's pod: evicted, preempted, shut down.
-    PodFailed,
-    /// A quota does not allow the pods.
-    QuotaExceeded,
-    /// A policy does not allow the pods.
-    PodsForbidden,
-    /// The spec cannot be met.
-    InvalidSpec,
-    /// This cluster lacks what every model service needs.
-    UnsupportedCluster,
-    /// `spec.accelerators` names a class that does not exist.
-    AcceleratorClassNotFound,
-    /// Somebody else's object has the name that a child needs.
-    NameConflict,
-    /// A child of a deleted service of the same name still exists.
-    WaitingForDeletion,
-    /// Somebody changed the Service so that requests do not reach the servers.
-    EndpointChanged,
-    /// Somebody sets fields of children otherwise than the operator does.
-    FieldOverridden,
-    /// A ready server cannot be asked what it serves.
-    ServerUnreachable,
-    /// The autoscaler does not act.
-    AutoscalerInactive,
-    /// The load asks for more servers.
-    ScalingUp,
-    /// The load asks for fewer servers.
-    ScalingDown,
-    /// Somebody changed a revision's pod template into one that this operator does not write.
-    TemplateChanged,
-    /// The operator lacks a right.
-    Forbidden,
-    /// The API server did not do what it was asked.
-    ApiError,
-    /// No problem can be seen, but too much time has passed.
-    ProgressDeadlineExceeded,
-    /// A newer operator brings another runtime.
-    RuntimeUpdate,
-}
-
-impl Reason {
-    /// The reason that corresponds to an exit of the server.
-    #[must_use]
-    pub const fn of_exit(exit: ExitReason) -> Self {
-        match exit {
-            ExitReason::ConfigInvalid => Self::InvalidSpec,
-            ExitReason::ModelMissing | ExitReason::ModelInvalid => Self::ModelInvalid,
-            ExitReason::ModelDigestMismatch => Self::ModelDigestMismatch,
-            ExitReason::AcceleratorUnavailable => Self::AcceleratorUnavailable,
-            ExitReason::ExecutionProviderFallback => Self::ExecutionProviderFallback,
-            ExitReason::RuntimeUnavailable | ExitReason::SystemError => Self::CrashLooping,
-        }
-    }
-}
 
 /// Why a cluster does not give what an AcceleratorClass asks for "by …".
 pub const NO_DRA: &str = "Dynamic Resource Allocation (resource.k8s.io/v1), which this cluster does not have: use \
@@ -197,6 +72,17 @@ pub enum Problem {
         /// Path in the template.
         field: String,
     },
+    /// A pod has the name of one that is to be created. It is tried again: mostly, it is being deleted.
+    #[error("{kind} \"{name}\" already exists; waiting until it is deleted")]
+    NameTaken {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// Policies of the namespace do not allow a pod.
+    #[error("the namespace's policies forbid the pod that finds the model: {0}")]
+    PodsForbidden(String),
     /// A quota of the namespace does not allow it.
     #[error("{0}; raise the quota or lower what the service requests")]
     QuotaExceeded(String),
@@ -231,7 +117,8 @@ impl Problem {
             Self::UnsupportedCluster(_) => Reason::UnsupportedCluster,
             Self::AcceleratorClassNotFound(_) => Reason::AcceleratorClassNotFound,
             Self::NameConflict { .. } | Self::Orphaned { .. } => Reason::NameConflict,
-            Self::WaitingForDeletion { .. } => Reason::WaitingForDeletion,
+            Self::WaitingForDeletion { .. } | Self::NameTaken { .. } => Reason::WaitingForDeletion,
+            Self::PodsForbidden(_) => Reason::PodsForbidden,
             Self::TemplateChanged { .. } => Reason::TemplateChanged,
             Self::QuotaExceeded(_) => Reason::QuotaExceeded,
             Self::Forbidden { .. } => Reason::Forbidden,
@@ -242,7 +129,10 @@ impl Problem {
     /// Whether it may resolve itself: then the service is reconciling, not stalled.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::WaitingForDeletion { .. } | Self::Api { .. })
+        matches!(
+            self,
+            Self::WaitingForDeletion { .. } | Self::NameTaken { .. } | Self::Api { .. }
+        )
     }
 
     /// Whether only a change of a watched object can help: then nothing is tried again.
@@ -272,12 +162,16 @@ impl Problem {
                 message: status.message.clone(),
             },
             403 if status.message.contains("exceeded quota") => Self::QuotaExceeded(status.message.clone()),
+            403 if kind == "Pod" && status.message.contains("must specify") => {
+                Self::QuotaExceeded(status.message.clone())
+            }
             // A namespace that is being deleted takes its services with it.
             403 if status.message.contains("being terminated") => Self::Api {
                 verb,
                 kind: kind.to_owned(),
                 message: status.message.clone(),
             },
+            403 if kind == "Pod" => Self::PodsForbidden(status.message.clone()),
             403 => Self::InvalidSpec(format!(
                 "the cluster's policies refuse the {kind}: {}",
                 status.message

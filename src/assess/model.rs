@@ -1,0 +1,184 @@
+//! Model: what is served, where it comes from, and whether it can be had again. Pure.
+
+use super::verdict::Verdict;
+use crate::{
+    apply::Applied,
+    crd::{ModelServiceStatus, ModelStatus, Signature, TensorStatus},
+    observe::Observed,
+    reason::Reason,
+    revision::{FrozenSource, Source, hash_of_key},
+};
+use modelservice_contract::{IdentityKind, ModelReport, SourceIdentity, TensorSpec, Verification};
+
+/// The model of a revision: what a server reported about it, and where it comes from.
+pub(super) fn model(
+    observed: &Observed,
+    applied: &Applied,
+    previous: &ModelServiceStatus,
+    revision: &str,
+) -> Option<ModelStatus> {
+    let reported = reported(observed, previous, revision)?;
+    let frozen = applied
+        .deployment(revision)
+        .and_then(|live| FrozenSource::of(live));
+    let Some(frozen) = frozen else {
+        return Some(reported);
+    };
+    Some(ModelStatus {
+        source: Some(frozen.source.uri()),
+        delivery: Some(frozen.source.delivery().to_owned()),
+        identity: identity(&frozen.source),
+        // A server starts only after its model has been verified.
+        verified: frozen.verification.as_ref().map(signer),
+        ..reported
+    })
+}
+
+/// Which version it is; a mounted image's is in its name.
+fn identity(source: &Source) -> Option<String> {
+    match source {
+        Source::ImageVolume(_) | Source::Claim(_) => None,
+        Source::Fetched { identity, .. } => Some(said(identity)),
+    }
+}
+
+fn said(SourceIdentity { kind, value, .. }: &SourceIdentity) -> String {
+    let kind = match kind {
+        // A digest says itself what it is.
+        IdentityKind::OciDigest | IdentityKind::Digest => return value.clone(),
+        IdentityKind::Commit => "commit",
+        IdentityKind::Version => "version",
+        IdentityKind::Generation => "generation",
+        IdentityKind::ETag => "ETag",
+        IdentityKind::Folder => "folder",
+    };
+    format!("{kind} {value}")
+}
+
+fn signer(Verification { public_key }: &Verification) -> String {
+    format!("public key {}", fingerprint(public_key))
+}
+
+/// `sha256:` and the digest of the key's DER, as `openssl pkey -pubin -outform DER | sha256sum` has it.
+fn fingerprint(pem: &str) -> String {
+    hash_of_key(pem).map_or_else(|| "unreadable".to_owned(), |hex| format!("sha256:{hex}"))
+}
+
+/// Why a server that starts later may not get its model: of the revision that serves, or else of the next one.
+pub(super) fn not_retained(observed: &Observed, applied: &Applied) -> Option<String> {
+    let target = applied
+        .decision()
+        .map(|decision| decision.rollout.target.as_str());
+    let revisions = applied.traffic().into_iter().chain(target);
+    revisions.into_iter().find_map(|revision| {
+        let frozen = FrozenSource::of(applied.deployment(revision)?)?;
+        if frozen.is_retained || observed.service.spec.suspend {
+            return None;
+        }
+        let uri = frozen.source.uri();
+        Some(match &frozen.source {
+            Source::Claim(_) => format!(
+                "nothing pins what is in {uri}, which revision {revision} serves: if its files change, servers that start \
+                 later serve something else. Set spec.model.digest"
+            ),
+            source => format!(
+                "{uri} does not keep the version that revision {revision} serves ({}): once it is overwritten, no further \
+                 server can start. Turn on the store's versioning and set spec.model.refresh, never write to this name \
+                 again, or share a cache (spec.fetch.cache)",
+                identity(source).unwrap_or_default()
+            ),
+        })
+    })
+}
+
+/// Whether the model has the signature that is asked for; `None` if none is.
+pub(super) fn verified(
+    observed: &Observed,
+    applied: &Applied,
+    verdict: &Verdict,
+) -> Option<(bool, Reason, String)> {
+    let serving = applied
+        .traffic()
+        .and_then(|revision| applied.deployment(revision));
+    let key = serving.and_then(|live| FrozenSource::of(live)?.verification);
+    if key.is_none() && observed.service.spec.model.verification.is_none() {
+        return None;
+    }
+    if let Verdict::Failed { reason, message, .. } = verdict
+        && *reason == Reason::SignatureInvalid
+    {
+        return Some((false, *reason, message.clone()));
+    }
+    let serves = serving.is_some_and(|live| {
+        let status = live.status.as_ref();
+        status.and_then(|status| status.available_replicas).unwrap_or(0) > 0
+    });
+    Some(match key {
+        Some(key) if serves => (
+            true,
+            Reason::SignatureValid,
+            format!("the model that is served is signed by {}", signer(&key)),
+        ),
+        _ => (
+            false,
+            Reason::Progressing,
+            "no server has verified its model yet".to_owned(),
+        ),
+    })
+}
+
+/// What a server of the revision reported, now or earlier.
+fn reported(observed: &Observed, previous: &ModelServiceStatus, revision: &str) -> Option<ModelStatus> {
+    let Some(report) = observed
+        .reported
+        .models
+        .get(revision)
+        .and_then(|report| report.models.first())
+    else {
+        return previous.model.clone().filter(|model| model.revision == revision);
+    };
+    let ModelReport {
+        name: _,
+        digest,
+        opset,
+        inputs,
+        outputs,
+        // The server's own endpoints show these.
+        digest_covers: _,
+        digest_checked: _,
+        producer: _,
+        description: _,
+        metadata: _,
+        graph: _,
+        load_seconds: _,
+        assignment: _,
+        batching: _,
+    } = report.clone();
+    let tensors = |specs: Vec<TensorSpec>| {
+        specs
+            .into_iter()
+            .map(
+                |TensorSpec {
+                     name,
+                     datatype,
+                     shape,
+                 }| TensorStatus {
+                    name,
+                    datatype,
+                    shape,
+                },
+            )
+            .collect()
+    };
+    let signature = Signature {
+        opset,
+        inputs: tensors(inputs),
+        outputs: tensors(outputs),
+    };
+    Some(ModelStatus {
+        revision: revision.to_owned(),
+        digest,
+        signature,
+        ..ModelStatus::default()
+    })
+}
