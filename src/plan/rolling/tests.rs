@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
+use super::failing;
 use crate::{
     crd::{GAVE_BACK_ANNOTATION, REVISION_LABEL, ROLLING_ANNOTATION},
+    fixtures::observed,
     plan::{rollout::Scale, simulator::Cluster},
 };
 use kube::ResourceExt as _;
@@ -195,4 +197,25 @@ fn a_class_that_is_not_exclusive_is_replaced_in_the_same_way() {
     let history = history(&mut cluster, 40);
     assert_eq!(history.last(), Some(&(2, 0)));
     assert!(history.contains(&(1, 1)), "{history:?}");
+}
+
+/// Otherwise a large model's first server gives its device back while the model still arrives.
+#[test]
+fn a_server_that_fetches_its_model_has_the_time_for_it() {
+    let uri = format!("oci://r.example/net@sha256:{}", "a".repeat(64));
+    let spec = json!({"model": {"uri": uri}, "rollout": {"strategy": "Rolling"}});
+    let plan = observed(spec.clone()).planned();
+    let fails_after = |status: Value| {
+        let observed = observed(spec.clone())
+            .running(&plan, 1, 0)
+            .pod_made(&plan, 0, status);
+        let at = failing(&observed, &observed.service.spec, &plan.rollout.target);
+        at[0].duration_since(observed.now).as_secs()
+    };
+    let fetch =
+        |state: Value| json!({"initContainerStatuses": [{"name": "fetch", "ready": false, "state": state}]});
+    assert_eq!(fails_after(fetch(json!({"running": {}}))), 600 + 3600);
+    assert_eq!(fails_after(json!({})), 600, "it has its model");
+    let repeated = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    assert_eq!(fails_after(fetch(repeated)), 0);
 }
