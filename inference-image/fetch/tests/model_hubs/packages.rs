@@ -11,7 +11,8 @@ use super::{
 use modelservice_contract::{FetchConfig, FetchReason};
 use modelservice_fetch::{
     error::FetchError,
-    fetch::{Behaviour, Outcome, fetch},
+    fetch::{Outcome, fetch},
+    resolve::Behaviour,
     source::Source,
 };
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
