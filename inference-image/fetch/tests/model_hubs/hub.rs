@@ -33,13 +33,13 @@ pub(super) fn commit(value: &str) -> SourceIdentity {
 /// A repository as exporters make them: weights for another framework at the top, and several models in a folder.
 fn exported() -> Vec<(&'static str, Kept, Vec<u8>)> {
     vec![
-        ("README.md", Kept::InGit, b"# A model\n".to_vec()),
-        ("config.json", Kept::InGit, b"{}".to_vec()),
-        ("model.safetensors", Kept::InXet, content(1, 9000)),
-        ("onnx/model.onnx", Kept::InLfs, content(2, 5000)),
-        ("onnx/model.onnx_data", Kept::InXet, content(3, 8000)),
-        ("onnx/model_int8.onnx", Kept::InLfs, content(4, 2000)),
-        ("onnx/extra/labels.txt", Kept::InGit, b"cat\ndog\n".to_vec()),
+        ("README.md", Kept::Git, b"# A model\n".to_vec()),
+        ("config.json", Kept::Git, b"{}".to_vec()),
+        ("model.safetensors", Kept::Xet, content(1, 9000)),
+        ("onnx/model.onnx", Kept::Lfs, content(2, 5000)),
+        ("onnx/model.onnx_data", Kept::Xet, content(3, 8000)),
+        ("onnx/model_int8.onnx", Kept::Lfs, content(4, 2000)),
+        ("onnx/extra/labels.txt", Kept::Git, b"cat\ndog\n".to_vec()),
     ]
 }
 
@@ -85,7 +85,7 @@ async fn a_moved_branch_does_not_change_what_is_frozen() {
         "onnx/tiny",
         Access::Public,
         "main",
-        &[("model.onnx", Kept::InLfs, content(1, 3000))],
+        &[("model.onnx", Kept::Lfs, content(1, 3000))],
     );
     let hub = public(&server, "hf://onnx/tiny");
     let resolved = hub.find(None).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_moved_branch_does_not_change_what_is_frozen() {
         "onnx/tiny",
         Access::Public,
         "main",
-        &[("model.onnx", Kept::InLfs, content(2, 3000))],
+        &[("model.onnx", Kept::Lfs, content(2, 3000))],
     );
     // What was found before the move is still read, and found again by its commit.
     assert_eq!(read_all(&hub, &resolved).await["model.onnx"], content(1, 3000));
@@ -112,7 +112,7 @@ async fn a_commit_that_is_gone_is_a_changed_source() {
         "onnx/tiny",
         Access::Public,
         "main",
-        &[("model.onnx", Kept::InLfs, content(1, 3000))],
+        &[("model.onnx", Kept::Lfs, content(1, 3000))],
     );
     let hub = public(&server, "hf://onnx/tiny");
     let resolved = hub.find(None).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_commit_that_is_gone_is_a_changed_source() {
 #[tokio::test]
 async fn what_is_not_there_or_not_for_us_is_said_in_the_hubs_words_with_what_to_do() {
     let server = HubServer::start().await;
-    let files = [("model.onnx", Kept::InLfs, content(1, 3000))];
+    let files = [("model.onnx", Kept::Lfs, content(1, 3000))];
     server.push("onnx/tiny", Access::Public, "main", &exported());
     server.push("onnx/gated", Access::Gated, "main", &files);
     server.push("onnx/private", Access::Private, "main", &files);
@@ -247,7 +247,7 @@ async fn a_renamed_repository_is_found_with_the_token() {
         "onnx/new",
         Access::Private,
         "main",
-        &[("model.onnx", Kept::InLfs, content(1, 3000))],
+        &[("model.onnx", Kept::Lfs, content(1, 3000))],
     );
     server.rename("onnx/old", "onnx/new");
     let (hub, _folder) = with_token(&server, "hf://onnx/old", TOKEN);
@@ -263,7 +263,7 @@ async fn the_token_goes_to_the_hub_and_not_to_the_host_of_its_large_files() {
         "onnx/tiny",
         Access::Private,
         "main",
-        &[("model.onnx", Kept::InXet, content(1, 3000))],
+        &[("model.onnx", Kept::Xet, content(1, 3000))],
     );
     let (hub, _folder) = with_token(&server, "hf://onnx/tiny", TOKEN);
     let found = hub.find(None).await.unwrap();

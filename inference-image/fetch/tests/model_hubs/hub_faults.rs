@@ -22,7 +22,7 @@ async fn prepared() -> (HubServer, Hub, Found) {
         "onnx/tiny",
         Access::Public,
         "main",
-        &[("model.onnx", Kept::InLfs, content(1, LENGTH))],
+        &[("model.onnx", Kept::Lfs, content(1, LENGTH))],
     );
     let hub = public(&server, "hf://onnx/tiny");
     let found = hub.find(None).await.unwrap();
@@ -196,7 +196,7 @@ async fn hub_token_that_is_renewed_in_its_secret_is_used() {
         "onnx/tiny",
         Access::Private,
         "main",
-        &[("model.onnx", Kept::InLfs, content(1, LENGTH))],
+        &[("model.onnx", Kept::Lfs, content(1, LENGTH))],
     );
     let (hub, folder) = with_token(&server, "hf://onnx/tiny", TOKEN);
     let found = hub.find(None).await.unwrap();

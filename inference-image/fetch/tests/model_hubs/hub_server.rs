@@ -25,9 +25,9 @@ pub(crate) const OTHER_TOKEN: &str = "hf_theTokenOfSomebodyElse";
 /// How a file is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    InGit,
-    InLfs,
-    InXet,
+    Git,
+    Lfs,
+    Xet,
 }
 
 #[derive(Clone)]
@@ -169,7 +169,7 @@ async fn answer(State((shared, blobs)): State<(Arc<Shared>, Blobs)>, request: Re
     }
     let repository = match visible(&content, &id, request.headers(), is_api) {
         Ok(repository) => repository,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     let (kind, revision, path) = match rest {
         [] => ("revision", "main", &[][..]),
@@ -185,14 +185,12 @@ async fn answer(State((shared, blobs)): State<(Arc<Shared>, Blobs)>, request: Re
     let Some(files) = repository.commits.get(commit) else {
         return error(404, "RevisionNotFound", &format!("Invalid rev id: {revision}"));
     };
-    let path = percent_decode_str(&path.join("/"))
-        .decode_utf8()
-        .unwrap()
-        .into_owned();
+    let raw = path.join("/");
+    let path = percent_decode_str(&raw).decode_utf8().unwrap().into_owned();
     match (is_api, kind) {
         (true, "revision") => info(&id, commit, files),
         (true, "tree") => tree(&request, files, &path),
-        (false, "resolve") if files.get(&path).is_some_and(|file| file.kept == Kept::InGit) => {
+        (false, "resolve") if files.get(&path).is_some_and(|file| file.kept == Kept::Git) => {
             // Small files are behind a redirect within the Hub.
             let mut response = redirect(307, &format!("/api/resolve-cache/models/{id}/{commit}/{raw}"));
             response
@@ -211,7 +209,8 @@ fn visible<'a>(
     id: &str,
     headers: &HeaderMap,
     is_api: bool,
-) -> Result<&'a Repository, Response> {
+) -> Result<&'a Repository, Box<Response>> {
+    let refused = |status, code: &str, message: &str| Err(Box::new(error(status, code, message)));
     let token = headers
         .get(header::AUTHORIZATION)
         .map(|value| value.to_str().unwrap());
@@ -222,7 +221,7 @@ fn visible<'a>(
     });
     let is_trusted = token == Some(&format!("Bearer {TOKEN}"));
     if token.is_some() && !is_known {
-        return Err(error(401, "", "Invalid credentials in Authorization header"));
+        return refused(401, "", "Invalid credentials in Authorization header");
     }
     match content.repositories.get(id) {
         Some(repository) if repository.access == Access::Public || is_trusted => Ok(repository),
@@ -236,16 +235,16 @@ fn visible<'a>(
                     "you must have access to it and be authenticated to access it. Please log in",
                 )
             };
-            Err(error(
+            refused(
                 status,
                 "GatedRepo",
                 &format!(
                     "Access to model {id} is restricted and {who}. Visit https://huggingface.co/{id} to ask for access."
                 ),
-            ))
+            )
         }
-        _ if is_known => Err(error(404, "RepoNotFound", "Repository not found")),
-        _ => Err(error(401, "RepoNotFound", "Invalid username or password.")),
+        _ if is_known => refused(404, "RepoNotFound", "Repository not found"),
+        _ => refused(401, "RepoNotFound", "Invalid username or password."),
     }
 }
 
@@ -311,10 +310,10 @@ fn tree(request: &Request<Body>, files: &BTreeMap<String, File>, folder: &str) -
 fn entry(path: &str, file: &File) -> Value {
     let size = file.content.len();
     let mut entry = json!({"type": "file", "oid": oid(&file.content), "size": size, "path": path});
-    if file.kept != Kept::InGit {
+    if file.kept != Kept::Git {
         entry["lfs"] = json!({"oid": sha256(&file.content), "size": size, "pointerSize": 134});
     }
-    if file.kept == Kept::InXet {
+    if file.kept == Kept::Xet {
         entry["xetHash"] = json!(sha256(&file.content));
     }
     entry
@@ -331,7 +330,7 @@ fn resolve(
     let Some(file) = files.get(path) else {
         return error(404, "EntryNotFound", "Entry not found");
     };
-    let mut response = if file.kept == Kept::InGit {
+    let mut response = if file.kept == Kept::Git {
         let mut response = ranged(request, &file.content);
         let etag = format!("\"{}\"", oid(&file.content));
         response.headers_mut().insert(header::ETAG, etag.parse().unwrap());
@@ -346,7 +345,7 @@ fn resolve(
         let headers = response.headers_mut();
         headers.insert("x-linked-etag", format!("\"{name}\"").parse().unwrap());
         headers.insert("x-linked-size", file.content.len().into());
-        if file.kept == Kept::InXet {
+        if file.kept == Kept::Xet {
             headers.insert("x-xet-hash", name.parse().unwrap());
         }
         response

@@ -60,12 +60,12 @@ fn listing(commit: &str, files: &BTreeMap<String, Vec<u8>>) -> String {
 async fn the_hubs_own_library_and_the_source_download_the_same() {
     let server = HubServer::start().await;
     let files = [
-        ("README.md", Kept::InGit, b"# A model\n".to_vec()),
-        ("model.onnx", Kept::InLfs, content(1, 70_000)),
-        ("model.yaml", Kept::InGit, b"labels: labels.txt\n".to_vec()),
-        ("labels.txt", Kept::InGit, b"cat\ndog\n".to_vec()),
-        ("deep/er/a b#1.bin", Kept::InXet, content(2, 3000)),
-        ("empty", Kept::InGit, Vec::new()),
+        ("README.md", Kept::Git, b"# A model\n".to_vec()),
+        ("model.onnx", Kept::Lfs, content(1, 70_000)),
+        ("model.yaml", Kept::Git, b"labels: labels.txt\n".to_vec()),
+        ("labels.txt", Kept::Git, b"cat\ndog\n".to_vec()),
+        ("deep/er/a b#1.bin", Kept::Xet, content(2, 3000)),
+        ("empty", Kept::Git, Vec::new()),
     ];
     for (revision, written) in [
         ("main", "main"),
@@ -91,7 +91,7 @@ async fn the_hubs_own_library_and_the_source_download_the_same() {
 #[tokio::test]
 async fn the_hubs_own_library_takes_the_tests_hub_for_gated_private_and_renamed_models() {
     let server = HubServer::start().await;
-    let files = [("model.onnx", Kept::InLfs, content(1, 3000))];
+    let files = [("model.onnx", Kept::Lfs, content(1, 3000))];
     server.push("onnx/gated", Access::Gated, "main", &files);
     server.push("onnx/private", Access::Private, "main", &files);
     server.push("onnx/new", Access::Public, "main", &files);

@@ -36,10 +36,10 @@ use url::Url;
 const HUB: &str = "https://huggingface.co";
 /// Key of the credentials' Secret.
 const TOKEN: &str = "HF_TOKEN";
-/// The largest answer of the API that is read, in bytes: a page of a list has a thousand entries.
-const LARGEST_ANSWER: usize = 16 << 20;
-/// More are refused: the Hub itself advises against more in one repository.
-const MOST_ENTRIES: usize = 100_000;
+/// The largest answer of the API that is read, in bytes: a page of a list has a thousand entries, of some hundred bytes each.
+const LARGEST_ANSWER: usize = 4 << 20;
+/// More are refused, because the list is kept in memory.
+const MOST_ENTRIES: usize = 20_000;
 
 /// A folder or a file of a model's repository.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use crate::error::FetchError;
 use modelservice_contract::FetchReason;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 use std::env::consts::ARCH;
 
@@ -31,6 +32,15 @@ pub(super) enum Document {
     Manifest(Box<ImageManifest>),
 }
 
+/// What says which kind of document it is.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+}
+
 /// `sha256:` and 64 hex digits.
 pub(super) fn digest_of(content: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(content))
@@ -42,29 +52,23 @@ pub(super) fn digest_of(content: &[u8]) -> String {
 /// `PackageInvalid` for what is neither an index nor a manifest.
 pub(super) fn parse(place: &str, content: &[u8], content_type: Option<&str>) -> Result<Document, FetchError> {
     let invalid = |why: String| FetchError::new(FetchReason::PackageInvalid, format!("{place} {why}"));
-    let value: serde_json::Value = serde_json::from_slice(content)
+    let outline: Outline = serde_json::from_slice(content)
         .map_err(|error| invalid(format!("has a manifest that is not JSON ({error})")))?;
     let header = content_type.map(|value| value.split(';').next().unwrap_or(value).trim());
-    let kind = value["mediaType"]
-        .as_str()
-        .or(header)
-        .unwrap_or_default()
-        .to_owned();
+    let kind = outline.media_type.as_deref().or(header).unwrap_or_default();
     let broken = |error: serde_json::Error| invalid(format!("has a manifest that cannot be read ({error})"));
-    match kind.as_str() {
-        OCI_INDEX | DOCKER_INDEX => Ok(Document::Index(Box::new(
-            serde_json::from_value(value).map_err(broken)?,
-        ))),
-        OCI_MANIFEST | DOCKER_MANIFEST => Ok(Document::Manifest(Box::new(
-            serde_json::from_value(value).map_err(broken)?,
-        ))),
+    let index = || serde_json::from_slice(content).map(Box::new).map(Document::Index);
+    let manifest = || {
+        serde_json::from_slice(content)
+            .map(Box::new)
+            .map(Document::Manifest)
+    };
+    match kind {
+        OCI_INDEX | DOCKER_INDEX => index().map_err(broken),
+        OCI_MANIFEST | DOCKER_MANIFEST => manifest().map_err(broken),
         // Registries that are not asked for a type may answer any of them with this one.
-        "" | "application/json" if value["manifests"].is_array() => Ok(Document::Index(Box::new(
-            serde_json::from_value(value).map_err(broken)?,
-        ))),
-        "" | "application/json" if value["layers"].is_array() => Ok(Document::Manifest(Box::new(
-            serde_json::from_value(value).map_err(broken)?,
-        ))),
+        "" | "application/json" if outline.manifests.is_some() => index().map_err(broken),
+        "" | "application/json" if outline.layers.is_some() => manifest().map_err(broken),
         kind => Err(invalid(format!(
             "is of the type {kind:?}, which is neither an OCI image nor an artifact of ORAS or ModelPack"
         ))),
