@@ -3,7 +3,7 @@
 use crate::disk::{self, blocking};
 use crate::download::{Progress, Settings, download};
 use crate::error::FetchError;
-use crate::resolve::{Behaviour, Opener, find, resolve};
+use crate::resolve::find;
 use crate::source::Form;
 use crate::store::{Cache, Lock, Marker, Place, Turn, check_digest, examine, lost};
 use crate::unpack::{Bounds, Unpacked, unpack};
@@ -11,6 +11,8 @@ use crate::verify::{self, check_key};
 use modelservice_contract::{FetchConfig, FetchReason, Verification};
 use std::path::Path;
 use std::time::Instant;
+
+pub use crate::resolve::{Behaviour, Opener, resolve};
 
 /// What a fetch has done.
 #[derive(Debug)]
