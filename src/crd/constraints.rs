@@ -126,8 +126,8 @@ pub(super) fn one_source() -> Rule {
 
 /// Stores that have other servers than their vendor's.
 pub(super) fn endpoint_has_a_store() -> Rule {
-    Rule::new("!has(self.endpoint) || (has(self.uri) && self.uri.matches('^(s3|gs|az|hf|oci)://'))")
-        .message("endpoint needs a uri with s3://, gs://, az://, hf:// or oci://; remove it")
+    Rule::new("!has(self.endpoint) || has(self.image) || (has(self.uri) && self.uri.matches('^(s3|gs|az|hf|oci)://'))")
+        .message("endpoint needs an image, or a uri with s3://, gs://, az://, hf:// or oci://; remove it")
 }
 
 /// `SCHEME://AUTHORITY/PATH`, and for the web a query: no credentials, no fragment.

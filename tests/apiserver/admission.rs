@@ -138,14 +138,16 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "Too long",
         ),
         (
-            "an endpoint for an image",
-            base().with("model.endpoint", "http://minio:9000".into()),
-            "endpoint needs a uri",
+            "an endpoint for a volume",
+            base()
+                .with("model", json!({"volumeClaim": {"name": "models"}}))
+                .with("model.endpoint", "http://minio:9000".into()),
+            "endpoint needs an image, or a uri",
         ),
         (
             "an endpoint for the web",
             of_uri("https://host/net.onnx").with("model.endpoint", "http://minio:9000".into()),
-            "endpoint needs a uri",
+            "endpoint needs an image, or a uri",
         ),
         (
             "an endpoint with a path",
@@ -921,6 +923,7 @@ async fn sources_of_every_kind_are_taken(world: Arc<World>) {
     let models = uris.into_iter().map(|uri| json!({"uri": uri})).chain([
         json!({"uri": "s3://models/net.onnx", "endpoint": "http://minio.storage:9000", "refresh": "2026-01-31"}),
         json!({"uri": "gs://models/net.onnx", "endpoint": "https://[fd00::1]:4443"}),
+        json!({"image": format!("registry:5000/net@sha256:{}", "a".repeat(64)), "endpoint": "http://registry:5000"}),
         json!({"uri": "hf://org/net@main", "endpoint": "https://hub.example"}),
         json!({"image": model('a'), "delivery": "Fetch"}),
         json!({"image": model('a'), "delivery": "ImageVolume",

@@ -115,12 +115,14 @@ pub(crate) fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Re
         described["mediaType"] = json!(media_type);
         Ok(described)
     };
+    let mut layer = describe("application/vnd.example.model.onnx", content)?;
+    layer["annotations"] = json!({"org.opencontainers.image.title": "model.onnx"});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "artifactType": "application/vnd.example.model",
         "config": describe("application/vnd.oci.empty.v1+json", b"{}")?,
-        "layers": [describe("application/vnd.example.model.onnx", content)?],
+        "layers": [layer],
     })
     .to_string();
     let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";

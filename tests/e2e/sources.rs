@@ -116,6 +116,8 @@ async fn fetched_image(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-fetched-image", &[]).await?;
     let mut wanted = service("adder", &fixture.models.plus_one);
     wanted.spec.model.delivery = Delivery::Fetch;
+    // The cluster's registry speaks plain HTTP.
+    wanted.spec.model.endpoint = Some(format!("http://{}", fixture.cluster.registry_host()));
     team.serve(&wanted).await?;
     digest(&team).await?;
     team.delete("adder").await

@@ -11,7 +11,7 @@ use crate::command::{direct, output};
 use crate::instance::Instance;
 use crate::{network, tools};
 
-/// The prefix of image names. It is not in DNS: containerd is told where it is.
+/// The prefix of image names. containerd is told where it is; pods ask the cluster's DNS.
 pub(crate) const HOST: &str = "registry.test:5000";
 const PORT: u16 = 5000;
 
