@@ -161,6 +161,18 @@ fn a_fetch_that_goes_on_is_progress() {
         );
         assert!(condition(&status, "Stalled").is_none());
     }
+    // What needed a change may be changed now: a Secret, for example.
+    let corrected = with_init(
+        &spec(),
+        running(
+            5,
+            json!({"exitCode": 32, "reason": "Error", "message": words("Denied")}),
+        ),
+    );
+    let told = condition(&corrected, "Reconciling").unwrap();
+    assert_eq!(told.reason, "ModelFetchFailed");
+    assert!(told.message.contains("said the store"), "{}", told.message);
+    assert!(condition(&corrected, "Stalled").is_none());
     // Tried again: not Stalled, and the same words as between two tries, so that no status is written for each.
     let again = with_init(&spec(), running(5, failed));
     let between = with_init(&spec(), ended("fetch", 34, &words("Unavailable")));
