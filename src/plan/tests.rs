@@ -434,6 +434,30 @@ fn sources() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// Registries whose tokens another host issues are listed under `endpoints` (docs/model-hubs.md). Templates are frozen:
+/// what is not mounted now never will be.
+#[test]
+fn a_pull_secret_is_mounted_with_the_servers_that_it_lists() {
+    let spec = json!({"model": {"uri": "oci://r.example/net:v1"}, "pod": {"imagePullSecrets": [{"name": "registry"}]}});
+    let looked_for = observed(spec.clone()).planned().resolver.wanted.unwrap();
+    let found = observed(spec).found(true).planned();
+    let server = found.revisions[0].deployment.spec.template.spec.clone();
+    for pod in [looked_for.spec, server] {
+        let volumes = pod.unwrap().volumes.unwrap();
+        let secrets = volumes
+            .iter()
+            .find(|volume| volume.name == "pull-secrets")
+            .unwrap();
+        let sources = secrets.projected.clone().unwrap().sources.unwrap();
+        let secret = sources[0].secret.clone().unwrap();
+        let items = secret.items.unwrap().into_iter();
+        let items: Vec<_> = items.map(|item| (item.key, item.path)).collect();
+        let item = |key: &str| (key.to_owned(), format!("registry/{key}"));
+        assert_eq!(items, [".dockerconfigjson", ".dockercfg", "endpoints"].map(item));
+        assert_eq!(secret.optional, Some(true), "none of them has to be there");
+    }
+}
+
 /// What a pod has for its model, in short: its init container and volumes.
 #[test]
 fn the_pods_of_every_source() {
