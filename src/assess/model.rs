@@ -83,15 +83,28 @@ pub(super) fn not_retained(observed: &Observed, applied: &Applied) -> Option<Str
             ),
             source => format!(
                 "{uri} does not keep the version that revision {revision} serves ({}): once it is overwritten, no further \
-                 server can start. Turn on the store's versioning and set spec.model.refresh, never write to this name \
-                 again, or share a cache (spec.fetch.cache)",
-                identity(source).unwrap_or_default()
+                 server can start. {}, or share a cache that keeps everything (spec.fetch.cache without maximumSize)",
+                identity(source).unwrap_or_default(),
+                remedy(source)
             ),
         })
     })
 }
 
-/// Whether the model has the signature that is asked for; `None` if none is.
+/// What keeps a version, besides a cache. The version of a folder is of its list, which no store keeps, and web servers
+/// have no versions.
+fn remedy(source: &Source) -> &'static str {
+    match source {
+        Source::Fetched { identity, .. } if identity.kind == IdentityKind::Folder => {
+            "Pack the folder into one archive in a bucket with versioning and name that, never write to these names again"
+        }
+        Source::Fetched { uri, .. } if uri.starts_with("https://") => "Never write to this name again",
+        _ => "Turn on the store's versioning and set spec.model.refresh, never write to this name again",
+    }
+}
+
+/// Whether the model of the revision that has the traffic has the signature that is asked for; `None` if none is. What was
+/// verified stays so while no server runs, and whatever becomes of the next revision.
 pub(super) fn verified(
     observed: &Observed,
     applied: &Applied,

@@ -102,7 +102,8 @@ pub struct FrozenSource {
     pub fetcher_image: Option<String>,
     /// The Secret with credentials, if the revision names one.
     pub secret: Option<String>,
-    /// Whether a server that starts later certainly gets the same model: its source keeps it, or a cache or a digest does.
+    /// Whether a server that starts later certainly gets the same model: its source keeps it, or a cache without a
+    /// limit or a digest does.
     pub is_retained: bool,
     /// Whose signature is checked.
     pub verification: Option<Verification>,
@@ -137,12 +138,14 @@ impl FrozenSource {
             },
             _ => mounted(pod)?,
         };
-        let has_cache = config.as_ref().is_some_and(|config| config.cache.is_some());
+        // One with a limit may remove what no pod uses at the moment, which is what the next pod would need.
+        let cache = config.as_ref().and_then(|config| config.cache.as_ref());
+        let is_kept = cache.is_some_and(|cache| cache.maximum_bytes.is_none());
         Some(Self {
             is_retained: match &source {
                 Source::ImageVolume(_) => true,
                 Source::Claim(_) => has_digest(pod),
-                Source::Fetched { identity, .. } => identity.is_retained || has_cache,
+                Source::Fetched { identity, .. } => identity.is_retained || is_kept,
             },
             source,
             fetcher_image: container.and_then(|container| container.image.clone()),

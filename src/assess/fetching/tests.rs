@@ -273,6 +273,14 @@ fn a_source_that_does_not_keep_its_version_is_told_beforehand() {
         of_claim.contains("volume://models/") && of_claim.contains("spec.model.digest"),
         "{of_claim}"
     );
+    // A cache with a limit may have removed it.
+    let mut limited = spec();
+    limited["fetch"]["cache"] = json!({"volumeClaim": {"name": "shared"}, "maximumSize": "9Gi"});
+    let of_limited = told(limited, false).unwrap();
+    assert!(
+        of_limited.contains("spec.fetch.cache without maximumSize"),
+        "{of_limited}"
+    );
     let digest = format!("sha256:{}", "a".repeat(64));
     let mut cached = spec();
     cached["fetch"]["cache"] = json!({"volumeClaim": {"name": "shared"}});
@@ -286,6 +294,60 @@ fn a_source_that_does_not_keep_its_version_is_told_beforehand() {
         (json!({}), true),
     ] {
         assert_eq!(told(spec.clone(), is_retained), None, "{spec}");
+    }
+}
+
+/// Versioning does not help where there is none, and a folder's version is that of its list.
+#[test]
+fn the_remedy_for_a_version_that_is_not_kept_fits_the_source() {
+    let told = |uri: &str, kind: &str| {
+        let message =
+            json!({"identity": {"kind": kind, "value": "e", "isRetained": false}, "objects": 1}).to_string();
+        let found = observed(json!({"model": {"uri": uri}}));
+        let finished = json!(found.now);
+        let ended = json!({"terminated": {"exitCode": 0, "message": message, "finishedAt": finished}});
+        let found = found.resolver(1, ended);
+        let plan = found.planned();
+        let status = status(&found.running(&plan, 1, 1).routed(&plan));
+        condition(&status, "SourceNotRetained").unwrap().message.clone()
+    };
+    for (uri, kind, remedy, has_versioning) in [
+        (
+            "s3://models/net.onnx",
+            "ETag",
+            "Turn on the store's versioning",
+            true,
+        ),
+        (
+            "s3://models/net/",
+            "Folder",
+            "Pack the folder into one archive",
+            false,
+        ),
+        (
+            "https://host/net.onnx",
+            "ETag",
+            "Never write to this name again",
+            false,
+        ),
+        (
+            "https://host/net.onnx",
+            "Digest",
+            "Never write to this name again",
+            false,
+        ),
+    ] {
+        let message = told(uri, kind);
+        assert!(message.contains(remedy), "{uri}: {message}");
+        assert_eq!(
+            message.contains("the store's versioning"),
+            has_versioning,
+            "{message}"
+        );
+        assert!(
+            message.contains("spec.fetch.cache without maximumSize"),
+            "{message}"
+        );
     }
 }
 
