@@ -254,6 +254,58 @@ fn a_model_is_verified_once_a_server_has_it() {
     assert!(condition(&without, "ModelVerified").is_none());
 }
 
+/// Who watches signatures must not be alarmed by a revision that never serves, or by a service at rest.
+#[test]
+fn what_was_verified_stays_so_whatever_becomes_of_the_next_revision() {
+    let spec = |path: &str| json!({"model": {"image": format!("models.example/{path}@sha256:aa"), "verification": {"publicKey": KEY}}});
+    let old = observed(spec("old")).planned();
+    let before = observed(spec("old")).running(&old, 1, 1).routed(&old);
+    let said = status(&before);
+    let with_previous = |mut observed: Observed| {
+        let mut service = observed.service.as_ref().clone();
+        service.status = Some(said.clone());
+        observed.service = Arc::new(service);
+        observed
+    };
+    let verified = |observed: &Observed| {
+        let status = status(observed);
+        let ready = condition(&status, "Ready").unwrap().reason.clone();
+        (condition(&status, "ModelVerified").unwrap().clone(), ready)
+    };
+    let changed = with_previous(observed(spec("new")))
+        .running(&old, 1, 1)
+        .routed(&old);
+    let new = changed.planned();
+    let failing = json!({"initContainerStatuses": ended("verify", 38, &words("SignatureInvalid"))});
+    let refused = changed.running(&new, 1, 0).pod(&new, failing.clone());
+    let (told, ready) = verified(&refused);
+    assert_eq!(
+        (told.status.as_str(), ready.as_str()),
+        ("True", "SignatureInvalid")
+    );
+    assert!(told.message.contains(&old.rollout.target), "{}", told.message);
+
+    let mut suspended = spec("old");
+    suspended["suspend"] = true.into();
+    let suspended = with_previous(observed(suspended))
+        .running(&old, 0, 0)
+        .routed(&old);
+    assert_eq!(
+        verified(&suspended).0,
+        condition(&said, "ModelVerified").unwrap().clone()
+    );
+
+    // But not if it is the revision itself that nobody can verify any more.
+    let itself = with_previous(observed(spec("old")))
+        .running(&old, 1, 0)
+        .routed(&old);
+    let (told, _) = verified(&itself.pod(&old, failing));
+    assert_eq!(
+        (told.status.as_str(), told.reason.as_str()),
+        ("False", "SignatureInvalid")
+    );
+}
+
 /// Otherwise people learn of it when no server starts any more.
 #[test]
 fn a_source_that_does_not_keep_its_version_is_told_beforehand() {
