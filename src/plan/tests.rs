@@ -261,7 +261,11 @@ fn never_applied(spec: &Value, table: &[(&str, impl Fn(&mut Value))]) {
         let field = (*field).to_owned();
         assert_eq!(
             problem,
-            crate::reason::Problem::TemplateChanged { deployment, field }
+            crate::reason::Problem::TemplateChanged {
+                deployment,
+                field,
+                recreated: ""
+            }
         );
     }
 }
@@ -498,6 +502,29 @@ fn the_operator_knows_its_own_templates_of_every_source() {
         );
         assert_eq!(elsewhere.runtime_update, None, "{what}");
     }
+}
+
+/// Who deletes a Deployment to have it back would get another model without having been told.
+#[test]
+fn a_template_that_was_changed_is_told_with_what_deleting_it_does_to_the_model() {
+    let found = observed(json!({"model": {"uri": "s3://models/net.onnx"}})).found(true);
+    let mut plan = found.planned();
+    let deployment = &mut plan.revisions[0].deployment;
+    deployment.spec.template.spec.as_mut().unwrap().host_pid = Some(true);
+    let copy = serde_json::to_string(&deployment.spec.template).unwrap();
+    deployment
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .insert(crate::crd::TEMPLATE_ANNOTATION.into(), copy);
+    let said = validate(&found.running(&plan, 1, 1)).unwrap_err().to_string();
+    assert!(
+        said.ends_with(
+            "delete it to have it recreated, with the version of the model that is at spec.model.uri then"
+        ),
+        "{said}"
+    );
 }
 
 /// Kubernetes 1.34 has image volumes only behind a feature gate.

@@ -85,6 +85,18 @@ pub fn pinned(uri: &str) -> Option<SourceIdentity> {
     }
 }
 
+/// What is to be added to the advice to delete a revision's Deployment: nothing else knows the version of a model that its
+/// URI does not name.
+#[must_use]
+pub fn recreated(uri: Option<&str>) -> &'static str {
+    match uri {
+        Some(uri) if pinned(uri).is_none() => {
+            ", with the version of the model that is at spec.model.uri then"
+        }
+        _ => "",
+    }
+}
+
 fn retained(kind: IdentityKind, value: &str) -> SourceIdentity {
     SourceIdentity {
         kind,
@@ -228,6 +240,17 @@ mod tests {
             format!("https://host/net@{commit}.onnx"),
         ] {
             assert_eq!(pinned(&uri), None, "{uri}");
+        }
+    }
+
+    /// Who deletes a Deployment to have it back would get another model without having been told.
+    #[test]
+    fn the_advice_to_delete_a_deployment_tells_of_the_version() {
+        let told = recreated(Some("s3://models/net.onnx"));
+        assert!(told.contains("the version of the model that is at spec.model.uri then"));
+        let commit = format!("hf://org/net@{}", "b".repeat(40));
+        for uri in [None, Some(commit.as_str())] {
+            assert_eq!(recreated(uri), "");
         }
     }
 
