@@ -418,7 +418,8 @@ fn sources() -> Vec<(&'static str, Value)> {
         ),
         (
             "a claim that is verified",
-            json!({"model": {"volumeClaim": {"name": "models"}, "verification": {"publicKey": key}}}),
+            json!({"model": {"volumeClaim": {"name": "models"}, "verification": {"publicKey": key},
+                "digest": format!("sha256:{}", "c".repeat(64))}}),
         ),
         (
             "fetched into an emptyDir",
@@ -525,6 +526,31 @@ fn a_template_that_was_changed_is_told_with_what_deleting_it_does_to_the_model()
         ),
         "{said}"
     );
+}
+
+/// Whoever may write to a claim changes it after its signature was checked; only the server checks at each load.
+#[test]
+fn a_signature_of_a_claim_binds_only_with_a_digest() {
+    let digest = format!("sha256:{}", "c".repeat(64));
+    let refused = |digest: Option<&str>| {
+        let model =
+            json!({"volumeClaim": {"name": "models"}, "digest": digest, "verification": {"publicKey": "k"}});
+        validate(&observed(json!({"model": model})))
+            .err()
+            .map(|problem| problem.to_string())
+    };
+    assert_eq!(refused(Some(&digest)), None);
+    let said = refused(None).unwrap();
+    assert!(said.contains("needs spec.model.digest"), "{said}");
+
+    let spec = json!({"model": {"volumeClaim": {"name": "models"}, "digest": digest, "verification": {"publicKey": "k"}}});
+    let pod = observed(spec).planned().revisions[0]
+        .deployment
+        .spec
+        .template
+        .clone();
+    let server = serde_json::to_string(&pod.spec.unwrap().containers[0].env).unwrap();
+    assert!(server.contains(&digest), "the server checks it: {server}");
 }
 
 /// Kubernetes 1.34 has image volumes only behind a feature gate.
