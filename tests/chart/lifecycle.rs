@@ -534,6 +534,26 @@ fn the_admission_policy_covers_every_source_secret_and_account() {
     let mut scaled = references("other")[0].clone();
     scaled["replicas"] = 3.into();
     validate(&plane, &manifest(&scaled), &["--as=narrow", "--force-conflicts"]).unwrap();
+    // But not for another use: what fetches a model shows it to nobody.
+    let mut exposed = scaled.clone();
+    exposed["pod"] = references("other")[3]["pod"].clone();
+    let mut identified = references("other")[4].clone();
+    plane
+        .apply(&manifest(&identified).replace("orchids", "tulips"))
+        .unwrap();
+    identified["fetch"] = account["fetch"].clone();
+    for (spec, name, words) in [
+        (exposed, "orchids", "may get a Secret"),
+        (identified, "tulips", "may impersonate"),
+    ] {
+        let manifest = manifest(&spec).replace("orchids", name);
+        let refusal = validate(&plane, &manifest, &["--as=narrow", "--force-conflicts"]).unwrap_err();
+        assert!(refusal.contains(words), "{spec}: {refusal}");
+        assert!(
+            !refusal.contains("other/"),
+            "its use is no part of its name: {refusal}"
+        );
+    }
 
     let signed = [&set[..4], &["--set", "admissionPolicy.requireVerification=true"]].concat();
     Helm::Four.upgrade(&plane, &repository(CHART), &signed);
