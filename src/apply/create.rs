@@ -1,14 +1,19 @@
-//! Create: creates a child that is not in the caches, unless somebody else's object has its name.
+//! Create: creates a child that is not in the caches, or a pod, unless somebody else's object has its name.
 
 use super::request::{Child, Requests};
 use crate::{
+    cache::pod::Pod,
     crd::{APPLIED_ANNOTATION, FIELD_MANAGER, ModelService, SERVICE_LABEL},
     plan::meta::{labels, owner},
     reason::Problem,
     revision::is_ours,
     validate::ValidatedService,
 };
-use kube::{Resource, ResourceExt as _};
+use k8s_openapi::api::core::v1 as core;
+use kube::{
+    Resource, ResourceExt as _,
+    api::{ListParams, PostParams, Request},
+};
 use serde_json::{Value, json};
 
 /// A resource version that no object has: etcd's first write gets version 2. An apply with this version creates the
@@ -31,6 +36,45 @@ impl Requests<'_> {
                 self.change(wanted, uid).await
             }
             answer => answer.map_err(|error| Problem::of_request("patch", &K::kind(&()), &error)),
+        }
+    }
+
+    /// Creates a pod. The right to create pods is enough for this; to apply one needs the right to change pods.
+    pub(super) async fn start(&self, pod: &core::Pod) -> Result<Pod, Problem> {
+        let problem = |error: &kube::Error| Problem::of_request("create", &Pod::kind(&()), error);
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let body = serde_json::to_vec(pod).map_err(|error| problem(&kube::Error::SerdeError(error)))?;
+        let request = Request::new(self.api::<Pod>().resource_url()).create(&parameters, body);
+        let request = request.map_err(|error| problem(&kube::Error::BuildRequest(error)))?;
+        match self.client.request(request).await {
+            // Other conflicts are not about the name: a quota, for example, that somebody else has just used.
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                Err(self.name_taken(&pod.name_any()).await)
+            }
+            answer => answer.map_err(|error| problem(&error)),
+        }
+    }
+
+    /// The problem that a pod with this name exists. The operator may list pods, but not get one.
+    async fn name_taken(&self, name: &str) -> Problem {
+        let kind = Pod::kind(&());
+        let named = ListParams::default().fields(&format!("metadata.name={name}"));
+        let found = match self.api::<Pod>().list_metadata(&named).await {
+            Ok(found) => found.items.into_iter().next(),
+            Err(error) => return Problem::of_request("list", &kind, &error),
+        };
+        match found {
+            Some(found) if !is_ours(&found, &self.service.source) => {
+                foreign(&found, &kind, name, self.service)
+            }
+            // It is being deleted, mostly, or is gone by now.
+            _ => Problem::NameTaken {
+                kind: kind.into_owned(),
+                name: name.to_owned(),
+            },
         }
     }
 

@@ -10,19 +10,14 @@ use crate::{
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::Deployment,
-        autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{self as core, Service},
-        policy::v1::PodDisruptionBudget,
-        resource::v1::ResourceClaimTemplate,
+        apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::Service,
+        policy::v1::PodDisruptionBudget, resource::v1::ResourceClaimTemplate,
     },
     apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry,
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{
-        DeleteParams, GetParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions, Request,
-    },
+    api::{DeleteParams, GetParams, PartialObjectMeta, Patch, PatchParams, Preconditions, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -98,25 +93,6 @@ impl Requests<'_> {
         request.extensions_mut().insert(WithManagedFields);
         let found: PartialObjectMeta<K> = self.client.request(request).await?;
         Ok(found.metadata.managed_fields.unwrap_or_default())
-    }
-
-    /// Creates a pod. The right to create pods is enough for this; to apply one needs the right to change pods.
-    pub(super) async fn start(&self, pod: &core::Pod) -> Result<Pod, Problem> {
-        let problem = |error: &kube::Error| Problem::of_request("create", &Pod::kind(&()), error);
-        let parameters = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        let body = serde_json::to_vec(pod).map_err(|error| problem(&kube::Error::SerdeError(error)))?;
-        let request = Request::new(self.api::<Pod>().resource_url()).create(&parameters, body);
-        let request = request.map_err(|error| problem(&kube::Error::BuildRequest(error)))?;
-        match self.client.request(request).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => Err(Problem::NameTaken {
-                kind: Pod::kind(&()).into_owned(),
-                name: pod.name_any(),
-            }),
-            answer => answer.map_err(|error| problem(&error)),
-        }
     }
 
     /// Deletes a child, if it is still the one that was observed.

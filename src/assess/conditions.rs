@@ -29,7 +29,7 @@ pub(super) fn conditions(
     accelerator: Option<&AcceleratorStatus>,
 ) -> Vec<Condition> {
     let engaged = engaged(&verdict, accelerator);
-    let verified = verified(observed, applied, &verdict);
+    let verified = verified(observed, applied, previous, &verdict);
     let make = |type_: &str, status: bool, reason: Reason, message: String| {
         let status = if status { "True" } else { "False" };
         let since = previous

@@ -23,7 +23,9 @@ pub(super) fn is_ours(status: &ContainerStatus, source: Option<&FrozenSource>) -
 
 /// What such a container does, while it does it.
 pub(super) fn does(status: &ContainerStatus, source: &FrozenSource) -> Option<String> {
-    status.state.as_ref()?.running.as_ref()?;
+    if !runs(status) {
+        return None;
+    }
     let uri = source.source.uri();
     Some(match status.name.as_str() {
         VERIFY_CONTAINER => format!("the signature of the model {uri} is being checked"),
@@ -58,6 +60,15 @@ pub(super) fn failing(
                 .or_else(|| not_created(waiting))
         })
         .or_else(|| termination(status, source, now))
+        .map(|cause| Cause {
+            // It runs again, and may succeed this time.
+            stalled: cause.stalled && !runs(status),
+            ..cause
+        })
+}
+
+fn runs(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
 }
 
 fn termination(status: &ContainerStatus, source: &FrozenSource, now: Timestamp) -> Option<Cause> {

@@ -8,6 +8,7 @@ use crate::{
     reason::Reason,
     revision::{FrozenSource, Source, hash_of_key},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use modelservice_contract::{IdentityKind, ModelReport, SourceIdentity, TensorSpec, Verification};
 
 /// The model of a revision: what a server reported about it, and where it comes from.
@@ -83,48 +84,75 @@ pub(super) fn not_retained(observed: &Observed, applied: &Applied) -> Option<Str
             ),
             source => format!(
                 "{uri} does not keep the version that revision {revision} serves ({}): once it is overwritten, no further \
-                 server can start. Turn on the store's versioning and set spec.model.refresh, never write to this name \
-                 again, or share a cache (spec.fetch.cache)",
-                identity(source).unwrap_or_default()
+                 server can start. {}, or share a cache that keeps everything (spec.fetch.cache without maximumSize)",
+                identity(source).unwrap_or_default(),
+                remedy(source)
             ),
         })
     })
 }
 
-/// Whether the model has the signature that is asked for; `None` if none is.
+/// What keeps a version, besides a cache. The version of a folder is of its list, which no store keeps, and web servers
+/// have no versions.
+fn remedy(source: &Source) -> &'static str {
+    match source {
+        Source::Fetched { identity, .. } if identity.kind == IdentityKind::Folder => {
+            "Pack the folder into one archive in a bucket with versioning and name that, never write to these names again"
+        }
+        Source::Fetched { uri, .. } if uri.starts_with("https://") => "Never write to this name again",
+        _ => "Turn on the store's versioning and set spec.model.refresh, never write to this name again",
+    }
+}
+
+/// Whether the model of the revision that has the traffic has the signature that is asked for; `None` if none is. What was
+/// verified stays so while no server runs, and whatever becomes of the next revision.
 pub(super) fn verified(
     observed: &Observed,
     applied: &Applied,
+    previous: &ModelServiceStatus,
     verdict: &Verdict,
 ) -> Option<(bool, Reason, String)> {
-    let serving = applied
-        .traffic()
-        .and_then(|revision| applied.deployment(revision));
+    let traffic = applied.traffic();
+    let serving = traffic.and_then(|revision| applied.deployment(revision));
     let key = serving.and_then(|live| FrozenSource::of(live)?.verification);
     if key.is_none() && observed.service.spec.model.verification.is_none() {
         return None;
     }
-    if let Verdict::Failed { reason, message, .. } = verdict
-        && *reason == Reason::SignatureInvalid
-    {
-        return Some((false, *reason, message.clone()));
-    }
+    let refused = match verdict {
+        Verdict::Failed { reason, message, .. } if *reason == Reason::SignatureInvalid => Some(message),
+        _ => None,
+    };
     let serves = serving.is_some_and(|live| {
         let status = live.status.as_ref();
         status.and_then(|status| status.available_replicas).unwrap_or(0) > 0
     });
-    Some(match key {
-        Some(key) if serves => (
+    let target = applied
+        .decision()
+        .map(|decision| decision.rollout.target.as_str());
+    let stays = was_verified(previous, traffic) && (refused.is_none() || target != traffic);
+    Some(match (key, refused) {
+        (Some(key), _) if serves || stays => (
             true,
             Reason::SignatureValid,
-            format!("the model that is served is signed by {}", signer(&key)),
+            format!(
+                "the model of revision {} is signed by {}",
+                traffic.unwrap_or_default(),
+                signer(&key)
+            ),
         ),
-        _ => (
+        (_, Some(message)) => (false, Reason::SignatureInvalid, message.clone()),
+        (_, None) => (
             false,
             Reason::Progressing,
             "no server has verified its model yet".to_owned(),
         ),
     })
+}
+
+/// Whether a server of the revision that has the traffic has verified its model before.
+fn was_verified(previous: &ModelServiceStatus, traffic: Option<&str>) -> bool {
+    let is_true = |condition: &Condition| condition.type_ == "ModelVerified" && condition.status == "True";
+    previous.current_revision.as_deref() == traffic && previous.conditions.iter().any(is_true)
 }
 
 /// What a server of the revision reported, now or earlier.

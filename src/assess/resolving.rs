@@ -11,13 +11,16 @@ use crate::{
     observe::Observed,
     plan::rollout::Rollout,
     reason::Reason,
-    resolution::{Attempt, Ended, attempts},
+    resolution::{Attempt, Ended, attempts, container as container_of},
     revision::{FrozenSource, Images, Source},
 };
-use modelservice_contract::{IdentityKind, SourceIdentity};
+use k8s_openapi::api::core::v1::ContainerStateTerminated;
+use modelservice_contract::{FetchFailure, IdentityKind, SourceIdentity};
 
 /// What the kubelet calls a pod whose time is over.
 const TIME_IS_OVER: &str = "DeadlineExceeded";
+/// Exit codes of a container that its kubelet ends: by SIGTERM, or by SIGKILL.
+const KILLED: [i32; 2] = [143, 137];
 
 /// The verdict on a revision that waits for the version of its model; `beside` says what serves meanwhile. `None` if it
 /// does not wait for one.
@@ -49,9 +52,32 @@ fn cause(observed: &Observed, attempt: &Attempt) -> Option<Cause> {
     let failing = failing.map(|failing| failing.cause);
     match attempt.ended {
         Some(Ended::Found(_)) => None,
-        Some(Ended::Failed { .. }) => failing.or_else(|| Some(as_a_whole(pod))),
+        Some(Ended::Failed { .. }) => match termination(pod) {
+            Some(ended) if is_of_the_fetcher(ended) => failing,
+            Some(ended) if is_being_deleted(pod, ended) => None,
+            // The container was ended with its pod: its exit code says nothing.
+            _ if pod.status.reason.is_some() => Some(as_a_whole(pod)),
+            _ => failing.or_else(|| Some(as_a_whole(pod))),
+        },
         None => unschedulable(pod).or(failing),
     }
+}
+
+fn termination(pod: &Pod) -> Option<&ContainerStateTerminated> {
+    container_of(pod)?.state.as_ref()?.terminated.as_ref()
+}
+
+/// Whether the container ended with words of its own.
+fn is_of_the_fetcher(ended: &ContainerStateTerminated) -> bool {
+    let message = ended.message.as_deref().unwrap_or_default();
+    serde_json::from_str::<FetchFailure>(message).is_ok()
+}
+
+/// Whether somebody deletes the pod, and its container was ended for that: a drained node, for example.
+fn is_being_deleted(pod: &Pod, ended: &ContainerStateTerminated) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+        && KILLED.contains(&ended.exit_code)
+        && ended.reason.as_deref() != Some("OOMKilled")
 }
 
 /// What the pod was made with, as servers' pods have it in their frozen template.

@@ -6,7 +6,11 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
-    apply::Applied, observe::Observed, plan::rollout::Rollout, reason::Reason, revision::wanted_replicas,
+    apply::Applied,
+    observe::Observed,
+    plan::rollout::Rollout,
+    reason::Reason,
+    revision::{recreated, wanted_replicas},
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
@@ -55,8 +59,9 @@ fn gave_back(observed: &Observed, rollout: &Rollout, target: &Deployment, cause:
             let name = target.name_any();
             let message = format!(
                 "{} did not become ready and gave its device back; change the spec, or delete Deployment {name} to \
-                 try it again; {keeps}",
-                first_server(&rollout.target)
+                 try it again{}; {keeps}",
+                first_server(&rollout.target),
+                recreated(observed.service.spec.model.uri.as_deref())
             );
             failed(Reason::ProgressDeadlineExceeded, message, true)
         });

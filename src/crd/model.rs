@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = constraints::one_source())]
 #[x_kube(validation = constraints::endpoint_has_a_store())]
 #[x_kube(validation = Rule::new("!has(self.delivery) || self.delivery == 'Auto' || has(self.image)").message("delivery belongs to image; remove it"))]
+#[x_kube(validation = Rule::new("!has(self.verification) || !has(self.volumeClaim) || has(self.digest)").message("verification of a volumeClaim needs digest, which the server checks at each load: a signature is checked only when a pod starts"))]
 #[x_kube(validation = Rule::new("!has(self.refresh) || !has(self.image)").message("an image's digest is its version: there is nothing to refresh"))]
 pub struct Model {
     /// OCI image whose root holds `model.onnx` and, optionally, `model.yaml`, pinned by digest

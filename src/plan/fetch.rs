@@ -32,8 +32,9 @@ const CACHE: &str = "model-cache";
 const CREDENTIALS: &str = "credentials";
 /// Name of the volume with the registries' credentials.
 const PULL_SECRETS: &str = "pull-secrets";
-/// Keys of image pull secrets: the present and the first form.
-const PULL_SECRET_KEYS: [&str; 2] = [".dockerconfigjson", ".dockercfg"];
+/// Keys of image pull secrets: the present and the first form, and the servers beside the registry that get the credentials
+/// too.
+const PULL_SECRET_KEYS: [&str; 3] = [".dockerconfigjson", ".dockercfg", "endpoints"];
 
 /// The container that finds the version of the model that the spec names.
 pub(super) fn resolve(spec: &ModelServiceSpec, runtime: &DefaultRuntime) -> Container {
@@ -268,7 +269,7 @@ fn pull_secret(name: &str) -> VolumeProjection {
         secret: Some(SecretProjection {
             name: name.into(),
             items: Some(items.into()),
-            // Each has one of the two keys.
+            // Each has one of the two forms, and few have `endpoints`.
             optional: Some(true),
         }),
         ..VolumeProjection::default()

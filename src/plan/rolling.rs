@@ -39,7 +39,7 @@ pub struct Rolling {
 
 impl Rolling {
     /// As the Service says.
-    fn of(observed: &Observed) -> Option<Self> {
+    pub(super) fn of(observed: &Observed) -> Option<Self> {
         let value = observed
             .endpoint
             .as_ref()?

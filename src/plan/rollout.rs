@@ -13,7 +13,7 @@
 //!    src/plan/rolling.rs.
 //! 6. Suspended: every revision goes to 0, and the traffic stays where it is.
 //! 7. While the version of the target's model is not known, there is no `target` to go to, and all is as if the spec asked
-//!    for `active`.
+//!    for `active`. A rolling update that is under way rests: every size and the traffic stay as they are.
 
 use super::{
     meta::{self, DeploymentId},
@@ -136,6 +136,7 @@ pub fn decide(service: &ValidatedService, observed: &Observed) -> Rollout {
 /// The same for a service that is not suspended.
 fn run(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) {
     match service.spec().rollout.strategy {
+        _ if rests(rollout, service, observed) => {}
         RolloutStrategy::Rolling => replace(rollout, service, observed),
         _ if rollout.is_settled() => {}
         RolloutStrategy::BlueGreen => blue_green(rollout, service, observed),
@@ -161,6 +162,32 @@ fn placement(rollout: &Rollout, service: &ValidatedService, observed: &Observed)
     let best = service.spec().accelerators.first()?;
     let id = DeploymentId::of_target(service, best);
     id.class.map(str::to_owned)
+}
+
+/// Leaves a rolling update as it is while there is no revision that it could go on to: `active` would be the target of a
+/// new update in each pass, of which the Service then remembers another one. Returns whether it rests.
+fn rests(rollout: &mut Rollout, service: &ValidatedService, observed: &Observed) -> bool {
+    if !matches!(service.target, Target::Unresolved(_)) || service.size.is_zero() {
+        return false;
+    }
+    let Some(mut begun) = Rolling::of(observed) else {
+        return false;
+    };
+    if observed.deployment(&begun.from).is_none() {
+        begun.from.clone_from(&rollout.traffic);
+    }
+    rollout.traffic.clone_from(&begun.from);
+    rollout.rolling = Some(begun);
+    keep_sizes(rollout);
+    true
+}
+
+/// Every revision keeps its size.
+fn keep_sizes(rollout: &mut Rollout) {
+    rollout
+        .scales
+        .values_mut()
+        .for_each(|scale| *scale = Scale::Unchanged);
 }
 
 /// Replaces the servers of the active revision one by one.
@@ -267,10 +294,7 @@ fn hold_drained(rollout: &mut Rollout, observed: &Observed) {
     let is_running =
         |d: &Deployment| revision_of(d) != Some(rollout.target.as_str()) && wanted_replicas(d) > 0;
     if observed.deployments.iter().any(|d| is_running(d)) {
-        rollout
-            .scales
-            .values_mut()
-            .for_each(|scale| *scale = Scale::Unchanged);
+        keep_sizes(rollout);
         rollout.look_again = until_next([until], observed.now);
     }
 }

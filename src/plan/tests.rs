@@ -261,7 +261,11 @@ fn never_applied(spec: &Value, table: &[(&str, impl Fn(&mut Value))]) {
         let field = (*field).to_owned();
         assert_eq!(
             problem,
-            crate::reason::Problem::TemplateChanged { deployment, field }
+            crate::reason::Problem::TemplateChanged {
+                deployment,
+                field,
+                recreated: ""
+            }
         );
     }
 }
@@ -414,7 +418,8 @@ fn sources() -> Vec<(&'static str, Value)> {
         ),
         (
             "a claim that is verified",
-            json!({"model": {"volumeClaim": {"name": "models"}, "verification": {"publicKey": key}}}),
+            json!({"model": {"volumeClaim": {"name": "models"}, "verification": {"publicKey": key},
+                "digest": format!("sha256:{}", "c".repeat(64))}}),
         ),
         (
             "fetched into an emptyDir",
@@ -432,6 +437,30 @@ fn sources() -> Vec<(&'static str, Value)> {
             "fetch": {"cache": {"volumeClaim": {"name": "shared"}, "maximumSize": "9Gi"}, "identity": "Pod"}}),
         ),
     ]
+}
+
+/// Registries whose tokens another host issues are listed under `endpoints` (docs/model-hubs.md). Templates are frozen:
+/// what is not mounted now never will be.
+#[test]
+fn a_pull_secret_is_mounted_with_the_servers_that_it_lists() {
+    let spec = json!({"model": {"uri": "oci://r.example/net:v1"}, "pod": {"imagePullSecrets": [{"name": "registry"}]}});
+    let looked_for = observed(spec.clone()).planned().resolver.wanted.unwrap();
+    let found = observed(spec).found(true).planned();
+    let server = found.revisions[0].deployment.spec.template.spec.clone();
+    for pod in [looked_for.spec, server] {
+        let volumes = pod.unwrap().volumes.unwrap();
+        let secrets = volumes
+            .iter()
+            .find(|volume| volume.name == "pull-secrets")
+            .unwrap();
+        let sources = secrets.projected.clone().unwrap().sources.unwrap();
+        let secret = sources[0].secret.clone().unwrap();
+        let items = secret.items.unwrap().into_iter();
+        let items: Vec<_> = items.map(|item| (item.key, item.path)).collect();
+        let item = |key: &str| (key.to_owned(), format!("registry/{key}"));
+        assert_eq!(items, [".dockerconfigjson", ".dockercfg", "endpoints"].map(item));
+        assert_eq!(secret.optional, Some(true), "none of them has to be there");
+    }
 }
 
 /// What a pod has for its model, in short: its init container and volumes.
@@ -474,6 +503,54 @@ fn the_operator_knows_its_own_templates_of_every_source() {
         );
         assert_eq!(elsewhere.runtime_update, None, "{what}");
     }
+}
+
+/// Who deletes a Deployment to have it back would get another model without having been told.
+#[test]
+fn a_template_that_was_changed_is_told_with_what_deleting_it_does_to_the_model() {
+    let found = observed(json!({"model": {"uri": "s3://models/net.onnx"}})).found(true);
+    let mut plan = found.planned();
+    let deployment = &mut plan.revisions[0].deployment;
+    deployment.spec.template.spec.as_mut().unwrap().host_pid = Some(true);
+    let copy = serde_json::to_string(&deployment.spec.template).unwrap();
+    deployment
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .insert(crate::crd::TEMPLATE_ANNOTATION.into(), copy);
+    let said = validate(&found.running(&plan, 1, 1)).unwrap_err().to_string();
+    assert!(
+        said.ends_with(
+            "delete it to have it recreated, with the version of the model that is at spec.model.uri then"
+        ),
+        "{said}"
+    );
+}
+
+/// Whoever may write to a claim changes it after its signature was checked; only the server checks at each load.
+#[test]
+fn a_signature_of_a_claim_binds_only_with_a_digest() {
+    let digest = format!("sha256:{}", "c".repeat(64));
+    let refused = |digest: Option<&str>| {
+        let model =
+            json!({"volumeClaim": {"name": "models"}, "digest": digest, "verification": {"publicKey": "k"}});
+        validate(&observed(json!({"model": model})))
+            .err()
+            .map(|problem| problem.to_string())
+    };
+    assert_eq!(refused(Some(&digest)), None);
+    let said = refused(None).unwrap();
+    assert!(said.contains("needs spec.model.digest"), "{said}");
+
+    let spec = json!({"model": {"volumeClaim": {"name": "models"}, "digest": digest, "verification": {"publicKey": "k"}}});
+    let pod = observed(spec).planned().revisions[0]
+        .deployment
+        .spec
+        .template
+        .clone();
+    let server = serde_json::to_string(&pod.spec.unwrap().containers[0].env).unwrap();
+    assert!(server.contains(&digest), "the server checks it: {server}");
 }
 
 /// Kubernetes 1.34 has image volumes only behind a feature gate.

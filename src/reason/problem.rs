@@ -64,13 +64,15 @@ pub enum Problem {
     #[error(
         "the pod template of Deployment \"{deployment}\" was changed by somebody else: the operator does not \
          write {field}, so it applies nothing; if this Deployment is still needed, delete it to have it \
-         recreated"
+         recreated{recreated}"
     )]
     TemplateChanged {
         /// Name of the Deployment.
         deployment: String,
         /// Path in the template.
         field: String,
+        /// How its model may then be another one.
+        recreated: &'static str,
     },
     /// A pod has the name of one that is to be created. It is tried again: mostly, it is being deleted.
     #[error("{kind} \"{name}\" already exists; waiting until it is deleted")]

@@ -18,7 +18,7 @@ pub use deployment::{condition, exceeds_quota, is_available, number, refused_pod
 pub use fallbacks::{Fallback, count_fallbacks, freeze_fallbacks, frozen_fallbacks};
 pub use hash::{asked_for, hash, hash_of_key, name};
 pub use quantity::thousandths;
-pub use source::{FrozenSource, Source, pinned};
+pub use source::{FrozenSource, Source, pinned, recreated};
 pub use template::{Images, freeze, frozen_template, pod_labels};
 
 #[cfg(test)]

@@ -85,6 +85,18 @@ pub fn pinned(uri: &str) -> Option<SourceIdentity> {
     }
 }
 
+/// What is to be added to the advice to delete a revision's Deployment: nothing else knows the version of a model that its
+/// URI does not name.
+#[must_use]
+pub fn recreated(uri: Option<&str>) -> &'static str {
+    match uri {
+        Some(uri) if pinned(uri).is_none() => {
+            ", with the version of the model that is at spec.model.uri then"
+        }
+        _ => "",
+    }
+}
+
 fn retained(kind: IdentityKind, value: &str) -> SourceIdentity {
     SourceIdentity {
         kind,
@@ -102,7 +114,8 @@ pub struct FrozenSource {
     pub fetcher_image: Option<String>,
     /// The Secret with credentials, if the revision names one.
     pub secret: Option<String>,
-    /// Whether a server that starts later certainly gets the same model: its source keeps it, or a cache or a digest does.
+    /// Whether a server that starts later certainly gets the same model: its source keeps it, or a cache without a
+    /// limit or a digest does.
     pub is_retained: bool,
     /// Whose signature is checked.
     pub verification: Option<Verification>,
@@ -137,12 +150,14 @@ impl FrozenSource {
             },
             _ => mounted(pod)?,
         };
-        let has_cache = config.as_ref().is_some_and(|config| config.cache.is_some());
+        // One with a limit may remove what no pod uses at the moment, which is what the next pod would need.
+        let cache = config.as_ref().and_then(|config| config.cache.as_ref());
+        let is_kept = cache.is_some_and(|cache| cache.maximum_bytes.is_none());
         Some(Self {
             is_retained: match &source {
                 Source::ImageVolume(_) => true,
                 Source::Claim(_) => has_digest(pod),
-                Source::Fetched { identity, .. } => identity.is_retained || has_cache,
+                Source::Fetched { identity, .. } => identity.is_retained || is_kept,
             },
             source,
             fetcher_image: container.and_then(|container| container.image.clone()),
@@ -225,6 +240,17 @@ mod tests {
             format!("https://host/net@{commit}.onnx"),
         ] {
             assert_eq!(pinned(&uri), None, "{uri}");
+        }
+    }
+
+    /// Who deletes a Deployment to have it back would get another model without having been told.
+    #[test]
+    fn the_advice_to_delete_a_deployment_tells_of_the_version() {
+        let told = recreated(Some("s3://models/net.onnx"));
+        assert!(told.contains("the version of the model that is at spec.model.uri then"));
+        let commit = format!("hf://org/net@{}", "b".repeat(40));
+        for uri in [None, Some(commit.as_str())] {
+            assert_eq!(recreated(uri), "");
         }
     }
 

@@ -187,6 +187,7 @@ fn templates(observed: &Observed) -> Result<(), Problem> {
             .map_err(|field| Problem::TemplateChanged {
                 deployment: deployment.name_any(),
                 field,
+                recreated: revision::recreated(observed.service.spec.model.uri.as_deref()),
             })
     })
 }

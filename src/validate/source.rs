@@ -20,19 +20,35 @@ pub(super) enum Known {
 /// The source that the spec names for a new revision.
 ///
 /// # Errors
-/// [`Problem::InvalidSpec`] for not exactly one source, [`Problem::UnsupportedCluster`] for image volumes that are asked
+/// [`Problem::InvalidSpec`] for not exactly one source, or a signature that binds nothing; [`Problem::UnsupportedCluster`] for image volumes that are asked
 /// for where there are none.
 pub(super) fn source(observed: &Observed, revision: &str) -> Result<Known, Problem> {
     let model = &observed.service.spec.model;
     match (&model.image, &model.uri, &model.volume_claim) {
         (Some(image), None, None) => image_source(model, image, observed).map(Known::Source),
-        (None, None, Some(folder)) => Ok(Known::Source(Source::Claim(folder.clone()))),
+        (None, None, Some(folder)) => {
+            verification_binds(model)?;
+            Ok(Known::Source(Source::Claim(folder.clone())))
+        }
         (None, Some(uri), None) => Ok(of_uri(observed, revision, uri)),
         // Repeats the CRD's rule: a spec may be older than it is.
         _ => Err(Problem::InvalidSpec(
             "set exactly one of image, uri and volumeClaim in spec.model".to_owned(),
         )),
     }
+}
+
+/// Whoever may write to a claim can change the package after its signature was checked: init containers do not run again
+/// when a server's container restarts. The server itself checks a digest. Repeats the CRD's rule.
+fn verification_binds(model: &Model) -> Result<(), Problem> {
+    if model.verification.is_none() || model.digest.is_some() {
+        return Ok(());
+    }
+    Err(Problem::InvalidSpec(
+        "spec.model.verification of a volumeClaim needs spec.model.digest, which the server checks at each load: a signature \
+         is checked only when a pod starts"
+            .to_owned(),
+    ))
 }
 
 /// How an image gets to the servers is decided now, and frozen with the revision.

@@ -183,6 +183,12 @@ fn table() -> Vec<(&'static str, Spec, &'static str)> {
             "never a private key",
         ),
         (
+            "a signature that binds nothing",
+            no_image(json!({"volumeClaim": {"name": "models"},
+                "verification": {"publicKey": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----"}})),
+            "verification of a volumeClaim needs digest",
+        ),
+        (
             "a way out of a volume",
             no_image(json!({"volumeClaim": {"name": "models", "path": "../other"}})),
             "must be a folder of the volume",
@@ -929,6 +935,8 @@ async fn sources_of_every_kind_are_taken(world: Arc<World>) {
         json!({"image": model('a'), "delivery": "ImageVolume",
             "verification": {"publicKey": "-----BEGIN PUBLIC KEY-----\nMFkwEw+/=\n-----END PUBLIC KEY-----\n"}}),
         json!({"volumeClaim": {"name": "models"}, "refresh": "1"}),
+        json!({"volumeClaim": {"name": "models"}, "digest": format!("sha256:{}", "c".repeat(64)),
+            "verification": {"publicKey": "-----BEGIN PUBLIC KEY-----\nMFkwEw+/=\n-----END PUBLIC KEY-----\n"}}),
         json!({"volumeClaim": {"name": "models", "path": "nets/..one"}}),
     ]);
     let fetch = json!({"credentials": {"secretName": "a.b"}, "identity": "Pod", "runAsUser": 1337,

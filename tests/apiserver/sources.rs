@@ -10,7 +10,10 @@ use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use modelservice_operator::crd::ModelService;
+use modelservice_operator::{
+    crd::{ModelService, ModelServiceSpec},
+    revision,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,6 +22,7 @@ crate::tests!(
     a_model_that_is_not_found_leaves_what_serves_as_it_is,
     the_pod_that_finds_a_model_runs_in_a_restricted_namespace,
     a_quota_that_has_no_room_for_the_pod_is_told,
+    a_pod_of_somebody_else_with_its_name_is_told,
     an_image_is_fetched_on_a_cluster_without_image_volumes,
     a_claim_is_mounted_and_nothing_is_fetched,
 );
@@ -222,6 +226,33 @@ async fn a_quota_that_has_no_room_for_the_pod_is_told(world: Arc<World>) {
     let message = condition(&told, "Ready").unwrap().2;
     assert!(message.contains("exceeded quota"), "{message}");
     place.delete::<ResourceQuota>("none").await;
+    resolver(&place, "-resolve").await;
+}
+
+/// Waiting would never end: nobody deletes it.
+async fn a_pod_of_somebody_else_with_its_name_is_told(world: Arc<World>) {
+    let (place, _operator) = world.place().await;
+    let fetched = fetched("s3://models/net/");
+    let spec: ModelServiceSpec = serde_json::from_value(fetched.spec.clone()).unwrap();
+    let name = format!("photos-{}-resolve", revision::name(&spec));
+    let container = json!({"name": "mine", "image": "mine.example/pod:1"});
+    let pod = json!({"metadata": {"name": name}, "spec": {"containers": [container]}});
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    place
+        .api::<Pod>()
+        .create(&PostParams::default(), &pod)
+        .await
+        .unwrap();
+    place.apply(&fetched).await;
+    let told = place.wait_ready("photos", "False", "NameConflict").await;
+    let message = condition(&told, "Stalled").unwrap().2;
+    assert!(
+        message.contains(&format!(
+            "Pod \"{name}\" already exists and belongs to somebody else"
+        )),
+        "{message}"
+    );
+    place.delete::<Pod>(&name).await;
     resolver(&place, "-resolve").await;
 }
 

@@ -418,7 +418,7 @@ fn the_admission_policy_covers_every_source_secret_and_account() {
         "--set",
         "admissionPolicy.allowedModelImages={registry.example/models/}",
         "--set",
-        "admissionPolicy.allowedModelSources={s3://models/,https://minio.storage:9000/models/,volume://shared/,hf://our-org/}",
+        "admissionPolicy.allowedModelSources={s3://models/,https://minio.storage:9000/models/,volume://shared/,hf://our-org/,https://ours.blob.core.windows.net/models/}",
         "--set",
         "admissionPolicy.checkReferences=true",
     ];
@@ -471,6 +471,7 @@ fn the_admission_policy_covers_every_source_secret_and_account() {
     .unwrap();
     let with_endpoint =
         |endpoint: &str| json!({"model": {"uri": "s3://models/net.onnx", "endpoint": endpoint}});
+    let of_azure = |endpoint: &str| json!({"model": {"uri": "az://models/net.onnx", "endpoint": endpoint}});
     let claim = |name: &str| json!({"model": {"volumeClaim": {"name": name, "path": "net"}}});
     let sources = [
         (image("registry.example/models/net"), true),
@@ -483,6 +484,10 @@ fn the_admission_policy_covers_every_source_secret_and_account() {
         // Whoever chooses the server chooses what is in the bucket.
         (with_endpoint("https://elsewhere.example"), false),
         (uri("gs://models/net.onnx"), false),
+        // Whose account it is stands in the Secret.
+        (uri("az://models/net.onnx"), false),
+        (of_azure("https://ours.blob.core.windows.net"), true),
+        (of_azure("https://theirs.blob.core.windows.net"), false),
         (uri("hf://our-org/net@main"), true),
         (uri("hf://their-org/net@main"), false),
         (claim("shared"), true),
@@ -534,18 +539,54 @@ fn the_admission_policy_covers_every_source_secret_and_account() {
     let mut scaled = references("other")[0].clone();
     scaled["replicas"] = 3.into();
     validate(&plane, &manifest(&scaled), &["--as=narrow", "--force-conflicts"]).unwrap();
+    // But not for another use: what fetches a model shows it to nobody.
+    let mut exposed = scaled.clone();
+    exposed["pod"] = references("other")[3]["pod"].clone();
+    let mut identified = references("other")[4].clone();
+    plane
+        .apply(&manifest(&identified).replace("orchids", "tulips"))
+        .unwrap();
+    identified["fetch"] = account["fetch"].clone();
+    for (spec, name, words) in [
+        (exposed, "orchids", "may get a Secret"),
+        (identified, "tulips", "may impersonate"),
+    ] {
+        let manifest = manifest(&spec).replace("orchids", name);
+        let refusal = validate(&plane, &manifest, &["--as=narrow", "--force-conflicts"]).unwrap_err();
+        assert!(refusal.contains(words), "{spec}: {refusal}");
+        assert!(
+            !refusal.contains("other/"),
+            "its use is no part of its name: {refusal}"
+        );
+    }
 
-    let signed = [&set[..4], &["--set", "admissionPolicy.requireVerification=true"]].concat();
+    let key = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n";
+    let signed = [
+        &set[..4],
+        &[
+            "--set",
+            "admissionPolicy.requireVerification=true",
+            "--set",
+            "admissionPolicy.allowedPublicKeys={-----BEGIN PUBLIC KEY----- MF kw -----END PUBLIC KEY-----}",
+        ],
+    ]
+    .concat();
     Helm::Four.upgrade(&plane, &repository(CHART), &signed);
     let unsigned = image("registry.example/models/net");
     let mut with_key = unsigned.clone();
-    with_key["model"]["verification"] =
-        json!({"publicKey": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"});
+    with_key["model"]["verification"] = json!({"publicKey": key});
     wait_until("the stricter rule is in force", Duration::from_secs(30), || {
         Ok(validate(&plane, &manifest(&unsigned), &[]).is_err())
     })
     .unwrap();
     validate(&plane, &manifest(&with_key), &["--force-conflicts"]).unwrap();
+    // Anybody can make a key.
+    with_key["model"]["verification"] = json!({"publicKey": key.replace("MFkw", "MFkx")});
+    let refusal = validate(&plane, &manifest(&with_key), &["--force-conflicts"]).unwrap_err();
+    assert!(
+        refusal.contains("is not one of the keys whose signatures count on this cluster"),
+        "{refusal}"
+    );
 }
 
 /// The rows of docs/install.md: the message if another tool has changed an object, and what helps.

@@ -77,6 +77,22 @@ fn nonsense_is_refused_and_the_message_names_the_key() {
         ),
         (&["--set", "serviceAccount.create=false"], "serviceAccount.name"),
         (&["--set", "admissionPolicy.enabled=true"], "allowedModelImages"),
+        (
+            &[
+                "--set",
+                "admissionPolicy.enabled=true,admissionPolicy.checkReferences=true",
+                "--set",
+                "admissionPolicy.allowedPublicKeys={-----BEGIN PUBLIC KEY-----MFkw-----END PUBLIC KEY-----}",
+            ],
+            "needs requireVerification",
+        ),
+        (
+            &[
+                "--set",
+                "admissionPolicy.enabled=true,admissionPolicy.allowedModelSources={az://models/}",
+            ],
+            "list https://ACCOUNT.blob.core.windows.net/models/",
+        ),
     ];
     for helm in Helm::BOTH {
         for (arguments, key) in table {
@@ -208,6 +224,10 @@ const NONSENSE: &[(&str, &str)] = &[
     (
         "admissionPolicy: {requireVerification: yes please}",
         "requireVerification",
+    ),
+    (
+        "admissionPolicy: {allowedPublicKeys: [\"-----BEGIN PRIVATE KEY-----MFkw-----END PRIVATE KEY-----\"]}",
+        "allowedPublicKeys",
     ),
     (
         "admissionPolicy: {namespaceSelector: {matchLabel: {a: b}}}",
@@ -342,7 +362,7 @@ serviceMonitor: {interval: 1m30s}
 networkPolicy:
   enabled: true
   metricsFrom: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {ipBlock: {cidr: "fd00::/8"}}, {podSelector: {}}]
-admissionPolicy: {enabled: true, allowedModelImages: ["registry.example:5000/", registry.example/models/a], allowedModelSources: ["gs://models/", "http://minio.storage:9000/models/", "hf://our-org/", "az://models/a"]}
+admissionPolicy: {enabled: true, allowedModelImages: ["registry.example:5000/", registry.example/models/a], allowedModelSources: ["gs://models/", "http://minio.storage:9000/models/", "hf://our-org/", "https://account.blob.core.windows.net/models/a"], requireVerification: true, allowedPublicKeys: ["-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"]}
 "#;
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("sensible.yaml");
     std::fs::write(&file, values).unwrap();

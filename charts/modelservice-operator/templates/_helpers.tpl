@@ -130,16 +130,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [create, patch]
 {{- end -}}
 
-{{- /* CEL: the Secrets that a ModelService names. */ -}}
+{{- /* CEL: the Secrets that a ModelService names, each followed by its use. No name of a Secret has a slash. */ -}}
 {{- define "operator.namedSecrets" -}}
-(has({{ . }}.spec.fetch) && has({{ . }}.spec.fetch.credentials) ? [{{ . }}.spec.fetch.credentials.secretName] : [])
-+ (has({{ . }}.spec.server) && has({{ . }}.spec.server.auth) ? [{{ . }}.spec.server.auth.tokenSecretName] : [])
-+ (has({{ . }}.spec.pod) && has({{ . }}.spec.pod.imagePullSecrets) ? {{ . }}.spec.pod.imagePullSecrets.map(secret, secret.name) : [])
-+ (has({{ . }}.spec.pod) && has({{ . }}.spec.pod.env) ? {{ . }}.spec.pod.env.filter(variable, has(variable.valueFrom) && has(variable.valueFrom.secretKeyRef)).map(variable, variable.valueFrom.secretKeyRef.name) : [])
+(has({{ . }}.spec.fetch) && has({{ . }}.spec.fetch.credentials) ? [{{ . }}.spec.fetch.credentials.secretName + '/fetch'] : [])
++ (has({{ . }}.spec.server) && has({{ . }}.spec.server.auth) ? [{{ . }}.spec.server.auth.tokenSecretName + '/auth'] : [])
++ (has({{ . }}.spec.pod) && has({{ . }}.spec.pod.imagePullSecrets) ? {{ . }}.spec.pod.imagePullSecrets.map(secret, secret.name + '/pull') : [])
++ (has({{ . }}.spec.pod) && has({{ . }}.spec.pod.env) ? {{ . }}.spec.pod.env.filter(variable, has(variable.valueFrom) && has(variable.valueFrom.secretKeyRef)).map(variable, variable.valueFrom.secretKeyRef.name + '/env/' + variable.name + '/' + variable.valueFrom.secretKeyRef.key) : [])
 {{- end -}}
 
-{{- /* CEL: the service account whose identity a ModelService uses. */ -}}
+{{- /* CEL: the service account whose identity a ModelService uses, followed by the use. */ -}}
 {{- define "operator.namedAccounts" -}}
-(has({{ . }}.spec.pod) && has({{ . }}.spec.pod.serviceAccountName) ? [{{ . }}.spec.pod.serviceAccountName]
-: has({{ . }}.spec.fetch) && has({{ . }}.spec.fetch.identity) && {{ . }}.spec.fetch.identity == 'Pod' ? ['default'] : [])
+(has({{ . }}.spec.pod) && has({{ . }}.spec.pod.serviceAccountName) ? [{{ . }}.spec.pod.serviceAccountName + '/pod'] : [])
++ (has({{ . }}.spec.fetch) && has({{ . }}.spec.fetch.identity) && {{ . }}.spec.fetch.identity == 'Pod' ?
+[(has({{ . }}.spec.pod) && has({{ . }}.spec.pod.serviceAccountName) ? {{ . }}.spec.pod.serviceAccountName : 'default') + '/pod-identity'] : [])
 {{- end -}}

@@ -161,6 +161,18 @@ fn a_fetch_that_goes_on_is_progress() {
         );
         assert!(condition(&status, "Stalled").is_none());
     }
+    // What needed a change may be changed now: a Secret, for example.
+    let corrected = with_init(
+        &spec(),
+        running(
+            5,
+            json!({"exitCode": 32, "reason": "Error", "message": words("Denied")}),
+        ),
+    );
+    let told = condition(&corrected, "Reconciling").unwrap();
+    assert_eq!(told.reason, "ModelFetchFailed");
+    assert!(told.message.contains("said the store"), "{}", told.message);
+    assert!(condition(&corrected, "Stalled").is_none());
     // Tried again: not Stalled, and the same words as between two tries, so that no status is written for each.
     let again = with_init(&spec(), running(5, failed));
     let between = with_init(&spec(), ended("fetch", 34, &words("Unavailable")));
@@ -242,6 +254,58 @@ fn a_model_is_verified_once_a_server_has_it() {
     assert!(condition(&without, "ModelVerified").is_none());
 }
 
+/// Who watches signatures must not be alarmed by a revision that never serves, or by a service at rest.
+#[test]
+fn what_was_verified_stays_so_whatever_becomes_of_the_next_revision() {
+    let spec = |path: &str| json!({"model": {"image": format!("models.example/{path}@sha256:aa"), "verification": {"publicKey": KEY}}});
+    let old = observed(spec("old")).planned();
+    let before = observed(spec("old")).running(&old, 1, 1).routed(&old);
+    let said = status(&before);
+    let with_previous = |mut observed: Observed| {
+        let mut service = observed.service.as_ref().clone();
+        service.status = Some(said.clone());
+        observed.service = Arc::new(service);
+        observed
+    };
+    let verified = |observed: &Observed| {
+        let status = status(observed);
+        let ready = condition(&status, "Ready").unwrap().reason.clone();
+        (condition(&status, "ModelVerified").unwrap().clone(), ready)
+    };
+    let changed = with_previous(observed(spec("new")))
+        .running(&old, 1, 1)
+        .routed(&old);
+    let new = changed.planned();
+    let failing = json!({"initContainerStatuses": ended("verify", 38, &words("SignatureInvalid"))});
+    let refused = changed.running(&new, 1, 0).pod(&new, failing.clone());
+    let (told, ready) = verified(&refused);
+    assert_eq!(
+        (told.status.as_str(), ready.as_str()),
+        ("True", "SignatureInvalid")
+    );
+    assert!(told.message.contains(&old.rollout.target), "{}", told.message);
+
+    let mut suspended = spec("old");
+    suspended["suspend"] = true.into();
+    let suspended = with_previous(observed(suspended))
+        .running(&old, 0, 0)
+        .routed(&old);
+    assert_eq!(
+        verified(&suspended).0,
+        condition(&said, "ModelVerified").unwrap().clone()
+    );
+
+    // But not if it is the revision itself that nobody can verify any more.
+    let itself = with_previous(observed(spec("old")))
+        .running(&old, 1, 0)
+        .routed(&old);
+    let (told, _) = verified(&itself.pod(&old, failing));
+    assert_eq!(
+        (told.status.as_str(), told.reason.as_str()),
+        ("False", "SignatureInvalid")
+    );
+}
+
 /// Otherwise people learn of it when no server starts any more.
 #[test]
 fn a_source_that_does_not_keep_its_version_is_told_beforehand() {
@@ -261,6 +325,14 @@ fn a_source_that_does_not_keep_its_version_is_told_beforehand() {
         of_claim.contains("volume://models/") && of_claim.contains("spec.model.digest"),
         "{of_claim}"
     );
+    // A cache with a limit may have removed it.
+    let mut limited = spec();
+    limited["fetch"]["cache"] = json!({"volumeClaim": {"name": "shared"}, "maximumSize": "9Gi"});
+    let of_limited = told(limited, false).unwrap();
+    assert!(
+        of_limited.contains("spec.fetch.cache without maximumSize"),
+        "{of_limited}"
+    );
     let digest = format!("sha256:{}", "a".repeat(64));
     let mut cached = spec();
     cached["fetch"]["cache"] = json!({"volumeClaim": {"name": "shared"}});
@@ -274,6 +346,60 @@ fn a_source_that_does_not_keep_its_version_is_told_beforehand() {
         (json!({}), true),
     ] {
         assert_eq!(told(spec.clone(), is_retained), None, "{spec}");
+    }
+}
+
+/// Versioning does not help where there is none, and a folder's version is that of its list.
+#[test]
+fn the_remedy_for_a_version_that_is_not_kept_fits_the_source() {
+    let told = |uri: &str, kind: &str| {
+        let message =
+            json!({"identity": {"kind": kind, "value": "e", "isRetained": false}, "objects": 1}).to_string();
+        let found = observed(json!({"model": {"uri": uri}}));
+        let finished = json!(found.now);
+        let ended = json!({"terminated": {"exitCode": 0, "message": message, "finishedAt": finished}});
+        let found = found.resolver(1, ended);
+        let plan = found.planned();
+        let status = status(&found.running(&plan, 1, 1).routed(&plan));
+        condition(&status, "SourceNotRetained").unwrap().message.clone()
+    };
+    for (uri, kind, remedy, has_versioning) in [
+        (
+            "s3://models/net.onnx",
+            "ETag",
+            "Turn on the store's versioning",
+            true,
+        ),
+        (
+            "s3://models/net/",
+            "Folder",
+            "Pack the folder into one archive",
+            false,
+        ),
+        (
+            "https://host/net.onnx",
+            "ETag",
+            "Never write to this name again",
+            false,
+        ),
+        (
+            "https://host/net.onnx",
+            "Digest",
+            "Never write to this name again",
+            false,
+        ),
+    ] {
+        let message = told(uri, kind);
+        assert!(message.contains(remedy), "{uri}: {message}");
+        assert_eq!(
+            message.contains("the store's versioning"),
+            has_versioning,
+            "{message}"
+        );
+        assert!(
+            message.contains("spec.fetch.cache without maximumSize"),
+            "{message}"
+        );
     }
 }
 

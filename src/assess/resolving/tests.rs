@@ -4,7 +4,7 @@ use crate::{
     apply::Applied, assess::assess, cache::pod::Pod, crd::ModelServiceStatus, fixtures::observed,
     observe::Observed, reason::Problem,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -38,6 +38,35 @@ fn with_status(observed: Observed, status: Value) -> Observed {
     let pod: &mut Pod = Arc::make_mut(&mut observed.resolvers[0]);
     pod.status = serde_json::from_value(status).unwrap();
     observed
+}
+
+/// The container has been ended like this.
+fn killed(code: i32, reason: &str, message: &str) -> Value {
+    json!([{"name": "resolve", "state": {"terminated": {"exitCode": code, "reason": reason, "message": message}}}])
+}
+
+/// A node that is drained is no failure of the source, and does not hide what the store said before.
+#[test]
+fn a_pod_that_somebody_deletes_says_nothing() {
+    let deleted = |observed: Observed, number: u32, code: i32, reason: &str| {
+        let ended = killed(code, reason, "asking s3://models")[0]["state"].clone();
+        let mut observed = observed.resolver(number, ended);
+        let now = observed.now;
+        let pod: &mut Pod = Arc::make_mut(observed.resolvers.last_mut().unwrap());
+        pod.metadata.deletion_timestamp = Some(Time(now));
+        observed
+    };
+    for code in [143, 137] {
+        let status = status(&deleted(observed(spec()), 1, code, "Error"));
+        let ready = condition(&status, "Ready").unwrap();
+        assert_eq!(ready.reason, "Progressing", "{}", ready.message);
+        assert!(condition(&status, "Stalled").is_none());
+    }
+    let failed = ended(observed(spec()), 1, "NotFound");
+    let drained = deleted(failed.clone(), 2, 143, "Error");
+    assert_eq!(status(&failed).conditions, status(&drained).conditions);
+    let out_of_memory = status(&deleted(observed(spec()), 1, 137, "OOMKilled"));
+    assert_eq!(condition(&out_of_memory, "Ready").unwrap().reason, "OutOfMemory");
 }
 
 /// The table of what can happen to such a pod.
@@ -82,10 +111,32 @@ fn every_way_in_which_a_model_is_not_found_has_its_reason() {
             true,
         ),
         (
+            json!({"phase": "Failed", "reason": "DeadlineExceeded", "message": "longer than the specified deadline",
+                "containerStatuses": killed(143, "Error", "asking s3://models")}),
+            "ModelFetchFailed",
+            "spec.rollout.fetchDeadlineSeconds",
+            true,
+        ),
+        (
             json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}),
             "PodFailed",
             "Evicted: low on memory",
             false,
+        ),
+        (
+            json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory",
+                "containerStatuses": killed(137, "Error", "")}),
+            "PodFailed",
+            "Evicted: low on memory",
+            false,
+        ),
+        // What the store said counts, whatever happens to the pod afterwards.
+        (
+            json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory",
+                "containerStatuses": killed(31, "Error", r#"{"reason": "NotFound", "message": "no such bucket"}"#)}),
+            "ModelFetchFailed",
+            "no such bucket (exit code 31)",
+            true,
         ),
         (
             json!({"phase": "Succeeded", "containerStatuses": [{"name": "resolve", "state": {"terminated": {"exitCode": 0}}}]}),

@@ -154,6 +154,56 @@ fn a_change_of_mind_in_the_middle_costs_no_second_server() {
     }
 }
 
+/// A store that is down must not end servers that work, whatever was under way, nor have the Service written again and
+/// again.
+#[test]
+fn an_update_rests_while_the_next_model_is_not_found() {
+    let mut cluster = serving(&json!({"replicas": 2}));
+    cluster.model('b');
+    cluster.until("one is new", |cluster| cluster.new_and_old() == (1, 1));
+    let before = cluster.observed.endpoint.clone();
+    cluster.is_store_up = false;
+    cluster.edit(|spec| spec["model"] = json!({"uri": "s3://models/net.onnx"}));
+    for _ in 0..60 {
+        let plan = cluster.second();
+        assert!(
+            plan.rollout
+                .scales
+                .values()
+                .all(|scale| *scale == Scale::Unchanged)
+        );
+        assert_eq!((plan.autoscaler, plan.retired.len()), (None, 0));
+        assert_eq!(cluster.new_and_old(), (1, 1));
+        assert_eq!(cluster.observed.endpoint, before);
+    }
+    assert_eq!(cluster.answering(), 2);
+
+    cluster.is_store_up = true;
+    cluster.until("the third one takes over", |cluster| {
+        assert!(cluster.answering() >= 1, "{:?}", cluster.sizes());
+        cluster.new_and_old() == (2, 0)
+    });
+    cluster.wait(5);
+    assert!(!selects_all(&cluster));
+    assert_eq!((cluster.answering(), cluster.observed.pods.len()), (2, 2));
+}
+
+/// Who asks for no server, or to suspend the service, is not kept waiting by a store that is down.
+#[test]
+fn an_update_that_rests_still_frees_every_device_when_it_is_asked_to() {
+    for (field, value) in [("replicas", json!(0)), ("suspend", json!(true))] {
+        let mut cluster = serving(&json!({"replicas": 2}));
+        cluster.model('b');
+        cluster.until("one is new", |cluster| cluster.new_and_old() == (1, 1));
+        cluster.is_store_up = false;
+        cluster.edit(|spec| spec["model"] = json!({"uri": "s3://models/net.onnx"}));
+        cluster.wait(5);
+        cluster.edit(|spec| spec[field] = value);
+        cluster.wait(30);
+        assert_eq!(cluster.observed.pods.len(), 0, "{field}");
+    }
+}
+
 /// With one device there is a gap, and the service comes back by itself, from either revision.
 #[test]
 fn with_a_single_device_the_old_server_ends_first() {
