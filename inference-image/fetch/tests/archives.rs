@@ -273,6 +273,22 @@ async fn archives_that_break_a_rule_are_refused() {
             "\"/etc/x\" is an absolute path",
         ),
         (
+            "a reserved name below the only folder",
+            Tar::new()
+                .file("pkg/model.onnx", "model")
+                .file("pkg/..modelservice/marker.json", "{}")
+                .bytes(),
+            "remove ..modelservice from the archive",
+        ),
+        (
+            "a reserved file below the only folder",
+            Tar::new()
+                .file("pkg/model.onnx", "model")
+                .file("pkg/..weights", "x")
+                .bytes(),
+            "\"pkg/..weights\" would begin with ..",
+        ),
+        (
             "a link out",
             tar().link("x", "../y").bytes(),
             "\"x\" is a link to \"../y\", outside",
