@@ -45,6 +45,15 @@ pub struct Found {
     pub form: Form,
 }
 
+impl Found {
+    /// Whether any of its objects is an archive.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        self.form == Form::Layers
+            || matches!(self.objects.as_slice(), [one] if !one.name.to_ascii_lowercase().ends_with(".onnx"))
+    }
+}
+
 /// What the objects of a source are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
