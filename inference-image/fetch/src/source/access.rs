@@ -4,6 +4,7 @@ use crate::{
     credentials::Credentials,
     error::FetchError,
     http::{Client, Policy, Timeouts},
+    source::shown::without_user,
 };
 use modelservice_contract::{CREDENTIALS_PATH, FetchConfig, FetchReason};
 use url::Url;
@@ -68,8 +69,9 @@ impl Access {
 
 fn endpoint(text: &str) -> Result<Url, FetchError> {
     let invalid = |what: &str| {
+        let shown = without_user(text);
         let message =
-            format!("the endpoint {text:?} {what}; write it as `https://host` or `http://host:port`");
+            format!("the endpoint {shown:?} {what}; write it as `https://host` or `http://host:port`");
         FetchError::new(FetchReason::ConfigInvalid, message)
     };
     let url = Url::parse(text).map_err(|error| invalid(&format!("is no URL ({error})")))?;
