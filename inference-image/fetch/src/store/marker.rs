@@ -3,7 +3,7 @@
 use crate::disk::{self, blocking};
 use crate::error::FetchError;
 use crate::unpack::{Unpacked, describe};
-use modelservice_contract::{FetchConfig, FetchReason, SourceIdentity};
+use modelservice_contract::{FetchConfig, FetchReason, IdentityKind, SourceIdentity};
 use modelservice_package::Known;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -104,12 +104,24 @@ impl Marker {
         digest == self.digest || digest == self.model_digest
     }
 
-    /// That a package has the digest that is asked for, if one is: by its bytes.
+    /// That a package has the digest that is asked for, if one is: by its bytes. Where the digest is all that says which
+    /// version this is, it must be that of all of them.
     ///
     /// # Errors
     /// `DigestMismatch` if not.
     pub fn check(&self, package: &Unpacked, wanted: Option<&str>) -> Result<(), FetchError> {
-        check_digest(&package.digest, &package.model_digest, wanted)
+        check_digest(&package.digest, &package.model_digest, wanted)?;
+        let is_of_all = package.files == 1 || wanted == Some(&package.digest);
+        if self.identity.kind != IdentityKind::Digest || is_of_all {
+            return Ok(());
+        }
+        let message = format!(
+            "spec.model.digest is that of model.onnx alone, but its source gives no other version, so that nothing says which \
+             {} other files belong to it: set it to {}, the digest of the package",
+            package.files.saturating_sub(1),
+            package.digest
+        );
+        Err(FetchError::new(FetchReason::DigestMismatch, message))
     }
 
     /// What is wrong with the package beside this marker. Whoever can write to its volume can write a marker too: it is

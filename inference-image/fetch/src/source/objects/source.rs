@@ -2,7 +2,7 @@
 
 use super::{
     list::{list, similar},
-    object::{exact, name_of, object, quoted},
+    object::{exact, is_of_version, name_of, object, with_right},
     place::Place,
     service::{What, unwrapped},
     vendor::{self, Store, Values, Vendor},
@@ -71,6 +71,7 @@ impl ObjectSource {
         let uri = self.place.uri_of(key);
         let path = Path::parse(key)
             .map_err(|error| FetchError::new(FetchReason::PackageInvalid, format!("{uri}: {error}")))?;
+        let names_version = options.version.is_some();
         let mut extensions = Extensions::new();
         extensions.insert(What(uri.clone()));
         let options = GetOptions {
@@ -81,7 +82,7 @@ impl ObjectSource {
             .objects
             .get_opts(&path, options)
             .await
-            .map_err(|error| unwrapped(&uri, &error))
+            .map_err(|error| with_right(unwrapped(&uri, &error), self.place.scheme, names_version))
     }
 
     /// An object's facts. A failed `HEAD` has no body that says why: a `GET` of one byte has.
@@ -154,11 +155,7 @@ impl ObjectSource {
     async fn one(&self, meta: ObjectMeta) -> Result<Found, FetchError> {
         let object = object(&meta, name_of(&self.place.key));
         let Some(value) = object.version.clone() else {
-            let message = format!(
-                "{}: the store gives it neither a version nor a strong ETag",
-                self.place.uri
-            );
-            return Err(FetchError::new(FetchReason::Unavailable, message));
+            return Err(without_version(&self.place.uri));
         };
         let kind = match (self.place.scheme, value.starts_with('"')) {
             (_, true) => IdentityKind::ETag,
@@ -193,6 +190,9 @@ impl ObjectSource {
         let mut objects: Vec<Object> = each.into_iter().flatten().collect();
         if objects.is_empty() {
             return Err(self.nothing().await);
+        }
+        if let Some(object) = objects.iter().find(|object| object.version.is_none()) {
+            return Err(without_version(&self.place.uri_of(&object.key)));
         }
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Found {
@@ -237,16 +237,12 @@ impl ObjectSource {
         FetchError::new(FetchReason::NotFound, looked + &hint)
     }
 
-    /// What answers must be what was asked for, whatever the server made of the condition.
     fn check_same(&self, version: &str, meta: &ObjectMeta) -> Result<(), FetchError> {
-        let is_other = if version.starts_with('"') {
-            meta.e_tag.as_deref().is_some_and(|tag| quoted(tag) != version)
+        if is_of_version(meta, version) {
+            Ok(())
         } else {
-            meta.version
-                .as_deref()
-                .is_some_and(|answered| answered != version)
-        };
-        if is_other { Err(self.changed()) } else { Ok(()) }
+            Err(self.changed())
+        }
     }
 
     fn changed(&self) -> FetchError {
@@ -296,6 +292,12 @@ impl Source for ObjectSource {
             Ok(exactly(stream, range.end - range.start, uri))
         })
     }
+}
+
+/// Nothing could say later whether it is still the same.
+fn without_version(uri: &str) -> FetchError {
+    let message = format!("{uri}: the store gives it neither a version nor a strong ETag");
+    FetchError::new(FetchReason::Unavailable, message)
 }
 
 /// A failure without the store's own words.
