@@ -33,10 +33,10 @@ const SECRET_HEADERS: [&str; 4] = [
 ];
 
 /// To which servers the credentials of a request may be sent: none, unless it says so.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience(Arc<[Listed]>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Listed {
     Origin(Origin),
     /// Hosts whose name ends so, by TLS on its usual port.

@@ -49,11 +49,11 @@ impl Access {
         policy: Policy,
         timeouts: Timeouts,
     ) -> Result<Self, FetchError> {
-        let authorities = credentials
-            .as_ref()
-            .map(Credentials::authorities)
-            .transpose()?
-            .flatten();
+        let secret = credentials.as_ref().map(Credentials::read).transpose()?;
+        let authorities = match &secret {
+            Some(secret) => secret.authorities()?,
+            None => None,
+        };
         let authorities = authorities.as_deref().map(str::as_bytes);
         let providers = config
             .pod_identity

@@ -83,9 +83,10 @@ impl LoginFiles {
         let mut logins = Vec::new();
         if let Some(credentials) = &self.credentials {
             let mut keyring = Keyring::default();
+            let secret = credentials.read()?;
             for key in [CONFIG_JSON, CONFIG_LEGACY] {
-                if let Some(content) = credentials.get(key)? {
-                    let origin = Origin::Credentials(key, credentials.audience());
+                if let Some(content) = secret.get(key)? {
+                    let origin = Origin::Credentials(key, secret.audience());
                     keyring.add(&origin, key, content.as_bytes())?;
                 }
             }
