@@ -216,8 +216,7 @@ impl Fetch<'_> {
         let found = find(source.as_ref(), self.config.identity.as_ref(), self.behaviour).await?;
         let bounds = self.bounds();
         if let Some(cache) = cache {
-            let sizes: Option<u64> = found.objects.iter().map(|object| object.size).sum();
-            let sizes = sizes.unwrap_or(0);
+            let sizes = found.bytes()?.unwrap_or(0);
             // What an archive unpacks to is beside it, and known only afterwards: hardly less than its own size.
             let to_write = if found.is_packed() {
                 sizes.saturating_mul(2)

@@ -140,17 +140,15 @@ impl HttpsSource {
         // not waited for.
         let response = self.get(&(0..1), tag).await?;
         let total = content_range(&response).map(|(_, total)| total);
-        let has_ranges = response.status == StatusCode::PARTIAL_CONTENT && total.is_some();
-        let size = if has_ranges {
-            total
-        } else {
-            response.content_length()
-        };
+        let is_part = response.status == StatusCode::PARTIAL_CONTENT;
+        let has_ranges = is_part && total.is_some();
+        // The length of a part is not the file's.
+        let size = if is_part { total } else { response.content_length() };
         Ok(Facts {
             size,
             tag: strong_tag(&response),
             has_ranges,
-            has_end: size.is_some() || response.headers.contains_key(header::TRANSFER_ENCODING),
+            has_end: size.is_some() || (!is_part && response.headers.contains_key(header::TRANSFER_ENCODING)),
         })
     }
 
