@@ -155,7 +155,7 @@ impl ObjectSource {
     async fn one(&self, meta: ObjectMeta) -> Result<Found, FetchError> {
         let object = object(&meta, name_of(&self.place.key));
         let Some(value) = object.version.clone() else {
-            return Err(without_version(&self.place.uri));
+            return Err(identity::without_version(&self.place.uri));
         };
         let kind = match (self.place.scheme, value.starts_with('"')) {
             (_, true) => IdentityKind::ETag,
@@ -191,12 +191,9 @@ impl ObjectSource {
         if objects.is_empty() {
             return Err(self.nothing().await);
         }
-        if let Some(object) = objects.iter().find(|object| object.version.is_none()) {
-            return Err(without_version(&self.place.uri_of(&object.key)));
-        }
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Found {
-            identity: identity::of_folder(&objects, false),
+            identity: identity::of_folder(&objects, false)?,
             objects,
             form: Form::Files,
         })
@@ -238,11 +235,8 @@ impl ObjectSource {
     }
 
     fn check_same(&self, version: &str, meta: &ObjectMeta) -> Result<(), FetchError> {
-        if is_of_version(meta, version) {
-            Ok(())
-        } else {
-            Err(self.changed())
-        }
+        let is_same = is_of_version(meta, version).then_some(());
+        is_same.ok_or_else(|| self.changed())
     }
 
     fn changed(&self) -> FetchError {
@@ -292,12 +286,6 @@ impl Source for ObjectSource {
             Ok(exactly(stream, range.end - range.start, uri))
         })
     }
-}
-
-/// Nothing could say later whether it is still the same.
-fn without_version(uri: &str) -> FetchError {
-    let message = format!("{uri}: the store gives it neither a version nor a strong ETag");
-    FetchError::new(FetchReason::Unavailable, message)
 }
 
 /// A failure without the store's own words.
