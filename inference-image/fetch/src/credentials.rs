@@ -4,6 +4,7 @@ use crate::{error::FetchError, http::Audience};
 use http::{HeaderName, HeaderValue};
 use modelservice_contract::FetchReason;
 use std::{
+    collections::BTreeMap,
     fmt::{self, Debug, Formatter},
     fs, io,
     path::{Path, PathBuf},
@@ -15,37 +16,80 @@ const ENDPOINTS: &str = "endpoints";
 const AUTHORITIES: &str = "ca.crt";
 /// The key with headers, one `Name: value` a line.
 const HEADERS: &str = "headers";
+/// The kubelet's link to the current version of a Secret.
+const VERSION: &str = "..data";
 /// A Secret has at most 1 MiB.
 const LARGEST: u64 = 1 << 20;
 
-/// A Secret's credentials, and the servers that they are for.
-#[derive(Clone)]
+/// How often a Secret is read again because the kubelet replaces it meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// The folder into which a Secret is mounted.
+#[derive(Clone, Debug)]
 pub struct Credentials {
     folder: PathBuf,
+}
+
+/// What a Secret held at one moment: its credentials, and the servers that these are for.
+#[derive(Clone)]
+pub struct Secret {
+    values: BTreeMap<String, Vec<u8>>,
     audience: Audience,
 }
 
-/// Says which Secret; never what is in it.
-impl Debug for Credentials {
+/// Says which keys; never what is in them.
+impl Debug for Secret {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials in {}", self.folder.display())
+        f.debug_set().entries(self.values.keys()).finish()
     }
 }
 
 impl Credentials {
-    /// Opens the folder into which a Secret is mounted.
+    /// The Secret that is mounted there.
     ///
     /// # Errors
-    /// `ConfigInvalid` if the Secret has no `endpoints`, and has more than `ca.crt`.
+    /// As [`Self::read`].
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, FetchError> {
-        let folder = folder.into();
-        let audience = match read(&folder, ENDPOINTS)? {
-            Some(list) => Audience::parse(&list)?,
-            // A certificate is no secret.
-            None if has_only_authorities(&folder)? => Audience::default(),
-            None => return Err(no_endpoints()),
+        let credentials = Self {
+            folder: folder.into(),
         };
-        Ok(Self { folder, audience })
+        credentials.read()?;
+        Ok(credentials)
+    }
+
+    /// The Secret as it is now. All of it is of one version: new credentials never go to servers of an old list.
+    ///
+    /// # Errors
+    /// `ConfigInvalid` if it is empty, or has no `endpoints` and more than `ca.crt`; `SystemError` if it cannot be read.
+    pub fn read(&self) -> Result<Secret, FetchError> {
+        for _ in 0..ATTEMPTS {
+            if let Some(values) = read_version(&self.folder)? {
+                return Secret::of(values);
+            }
+        }
+        let message = "the credentials' Secret is replaced faster than it can be read";
+        Err(FetchError::new(FetchReason::SystemError, message))
+    }
+}
+
+impl Secret {
+    fn of(values: BTreeMap<String, Vec<u8>>) -> Result<Self, FetchError> {
+        if values.is_empty() {
+            let message = "the Secret in spec.fetch.credentials.secretName does not exist in this namespace, or is empty";
+            return Err(FetchError::new(FetchReason::ConfigInvalid, message));
+        }
+        // A certificate is no secret.
+        let has_only_authorities = values.keys().all(|key| key == AUTHORITIES);
+        let mut secret = Self {
+            values,
+            audience: Audience::default(),
+        };
+        match secret.text(ENDPOINTS)? {
+            Some(list) => secret.audience = Audience::parse(list)?,
+            None if has_only_authorities => {}
+            None => return Err(no_endpoints()),
+        }
+        Ok(secret)
     }
 
     /// To which servers the credentials may be sent.
@@ -54,15 +98,13 @@ impl Credentials {
         self.audience.clone()
     }
 
-    /// A key's value now, without the white space around it.
+    /// A key's value, without the white space around it.
     ///
     /// # Errors
-    /// `SystemError` if it cannot be read, `ConfigInvalid` if it is no text.
+    /// `ConfigInvalid` if it is no text.
     pub fn get(&self, key: &str) -> Result<Option<String>, FetchError> {
-        let text = read(&self.folder, key)?;
-        Ok(text
-            .map(|text| text.trim().to_owned())
-            .filter(|text| !text.is_empty()))
+        let text = self.text(key)?.map(str::trim);
+        Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
     /// Certificates (PEM) that are trusted besides the public ones.
@@ -84,6 +126,12 @@ impl Credentials {
             .enumerate()
             .filter(|(_, line)| !line.trim().is_empty());
         lines.map(|(index, line)| header(index + 1, line)).collect()
+    }
+
+    fn text(&self, key: &str) -> Result<Option<&str>, FetchError> {
+        let text = self.values.get(key).map(|bytes| std::str::from_utf8(bytes));
+        let text = text.transpose();
+        text.map_err(|_| of_key(FetchReason::ConfigInvalid, key, &"is no text (UTF-8)"))
     }
 }
 
@@ -128,33 +176,13 @@ fn no_endpoints() -> FetchError {
     )
 }
 
-fn read(folder: &Path, key: &str) -> Result<Option<String>, FetchError> {
-    let failure = |reason, what: &dyn fmt::Display| {
-        Err(FetchError::new(
-            reason,
-            format!("key `{key}` of the credentials' Secret {what}"),
-        ))
-    };
-    let path = folder.join(key);
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.len() > LARGEST => {
-            return failure(FetchReason::ConfigInvalid, &"has more than 1 MiB");
-        }
-        Ok(metadata) if !metadata.is_file() => return Ok(None),
-        _ => {}
-    }
-    match fs::read(&path) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => Ok(Some(text)),
-            Err(_) => failure(FetchReason::ConfigInvalid, &"is no text (UTF-8)"),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => failure(FetchReason::SystemError, &format_args!("cannot be read: {error}")),
-    }
+fn of_key(reason: FetchReason, key: &str, what: &dyn fmt::Display) -> FetchError {
+    FetchError::new(reason, format!("key `{key}` of the credentials' Secret {what}"))
 }
 
-/// The kubelet's own entries (`..data`) are no keys.
-fn has_only_authorities(folder: &Path) -> Result<bool, FetchError> {
+/// All keys of the Secret. The kubelet keeps each version in a folder of its own, to which `..data` leads; none if it has
+/// removed that folder meanwhile.
+fn read_version(folder: &Path) -> Result<Option<BTreeMap<String, Vec<u8>>>, FetchError> {
     let unreadable = |error: io::Error| {
         let message = format!(
             "the credentials in {} cannot be listed: {error}",
@@ -162,16 +190,50 @@ fn has_only_authorities(folder: &Path) -> Result<bool, FetchError> {
         );
         FetchError::new(FetchReason::SystemError, message)
     };
-    let mut has_authorities = false;
-    for entry in fs::read_dir(folder).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name();
-        match name.to_string_lossy().as_ref() {
-            AUTHORITIES => has_authorities = true,
-            name if name.starts_with("..") => {}
-            _ => return Ok(false),
+    let version = match fs::canonicalize(folder.join(VERSION)) {
+        Ok(version) => version,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => folder.to_owned(),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let entries = match fs::read_dir(&version) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && version != folder => return Ok(None),
+        entries => entries.map_err(unreadable)?,
+    };
+    let mut values = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        let key = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if key.starts_with("..") {
+            // The kubelet's own.
+            continue;
+        }
+        if let Some(value) = read_key(&path, &key)? {
+            values.insert(key, value);
         }
     }
-    Ok(has_authorities)
+    Ok(version.exists().then_some(values))
+}
+
+fn read_key(path: &Path, key: &str) -> Result<Option<Vec<u8>>, FetchError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > LARGEST => {
+            return Err(of_key(FetchReason::ConfigInvalid, key, &"has more than 1 MiB"));
+        }
+        Ok(metadata) if !metadata.is_file() => return Ok(None),
+        _ => {}
+    }
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let what = format!("cannot be read: {error}");
+            Err(of_key(FetchReason::SystemError, key, &what))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -179,6 +241,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
     use super::*;
+    use std::os::unix::fs::symlink;
     use tempfile::TempDir;
     use url::Url;
 
@@ -190,11 +253,14 @@ mod tests {
         folder
     }
 
+    fn open(folder: &TempDir) -> Secret {
+        Credentials::open(folder.path()).unwrap().read().unwrap()
+    }
+
     #[test]
     fn a_secret_without_endpoints_is_refused_with_what_to_add() {
         for keys in [
-            &[][..],
-            &[("HF_TOKEN", "hf_abc")],
+            &[("HF_TOKEN", "hf_abc")][..],
             &[("HF_TOKEN", "hf_abc"), ("ca.crt", "x")],
         ] {
             let folder = secret(keys);
@@ -205,11 +271,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_secret_that_does_not_exist_is_named_by_its_field() {
+        let error = Credentials::open(secret(&[]).path()).unwrap_err();
+        assert_eq!(error.reason, FetchReason::ConfigInvalid);
+        let part = "the Secret in spec.fetch.credentials.secretName does not exist";
+        assert!(error.message.contains(part), "{}", error.message);
+    }
+
+    /// Otherwise a renewed credential may go to a server that only the old list has.
+    #[test]
+    fn all_of_a_secret_is_of_one_version() {
+        let folder = secret(&[]);
+        let write = |version: &str, endpoint: &str, token: &str| {
+            let path = folder.path().join(version);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("endpoints"), endpoint).unwrap();
+            fs::write(path.join("HF_TOKEN"), token).unwrap();
+            let new = folder.path().join("..data_tmp");
+            symlink(version, &new).unwrap();
+            fs::rename(new, folder.path().join("..data")).unwrap();
+        };
+        write("..one", "one.example", "one");
+        for key in ["endpoints", "HF_TOKEN"] {
+            symlink(format!("..data/{key}"), folder.path().join(key)).unwrap();
+        }
+        let credentials = Credentials::open(folder.path()).unwrap();
+        let one = credentials.read().unwrap();
+        write("..two", "two.example", "two");
+        fs::remove_dir_all(folder.path().join("..one")).unwrap();
+        let two = credentials.read().unwrap();
+        for (secret, version, other) in [(one, "one", "two"), (two, "two", "one")] {
+            assert_eq!(secret.get("HF_TOKEN").unwrap().as_deref(), Some(version));
+            let is_for = |host: &str| {
+                let url = Url::parse(&format!("https://{host}.example")).unwrap();
+                secret.audience().allows(&url)
+            };
+            assert!(is_for(version) && !is_for(other), "{version}");
+        }
+    }
+
     /// A private authority's certificate needs no list of servers.
     #[test]
     fn a_secret_with_nothing_but_certificates_needs_no_endpoints() {
         let folder = secret(&[("ca.crt", "PEM")]);
-        let credentials = Credentials::open(folder.path()).unwrap();
+        let credentials = Credentials::open(folder.path()).unwrap().read().unwrap();
         assert_eq!(credentials.authorities().unwrap().as_deref(), Some("PEM"));
         assert!(
             !credentials
@@ -222,10 +328,11 @@ mod tests {
     fn a_renewed_key_is_read_again() {
         let folder = secret(&[("endpoints", "a.example"), ("HF_TOKEN", "old\n")]);
         let credentials = Credentials::open(folder.path()).unwrap();
-        assert_eq!(credentials.get("HF_TOKEN").unwrap().as_deref(), Some("old"));
+        let get = |key: &str| credentials.read().unwrap().get(key).unwrap();
+        assert_eq!(get("HF_TOKEN").as_deref(), Some("old"));
         fs::write(folder.path().join("HF_TOKEN"), "new").unwrap();
-        assert_eq!(credentials.get("HF_TOKEN").unwrap().as_deref(), Some("new"));
-        assert_eq!(credentials.get("AWS_REGION").unwrap(), None);
+        assert_eq!(get("HF_TOKEN").as_deref(), Some("new"));
+        assert_eq!(get("AWS_REGION"), None);
     }
 
     #[test]
@@ -234,7 +341,7 @@ mod tests {
             ("endpoints", "a.example"),
             ("headers", "X-Token: a:b\n\n authorization : Basic x \n"),
         ]);
-        let headers = Credentials::open(folder.path()).unwrap().headers().unwrap();
+        let headers = open(&folder).headers().unwrap();
         let shown: Vec<(&str, &str)> = headers
             .iter()
             .map(|(n, v)| (n.as_str(), v.to_str().unwrap()))
@@ -252,7 +359,7 @@ mod tests {
             ("Range: hunter2", "sets range"),
         ] {
             let folder = secret(&[("endpoints", "a.example"), ("headers", text)]);
-            let error = Credentials::open(folder.path()).unwrap().headers().unwrap_err();
+            let error = open(&folder).headers().unwrap_err();
             assert!(error.message.contains(part), "{text:?}: {}", error.message);
             assert!(!error.message.contains("hunter2"), "{}", error.message);
         }
@@ -262,10 +369,7 @@ mod tests {
     fn what_is_no_text_is_refused() {
         let folder = secret(&[("endpoints", "a.example")]);
         fs::write(folder.path().join("HF_TOKEN"), [0xff, 0xfe]).unwrap();
-        let error = Credentials::open(folder.path())
-            .unwrap()
-            .get("HF_TOKEN")
-            .unwrap_err();
+        let error = open(&folder).get("HF_TOKEN").unwrap_err();
         assert!(
             error
                 .message

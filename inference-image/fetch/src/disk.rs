@@ -79,7 +79,7 @@ fn full(path: &Path, needed: Option<u64>) -> FetchError {
 }
 
 /// Bytes that may still be written, if the system says.
-fn free(folder: &Path) -> Option<u64> {
+pub(crate) fn free(folder: &Path) -> Option<u64> {
     let folder = folder.ancestors().find(|folder| folder.exists())?;
     let volume = rustix::fs::statvfs(folder).ok()?;
     volume.f_bavail.checked_mul(volume.f_frsize)

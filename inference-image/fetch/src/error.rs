@@ -56,3 +56,54 @@ impl FetchError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    /// Fields of a ModelService that messages name.
+    const FIELDS: [&str; 6] = [
+        "spec.fetch.cache",
+        "spec.fetch.credentials",
+        "spec.fetch.credentials.secretName",
+        "spec.fetch.volume.size",
+        "spec.model.digest",
+        "spec.model.refresh",
+    ];
+
+    fn collect(folder: &Path, fields: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, fields);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for (at, _) in text.match_indices("spec.") {
+                let is_inside = text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.');
+                let field: String = text[at..]
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '.')
+                    .collect();
+                let field = field.trim_end_matches('.').to_owned();
+                if !is_inside && field.contains('.') {
+                    fields.insert(field);
+                }
+            }
+        }
+    }
+
+    /// Otherwise a message sends people to a field that does not exist.
+    #[test]
+    fn every_field_that_a_message_names_exists() {
+        let mut fields = BTreeSet::new();
+        collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut fields);
+        assert!(fields.contains("spec.model.refresh"), "{fields:?}");
+        for field in fields {
+            assert!(FIELDS.contains(&field.as_str()), "{field}");
+        }
+    }
+}

@@ -78,7 +78,7 @@ pub async fn verify(
 ) -> Result<String, FetchError> {
     let package = examine(folder).await?;
     let shown = folder.display();
-    if let Some(marker) = Marker::read(folder).filter(|marker| marker.digest != package.digest) {
+    if let Some(marker) = Marker::read(folder)?.filter(|marker| marker.digest != package.digest) {
         let message = format!(
             "the package in {shown} has digest {}, but had {} when it was fetched: fetch it again",
             package.digest, marker.digest
@@ -115,29 +115,22 @@ struct Fetch<'a> {
 impl Fetch<'_> {
     /// The package that is in its place already, if it is the one and undamaged.
     async fn present(&self, folder: &Path) -> Result<Option<Marker>, FetchError> {
-        let Some(marker) = Marker::read(folder).filter(|marker| marker.is_of(self.config)) else {
+        let Some(marker) = Marker::read(folder)?.filter(|marker| marker.is_of(self.config)) else {
             return Ok(None);
         };
-        match examine(folder).await.map(|package| package.digest) {
-            Ok(is) if is == marker.digest => {
-                tracing::info!(
-                    digest = marker.digest,
-                    "the package is there already, and verified"
-                );
-                Ok(Some(marker))
-            }
-            Ok(is) => {
-                tracing::warn!(
-                    "the package was changed: its digest is {is}, not {}; fetching it again",
-                    marker.digest
-                );
-                Ok(None)
-            }
-            Err(error) => {
-                tracing::warn!("the package was changed: {error}; fetching it again");
-                Ok(None)
-            }
+        let problem = match examine(folder).await {
+            Ok(package) => marker.problem(&package, self.config.digest.as_deref()),
+            Err(error) => Some(error.message),
+        };
+        if let Some(problem) = problem {
+            tracing::warn!("the package was changed: {problem}; fetching it again");
+            return Ok(None);
         }
+        tracing::info!(
+            digest = marker.digest,
+            "the package is there already, and verified"
+        );
+        Ok(Some(marker))
     }
 
     async fn in_place(&self, place: &Place) -> Result<Marker, FetchError> {
@@ -223,8 +216,14 @@ impl Fetch<'_> {
         let found = find(source.as_ref(), self.config.identity.as_ref(), self.behaviour).await?;
         let bounds = self.bounds();
         if let Some(cache) = cache {
-            let sizes: Option<u64> = found.objects.iter().map(|object| object.size).sum();
-            cache.make_room(sizes.unwrap_or(0)).await?;
+            let sizes = found.bytes()?.unwrap_or(0);
+            // What an archive unpacks to is beside it, and known only afterwards: hardly less than its own size.
+            let to_write = if found.is_packed() {
+                sizes.saturating_mul(2)
+            } else {
+                sizes
+            };
+            cache.make_room(sizes, to_write).await?;
         }
         let settings = Settings {
             // An archive may be somewhat larger than what is in it.
@@ -241,9 +240,9 @@ impl Fetch<'_> {
             blocking(move || unpack(&found, &downloaded, &work, bounds)).await?
         };
         let marker = Marker::new(self.config, identity, &package);
-        marker.check(self.config.digest.as_deref())?;
+        marker.check(&package, self.config.digest.as_deref())?;
         if let Some(cache) = cache.filter(|_| is_unpacked) {
-            cache.make_room(package.bytes).await?;
+            cache.make_room(package.bytes, 0).await?;
         }
         tracing::info!(
             digest = marker.digest,

@@ -29,9 +29,8 @@ pub async fn resolve(
 ) -> Result<Resolved, FetchError> {
     let source = open(config)?;
     let found = find(source.as_ref(), config.identity.as_ref(), behaviour).await?;
-    let sizes = found.objects.iter().map(|object| object.size);
     Ok(Resolved {
-        bytes: sizes.sum(),
+        bytes: found.bytes()?,
         objects: found.objects.len() as u64,
         identity: found.identity,
     })

@@ -7,11 +7,12 @@ mod support;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use modelservice_contract::FetchReason;
+use modelservice_contract::{FetchConfig, FetchReason, IdentityKind, SourceIdentity};
 use modelservice_fetch::error::FetchError;
 use modelservice_fetch::fetch::fetch;
 use modelservice_fetch::resolve::Behaviour;
 use modelservice_fetch::source::Form;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write};
@@ -271,6 +272,22 @@ async fn archives_that_break_a_rule_are_refused() {
             "an absolute path",
             tar().file("/etc/x", "").bytes(),
             "\"/etc/x\" is an absolute path",
+        ),
+        (
+            "a reserved name below the only folder",
+            Tar::new()
+                .file("pkg/model.onnx", "model")
+                .file("pkg/..modelservice/marker.json", "{}")
+                .bytes(),
+            "remove ..modelservice from the archive",
+        ),
+        (
+            "a reserved file below the only folder",
+            Tar::new()
+                .file("pkg/model.onnx", "model")
+                .file("pkg/..weights", "x")
+                .bytes(),
+            "\"pkg/..weights\" would begin with ..",
         ),
         (
             "a link out",
@@ -561,4 +578,32 @@ async fn layers_come_one_over_the_other() {
     source.form = Form::Layers;
     let wanted = package(&[("model.onnx", "model"), ("tokens/a", "1"), ("tokens/b", "2")]);
     assert_eq!(fetched(source, None).await, Ok(wanted));
+}
+
+/// Without an ETag, the model's digest alone would let a server change everything else.
+#[tokio::test]
+async fn a_digest_that_is_the_version_covers_the_whole_archive() {
+    let digest = format!("sha256:{:x}", Sha256::digest("model"));
+    let fetched = async |tar: Tar, digest: &str| {
+        let mut source = Scripted::new(vec![object("m.tar", &tar.bytes())]);
+        source.identity = SourceIdentity {
+            kind: IdentityKind::Digest,
+            value: digest.to_owned(),
+            is_retained: false,
+        };
+        let config = FetchConfig {
+            digest: Some(digest.to_owned()),
+            ..source.config()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let behaviour = Behaviour::default();
+        fetch(&config, &source.opener(), Some(folder.path()), &behaviour).await
+    };
+    let two = || Tar::new().with_model().file("model.yaml", "a: b");
+    fetched(Tar::new().with_model(), &digest).await.unwrap();
+    let error = fetched(two(), &digest).await.unwrap_err();
+    assert_eq!(error.reason, FetchReason::DigestMismatch);
+    let (_, package) = error.message.split_once("set it to ").unwrap();
+    let (package, _) = package.split_once(',').unwrap();
+    fetched(two(), package).await.unwrap();
 }

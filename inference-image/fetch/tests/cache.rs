@@ -8,6 +8,8 @@ use modelservice_contract::{FetchCache, FetchConfig};
 use modelservice_fetch::error::FetchError;
 use modelservice_fetch::fetch::fetch;
 use modelservice_fetch::resolve::Behaviour;
+use modelservice_fetch::store::{Beats, Cache, Lock, Turn, examine};
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -143,6 +145,121 @@ async fn a_damaged_package_is_downloaded_again_and_never_served() {
     }
 }
 
+/// Whoever can write to the volume can write a marker that fits: only bytes count.
+#[tokio::test]
+async fn a_marker_is_not_believed() {
+    let volumes = Volumes::new();
+    let source = Scripted::new(vec![object("model.onnx", b"model")]);
+    let digest = format!("sha256:{:x}", Sha256::digest("model"));
+    let config = FetchConfig {
+        digest: Some(digest.clone()),
+        ..volumes.config(&source, "a", None)
+    };
+    let behaviour = Behaviour::default();
+    let pod = volumes.pod("one");
+    fetch(&config, &source.opener(), Some(&pod), &behaviour)
+        .await
+        .unwrap();
+    let poison = async |folder: &Path| {
+        fs::write(folder.join("model.onnx"), "other").unwrap();
+        let file = folder.join("..modelservice/marker.json");
+        let mut marker: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        marker["digest"] = examine(folder).await.unwrap().digest.into();
+        marker["modelDigest"] = digest.clone().into();
+        fs::write(&file, marker.to_string()).unwrap();
+    };
+    poison(&volumes.cache().join("packages/a")).await;
+    let other = volumes.pod("two");
+    let outcome = fetch(&config, &source.opener(), Some(&other), &behaviour)
+        .await
+        .unwrap();
+    assert_eq!(outcome.received, 5);
+    assert_eq!(fs::read(other.join("model.onnx")).unwrap(), b"model");
+    poison(&pod).await;
+    fetch(&config, &source.opener(), Some(&pod), &behaviour)
+        .await
+        .unwrap();
+    assert_eq!(fs::read(pod.join("model.onnx")).unwrap(), b"model");
+}
+
+/// Otherwise it would be downloaded for ever.
+#[tokio::test]
+async fn a_package_that_is_damaged_again_is_given_up() {
+    let volumes = Volumes::new();
+    let source = Scripted::new(vec![object("model.onnx", b"model")]);
+    let config = volumes.config(&source, "a", None);
+    let cached = volumes.cache().join("packages/a/model.onnx");
+    let download = async || {
+        fetch(&config, &source.opener(), None, &Behaviour::default())
+            .await
+            .unwrap();
+    };
+    download().await;
+    let cache = Cache::open(config.cache.as_ref().unwrap(), Beats::default()).unwrap();
+    fs::write(&cached, "other").unwrap();
+    assert!(matches!(cache.turn(&config, None).await.unwrap(), Turn::Ours(_)));
+    assert!(!cached.exists());
+    download().await;
+    fs::write(&cached, "other").unwrap();
+    let error = cache.turn(&config, None).await.unwrap_err();
+    assert_eq!(error.reason, modelservice_contract::FetchReason::SystemError);
+    assert!(error.message.contains("spec.fetch.cache"), "{}", error.message);
+    assert!(cached.exists());
+}
+
+/// Otherwise a slow reader removes what another one has just downloaded.
+#[tokio::test]
+async fn a_damaged_package_is_removed_by_the_owner_of_its_lock_only() {
+    let volumes = Volumes::new();
+    let source = Scripted::new(vec![object("model.onnx", b"model")]);
+    let config = volumes.config(&source, "a", None);
+    fetch(&config, &source.opener(), None, &Behaviour::default())
+        .await
+        .unwrap();
+    let package = volumes.cache().join("packages/a");
+    let whole = volumes.pod("whole");
+    fs::rename(&package, &whole).unwrap();
+    // The same package, as another download has made it.
+    fetch(&config, &source.opener(), None, &Behaviour::default())
+        .await
+        .unwrap();
+    fs::write(package.join("model.onnx"), "other").unwrap();
+    let lock = volumes.cache().join("locks/a.lock");
+    let owner = Lock::try_take(&lock, Beats::default(), &mut None)
+        .unwrap()
+        .unwrap();
+    let cache = Cache::open(config.cache.as_ref().unwrap(), Beats::default()).unwrap();
+    let turn = cache.turn(&config, None);
+    let replace = async {
+        // Damage is found before the lock is asked for, and a reader's file is there as long as it reads.
+        let uses = volumes.cache().join("uses");
+        let is_read = || {
+            fs::read_dir(&uses)
+                .unwrap()
+                .flatten()
+                .any(|file| is_of_a_reader(&file))
+        };
+        while !is_read() {
+            tokio::task::yield_now().await;
+        }
+        while is_read() {
+            tokio::task::yield_now().await;
+        }
+        assert!(package.exists());
+        fs::remove_dir_all(&package).unwrap();
+        fs::rename(&whole, &package).unwrap();
+        drop(owner);
+    };
+    let (turn, ()) = tokio::join!(turn, replace);
+    assert!(matches!(turn.unwrap(), Turn::Ready(None, _)));
+    assert_eq!(fs::read(package.join("model.onnx")).unwrap(), b"model");
+}
+
+fn is_of_a_reader(file: &fs::DirEntry) -> bool {
+    let name = file.file_name().into_string().unwrap();
+    name.starts_with("a.") && !name.contains("lease")
+}
+
 #[tokio::test]
 async fn what_was_used_longest_ago_makes_room() {
     let volumes = Volumes::new();
@@ -198,10 +315,48 @@ async fn what_dead_fetchers_left_is_removed() {
         .unwrap()
         .set_modified(old)
         .unwrap();
+    // The lock of a machine that never came back.
+    fs::write(volumes.cache().join("locks/abandoned.lock"), "{}").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(volumes.cache().join("locks/abandoned.lock"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
     fs::create_dir(volumes.cache().join("trash/x")).unwrap();
     volumes.fetch("b", None).await;
     assert!(!work.join("abandoned").exists() && work.join("recent").exists());
     assert_eq!(fs::read_dir(volumes.cache().join("trash")).unwrap().count(), 0);
+}
+
+/// What cannot be removed is no reason to serve nothing.
+#[tokio::test]
+async fn what_cannot_be_cleaned_up_does_not_keep_a_model_from_its_pod() {
+    let volumes = Volumes::new();
+    volumes.fetch("a", None).await;
+    // A file, where folders are removed.
+    fs::write(volumes.cache().join("trash/x"), "x").unwrap();
+    volumes.fetch("b", None).await;
+    assert_eq!(volumes.packages(), ["a", "b"]);
+}
+
+/// Otherwise a cache without a size fills its volume, and then no model is fetched.
+#[tokio::test]
+async fn a_cache_without_a_size_makes_room_on_its_volume() {
+    let volumes = Volumes::new();
+    for key in ["a", "b"] {
+        volumes.fetch(key, None).await;
+    }
+    let uses = volumes.cache().join("uses");
+    fs::write(uses.join("b.0123"), "x").unwrap();
+    let source = Scripted::new(vec![object("model.onnx", b"model")]);
+    let config = volumes.config(&source, "c", None);
+    let cache = Cache::open(config.cache.as_ref().unwrap(), Beats::default()).unwrap();
+    cache.make_room(1000, 1000).await.unwrap();
+    assert_eq!(volumes.packages(), ["a", "b"]);
+    // More than any volume has.
+    cache.make_room(1000, u64::MAX).await.unwrap();
+    assert_eq!(volumes.packages(), ["b"]);
 }
 
 #[tokio::test]

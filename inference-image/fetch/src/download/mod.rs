@@ -52,10 +52,7 @@ pub async fn download(
     settings: &Settings,
     progress: &Progress,
 ) -> Result<Vec<Downloaded>, FetchError> {
-    let total = found
-        .objects
-        .iter()
-        .try_fold(0_u64, |sum, object| sum.checked_add(object.size?));
+    let total = found.bytes()?;
     if total.is_some_and(|total| total > settings.maximum_bytes) {
         let message = too_large(settings.maximum_bytes);
         return Err(FetchError::new(FetchReason::PackageInvalid, message));

@@ -3,6 +3,7 @@
 use crate::error::FetchError;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use modelservice_contract::FetchReason;
+use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use url::{Origin, Url};
 
@@ -32,10 +33,10 @@ const SECRET_HEADERS: [&str; 4] = [
 ];
 
 /// To which servers the credentials of a request may be sent: none, unless it says so.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience(Arc<[Listed]>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Listed {
     Origin(Origin),
     /// Hosts whose name ends so, by TLS on its usual port.
@@ -125,7 +126,19 @@ pub(super) fn is_secret_parameter(name: &str) -> bool {
     SECRET_PARAMETERS.contains(&name.to_ascii_lowercase().as_str())
 }
 
-/// Values of a request that must appear nowhere: headers with and without their scheme (`Bearer`), parameters.
+/// Parameters that the fetcher sets itself, to values that are no secrets: a store's words about them are worth reading.
+const HARMLESS_PARAMETERS: [&str; 7] = [
+    "restype",
+    "prefix",
+    "include",
+    "versionid",
+    "generation",
+    "service",
+    "scope",
+];
+
+/// Values of a request that must appear nowhere, the longest first: headers with and without their scheme (`Bearer`); and
+/// all of the query, because nobody knows which parameter of a stranger's URL signs it, as it is written and as it is meant.
 pub(super) fn secrets(url: &Url, headers: &HeaderMap) -> Vec<String> {
     let headers = headers
         .iter()
@@ -136,12 +149,28 @@ pub(super) fn secrets(url: &Url, headers: &HeaderMap) -> Vec<String> {
             let bare = value.split_once(' ').map_or(value, |(_, bare)| bare);
             [value.to_owned(), bare.to_owned()]
         });
-    let parameters = url.query_pairs().filter(|(name, _)| is_secret_parameter(name));
-    headers
-        .chain(parameters.map(|(_, value)| value.into_owned()))
+    let query = url.query().unwrap_or_default();
+    let mut secrets: Vec<String> = headers
+        .chain(query.split('&').flat_map(secret_values))
+        .chain([query.to_owned()])
         // Shorter ones are no secrets, and would blank out ordinary words.
         .filter(|secret| secret.len() >= 6)
-        .collect()
+        .collect();
+    // One may be part of another.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
+/// The value of a parameter: as it is written, and decoded with and without `+` for a space.
+fn secret_values(parameter: &str) -> Vec<String> {
+    let (name, raw) = parameter.split_once('=').unwrap_or(("", parameter));
+    if HARMLESS_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Vec::new();
+    }
+    let form = url::form_urlencoded::parse(parameter.as_bytes());
+    let form = form.map(|(name, value)| if value.is_empty() { name } else { value }.into_owned());
+    let decoded = percent_decode_str(raw).decode_utf8_lossy().into_owned();
+    form.chain([raw.to_owned(), decoded]).collect()
 }
 
 #[cfg(test)]
@@ -201,6 +230,21 @@ mod tests {
             assert_eq!(error.reason, FetchReason::ConfigInvalid);
             assert!(error.message.contains(part), "{list:?}: {}", error.message);
             assert!(error.message.contains("one a line"), "{}", error.message);
+        }
+    }
+
+    /// Nobody knows which parameter of a stranger's URL is the secret one.
+    #[test]
+    fn every_value_of_a_query_is_secret_as_it_is_written_and_as_it_is_meant() {
+        let query = "id=s3cr%2Fet+one&a=b&restype=container&bare-token";
+        let url = Url::parse(&format!("https://a.example/?{query}")).unwrap();
+        let secrets = secrets(&url, &HeaderMap::new());
+        for secret in [query, "s3cr%2Fet+one", "s3cr/et one", "s3cr/et+one", "bare-token"] {
+            assert!(secrets.iter().any(|one| one == secret), "{secret}: {secrets:?}");
+        }
+        assert_eq!(secrets[0], query, "the longest comes first");
+        for word in ["container", "b", "restype"] {
+            assert!(secrets.iter().all(|secret| secret != word), "{word}: {secrets:?}");
         }
     }
 }

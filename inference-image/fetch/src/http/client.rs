@@ -63,11 +63,15 @@ impl Client {
     pub async fn send(&self, request: Request) -> Result<Response, FetchError> {
         let mut request = request;
         let mut seen = HashSet::from([request.url.clone()]);
+        let mut secrets = Vec::new();
         loop {
             check(&request)?;
-            let response = self.send_once(&request).await?;
+            secrets.extend(request.secrets());
+            let mut response = self.send_once(&request).await?;
             let location = response.headers.get(header::LOCATION);
             let Some(next) = redirect::next(&request.method, &request.url, response.status, location)? else {
+                // Whoever wrote the last URL may have put any of them into it.
+                response.secrets = secrets;
                 return Ok(response);
             };
             if seen.len() > MAXIMUM_REDIRECTS || !seen.insert(next.clone()) {
@@ -105,7 +109,7 @@ impl Client {
             url: request.url.clone(),
             body,
             timeouts: self.timeouts,
-            secrets: request.secrets(),
+            secrets: Vec::new(),
         })
     }
 }

@@ -26,11 +26,14 @@ const METADATA_V4: [Ipv4Addr; 6] = [
     Ipv4Addr::new(192, 0, 0, 192),
     Ipv4Addr::new(168, 63, 129, 16),
 ];
-const METADATA_V6: [Ipv6Addr; 3] = [
+const METADATA_V6: [Ipv6Addr; 5] = [
     // AWS, EKS Pod Identity, Google Cloud.
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    // Oracle Cloud, Scaleway.
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
 ];
 
 /// Which addresses may be reached. It is asked for each address of each connection, after the name has been resolved, so
@@ -86,6 +89,9 @@ impl Policy {
         if self.is_for_providers {
             return (!is_metadata(address)).then_some("it is not the address of a credential provider");
         }
+        if let Some(refusal) = local_nat64(address).find_map(|v4| self.refusal(v4.into())) {
+            return Some(refusal);
+        }
         if self.api_servers.contains(&address) {
             return Some("it is the cluster's API server");
         }
@@ -136,7 +142,7 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
 }
 
 /// The IPv4 address that an IPv6 address leads to, if it is one that is mapped (`::ffff:0:0/96`), compatible (`::/96`),
-/// translated (NAT64, RFC 6052) or tunnelled (6to4, RFC 3056).
+/// translated (SIIT, RFC 2765; NAT64, RFC 6052) or tunnelled (6to4, RFC 3056).
 fn canonical(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let [a, b, c, d, e, f, g, h] = v6.segments();
@@ -145,12 +151,32 @@ fn canonical(address: IpAddr) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     };
     match [a, b, c, d, e, f] {
-        [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => embedded(g, h),
+        [0, 0, 0, 0, 0, 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => embedded(g, h),
         // `::` and `::1` are no IPv4 addresses.
         [0, 0, 0, 0, 0, 0] if g != 0 || h > 1 => embedded(g, h),
         [0x2002, high, low, ..] => embedded(high, low),
         _ => address,
     }
+}
+
+/// The IPv4 addresses to which a translator may send what goes to `64:ff9b:1::/48` (RFC 8215): the network's owner chooses
+/// the length of the prefix, and with it the place of the address (RFC 6052, section 2.2).
+fn local_nat64(address: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
+    let places: &[[usize; 4]] = match address {
+        IpAddr::V6(v6) if v6.segments()[..3] == [0x64, 0xff9b, 1] => {
+            &[[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]]
+        }
+        _ => &[],
+    };
+    let octets = match address {
+        IpAddr::V6(v6) => v6.octets(),
+        IpAddr::V4(_) => [0; 16],
+    };
+    let found = places
+        .iter()
+        .map(move |place| Ipv4Addr::from(place.map(|at| octets[at])));
+    // With another prefix than the network's, most of it is zeros.
+    found.filter(|v4| v4.octets()[0] != 0)
 }
 
 #[cfg(test)]
@@ -198,6 +224,16 @@ mod tests {
             ("[fd00:ec2::254]", "metadata"),
             ("[fd00:ec2::23]", "metadata"),
             ("[fd20:ce::254]", "metadata"),
+            ("[fd00:c1::a9fe:a9fe]", "metadata"),
+            ("[fd00:42::42]", "metadata"),
+            ("[::ffff:0:169.254.169.254]", "metadata"),
+            ("[::ffff:0:127.0.0.1]", "loopback"),
+            ("[::ffff:0:10.96.0.1]", "API server"),
+            ("[64:ff9b:1::169.254.169.254]", "metadata"),
+            ("[64:ff9b:1:7::10.96.0.1]", "API server"),
+            ("[64:ff9b:1:a9fe:a9:fe00::]", "metadata"),
+            ("[64:ff9b:1:a9:fe:a9fe::]", "metadata"),
+            ("[64:ff9b:1:0:a9:fea9:fe00::]", "metadata"),
             ("169.254.170.23", "metadata"),
             ("100.100.100.200", "metadata"),
             ("168.63.129.16", "metadata"),
@@ -227,6 +263,8 @@ mod tests {
             "[fd12::2]",
             "[2600::1]",
             "[::ffff:10.0.0.1]",
+            "[64:ff9b:1::10.0.0.1]",
+            "[64:ff9b:1:7::52.216.0.1]",
         ] {
             assert_eq!(refusal(&policy, host), None, "{host}");
         }

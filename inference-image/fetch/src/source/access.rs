@@ -4,6 +4,7 @@ use crate::{
     credentials::Credentials,
     error::FetchError,
     http::{Client, Policy, Timeouts},
+    source::shown::without_user,
 };
 use modelservice_contract::{CREDENTIALS_PATH, FetchConfig, FetchReason};
 use url::Url;
@@ -48,11 +49,11 @@ impl Access {
         policy: Policy,
         timeouts: Timeouts,
     ) -> Result<Self, FetchError> {
-        let authorities = credentials
-            .as_ref()
-            .map(Credentials::authorities)
-            .transpose()?
-            .flatten();
+        let secret = credentials.as_ref().map(Credentials::read).transpose()?;
+        let authorities = match &secret {
+            Some(secret) => secret.authorities()?,
+            None => None,
+        };
         let authorities = authorities.as_deref().map(str::as_bytes);
         let providers = config
             .pod_identity
@@ -68,8 +69,9 @@ impl Access {
 
 fn endpoint(text: &str) -> Result<Url, FetchError> {
     let invalid = |what: &str| {
+        let shown = without_user(text);
         let message =
-            format!("the endpoint {text:?} {what}; write it as `https://host` or `http://host:port`");
+            format!("the endpoint {shown:?} {what}; write it as `https://host` or `http://host:port`");
         FetchError::new(FetchReason::ConfigInvalid, message)
     };
     let url = Url::parse(text).map_err(|error| invalid(&format!("is no URL ({error})")))?;

@@ -3,7 +3,7 @@
 use crate::error::FetchError;
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
-use modelservice_contract::SourceIdentity;
+use modelservice_contract::{FetchReason, SourceIdentity};
 use std::ops::Range;
 
 /// A place where a model is kept.
@@ -45,6 +45,34 @@ pub struct Found {
     pub form: Form,
 }
 
+impl Found {
+    /// Bytes of all objects, if the source says them of each.
+    ///
+    /// # Errors
+    /// `PackageInvalid` if they are more than can be counted.
+    pub fn bytes(&self) -> Result<Option<u64>, FetchError> {
+        let mut sum = 0_u64;
+        for object in &self.objects {
+            let Some(size) = object.size else {
+                return Ok(None);
+            };
+            sum = sum.checked_add(size).ok_or_else(|| {
+                let message =
+                    "the source says that its objects have more than 2^64 bytes together, which is too large";
+                FetchError::new(FetchReason::PackageInvalid, message)
+            })?;
+        }
+        Ok(Some(sum))
+    }
+
+    /// Whether any of its objects is an archive.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        self.form == Form::Layers
+            || matches!(self.objects.as_slice(), [one] if !one.name.to_ascii_lowercase().ends_with(".onnx"))
+    }
+}
+
 /// What the objects of a source are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -68,4 +96,38 @@ pub struct Object {
     pub version: Option<String>,
     /// SHA-256 in hex, if the source states it (OCI, the Hub's large files).
     pub sha256: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use modelservice_contract::IdentityKind;
+
+    #[test]
+    fn sizes_that_cannot_be_added_are_too_large() {
+        let bytes = |sizes: &[Option<u64>]| {
+            let object = |size: &Option<u64>| Object {
+                name: "model.onnx".into(),
+                key: "model.onnx".into(),
+                size: *size,
+                version: None,
+                sha256: None,
+            };
+            let found = Found {
+                identity: SourceIdentity {
+                    kind: IdentityKind::Folder,
+                    value: "x".into(),
+                    is_retained: false,
+                },
+                objects: sizes.iter().map(object).collect(),
+                form: Form::Files,
+            };
+            found.bytes()
+        };
+        assert_eq!(bytes(&[Some(1), Some(2)]).unwrap(), Some(3));
+        assert_eq!(bytes(&[Some(1), None]).unwrap(), None);
+        let error = bytes(&[Some(u64::MAX), Some(1)]).unwrap_err();
+        assert_eq!(error.reason, FetchReason::PackageInvalid);
+    }
 }

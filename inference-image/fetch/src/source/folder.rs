@@ -45,7 +45,7 @@ impl Folder {
             return Err(FetchError::new(FetchReason::NotFound, message));
         }
         Ok(Found {
-            identity: identity::of_folder(&objects, false),
+            identity: identity::of_folder(&objects, false)?,
             objects,
             form: Form::Files,
         })

@@ -10,6 +10,7 @@ pub mod objects;
 pub mod oci;
 mod open;
 mod part;
+mod shown;
 
 pub use api::{Form, Found, Object, Source};
 pub use folder::Folder;

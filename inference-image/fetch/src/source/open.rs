@@ -33,3 +33,53 @@ fn unknown(uri: &str) -> FetchError {
     );
     FetchError::new(FetchReason::ConfigInvalid, message)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::http::Timeouts;
+
+    #[test]
+    fn no_message_about_a_wrong_uri_has_its_password() {
+        for uri in [
+            "s3://me:hunter2@models/a",
+            "gs://me:hunter2@models/a",
+            "az://me:hunter2@models/a",
+            "hf://me:hunter2@org/name",
+            "hf://me:hunter2@org",
+            "oci://me:hunter2@a.example/models/x:1",
+            "oci://me:hunter2@a.example/Models/x:1",
+            "https://me:hunter2@a.example/model.exe",
+            "https://me:hun/hunter2@a.example/model.onnx",
+            "ftp://me:hunter2@a.example/model.onnx",
+            "s3:/me:hunter2@models/a",
+        ] {
+            let config = FetchConfig {
+                uri: uri.to_owned(),
+                ..FetchConfig::default()
+            };
+            // A user is not sent, and refused at the latest with the request.
+            if let Err(error) = open(&config, &Policy::default()) {
+                assert!(!error.message.contains("hunter2"), "{}", error.message);
+            }
+        }
+        for endpoint in [
+            "ftp://me:hunter2@a.example",
+            "me:hunter2@a.example",
+            "http://me:hunter2@a.example:x",
+            "http://me:hun/hunter2@a.example",
+        ] {
+            let config = FetchConfig {
+                endpoint: Some(endpoint.to_owned()),
+                ..FetchConfig::default()
+            };
+            let access = Access::new(&config, None, Policy::default(), Timeouts::default());
+            let message = access.err().map(|error| error.message);
+            assert!(
+                message.is_some_and(|message| !message.contains("hunter2")),
+                "{endpoint}"
+            );
+        }
+    }
+}

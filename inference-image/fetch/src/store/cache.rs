@@ -3,7 +3,7 @@
 //! reads it where it is, which saves the copy.
 
 use super::copy::{CopyError, copy};
-use super::eviction::{Folders, USED_FILE};
+use super::eviction::{Folders, Room, USED_FILE};
 use super::lock::{Beats, Lock, Seen};
 use super::marker::{Marker, OWN_FOLDER, examine};
 use super::usage::{Usage, lease, touch};
@@ -14,8 +14,12 @@ use crate::unpack::Unpacked;
 use modelservice_contract::{FetchCache, FetchConfig, FetchReason};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::time::{Duration, Instant, sleep};
 
+/// A package that is damaged as often, each time after a download, will be so again: it is the volume.
+const DAMAGES: u32 = 2;
 /// How often those who wait log how far the download is.
 const SAY: Duration = Duration::from_secs(10);
 
@@ -26,6 +30,8 @@ pub struct Cache {
     key: String,
     most: u64,
     beats: Beats,
+    /// How often this process has found the package damaged.
+    damages: Arc<AtomicU32>,
 }
 
 /// What a cache does for a package.
@@ -35,6 +41,16 @@ pub enum Turn {
     Ready(Option<Unpacked>, Marker),
     /// Nobody has it: this process must download it.
     Ours(Lock),
+}
+
+/// What a look at the package shows.
+enum Look {
+    /// It is whole. If a copy was wanted, this is where it is.
+    Whole(Option<Unpacked>, Marker),
+    /// It is not what its marker says, or not what is wanted.
+    Damaged(Marker),
+    /// There is none, or it has just been removed.
+    Absent,
 }
 
 impl Cache {
@@ -54,26 +70,34 @@ impl Cache {
             key,
             most: config.maximum_bytes.unwrap_or(u64::MAX),
             beats,
+            damages: Arc::default(),
         })
     }
 
     /// Waits until the package is there, or until it is this process's turn to download it. Copies it to `to`; without
-    /// that, it is only checked, and kept for this pod's server.
+    /// that, it is only checked, and kept for this pod's server. A damaged package is removed by whoever has its lock.
     ///
     /// # Errors
-    /// `SystemError`.
+    /// `SystemError`, also if the package is damaged again after it has been downloaded again.
     pub async fn turn(&self, config: &FetchConfig, to: Option<&Path>) -> Result<Turn, FetchError> {
-        let (mut seen, mut said) = (None, None);
+        let (mut seen, mut said, mut damaged) = (None, None, None);
         loop {
-            if let Some((package, marker)) = self.ready(config, to).await? {
-                return Ok(Turn::Ready(package, marker));
+            let there = self.marker(config)?;
+            if there.is_some() && there != damaged {
+                match self.look(config, to).await? {
+                    Look::Whole(package, marker) => return Ok(Turn::Ready(package, marker)),
+                    Look::Damaged(marker) => damaged = Some(marker),
+                    Look::Absent => {}
+                }
             }
             if let Some(lock) = self.lock(&mut seen)? {
-                // Its last owner may have finished in between.
-                if self.marker(config).is_none() {
-                    return Ok(Turn::Ours(lock));
+                // Its last owner may have finished in between, and put a whole package in the place of a damaged one.
+                match self.marker(config)? {
+                    Some(there) if Some(&there) != damaged.as_ref() => continue,
+                    Some(_) => self.discard().await?,
+                    None => {}
                 }
-                continue;
+                return Ok(Turn::Ours(lock));
             }
             if said.is_none_or(|said: Instant| said.elapsed() >= SAY) {
                 let snapshot = Snapshot::read(&self.work()).unwrap_or_default();
@@ -96,13 +120,19 @@ impl Cache {
         self.beats
     }
 
-    /// Removes packages that nobody reads until as many bytes have room.
+    /// Removes packages that nobody reads until there is room for the package: for as many bytes within what the cache
+    /// may hold, and for those that are still to be written on its volume.
     ///
     /// # Errors
     /// `SystemError`.
-    pub async fn make_room(&self, bytes: u64) -> Result<(), FetchError> {
+    pub async fn make_room(&self, bytes: u64, to_write: u64) -> Result<(), FetchError> {
         let cache = self.clone();
-        blocking(move || cache.folders.make_room(&cache.key, bytes, cache.most)).await
+        let room = Room {
+            bytes,
+            most: cache.most,
+            to_write,
+        };
+        blocking(move || cache.folders.make_room(&cache.key, room)).await
     }
 
     /// Makes a package of the work folder available to all, if the lock is still ours.
@@ -136,62 +166,74 @@ impl Cache {
         Lock::try_take(&self.folders.lock(&self.key), self.beats, seen)
     }
 
-    fn marker(&self, config: &FetchConfig) -> Option<Marker> {
-        Marker::read(&self.package()).filter(|marker| marker.is_of(config))
+    fn marker(&self, config: &FetchConfig) -> Result<Option<Marker>, FetchError> {
+        Ok(Marker::read(&self.package())?.filter(|marker| marker.is_of(config)))
     }
 
-    /// The package, if it is there and whole; one that is not whole is removed.
-    async fn ready(
-        &self,
-        config: &FetchConfig,
-        to: Option<&Path>,
-    ) -> Result<Option<(Option<Unpacked>, Marker)>, FetchError> {
-        if self.marker(config).is_none() {
-            return Ok(None);
-        }
+    async fn discard(&self) -> Result<(), FetchError> {
+        let (folders, package) = (self.folders.clone(), self.package());
+        blocking(move || folders.discard(&package)).await
+    }
+
+    /// Reads the package, while nobody removes it.
+    async fn look(&self, config: &FetchConfig, to: Option<&Path>) -> Result<Look, FetchError> {
         let usage = Usage::begin(&self.folders.uses, &self.key)?;
-        let Some(marker) = self.marker(config) else {
-            return Ok(None);
+        let Some(marker) = self.marker(config)? else {
+            return Ok(Look::Absent);
         };
         // Only decides what is removed first when the cache is full.
         let _ = touch(&self.package().join(OWN_FOLDER).join(USED_FILE));
-        let read = usage.hold(self.read(to)).await??;
-        let problem = match read {
-            Ok((is, package)) if is == marker.digest => {
-                if package.is_none() {
+        let problem = match usage.hold(self.read(to)).await?? {
+            Ok(package) => match marker.problem(&package, config.digest.as_deref()) {
+                None if to.is_some() => return Ok(Look::Whole(Some(package), marker)),
+                None => {
                     lease(&self.folders.uses, &self.key)?;
+                    return Ok(Look::Whole(None, marker));
                 }
-                return Ok(Some((package, marker)));
-            }
-            Ok((is, _)) => format!("its digest is {is}, not {}", marker.digest),
+                Some(problem) => problem,
+            },
             Err(problem) => problem,
         };
+        if self.marker(config)?.as_ref() != Some(&marker) {
+            // It was being removed while it was read.
+            return Ok(Look::Absent);
+        }
+        self.damaged(&problem)?;
+        Ok(Look::Damaged(marker))
+    }
+
+    /// Tells of damage, and gives up if it comes back.
+    fn damaged(&self, problem: &str) -> Result<(), FetchError> {
+        if self.damages.fetch_add(1, Ordering::Relaxed) + 1 >= DAMAGES {
+            let message = format!(
+                "the package in the cache at {} was damaged {DAMAGES} times, last because {problem}: check the volume of \
+                 spec.fetch.cache, and who else writes to it",
+                self.package().display()
+            );
+            return Err(FetchError::new(FetchReason::SystemError, message));
+        }
         tracing::warn!(
             package = self.key,
             "the package in the cache is damaged and will be downloaded again: {problem}"
         );
-        drop(usage);
-        let (folders, package) = (self.folders.clone(), self.package());
-        blocking(move || folders.discard(&package)).await?;
-        Ok(None)
+        Ok(())
     }
 
-    /// The package's digest, and its copy if one is wanted; or what is wrong with the package.
-    async fn read(
-        &self,
-        to: Option<&Path>,
-    ) -> Result<Result<(String, Option<Unpacked>), String>, FetchError> {
+    /// What the package is, in its copy if one is wanted; or what is wrong with it.
+    async fn read(&self, to: Option<&Path>) -> Result<Result<Unpacked, String>, FetchError> {
         let from = self.package();
         let Some(to) = to.map(Path::to_owned) else {
-            return Ok(match examine(&from).await {
-                Ok(package) => Ok((package.digest, None)),
-                Err(error) => Err(error.message),
-            });
+            return match examine(&from).await {
+                Ok(package) => Ok(Ok(package)),
+                // What has just been removed is no failure of the disk.
+                Err(error) if error.reason == FetchReason::SystemError && from.exists() => Err(error),
+                Err(error) => Ok(Err(error.message)),
+            };
         };
         blocking(move || match copy(&from, to) {
-            Ok(copy) => Ok(Ok((copy.digest.clone(), Some(copy)))),
+            Ok(copy) => Ok(Ok(copy)),
             Err(CopyError::Source(problem)) => Ok(Err(problem)),
-            Err(CopyError::Target(error)) => Err(error),
+            Err(CopyError::System(error)) => Err(error),
         })
         .await
     }

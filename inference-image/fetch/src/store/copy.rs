@@ -7,7 +7,7 @@ use modelservice_contract::FetchReason;
 use modelservice_package::{Content, FileError, Files, Hash, Known, is_left_out};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -18,15 +18,15 @@ const BUFFER: usize = 128 << 10;
 pub(super) enum CopyError {
     /// The package in the cache is no longer there, or not as it was.
     Source(String),
-    /// The copy cannot be written.
-    Target(FetchError),
+    /// The copy cannot be written, or a disk fails: that says nothing about the package.
+    System(FetchError),
 }
 
 /// Copies the package to a folder, which is replaced. Blocks.
 pub(super) fn copy(from: &Path, to: PathBuf) -> Result<Unpacked, CopyError> {
     disk::remove(&to)
         .and_then(|()| disk::create(&to))
-        .map_err(CopyError::Target)?;
+        .map_err(CopyError::System)?;
     let files = Files::of(from).map_err(|error| source(from, &error.into()))?;
     let mut known = Known::new();
     let (mut folders, mut links) = (vec![PathBuf::new()], Vec::new());
@@ -38,7 +38,7 @@ pub(super) fn copy(from: &Path, to: PathBuf) -> Result<Unpacked, CopyError> {
             }
             match content {
                 Content::Folder => {
-                    disk::create(&to.join(&name)).map_err(CopyError::Target)?;
+                    disk::create(&to.join(&name)).map_err(CopyError::System)?;
                     folders.push(name);
                 }
                 Content::Link(target) => links.push((name, target)),
@@ -55,7 +55,7 @@ pub(super) fn copy(from: &Path, to: PathBuf) -> Result<Unpacked, CopyError> {
         symlink(target, &path).map_err(|error| failed("cannot create the link", &path, &error))?;
     }
     describe(to, &known).map_err(|error| match error.reason {
-        FetchReason::SystemError => CopyError::Target(error),
+        FetchReason::SystemError => CopyError::System(error),
         _ => CopyError::Source(error.message),
     })
 }
@@ -84,9 +84,42 @@ fn copy_file(files: &Files, name: &Path, to: &Path) -> Result<(u64, Hash), CopyE
 }
 
 fn source(name: &Path, error: &FileError) -> CopyError {
-    CopyError::Source(format!("{} {error}", name.display()))
+    match error {
+        FileError::Io(error) if error.kind() != ErrorKind::NotFound => {
+            failed("cannot read from the cache", name, error)
+        }
+        error => CopyError::Source(format!("{} {error}", name.display())),
+    }
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> CopyError {
-    CopyError::Target(disk::error(what, path, error))
+    CopyError::System(disk::error(what, path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use rustix::io::Errno;
+    use std::io::Error;
+
+    /// Otherwise a server of the volume that fails for a moment costs every pod's package.
+    #[test]
+    fn a_disk_that_fails_is_no_damage() {
+        for errno in [Errno::ACCESS, Errno::IO, Errno::STALE] {
+            let error = FileError::Io(Error::from(errno));
+            let error = source(Path::new("model.onnx"), &error);
+            assert!(
+                matches!(&error, CopyError::System(error) if error.reason == FetchReason::SystemError),
+                "{error:?}"
+            );
+        }
+        for error in [
+            FileError::Missing,
+            FileError::Outside,
+            Error::from(ErrorKind::NotFound).into(),
+        ] {
+            assert!(matches!(source(Path::new("a"), &error), CopyError::Source(_)));
+        }
+    }
 }

@@ -60,18 +60,19 @@ impl Folders {
         }
     }
 
-    /// Makes room for as many bytes beside what must stay; `key` is the package that they are for.
-    pub(super) fn make_room(&self, key: &str, needed: u64, most: u64) -> Result<(), FetchError> {
+    /// Makes room beside what must stay; `key` is the package that it is for.
+    pub(super) fn make_room(&self, key: &str, room: Room) -> Result<(), FetchError> {
         let now = clock(&self.uses)?;
         self.remove_leftovers(now)?;
         let mut packages = self.packages()?;
         packages.retain(|package| package.key != key);
         let mut total = packages
             .iter()
-            .fold(needed, |sum, package| sum.saturating_add(package.bytes));
+            .fold(room.bytes, |sum, package| sum.saturating_add(package.bytes));
         packages.sort_by_key(|package| package.used);
+        let most = room.most;
         for package in packages {
-            if total <= most {
+            if total <= most && room.is_free(disk::free(&self.packages)) {
                 return Ok(());
             }
             if is_used(&self.uses, &package.key, now) {
@@ -100,7 +101,10 @@ impl Folders {
             let folder = self.packages.join(&key);
             let used = fs::metadata(folder.join(OWN_FOLDER).join(USED_FILE));
             Cached {
-                bytes: Marker::read(&folder).map_or(0, |marker| marker.bytes),
+                bytes: Marker::read(&folder)
+                    .ok()
+                    .flatten()
+                    .map_or(0, |marker| marker.bytes),
                 used: used
                     .and_then(|used| used.modified())
                     .unwrap_or(SystemTime::UNIX_EPOCH),
@@ -110,20 +114,48 @@ impl Folders {
         Ok(packages.collect())
     }
 
-    /// What fetchers that died have left.
+    /// What fetchers that died have left. What cannot be removed stays, until it is in the way.
     fn remove_leftovers(&self, now: SystemTime) -> Result<(), FetchError> {
         for name in names(&self.trash)? {
-            disk::remove(&self.trash.join(name))?;
+            log_failure(disk::remove(&self.trash.join(name)));
         }
         for key in names(&self.work)? {
             let folder = self.work.join(&key);
-            let changed = fs::metadata(&folder).and_then(|metadata| metadata.modified());
-            let is_old = changed.is_ok_and(|changed| age(changed, now) > ABANDONED);
-            if is_old && !self.lock(&key).exists() {
-                self.discard(&folder)?;
+            let is_old = |path: &Path| {
+                let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+                changed.is_ok_and(|changed| age(changed, now) > ABANDONED)
+            };
+            // Whoever has a lock touches its file every few seconds.
+            let lock = self.lock(&key);
+            if is_old(&folder) && (!lock.exists() || is_old(&lock)) {
+                log_failure(self.discard(&folder));
             }
         }
         Ok(())
+    }
+}
+
+fn log_failure(removed: Result<(), FetchError>) {
+    if let Err(error) = removed {
+        tracing::warn!("what another fetcher has left in the cache stays there: {error}");
+    }
+}
+
+/// The room that a package needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Its size.
+    pub(super) bytes: u64,
+    /// What the whole cache may hold.
+    pub(super) most: u64,
+    /// Bytes that are not on the volume yet.
+    pub(super) to_write: u64,
+}
+
+impl Room {
+    /// Whether what is still to be written fits. What the system does not say is no reason to remove anything.
+    fn is_free(self, free: Option<u64>) -> bool {
+        free.is_none_or(|free| self.to_write <= free)
     }
 }
 

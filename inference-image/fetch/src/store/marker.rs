@@ -3,7 +3,7 @@
 use crate::disk::{self, blocking};
 use crate::error::FetchError;
 use crate::unpack::{Unpacked, describe};
-use modelservice_contract::{FetchConfig, FetchReason, SourceIdentity};
+use modelservice_contract::{FetchConfig, FetchReason, IdentityKind, SourceIdentity};
 use modelservice_package::Known;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +31,9 @@ pub struct Marker {
     pub bytes: u64,
     /// How many files.
     pub files: usize,
+    /// Different each time that a package is made.
+    #[serde(default)]
+    nonce: String,
 }
 
 impl Marker {
@@ -45,15 +48,23 @@ impl Marker {
             model_digest: package.model_digest.clone(),
             bytes: package.bytes,
             files: package.files,
+            nonce: format!("{:016x}", fastrand::u64(..)),
         }
     }
 
-    /// The marker in a package's folder.
-    #[must_use]
-    pub fn read(folder: &Path) -> Option<Self> {
-        let text = std::fs::read(folder.join(OWN_FOLDER).join(FILE)).ok()?;
-        let marker: Self = serde_json::from_slice(&text).ok()?;
-        (marker.format == FORMAT).then_some(marker)
+    /// The marker in a package's folder, if there is one that can be understood.
+    ///
+    /// # Errors
+    /// `SystemError` if the disk does not say what is there.
+    pub fn read(folder: &Path) -> Result<Option<Self>, FetchError> {
+        let file = folder.join(OWN_FOLDER).join(FILE);
+        let text = match std::fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if is_absence(&error) => return Ok(None),
+            Err(error) => return Err(disk::error("cannot read", &file, &error)),
+        };
+        let marker: Option<Self> = serde_json::from_slice(&text).ok();
+        Ok(marker.filter(|marker| marker.format == FORMAT))
     }
 
     /// Writes it: from now on, the package is complete.
@@ -93,13 +104,53 @@ impl Marker {
         digest == self.digest || digest == self.model_digest
     }
 
-    /// That the package has the digest that is asked for, if one is.
+    /// That a package has the digest that is asked for, if one is: by its bytes. Where the digest is all that says which
+    /// version this is, it must be that of all of them.
     ///
     /// # Errors
     /// `DigestMismatch` if not.
-    pub fn check(&self, wanted: Option<&str>) -> Result<(), FetchError> {
-        check_digest(&self.digest, &self.model_digest, wanted)
+    pub fn check(&self, package: &Unpacked, wanted: Option<&str>) -> Result<(), FetchError> {
+        check_digest(&package.digest, &package.model_digest, wanted)?;
+        let is_of_all = package.files == 1 || wanted == Some(&package.digest);
+        if self.identity.kind != IdentityKind::Digest || is_of_all {
+            return Ok(());
+        }
+        let message = format!(
+            "spec.model.digest is that of model.onnx alone, but its source gives no other version, so that nothing says which \
+             {} other files belong to it: set it to {}, the digest of the package",
+            package.files.saturating_sub(1),
+            package.digest
+        );
+        Err(FetchError::new(FetchReason::DigestMismatch, message))
     }
+
+    /// What is wrong with the package beside this marker. Whoever can write to its volume can write a marker too: it is
+    /// believed in nothing that the package's bytes do not show.
+    #[must_use]
+    pub fn problem(&self, package: &Unpacked, wanted: Option<&str>) -> Option<String> {
+        let Unpacked {
+            digest, model_digest, ..
+        } = package;
+        if *digest != self.digest {
+            return Some(format!("its digest is {digest}, not {}", self.digest));
+        }
+        if *model_digest != self.model_digest {
+            let said = &self.model_digest;
+            return Some(format!(
+                "the digest of its model.onnx is {model_digest}, not {said}"
+            ));
+        }
+        self.check(package, wanted).err().map(|error| error.message)
+    }
+}
+
+/// Whether an error says that there is no such file.
+fn is_absence(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
+    )
 }
 
 /// That a digest is that of the package, or of its `model.onnx`, if one is asked for.

@@ -18,7 +18,7 @@ use crate::error::FetchError;
 use crate::source::{Form, Found, Object};
 use compression::{Format, tar_in};
 use error::UnpackError;
-use modelservice_package::{Files, Known, Listing, Most, NoDigest};
+use modelservice_package::{FileError, Files, Known, Listing, Most, NoDigest};
 use std::path::{Path, PathBuf};
 use tar::Role;
 use tree::Tree;
@@ -99,6 +99,12 @@ pub(crate) fn describe(folder: PathBuf, known: &Known) -> Result<Unpacked, Fetch
 }
 
 fn no_digest(problem: &NoDigest) -> FetchError {
+    // A disk that fails says nothing about the package.
+    if let FileError::Io(error) = &problem.error
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return disk::error("cannot read", &problem.name, error);
+    }
     UnpackError::entry(problem.name.display().to_string(), problem.error.to_string()).of("the package")
 }
 
@@ -123,4 +129,28 @@ fn layer(file: &Downloaded, tree: &mut Tree) -> Result<(), UnpackError> {
 fn adopt(object: &Object, file: &Downloaded, tree: &mut Tree) -> Result<(), UnpackError> {
     let name = name::plain(object.name.as_bytes()).map_err(|why| UnpackError::entry(&object.name, why))?;
     tree.adopt(&name, &file.path, file.size, file.hash)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use modelservice_contract::FetchReason;
+    use rustix::io::Errno;
+
+    /// Otherwise a package is thrown away because its volume fails for a moment.
+    #[test]
+    fn a_disk_that_fails_is_no_damage() {
+        for (error, reason) in [
+            (FileError::Io(Errno::IO.into()), FetchReason::SystemError),
+            (FileError::Io(Errno::STALE.into()), FetchReason::SystemError),
+            (FileError::Io(Errno::ACCESS.into()), FetchReason::SystemError),
+            (FileError::Missing, FetchReason::PackageInvalid),
+            (FileError::Changed, FetchReason::PackageInvalid),
+        ] {
+            let name = "model.onnx".into();
+            let failure = no_digest(&NoDigest { name, error });
+            assert_eq!(failure.reason, reason, "{}", failure.message);
+        }
+    }
 }

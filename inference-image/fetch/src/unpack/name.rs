@@ -7,7 +7,7 @@ const LONGEST: usize = 1024;
 /// How deep folders may be nested.
 const DEEPEST: usize = 32;
 /// What begins with this at a package's root belongs to Kubernetes or to the fetcher, and is in no digest.
-const RESERVED: &str = "..";
+pub(super) const RESERVED: &str = "..";
 
 /// Why a name is refused: continues a sentence that begins with it.
 pub(super) type Refusal = String;

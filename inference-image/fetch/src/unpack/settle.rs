@@ -37,6 +37,7 @@ pub(super) fn settle(tree: &Tree, root: &Path, package: &Path) -> Result<Known, 
         let Some(name) = below(full) else {
             continue;
         };
+        check_root(full, &name)?;
         let name = if name == model {
             MODEL_FILE.to_owned()
         } else {
@@ -103,6 +104,20 @@ fn model_in(entries: &BTreeMap<&str, &Kind>, prefix: &str) -> Result<Option<Stri
             several[..several.len().min(SHOWN)].join(", ")
         ))),
     }
+}
+
+/// What an archive may not have at its root, it may not get there either when the one folder around it is left away.
+fn check_root(full: &str, name: &str) -> Result<(), UnpackError> {
+    let at_root = name.split('/').next().unwrap_or(name);
+    if !at_root.starts_with(name::RESERVED) {
+        return Ok(());
+    }
+    let why = format!(
+        "would begin with {} in the package, which is reserved for Kubernetes and the fetcher: remove {at_root} from the \
+         archive",
+        name::RESERVED
+    );
+    Err(UnpackError::entry(full, why))
 }
 
 fn write_link(base: &Path, name: &str, target: &str) -> Result<(), UnpackError> {

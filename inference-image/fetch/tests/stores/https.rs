@@ -247,6 +247,31 @@ pub(crate) async fn the_secrets_headers_are_sent_to_the_servers_that_it_lists() 
     assert_eq!(web.proxy.seen().len(), before);
 }
 
+/// Otherwise the one byte that was asked for would be all of the model.
+pub(crate) async fn a_part_of_a_file_of_unknown_length_does_not_say_its_length() {
+    let web = Web::start(File {
+        says_total: false,
+        ..File::default()
+    })
+    .await;
+    let secret = web.secret();
+    let error = web.source(PATH, Some(&secret), None).unwrap().find(None).await;
+    let error = error.unwrap_err();
+    assert!(
+        error.message.contains("does not say how long"),
+        "{}",
+        error.message
+    );
+    let source = web.source(PATH, Some(&secret), Some(DIGEST)).unwrap();
+    let found = source.find(None).await.unwrap();
+    assert_eq!(found.objects[0].size, None);
+    assert!(!source.has_ranges());
+    assert_eq!(
+        read(&source, &found.objects[0], 0..u64::MAX).await.unwrap(),
+        b"0123456789"
+    );
+}
+
 /// The chunks' own end says where the file ends.
 pub(crate) async fn a_file_of_unknown_length_is_read_to_its_end() {
     let web = Web::start(File {

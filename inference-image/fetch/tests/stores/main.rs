@@ -146,6 +146,7 @@ fn trials(world: Option<World>) -> Vec<Trial> {
         a_private_authority_is_trusted_only_if_the_secret_has_it,
         the_secrets_headers_are_sent_to_the_servers_that_it_lists,
         a_file_of_unknown_length_is_read_to_its_end,
+        a_part_of_a_file_of_unknown_length_does_not_say_its_length,
         a_signed_url_is_used_and_never_shown,
         a_redirect_to_less_than_tls_is_refused,
     );

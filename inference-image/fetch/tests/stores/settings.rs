@@ -43,16 +43,39 @@ pub(crate) async fn credentials_that_cannot_be_used_say_what_to_change() {
         ),
         (
             "az://m/a.onnx",
-            &[("AZURE_STORAGE_ACCOUNT", "a"), ("AZURE_STORAGE_KEY", "hunter2!")],
+            &[
+                ("AZURE_STORAGE_ACCOUNT", "photos"),
+                ("AZURE_STORAGE_KEY", "hunter2!"),
+            ],
             "malformed",
         ),
         (
             "az://m/a.onnx",
             &[
-                ("AZURE_STORAGE_ACCOUNT", "a"),
+                ("AZURE_STORAGE_ACCOUNT", "photos"),
                 ("AZURE_STORAGE_SAS_TOKEN", "hunter2"),
             ],
             "malformed",
+        ),
+        (
+            "s3://m/a.onnx",
+            &[("AWS_REGION", "hunter2.evil.example/")],
+            "AWS_REGION of the credentials' Secret is not the name of a region",
+        ),
+        (
+            "s3://m/a.onnx",
+            &[("AWS_REGION", "EU-hunter2")],
+            "AWS_REGION of the credentials' Secret is not the name of a region",
+        ),
+        (
+            "az://m/a.onnx",
+            &[("AZURE_STORAGE_ACCOUNT", "hunter2.evil.example/")],
+            "AZURE_STORAGE_ACCOUNT of the credentials' Secret is not the name",
+        ),
+        (
+            "az://m/a.onnx",
+            &[("AZURE_STORAGE_ACCOUNT", "a")],
+            "AZURE_STORAGE_ACCOUNT of the credentials' Secret is not the name",
         ),
         ("ftp://m/a.onnx", &[], "is no object store"),
         ("s3:///a.onnx", &[], "no name of a bucket"),

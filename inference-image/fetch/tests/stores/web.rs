@@ -32,6 +32,8 @@ pub(crate) struct File {
     pub(crate) has_ranges: bool,
     pub(crate) heeds_conditions: bool,
     pub(crate) says_length: bool,
+    /// Whether a part says how long all of it is.
+    pub(crate) says_total: bool,
     pub(crate) extra: Option<(&'static str, &'static str)>,
     /// The header without which it refuses.
     pub(crate) wants: Option<(&'static str, &'static str)>,
@@ -45,6 +47,7 @@ impl Default for File {
             has_ranges: true,
             heeds_conditions: true,
             says_length: true,
+            says_total: true,
             extra: None,
             wants: None,
         }
@@ -137,7 +140,12 @@ async fn answer(State(file): State<Arc<Mutex<File>>>, request: Request) -> Respo
         Some((first, _)) if first >= file.body.len() => StatusCode::RANGE_NOT_SATISFIABLE.into_response(),
         Some((first, last)) => {
             let last = last.min(file.body.len() - 1);
-            let content_range = format!("bytes {first}-{last}/{}", file.body.len());
+            let total = if file.says_total {
+                file.body.len().to_string()
+            } else {
+                "*".to_owned()
+            };
+            let content_range = format!("bytes {first}-{last}/{total}");
             let headers = [(header::CONTENT_RANGE, content_range)];
             (
                 StatusCode::PARTIAL_CONTENT,

@@ -43,7 +43,7 @@ impl Used {
     fn advice(&self) -> String {
         match self {
             Self::Nothing => "The request carried no credentials; name a Secret with some in \
-                              spec.model.credentials, or make the source public"
+                              spec.fetch.credentials, or make the source public"
                 .to_owned(),
             Self::Secret(keys) => format!(
                 "The request used {keys} of the credentials' Secret; check that they are right, still valid, and may read it"
@@ -66,7 +66,8 @@ pub async fn failure(response: Response, asked: &Asked) -> FetchError {
     let secrets = response.secrets.clone();
     // An error's body that breaks off is no other error.
     let body = response.bytes(BODY).await.unwrap_or_default();
-    let words = redacted(words(&headers, &body), &secrets);
+    // Before it is cut: of a secret at the cut, a part would stay.
+    let words = bounded(&redacted(words(&headers, &body), &secrets));
     classify(status, &headers, &host, &words, asked)
 }
 
@@ -174,8 +175,7 @@ fn words(headers: &HeaderMap, body: &[u8]) -> String {
     } else {
         (!text.is_empty()).then(|| text.to_owned())
     };
-    let said = said.or_else(|| in_headers(headers)).unwrap_or_default();
-    bounded(&said)
+    in_line(&said.or_else(|| in_headers(headers)).unwrap_or_default())
 }
 
 fn xml(text: &str) -> Option<String> {
@@ -223,16 +223,19 @@ fn joined(code: Option<&str>, message: Option<&str>) -> Option<String> {
     }
 }
 
-/// One line without control characters, cut.
-fn bounded(text: &str) -> String {
+/// One line without control characters.
+fn in_line(text: &str) -> String {
     let line: Vec<&str> = text
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
         .collect();
-    let line = line.join(" ");
+    line.join(" ")
+}
+
+fn bounded(line: &str) -> String {
     match line.char_indices().nth(WORDS) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+        None => line.to_owned(),
     }
 }
 

@@ -61,7 +61,7 @@ fn the_stores_own_words_are_kept_and_nothing_else_of_its_answer() {
     ] {
         assert_eq!(words(&HeaderMap::new(), body.as_bytes()), said, "{body}");
     }
-    let long = words(&HeaderMap::new(), "é".repeat(1000).as_bytes());
+    let long = bounded(&words(&HeaderMap::new(), "é".repeat(1000).as_bytes()));
     assert_eq!(long.chars().count(), WORDS + 1);
     let hub = headers(&[
         ("x-error-code", "GatedRepo"),
@@ -164,4 +164,13 @@ fn a_store_that_repeats_a_credential_does_not_get_it_into_a_message() {
     let secrets = ["Bearer hf_abcdef".to_owned(), "hf_abcdef".to_owned()];
     let words = redacted("no access for hf_abcdef, Bearer hf_abcdef".to_owned(), &secrets);
     assert_eq!(words, "no access for [redacted], [redacted]");
+}
+
+/// Otherwise its beginning stays at the end of the message.
+#[test]
+fn a_credential_at_the_cut_is_left_out_too() {
+    let secret = "hf_abcdefghijklmnop".to_owned();
+    let said = format!("{}{secret}", "x".repeat(WORDS - 5));
+    let words = bounded(&redacted(words(&HeaderMap::new(), said.as_bytes()), &[secret]));
+    assert!(!words.contains("hf_"), "{words}");
 }

@@ -5,6 +5,7 @@ use super::{
     name::name,
 };
 use crate::{
+    credentials::{Credentials, Secret},
     error::FetchError,
     http::{Asked, Audience, Request, Response, Used, bare, exactly, failure},
     source::{
@@ -14,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use modelservice_contract::{FetchReason, IdentityKind, SourceIdentity};
 use std::{
     ops::Range,
@@ -94,14 +95,24 @@ impl HttpsSource {
                 .header(header::IF_MATCH, value.clone())
                 .header(header::IF_RANGE, value);
         }
-        let headers = self.headers()?;
+        let secret = self
+            .access
+            .credentials
+            .as_ref()
+            .map(Credentials::read)
+            .transpose()?;
+        let headers = secret
+            .as_ref()
+            .map(Secret::headers)
+            .transpose()?
+            .unwrap_or_default();
         let used = if headers.is_empty() {
             Used::Nothing
         } else {
             Used::Secret("headers".to_owned())
         };
-        let audience = match &self.access.credentials {
-            Some(credentials) if !headers.is_empty() => credentials.audience(),
+        let audience = match &secret {
+            Some(secret) if !headers.is_empty() => secret.audience(),
             // What signs the URL is for the server that it names.
             _ => Audience::origin_of(&self.url),
         };
@@ -124,31 +135,20 @@ impl HttpsSource {
         }
     }
 
-    fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, FetchError> {
-        let headers = self
-            .access
-            .credentials
-            .as_ref()
-            .map(|credentials| credentials.headers());
-        Ok(headers.transpose()?.unwrap_or_default())
-    }
-
     async fn facts(&self, tag: Option<&str>) -> Result<Facts, FetchError> {
         // Not `HEAD`: many servers, and every signed URL, answer only what they were made for. The rest of the body is
         // not waited for.
         let response = self.get(&(0..1), tag).await?;
         let total = content_range(&response).map(|(_, total)| total);
-        let has_ranges = response.status == StatusCode::PARTIAL_CONTENT && total.is_some();
-        let size = if has_ranges {
-            total
-        } else {
-            response.content_length()
-        };
+        let is_part = response.status == StatusCode::PARTIAL_CONTENT;
+        let has_ranges = is_part && total.is_some();
+        // The length of a part is not the file's.
+        let size = if is_part { total } else { response.content_length() };
         Ok(Facts {
             size,
             tag: strong_tag(&response),
             has_ranges,
-            has_end: size.is_some() || response.headers.contains_key(header::TRANSFER_ENCODING),
+            has_end: size.is_some() || (!is_part && response.headers.contains_key(header::TRANSFER_ENCODING)),
         })
     }
 

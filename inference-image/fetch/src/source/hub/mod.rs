@@ -214,14 +214,15 @@ impl Hub {
         let Some(credentials) = &self.credentials else {
             return Ok(None);
         };
-        let Some(token) = credentials.get(TOKEN)? else {
+        let secret = credentials.read()?;
+        let Some(token) = secret.get(TOKEN)? else {
             return Ok(None);
         };
         let header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
             let message = format!("{TOKEN} of the credentials' Secret is not a token of the Hub (hf_…)");
             FetchError::new(FetchReason::ConfigInvalid, message)
         })?;
-        Ok(Some((header, credentials.audience())))
+        Ok(Some((header, secret.audience())))
     }
 
     /// The Hub's own words are in its headers, and its code says more than the status.

@@ -3,7 +3,7 @@
 //! The form is the one of the Hub's own library: `hf://[models/]ORGANISATION/NAME[@REVISION][/PATH]`. A revision with a
 //! slash is written with `%2F`, except `refs/pr/NUMBER` and `refs/convert/NAME`, which the library takes as they are.
 
-use crate::error::FetchError;
+use crate::{error::FetchError, source::shown::without_user};
 use modelservice_contract::FetchReason;
 use percent_encoding::percent_decode_str;
 
@@ -33,7 +33,8 @@ impl HubUri {
             FetchError::new(
                 FetchReason::ConfigInvalid,
                 format!(
-                    "{uri} {what}; write hf://ORGANISATION/NAME@REVISION, and /FOLDER after it for a part of it"
+                    "{} {what}; write hf://ORGANISATION/NAME@REVISION, and /FOLDER after it for a part of it",
+                    without_user(uri)
                 ),
             )
         };
@@ -136,7 +137,8 @@ fn check_repository(repository: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "names the repository {repository:?}, which cannot exist on the Hub"
+            "names the repository {:?}, which cannot exist on the Hub",
+            without_user(repository)
         ))
     }
 }

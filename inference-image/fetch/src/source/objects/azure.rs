@@ -108,7 +108,15 @@ impl Vendor for Azure {
 /// `http://host:port/ACCOUNT` of an emulator).
 fn account(place: &Place, access: &Access, values: &Values) -> Result<String, FetchError> {
     if let Some(account) = values.get(ACCOUNT) {
-        return Ok(account.clone());
+        if is_account(account) {
+            return Ok(account.clone());
+        }
+        let message = format!(
+            "{}: {ACCOUNT} of the credentials' Secret is not the name of a storage account, which has 3 to 24 lowercase \
+             letters and digits",
+            place.uri
+        );
+        return Err(FetchError::new(FetchReason::ConfigInvalid, message));
     }
     access.endpoint.as_ref().and_then(account_of).ok_or_else(|| {
         let message = format!(
@@ -118,6 +126,12 @@ fn account(place: &Place, access: &Access, values: &Values) -> Result<String, Fe
         );
         FetchError::new(FetchReason::ConfigInvalid, message)
     })
+}
+
+/// It becomes part of the store's host name: nothing else may.
+fn is_account(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (3..=24).contains(&text.len()) && text.bytes().all(is_part)
 }
 
 fn account_of(endpoint: &Url) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Objects as the store tells of them, and their versions. Pure.
 
-use crate::source::api::Object;
+use crate::{error::FetchError, source::api::Object};
+use modelservice_contract::FetchReason;
 use object_store::{GetOptions, ObjectMeta};
 
 /// The condition under which a version is read: ETags have quotes, versions have none.
@@ -15,6 +16,26 @@ pub(super) fn exact(version: &str) -> GetOptions {
         version,
         ..GetOptions::default()
     }
+}
+
+/// Whether what answers is the version that was asked for, whatever the server made of the condition. What does not say
+/// which one it is may be any.
+pub(super) fn is_of_version(meta: &ObjectMeta, version: &str) -> bool {
+    if version.starts_with('"') {
+        meta.e_tag.as_deref().is_some_and(|tag| quoted(tag) == version)
+    } else {
+        meta.version.as_deref() == Some(version)
+    }
+}
+
+/// Says which right is missing if a version is denied: on S3, it is another one than for the newest.
+pub(super) fn with_right(mut error: FetchError, scheme: &str, names_version: bool) -> FetchError {
+    if scheme == "s3" && names_version && error.reason == FetchReason::Denied {
+        error.message.push_str(
+            ". To read a version of an object, the right s3:GetObjectVersion is needed beside s3:GetObject",
+        );
+    }
+    error
 }
 
 pub(super) fn object(meta: &ObjectMeta, name: &str) -> Object {
@@ -53,15 +74,51 @@ mod tests {
 
     use super::*;
 
-    fn version(version: Option<&str>, tag: Option<&str>) -> Option<String> {
-        let meta = ObjectMeta {
+    fn meta(version: Option<&str>, tag: Option<&str>) -> ObjectMeta {
+        ObjectMeta {
             location: "models/a.onnx".into(),
             last_modified: std::time::SystemTime::UNIX_EPOCH.into(),
             size: 1,
             e_tag: tag.map(str::to_owned),
             version: version.map(str::to_owned),
-        };
-        object(&meta, "a.onnx").version
+        }
+    }
+
+    fn version(version: Option<&str>, tag: Option<&str>) -> Option<String> {
+        object(&meta(version, tag), "a.onnx").version
+    }
+
+    /// Otherwise a server that leaves the header away may send any bytes.
+    #[test]
+    fn an_answer_that_does_not_say_its_version_is_another_one() {
+        for (id, tag, wanted, is_it) in [
+            (Some("v1"), Some("\"t\""), "v1", true),
+            (Some("v2"), Some("\"t\""), "v1", false),
+            (None, Some("\"t\""), "v1", false),
+            (Some("v1"), Some("\"t\""), "\"t\"", true),
+            (None, Some("t"), "\"t\"", true),
+            (None, Some("\"u\""), "\"t\"", false),
+            (Some("v1"), None, "\"t\"", false),
+            (None, None, "\"t\"", false),
+            (None, None, "", false),
+        ] {
+            assert_eq!(
+                is_of_version(&meta(id, tag), wanted),
+                is_it,
+                "{id:?} {tag:?} {wanted}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_is_denied_a_version_learns_of_its_right() {
+        let denied = || FetchError::new(FetchReason::Denied, "403");
+        let said = |scheme, names_version| with_right(denied(), scheme, names_version).message;
+        assert!(said("s3", true).contains("s3:GetObjectVersion"));
+        assert_eq!(said("s3", false), "403");
+        assert_eq!(said("gs", true), "403");
+        let error = FetchError::unavailable("503");
+        assert_eq!(with_right(error.clone(), "s3", true), error);
     }
 
     #[test]

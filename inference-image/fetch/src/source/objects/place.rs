@@ -1,6 +1,6 @@
 //! What a URI of an object store names. Pure.
 
-use crate::error::FetchError;
+use crate::{error::FetchError, source::shown::without_user};
 use modelservice_contract::FetchReason;
 use object_store::path::Path;
 
@@ -21,7 +21,9 @@ impl Place {
     /// Reads a URI such as `s3://bucket/models/resnet`. Keys are taken as they are: `%`, `?` and `#` have no meaning.
     pub(super) fn parse(scheme: &'static str, uri: &str) -> Result<Self, FetchError> {
         let invalid = |what: &str| {
-            let message = format!("{uri:?} {what}; write {scheme}://BUCKET/KEY, of one object or one folder");
+            let shown = without_user(uri);
+            let message =
+                format!("{shown:?} {what}; write {scheme}://BUCKET/KEY, of one object or one folder");
             FetchError::new(FetchReason::ConfigInvalid, message)
         };
         let rest = uri.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://"));

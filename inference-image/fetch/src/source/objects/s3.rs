@@ -81,6 +81,13 @@ impl Vendor for S3 {
         let region = values.get(REGION).cloned();
         let region = region.or_else(|| env::var(REGION).ok().filter(|_| identity == Identity::Pod));
         if let Some(region) = region {
+            if !is_region(&region) {
+                let message = format!(
+                    "{}: {REGION} of the credentials' Secret is not the name of a region, such as eu-west-1",
+                    place.uri
+                );
+                return Err(FetchError::new(FetchReason::ConfigInvalid, message));
+            }
             builder = builder.with_region(region);
         }
         builder = match identity {
@@ -94,6 +101,12 @@ impl Vendor for S3 {
             keeps_versions: None,
         })
     }
+}
+
+/// It becomes part of the store's host name: nothing else may.
+fn is_region(text: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(is_part)
 }
 
 fn of_secret(builder: AmazonS3Builder, values: &Values) -> AmazonS3Builder {

@@ -2,7 +2,7 @@
 
 use super::{
     list::{list, similar},
-    object::{exact, name_of, object, quoted},
+    object::{exact, is_of_version, name_of, object, with_right},
     place::Place,
     service::{What, unwrapped},
     vendor::{self, Store, Values, Vendor},
@@ -71,6 +71,7 @@ impl ObjectSource {
         let uri = self.place.uri_of(key);
         let path = Path::parse(key)
             .map_err(|error| FetchError::new(FetchReason::PackageInvalid, format!("{uri}: {error}")))?;
+        let names_version = options.version.is_some();
         let mut extensions = Extensions::new();
         extensions.insert(What(uri.clone()));
         let options = GetOptions {
@@ -81,7 +82,7 @@ impl ObjectSource {
             .objects
             .get_opts(&path, options)
             .await
-            .map_err(|error| unwrapped(&uri, &error))
+            .map_err(|error| with_right(unwrapped(&uri, &error), self.place.scheme, names_version))
     }
 
     /// An object's facts. A failed `HEAD` has no body that says why: a `GET` of one byte has.
@@ -154,11 +155,7 @@ impl ObjectSource {
     async fn one(&self, meta: ObjectMeta) -> Result<Found, FetchError> {
         let object = object(&meta, name_of(&self.place.key));
         let Some(value) = object.version.clone() else {
-            let message = format!(
-                "{}: the store gives it neither a version nor a strong ETag",
-                self.place.uri
-            );
-            return Err(FetchError::new(FetchReason::Unavailable, message));
+            return Err(identity::without_version(&self.place.uri));
         };
         let kind = match (self.place.scheme, value.starts_with('"')) {
             (_, true) => IdentityKind::ETag,
@@ -196,7 +193,7 @@ impl ObjectSource {
         }
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Found {
-            identity: identity::of_folder(&objects, false),
+            identity: identity::of_folder(&objects, false)?,
             objects,
             form: Form::Files,
         })
@@ -237,16 +234,9 @@ impl ObjectSource {
         FetchError::new(FetchReason::NotFound, looked + &hint)
     }
 
-    /// What answers must be what was asked for, whatever the server made of the condition.
     fn check_same(&self, version: &str, meta: &ObjectMeta) -> Result<(), FetchError> {
-        let is_other = if version.starts_with('"') {
-            meta.e_tag.as_deref().is_some_and(|tag| quoted(tag) != version)
-        } else {
-            meta.version
-                .as_deref()
-                .is_some_and(|answered| answered != version)
-        };
-        if is_other { Err(self.changed()) } else { Ok(()) }
+        let is_same = is_of_version(meta, version).then_some(());
+        is_same.ok_or_else(|| self.changed())
     }
 
     fn changed(&self) -> FetchError {

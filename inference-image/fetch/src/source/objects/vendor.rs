@@ -32,8 +32,22 @@ pub(super) trait Vendor: Send + Sync {
     ) -> Result<Store, FetchError>;
 }
 
-/// Values of a Secret's keys, by key.
-pub(super) type Values = BTreeMap<&'static str, String>;
+/// What is used of a Secret: values by key, and the servers that they are for. All of one version of it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Values {
+    by_key: BTreeMap<&'static str, String>,
+    audience: Audience,
+}
+
+impl Values {
+    pub(super) fn get(&self, key: &str) -> Option<&String> {
+        self.by_key.get(key)
+    }
+
+    pub(super) fn contains_key(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+}
 
 /// As whom the requests are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +69,16 @@ pub(super) struct Store {
 /// Reads the Secret as it is now.
 pub(super) fn values(vendor: &dyn Vendor, access: &Access) -> Result<Values, FetchError> {
     let Some(credentials) = &access.credentials else {
-        return Ok(Values::new());
+        return Ok(Values::default());
     };
-    let mut values = Values::new();
+    let secret = credentials.read()?;
+    let mut values = Values {
+        by_key: BTreeMap::new(),
+        audience: secret.audience(),
+    };
     for key in vendor.keys() {
-        if let Some(value) = credentials.get(key)? {
-            values.insert(*key, value);
+        if let Some(value) = secret.get(key)? {
+            values.by_key.insert(*key, value);
         }
     }
     Ok(values)
@@ -68,7 +86,7 @@ pub(super) fn values(vendor: &dyn Vendor, access: &Access) -> Result<Values, Fet
 
 /// As whom the requests are made: credentials of the Secret come first.
 pub(super) fn identity(vendor: &dyn Vendor, access: &Access, values: &Values) -> Identity {
-    if values.keys().any(|key| vendor.is_credential(key)) {
+    if values.by_key.keys().any(|key| vendor.is_credential(key)) {
         Identity::Secret
     } else if access.providers.is_some() {
         Identity::Pod
@@ -104,15 +122,12 @@ pub(super) fn service(
         Identity::Pod => (own, Used::PodIdentity),
         Identity::Secret => {
             let keys: Vec<&str> = values
+                .by_key
                 .keys()
                 .copied()
                 .filter(|key| vendor.is_credential(key))
                 .collect();
-            let audience = access
-                .credentials
-                .as_ref()
-                .map(|credentials| credentials.audience());
-            (audience.unwrap_or_default(), Used::Secret(keys.join(", ")))
+            (values.audience.clone(), Used::Secret(keys.join(", ")))
         }
     };
     Ok(Service {

@@ -26,6 +26,8 @@ const CONFIG_JSON: &str = ".dockerconfigjson";
 const CONFIG_LEGACY: &str = ".dockercfg";
 /// Key of servers that may get the credentials besides the registry.
 const ENDPOINTS: &str = "endpoints";
+/// The kubelet's link to the current version of a volume.
+const VERSION: &str = "..data";
 /// Docker Hub as docker's own configuration calls it.
 const DOCKER_HUB_KEY: &str = "index.docker.io";
 /// Docker Hub as references call it.
@@ -83,16 +85,20 @@ impl LoginFiles {
         let mut logins = Vec::new();
         if let Some(credentials) = &self.credentials {
             let mut keyring = Keyring::default();
+            let secret = credentials.read()?;
             for key in [CONFIG_JSON, CONFIG_LEGACY] {
-                if let Some(content) = credentials.get(key)? {
-                    let origin = Origin::Credentials(key, credentials.audience());
+                if let Some(content) = secret.get(key)? {
+                    let origin = Origin::Credentials(key, secret.audience());
                     keyring.add(&origin, key, content.as_bytes())?;
                 }
             }
             logins.extend(keyring.logins(registry, repository));
         }
         let mut keyring = Keyring::default();
-        for secret in folders(&self.pull_secrets)? {
+        // All of one version, if the kubelet renews them meanwhile.
+        let version = fs::canonicalize(self.pull_secrets.join(VERSION));
+        let pull_secrets = version.unwrap_or_else(|_| self.pull_secrets.clone());
+        for secret in folders(&pull_secrets)? {
             read_secret(&secret, &mut keyring)?;
         }
         logins.extend(keyring.logins(registry, repository));
@@ -416,6 +422,29 @@ mod tests {
             credentials: None,
         };
         assert!(missing.logins("a.example", "x").unwrap().is_empty());
+    }
+
+    /// As the kubelet mounts them: all in one volume, each version in a folder of its own.
+    #[test]
+    fn pull_secrets_are_read_from_the_current_version_of_their_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in ["..old", "..new"] {
+            let secret = folder.path().join(version).join("all");
+            fs::create_dir_all(&secret).unwrap();
+            let content = json!({"auths": {"a.example": {"username": version, "password": "x"}}});
+            fs::write(secret.join(CONFIG_JSON), content.to_string()).unwrap();
+        }
+        std::os::unix::fs::symlink("..new", folder.path().join("..data")).unwrap();
+        // Between two steps of the kubelet.
+        std::os::unix::fs::symlink("..old/all", folder.path().join("all")).unwrap();
+        let files = LoginFiles {
+            pull_secrets: folder.path().to_owned(),
+            credentials: None,
+        };
+        let logins = files.logins("a.example", "x").unwrap();
+        assert_eq!(logins.len(), 1, "{logins:?}");
+        assert_eq!(logins[0].username, "..new");
+        assert_eq!(logins[0].used, Used::PullSecret("all".into()));
     }
 
     /// Without it, whoever sets an endpoint could have the password of a pull secret sent without TLS.

@@ -1,6 +1,6 @@
 //! What an `oci://` URI names, and by which address its registry is asked. Pure: no client.
 
-use crate::error::FetchError;
+use crate::{error::FetchError, source::shown::without_user};
 use modelservice_contract::FetchReason;
 use oci_spec::distribution::Reference;
 use url::Url;
@@ -59,7 +59,8 @@ fn invalid(what: &str, why: impl std::fmt::Display) -> FetchError {
     FetchError::new(
         FetchReason::ConfigInvalid,
         format!(
-            "{what} {why}; write oci://REGISTRY/REPOSITORY:TAG or oci://REGISTRY/REPOSITORY@sha256:DIGEST"
+            "{} {why}; write oci://REGISTRY/REPOSITORY:TAG or oci://REGISTRY/REPOSITORY@sha256:DIGEST",
+            without_user(what)
         ),
     )
 }
@@ -80,8 +81,9 @@ fn own_endpoint(uri: &str, reference: &Reference, endpoint: &Url) -> Result<Url,
     Err(FetchError::new(
         FetchReason::ConfigInvalid,
         format!(
-            "the endpoint {endpoint} is not the registry of {uri}: for oci:// it says only how that is asked, such as \
+            "the endpoint {endpoint} is not the registry of {}: for oci:// it says only how that is asked, such as \
              http://{} for a registry without TLS",
+            without_user(uri),
             reference.registry()
         ),
     ))
