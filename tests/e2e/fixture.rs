@@ -9,8 +9,10 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::Api;
-use local_cluster::{Cluster, ClusterOptions, Device, tool};
+use local_cluster::{Cluster, ClusterOptions, ControlPlane, Device, tool};
 use modelservice_operator::crd::{AcceleratorClass, ModelService};
+use modelservice_test_stores::place::Place;
+use modelservice_test_stores::processes::Servers;
 use serde_json::{Value, json};
 
 use crate::models::Models;
@@ -34,6 +36,8 @@ pub(crate) struct Fixture {
     pub models: Models,
     /// Held by the test that uses the devices.
     pub devices: tokio::sync::Mutex<()>,
+    /// Started by the first test that needs them.
+    stores: std::sync::OnceLock<Result<Servers, String>>,
     /// Held while images are built: those of different flavours share files.
     images: std::sync::Mutex<()>,
     runtime: tokio::runtime::Runtime,
@@ -70,6 +74,7 @@ impl Fixture {
             client,
             models,
             devices: tokio::sync::Mutex::default(),
+            stores: std::sync::OnceLock::default(),
             images: std::sync::Mutex::default(),
             runtime,
         })
@@ -92,6 +97,22 @@ impl Fixture {
             fixture: self,
             namespace: name.to_owned(),
         })
+    }
+
+    /// Where servers of tests listen: pods and this machine reach them there.
+    pub(crate) fn place(&self) -> Place {
+        // A node has the same function.
+        let plane: &ControlPlane = &self.cluster;
+        let enter = ["nsenter".to_owned(), format!("--net={}", plane.netns().display())];
+        Place::new(plane.listener(), enter.to_vec())
+    }
+
+    /// Object stores in the cluster's network.
+    pub(crate) fn stores(&self) -> Result<&Servers> {
+        let started = self.stores.get_or_init(|| Servers::start(&self.place()));
+        started
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("no stores: {error}"))
     }
 
     /// An image of the server with another flavour of ONNX Runtime, pinned by digest.
