@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Client;
 use kube::api::Api;
+use kube::{Client, ResourceExt};
 use local_cluster::{Cluster, ClusterOptions, ControlPlane, Device, tool};
 use modelservice_operator::crd::{AcceleratorClass, ModelService};
 use modelservice_test_stores::place::Place;
@@ -20,6 +20,8 @@ use crate::team::Team;
 
 /// Where the operator is installed.
 pub(crate) const SYSTEM: &str = "modelservice-system";
+/// The name of the service in every example.
+pub(crate) const EXAMPLE: &str = "photos";
 /// The device that every node has one of.
 pub(crate) const DEVICE: &str = "example.com/tpu";
 /// The class of the devices for Dynamic Resource Allocation, of which every node has one, too.
@@ -185,6 +187,20 @@ pub(crate) fn service(name: &str, image: &str) -> ModelService {
         },
     }))
     .unwrap()
+}
+
+/// A manifest of examples/sources, with other words in it, and with resources of which several fit on a small machine.
+pub(crate) fn example(file: &str, words: &[(&str, &str)]) -> Result<ModelService> {
+    let path = repository().join("examples/sources").join(file);
+    let mut manifest = std::fs::read_to_string(&path)?;
+    for (word, other) in words {
+        ensure!(manifest.contains(word), "{} has no {word}", path.display());
+        manifest = manifest.replace(word, other);
+    }
+    let mut wanted: ModelService = serde_saphyr::from_str(&manifest)?;
+    ensure!(wanted.name_any() == EXAMPLE, "{}", path.display());
+    wanted.spec.resources = service(EXAMPLE, "").spec.resources;
+    Ok(wanted)
 }
 
 /// The status of a condition, if it is about the present spec.

@@ -16,7 +16,7 @@ use modelservice_test_stores::processes::{AZURE_ACCOUNT, AZURE_KEY, S3_KEY_ID, S
 use serde_json::{Value, json};
 
 use crate::Test;
-use crate::fixture::{Fixture, condition, is_ready, repository, run, service};
+use crate::fixture::{EXAMPLE, Fixture, condition, example, is_ready, repository, run};
 use crate::onnx;
 use crate::team::Team;
 
@@ -48,23 +48,6 @@ pub(crate) const TESTS: &[Test] = &[
         Box::pin(signed(fixture))
     }),
 ];
-
-/// The name of the service in every example.
-const NAME: &str = "photos";
-
-/// A manifest of examples/sources, with other words in it, and with resources of which several fit on a small machine.
-fn example(file: &str, words: &[(&str, &str)]) -> Result<ModelService> {
-    let path = repository().join("examples/sources").join(file);
-    let mut manifest = std::fs::read_to_string(&path)?;
-    for (word, other) in words {
-        ensure!(manifest.contains(word), "{} has no {word}", path.display());
-        manifest = manifest.replace(word, other);
-    }
-    let mut wanted: ModelService = serde_saphyr::from_str(&manifest)?;
-    ensure!(wanted.name_any() == NAME, "{}", path.display());
-    wanted.spec.resources = service(NAME, "").spec.resources;
-    Ok(wanted)
-}
 
 /// `y = x + constant`.
 fn adder(constant: f32) -> Vec<u8> {
@@ -122,7 +105,7 @@ async fn minio_secret(team: &Team<'_>, host: &str, key: &str) -> Result<()> {
 /// The digests of what a service's servers serve.
 async fn served(team: &Team<'_>) -> Result<Vec<String>> {
     let mut digests = Vec::new();
-    for pod in team.pods(NAME).await? {
+    for pod in team.pods(EXAMPLE).await? {
         let report = team.management(&pod, modelservice_contract::REPORT_PATH)?;
         let report: modelservice_contract::Report = serde_json::from_str(&report)?;
         digests.push(report.models.first().context("no model")?.digest.clone());
@@ -141,7 +124,7 @@ async fn scale_to_two(team: &Team<'_>, wanted: &mut ModelService) -> Result<Vec<
                 .as_ref()
                 .is_some_and(|status| status.ready_replicas == 2)
     };
-    team.wait(NAME, "two servers are ready", two).await?;
+    team.wait(EXAMPLE, "two servers are ready", two).await?;
     served(team).await
 }
 
@@ -165,11 +148,13 @@ async fn s3(fixture: &Fixture) -> Result<()> {
             reason == "ModelFetchFailed" && parts.iter().all(|part| message.contains(part))
         })
     };
-    let told = team.wait(NAME, "what was denied, with which key", denied).await?;
+    let told = team
+        .wait(EXAMPLE, "what was denied, with which key", denied)
+        .await?;
     ensure!(!serde_json::to_string(&told)?.contains(wrong), "{told:?}");
 
     minio_secret(&team, "minio.storage", S3_SECRET).await?;
-    let ready = team.ready(NAME).await?;
+    let ready = team.ready(EXAMPLE).await?;
     ensure!(condition(&ready, "SourceNotRetained").is_none(), "{ready:?}");
     let first = served(&team).await?;
     bucket.put("efficientnet-lite0/model.onnx", &adder(10.0)).await;
@@ -178,7 +163,7 @@ async fn s3(fixture: &Fixture) -> Result<()> {
         both.iter().all(|digest| *digest == first[0]),
         "{first:?}, {both:?}"
     );
-    team.delete(NAME).await
+    team.delete(EXAMPLE).await
 }
 
 // Its owner must know before a node fails, and then get an error instead of two different models.
@@ -195,19 +180,19 @@ async fn not_retained(fixture: &Fixture) -> Result<()> {
     ensure!(told.0 == "True", "{told:?}");
 
     bucket.put("efficientnet-lite0/model.onnx", &adder(10.0)).await;
-    let load = team.load_adder(NAME, 10.0).await?;
+    let load = team.load_adder(EXAMPLE, 10.0).await?;
     wanted.spec.replicas = Some(2);
     team.apply(&wanted).await?;
     let changed = |service: &ModelService| {
         let conditions = service.status.iter().flat_map(|status| &status.conditions);
         conditions.into_iter().any(|one| one.reason == "SourceChanged")
     };
-    team.wait(NAME, "the second server is refused the other model", changed)
+    team.wait(EXAMPLE, "the second server is refused the other model", changed)
         .await?;
     load.wait_answers(5)?;
     let report = load.finish("beside a server that does not start")?;
     ensure!(report.adds(1.0), "{report:?}");
-    team.delete(NAME).await
+    team.delete(EXAMPLE).await
 }
 
 /// An archive with a model, made by a program that adds the file `model.onnx` to the file `archive`.
@@ -228,7 +213,7 @@ async fn gcs(fixture: &Fixture) -> Result<()> {
     let mut wanted = example("gcs.yaml", &[])?;
     wanted.spec.model.endpoint = Some(bucket.server().origin().ascii_serialization());
     team.serve(&wanted).await?;
-    team.delete(NAME).await
+    team.delete(EXAMPLE).await
 }
 
 async fn azure(fixture: &Fixture) -> Result<()> {
@@ -248,7 +233,7 @@ async fn azure(fixture: &Fixture) -> Result<()> {
     secret(&team, "azure", &keys).await?;
     let words = [("https://account.blob.core.windows.net", endpoint.as_str())];
     team.serve(&example("azure.yaml", &words)?).await?;
-    team.delete(NAME).await
+    team.delete(EXAMPLE).await
 }
 
 async fn web(fixture: &Fixture) -> Result<()> {
@@ -268,7 +253,7 @@ async fn web(fixture: &Fixture) -> Result<()> {
     let ready = team.serve(&wanted).await?;
     let told = condition(&ready, "SourceNotRetained").context("nobody is told")?;
     ensure!(told.0 == "True", "{told:?}");
-    team.delete(NAME).await
+    team.delete(EXAMPLE).await
 }
 
 /// A claim named `models` that all servers share, in a folder of this machine that every node sees.
@@ -319,7 +304,7 @@ async fn hub(fixture: &Fixture) -> Result<()> {
         both.iter().all(|digest| *digest == first[0]),
         "{first:?}, {both:?}"
     );
-    team.delete(NAME).await?;
+    team.delete(EXAMPLE).await?;
     let claims = team.api::<PersistentVolumeClaim>();
     claims.delete("models", &DeleteParams::default()).await?;
     let volumes: Api<PersistentVolume> = Api::all(fixture.client.clone());
@@ -379,7 +364,7 @@ async fn signed(fixture: &Fixture) -> Result<()> {
         })
     };
     let told = team
-        .wait(NAME, "the signature is by another key", refused)
+        .wait(EXAMPLE, "the signature is by another key", refused)
         .await?;
     let verified = condition(&told, "ModelVerified").context("no ModelVerified")?;
     ensure!(verified.0 == "False", "{verified:?}");
@@ -400,5 +385,5 @@ async fn signed(fixture: &Fixture) -> Result<()> {
             .is_some_and(|signer| signer.contains("sha256:")),
         "{model:?}"
     );
-    team.delete(NAME).await
+    team.delete(EXAMPLE).await
 }
