@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Client;
 use kube::api::Api;
-use local_cluster::{Cluster, ClusterOptions, Device, tool};
+use kube::{Client, ResourceExt};
+use local_cluster::{Cluster, ClusterOptions, ControlPlane, Device, tool};
 use modelservice_operator::crd::{AcceleratorClass, ModelService};
+use modelservice_test_stores::place::Place;
+use modelservice_test_stores::processes::Servers;
 use serde_json::{Value, json};
 
 use crate::models::Models;
@@ -18,6 +20,8 @@ use crate::team::Team;
 
 /// Where the operator is installed.
 pub(crate) const SYSTEM: &str = "modelservice-system";
+/// The name of the service in every example.
+pub(crate) const EXAMPLE: &str = "photos";
 /// The device that every node has one of.
 pub(crate) const DEVICE: &str = "example.com/tpu";
 /// The class of the devices for Dynamic Resource Allocation, of which every node has one, too.
@@ -34,6 +38,8 @@ pub(crate) struct Fixture {
     pub models: Models,
     /// Held by the test that uses the devices.
     pub devices: tokio::sync::Mutex<()>,
+    /// Started by the first test that needs them.
+    stores: std::sync::OnceLock<Result<Servers, String>>,
     /// Held while images are built: those of different flavours share files.
     images: std::sync::Mutex<()>,
     runtime: tokio::runtime::Runtime,
@@ -70,6 +76,7 @@ impl Fixture {
             client,
             models,
             devices: tokio::sync::Mutex::default(),
+            stores: std::sync::OnceLock::default(),
             images: std::sync::Mutex::default(),
             runtime,
         })
@@ -92,6 +99,22 @@ impl Fixture {
             fixture: self,
             namespace: name.to_owned(),
         })
+    }
+
+    /// Where servers of tests listen: pods and this machine reach them there.
+    pub(crate) fn place(&self) -> Place {
+        // A node has the same function.
+        let plane: &ControlPlane = &self.cluster;
+        let enter = ["nsenter".to_owned(), format!("--net={}", plane.netns().display())];
+        Place::new(plane.listener(), enter.to_vec())
+    }
+
+    /// Object stores in the cluster's network.
+    pub(crate) fn stores(&self) -> Result<&Servers> {
+        let started = self.stores.get_or_init(|| Servers::start(&self.place()));
+        started
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("no stores: {error}"))
     }
 
     /// An image of the server with another flavour of ONNX Runtime, pinned by digest.
@@ -164,6 +187,20 @@ pub(crate) fn service(name: &str, image: &str) -> ModelService {
         },
     }))
     .unwrap()
+}
+
+/// A manifest of examples/sources, with other words in it, and with resources of which several fit on a small machine.
+pub(crate) fn example(file: &str, words: &[(&str, &str)]) -> Result<ModelService> {
+    let path = repository().join("examples/sources").join(file);
+    let mut manifest = std::fs::read_to_string(&path)?;
+    for (word, other) in words {
+        ensure!(manifest.contains(word), "{} has no {word}", path.display());
+        manifest = manifest.replace(word, other);
+    }
+    let mut wanted: ModelService = serde_saphyr::from_str(&manifest)?;
+    ensure!(wanted.name_any() == EXAMPLE, "{}", path.display());
+    wanted.spec.resources = service(EXAMPLE, "").spec.resources;
+    Ok(wanted)
 }
 
 /// The status of a condition, if it is about the present spec.

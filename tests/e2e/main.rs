@@ -19,6 +19,7 @@ mod security;
 mod serving;
 mod shares;
 mod sources;
+mod stores;
 mod team;
 mod traces;
 mod traffic;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         pods::TESTS,
         security::TESTS,
         sources::TESTS,
+        stores::TESTS,
     ]
     .concat();
     let one_after_another = [

@@ -70,7 +70,7 @@ fn push_folder(cluster: &Cluster, name: &str, folder: &Path) -> Result<String> {
     cluster.push(&image, &format!("models/{name}:1"))
 }
 
-/// What tools such as ORAS push: an OCI manifest with a layer that is a file, not a file system.
+/// What tools such as ORAS push, with the tag `v1`: an OCI manifest with a layer that is a file, not a file system.
 pub(crate) fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Result<String> {
     let registry = format!("http://{}/v2/models/{name}", cluster.registry_address());
     let blob = |content: &[u8]| -> Result<Value> {
@@ -134,7 +134,7 @@ pub(crate) fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Re
             kind,
             "--data-binary",
             "@-",
-            &format!("{registry}/manifests/1"),
+            &format!("{registry}/manifests/v1"),
         ],
         manifest.as_bytes(),
     )?;
@@ -145,7 +145,8 @@ pub(crate) fn push_artifact(cluster: &Cluster, name: &str, content: &[u8]) -> Re
     ))
 }
 
-fn digest(content: &[u8]) -> String {
+/// As `sha256sum` prints it, after the algorithm's name.
+pub(crate) fn digest(content: &[u8]) -> String {
     use sha2::Digest;
     let sum = sha2::Sha256::digest(content);
     format!(

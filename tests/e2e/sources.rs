@@ -1,16 +1,17 @@
-//! Models that are not mounted as image volumes, on real kubelets: one of each kind that the cluster has a store for.
+//! Models in the cluster's registry and on claims, on real kubelets. `stores.rs` has those in other stores.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
-use modelservice_operator::crd::{Delivery, Model, ModelFolder, ModelService};
+use modelservice_operator::crd::{Delivery, ModelService};
 use serde_json::json;
 
 use crate::Test;
-use crate::fixture::{Fixture, condition, is_ready, service};
-use crate::models::push_artifact;
+use crate::fixture::{EXAMPLE, Fixture, condition, example, is_ready, service};
+use crate::models::{self, push_artifact};
 use crate::onnx;
+use crate::team::Team;
 
 pub(crate) const TESTS: &[Test] = &[
     (
@@ -29,20 +30,17 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-/// A service with the artifact of this name, by its tag: the cluster's registry speaks plain HTTP.
-fn by_tag(fixture: &Fixture, name: &str) -> ModelService {
+/// The example of an artifact by its tag, in the repository of this name: the cluster's registry speaks plain HTTP.
+fn by_tag(fixture: &Fixture, repository: &str) -> Result<ModelService> {
     let host = fixture.cluster.registry_host();
-    let mut wanted = service("adder", "");
-    wanted.spec.model = Model {
-        uri: Some(format!("oci://{host}/models/{name}:1")),
-        endpoint: Some(format!("http://{host}")),
-        ..Model::default()
-    };
-    wanted
+    let words = [("registry.example", host), ("efficientnet-lite0", repository)];
+    let mut wanted = example("oci.yaml", &words)?;
+    wanted.spec.model.endpoint = Some(format!("http://{host}"));
+    Ok(wanted)
 }
 
 /// The digest of the model that a service serves, as its servers report it.
-async fn digest(team: &crate::team::Team<'_>) -> Result<String> {
+async fn digest(team: &Team<'_>, name: &str) -> Result<String> {
     let has_model = |service: &ModelService| {
         is_ready(service)
             && service
@@ -50,8 +48,7 @@ async fn digest(team: &crate::team::Team<'_>) -> Result<String> {
                 .as_ref()
                 .is_some_and(|status| status.model.is_some())
     };
-    team.wait("adder", "the model is reported", has_model).await?;
-    let service: ModelService = team.api().get("adder").await?;
+    let service = team.wait(name, "the model is reported", has_model).await?;
     let model = service
         .status
         .and_then(|status| status.model)
@@ -65,9 +62,9 @@ async fn moved_tag(fixture: &Fixture) -> Result<()> {
     let restricted = ("pod-security.kubernetes.io/enforce", "restricted");
     let team = fixture.team("team-moved-tag", &[restricted]).await?;
     push_artifact(&fixture.cluster, "moved", &onnx::adder(1.0, onnx::OPSET))?;
-    let mut wanted = by_tag(fixture, "moved");
+    let mut wanted = by_tag(fixture, "moved")?;
     team.serve(&wanted).await?;
-    let first = digest(&team).await?;
+    let first = digest(&team, EXAMPLE).await?;
 
     push_artifact(&fixture.cluster, "moved", &onnx::adder(10.0, onnx::OPSET))?;
     wanted.spec.replicas = Some(2);
@@ -79,8 +76,8 @@ async fn moved_tag(fixture: &Fixture) -> Result<()> {
                 .as_ref()
                 .is_some_and(|status| status.ready_replicas == 2)
     };
-    team.wait("adder", "two servers are ready", two).await?;
-    for pod in team.pods("adder").await? {
+    team.wait(EXAMPLE, "two servers are ready", two).await?;
+    for pod in team.pods(EXAMPLE).await? {
         let report: modelservice_contract::Report =
             serde_json::from_str(&team.management(&pod, modelservice_contract::REPORT_PATH)?)?;
         let served = &report.models.first().context("no model")?.digest;
@@ -102,11 +99,11 @@ async fn moved_tag(fixture: &Fixture) -> Result<()> {
         let model = service.status.as_ref().and_then(|status| status.model.as_ref());
         is_ready(service) && model.is_some_and(|model| model.digest != first)
     };
-    team.wait("adder", "the new version is served", refreshed).await?;
-    team.delete("adder").await
+    team.wait(EXAMPLE, "the new version is served", refreshed).await?;
+    team.delete(EXAMPLE).await
 }
 
-async fn resolvers(team: &crate::team::Team<'_>) -> Result<usize> {
+async fn resolvers(team: &Team<'_>) -> Result<usize> {
     let pods = team.api::<Pod>().list(&Default::default()).await?;
     let is_resolver = |pod: &&Pod| pod.name_any().contains("-resolve");
     Ok(pods.items.iter().filter(is_resolver).count())
@@ -119,15 +116,16 @@ async fn fetched_image(fixture: &Fixture) -> Result<()> {
     // The cluster's registry speaks plain HTTP.
     wanted.spec.model.endpoint = Some(format!("http://{}", fixture.cluster.registry_host()));
     team.serve(&wanted).await?;
-    digest(&team).await?;
+    digest(&team, "adder").await?;
     team.delete("adder").await
 }
 
 async fn claim(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-volume", &[]).await?;
     let folder = fixture.cluster.folder().join("models");
-    std::fs::create_dir_all(folder.join("nets/one"))?;
-    std::fs::write(folder.join("nets/one/model.onnx"), onnx::adder(1.0, onnx::OPSET))?;
+    let model = onnx::adder(1.0, onnx::OPSET);
+    std::fs::create_dir_all(folder.join("efficientnet-lite0"))?;
+    std::fs::write(folder.join("efficientnet-lite0/model.onnx"), &model)?;
     let volumes: Api<PersistentVolume> = Api::all(fixture.client.clone());
     let volume = json!({"metadata": {"name": "models"}, "spec": {
         "capacity": {"storage": "1Gi"}, "accessModes": ["ReadOnlyMany"], "storageClassName": "models",
@@ -143,18 +141,16 @@ async fn claim(fixture: &Fixture) -> Result<()> {
     claims
         .create(&Default::default(), &serde_json::from_value(claim)?)
         .await?;
-    let mut wanted = service("adder", "");
-    wanted.spec.model = Model {
-        volume_claim: Some(ModelFolder {
-            name: "models".into(),
-            path: Some("nets/one".into()),
-        }),
-        ..Model::default()
-    };
+    let digest = models::digest(&model);
+    let zeros = format!("sha256:{}", "0".repeat(64));
+    let mut wanted = example("volume.yaml", &[(&zeros, &digest)])?;
+    let served = team.serve(&wanted).await?;
+    ensure!(condition(&served, "SourceNotRetained").is_none(), "{served:?}");
+    wanted.spec.model.digest = None;
     let served = team.serve(&wanted).await?;
     let told = condition(&served, "SourceNotRetained").context("nothing pins the files")?;
     ensure!(told.2.contains("spec.model.digest"), "{told:?}");
-    team.delete("adder").await?;
+    team.delete(EXAMPLE).await?;
     claims.delete("models", &DeleteParams::default()).await?;
     volumes.delete("models", &DeleteParams::default()).await?;
     Ok(())
@@ -162,12 +158,12 @@ async fn claim(fixture: &Fixture) -> Result<()> {
 
 async fn missing_tag(fixture: &Fixture) -> Result<()> {
     let team = fixture.team("team-missing-tag", &[]).await?;
-    team.apply(&by_tag(fixture, "nowhere")).await?;
+    team.apply(&by_tag(fixture, "nowhere")?).await?;
     let fails = |service: &ModelService| {
         condition(service, "Stalled").is_some_and(|(_, reason, message)| {
             reason == "ModelFetchFailed" && message.contains("models/nowhere")
         })
     };
-    team.wait("adder", "the store's words", fails).await?;
-    team.delete("adder").await
+    team.wait(EXAMPLE, "the store's words", fails).await?;
+    team.delete(EXAMPLE).await
 }

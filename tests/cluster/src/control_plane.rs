@@ -208,6 +208,13 @@ impl ControlPlane {
         network::inside(&self.netns(), || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
     }
 
+    /// Takes free ports of the control plane's machine, at an address that pods, nodes and this machine reach. For a
+    /// test's own servers: programs that it starts in [`ControlPlane::netns`] end with the cluster.
+    pub fn listener(&self) -> impl Fn() -> std::io::Result<TcpListener> + Send + Sync + 'static {
+        let (netns, address) = (self.netns(), self.instance.addresses().hub_end());
+        move || network::inside(&netns, || TcpListener::bind((address, 0))).map_err(std::io::Error::other)
+    }
+
     /// A folder for a test's own files, such as an audit policy; it is removed with the cluster.
     pub fn folder(&self) -> &Path {
         &self.instance.folder

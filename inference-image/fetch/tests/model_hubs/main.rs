@@ -6,13 +6,13 @@
 
 mod hub;
 mod hub_faults;
-mod hub_server;
 mod library;
 mod oci;
 mod oci_access;
 mod oci_faults;
 mod packages;
-mod proxy;
 mod registry;
 mod support;
 mod token_server;
+
+use modelservice_test_stores::{hub as hub_server, proxy};

@@ -1,16 +1,19 @@
 //! What goes wrong between a store and the fetcher, for each kind of store: a test for each, and a table in the docs.
 
 use crate::{
-    bucket::{Bucket, Kind, Secret},
+    bucket::{Secret, Sources as _},
     finding::read,
     proxy::{Fault, Head, Proxy},
-    servers::{S3_OTHER_KEY_ID, S3_OTHER_SECRET, Servers},
     web::{File, Web},
 };
 use modelservice_contract::FetchReason;
 use modelservice_fetch::{
     error::{FetchError, Retry},
     source::Source,
+};
+use modelservice_test_stores::{
+    bucket::{Bucket, Kind},
+    processes::{S3_OTHER_KEY_ID, S3_OTHER_SECRET, Servers},
 };
 use std::{fs, path::Path, time::Duration};
 

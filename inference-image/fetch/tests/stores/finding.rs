@@ -1,14 +1,15 @@
 //! What is found at a URI, in which version, and that nothing else is read afterwards.
 
-use crate::{
-    bucket::{Bucket, Kind},
-    servers::Servers,
-};
+use crate::bucket::Sources as _;
 use futures::StreamExt;
 use modelservice_contract::{FetchReason, IdentityKind, SourceIdentity};
 use modelservice_fetch::{
     error::FetchError,
     source::{Form, Found, Object, Source},
+};
+use modelservice_test_stores::{
+    bucket::{Bucket, Kind},
+    processes::Servers,
 };
 use std::ops::Range;
 

@@ -8,14 +8,12 @@ mod finding;
 mod https;
 mod proxy;
 mod sas;
-mod servers;
 mod settings;
 mod web;
 
-use bucket::Kind;
 use faults::{ROWS, Site};
 use libtest_mimic::{Arguments, Trial};
-use servers::Servers;
+use modelservice_test_stores::{bucket::Kind, place::Place, processes::Servers};
 use std::{future::Future, process::ExitCode, sync::Arc};
 use tokio::runtime::Runtime;
 
@@ -24,7 +22,7 @@ fn main() -> ExitCode {
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(None)).exit_code();
     }
-    let (servers, runtime) = match (Servers::start(), Runtime::new()) {
+    let (servers, runtime) = match (Servers::start(&Place::loopback()), Runtime::new()) {
         (Ok(servers), Ok(runtime)) => (Arc::new(servers), Arc::new(runtime)),
         (Err(error), _) => {
             eprintln!("the stores did not start: {error}");

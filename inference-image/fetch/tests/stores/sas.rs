@@ -1,13 +1,16 @@
 //! Shared access signatures of Azure: credentials that are part of each URL.
 
 use crate::{
-    bucket::{Bucket, Kind, Secret},
+    bucket::{Secret, Sources as _},
     finding::read,
     proxy::{Fault, Proxy},
-    servers::{AZURE_ACCOUNT, AZURE_KEY, Servers},
 };
 use http::Method;
 use modelservice_contract::FetchReason;
+use modelservice_test_stores::{
+    bucket::{Bucket, Kind},
+    processes::{AZURE_ACCOUNT, AZURE_KEY, Servers},
+};
 use object_store::{
     ClientOptions,
     azure::MicrosoftAzureBuilder,

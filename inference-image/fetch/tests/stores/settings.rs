@@ -1,14 +1,17 @@
 //! Configurations that cannot work, and Secrets that are not for a server.
 
 use crate::{
-    bucket::{Bucket, Kind, Secret, access},
+    bucket::{Secret, Sources as _, access},
     proxy::Proxy,
-    servers::Servers,
 };
 use modelservice_contract::{FetchConfig, FetchReason};
 use modelservice_fetch::{
     http::{Policy, Timeouts},
     source::{access::Access, objects},
+};
+use modelservice_test_stores::{
+    bucket::{Bucket, Kind},
+    processes::Servers,
 };
 use url::Url;
 

@@ -12,7 +12,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use modelservice_fetch::{error::FetchError, source::https::HttpsSource};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use modelservice_test_stores::certificate::Certificate;
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -100,22 +100,15 @@ impl Web {
 
 /// A server's certificate for `localhost`, and the authority that vouches for it.
 fn tls() -> (TlsAcceptor, String) {
-    let authority_key = KeyPair::generate().unwrap();
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let certificate = authority.self_signed(&authority_key).unwrap();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
-    let server = server.signed_by(&key, &issuer).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let made = Certificate::of("localhost");
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![server.der().clone()], key)
+        .with_single_cert(vec![made.server.der().clone()], key)
         .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), certificate.pem())
+    (TlsAcceptor::from(Arc::new(config)), made.authority)
 }
 
 async fn answer(State(file): State<Arc<Mutex<File>>>, request: Request) -> Response {

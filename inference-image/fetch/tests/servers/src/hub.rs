@@ -2,7 +2,10 @@
 //! host, files that are kept by Xet, and repositories that are gated, private or renamed. `library.rs` has the Hub's own
 //! library download from it, and compares.
 
-use super::proxy::{Proxy, serve};
+use crate::{
+    place::Place,
+    proxy::{Proxy, serve},
+};
 use axum::{Router, body::Body, extract::State, response::Response};
 use http::{HeaderMap, Request, StatusCode, header};
 use percent_encoding::percent_decode_str;
@@ -18,13 +21,13 @@ use tokio::task::JoinHandle;
 /// Entries of a page; the Hub has a thousand.
 const PAGE: usize = 3;
 /// Who may see what is private, and has accepted the conditions of what is gated.
-pub(crate) const TOKEN: &str = "hf_theTokenOfTheTest";
+pub const TOKEN: &str = "hf_theTokenOfTheTest";
 /// A token that the Hub knows, without any right.
-pub(crate) const OTHER_TOKEN: &str = "hf_theTokenOfSomebodyElse";
+pub const OTHER_TOKEN: &str = "hf_theTokenOfSomebodyElse";
 
 /// How a file is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub enum Kept {
     Git,
     Lfs,
     Xet,
@@ -37,7 +40,7 @@ struct File {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     Public,
     Gated,
     Private,
@@ -63,19 +66,24 @@ struct Shared {
 }
 
 /// The Hub and the host of its large files, each behind a proxy. Ends with the value.
-pub(crate) struct HubServer {
-    pub(crate) hub: Proxy,
-    pub(crate) files: Proxy,
+pub struct HubServer {
+    pub hub: Proxy,
+    pub files: Proxy,
     shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl HubServer {
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
+        Self::start_at(&Place::loopback()).await
+    }
+
+    /// A Hub whose clients are in this place.
+    pub async fn start_at(place: &Place) -> Self {
         let blobs: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
         let files = Router::new().fallback(large_file).with_state(blobs.clone());
         let (files_address, files_task) = serve(files).await;
-        let files = Proxy::start(files_address).await;
+        let files = Proxy::start_at(place, files_address).await;
         let shared = Arc::new(Shared {
             content: Mutex::default(),
             files: files.url(),
@@ -83,7 +91,7 @@ impl HubServer {
         let router = Router::new().fallback(answer).with_state((shared.clone(), blobs));
         let (address, task) = serve(router).await;
         Self {
-            hub: Proxy::start(address).await,
+            hub: Proxy::start_at(place, address).await,
             files,
             shared,
             tasks: [task, files_task],
@@ -91,7 +99,7 @@ impl HubServer {
     }
 
     /// A commit with these files, to which the revision points from now on.
-    pub(crate) fn push(
+    pub fn push(
         &self,
         repository: &str,
         access: Access,
@@ -123,13 +131,13 @@ impl HubServer {
         commit
     }
 
-    pub(crate) fn rename(&self, from: &str, to: &str) {
+    pub fn rename(&self, from: &str, to: &str) {
         let mut content = self.shared.content.lock().unwrap();
         content.renamed.insert(from.to_owned(), to.to_owned());
     }
 
     /// The Hub forgets a commit, as after its history was rewritten.
-    pub(crate) fn forget(&self, repository: &str, commit: &str) {
+    pub fn forget(&self, repository: &str, commit: &str) {
         let mut content = self.shared.content.lock().unwrap();
         content
             .repositories

@@ -1,5 +1,6 @@
 //! A proxy that is in front of a server, sees all requests, and does to their answers what a test has planned.
 
+use crate::place::Place;
 use axum::{Router, body::Body, extract::State, response::Response};
 use futures::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
@@ -13,11 +14,11 @@ use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 /// What is done to an answer.
 #[derive(Clone, Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Answered without asking the server.
     Status(u16, Vec<(&'static str, String)>),
     /// The connection is closed after so many bytes of the body.
@@ -36,9 +37,9 @@ pub(crate) enum Fault {
 
 /// A request as the server got it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
+pub struct Seen {
+    pub uri: Uri,
+    pub headers: HeaderMap,
 }
 
 struct Planned {
@@ -56,23 +57,28 @@ struct Shared {
 }
 
 /// Ends with the value.
-pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
+pub struct Proxy {
+    pub address: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
 impl Proxy {
-    pub(crate) async fn start(upstream: SocketAddr) -> Self {
-        Self::with(upstream, true).await
+    pub async fn start(upstream: SocketAddr) -> Self {
+        Self::start_at(&Place::loopback(), upstream).await
+    }
+
+    /// A proxy in another place than the server.
+    pub async fn start_at(place: &Place, upstream: SocketAddr) -> Self {
+        Self::with(place, upstream, true).await
     }
 
     /// A proxy that does not pass `Range` on.
-    pub(crate) async fn without_ranges(upstream: SocketAddr) -> Self {
-        Self::with(upstream, false).await
+    pub async fn without_ranges(upstream: SocketAddr) -> Self {
+        Self::with(&Place::loopback(), upstream, false).await
     }
 
-    async fn with(upstream: SocketAddr, has_ranges: bool) -> Self {
+    async fn with(place: &Place, upstream: SocketAddr, has_ranges: bool) -> Self {
         let shared = Arc::new(Shared {
             upstream,
             client: Client::builder(TokioExecutor::new()).build_http(),
@@ -81,7 +87,7 @@ impl Proxy {
             seen: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
-        let (address, task) = serve(router).await;
+        let (address, task) = serve_at(place, router).await;
         Self {
             address,
             shared,
@@ -89,12 +95,12 @@ impl Proxy {
         }
     }
 
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Does it to the next `times` answers to requests whose path and query contain `part`.
-    pub(crate) fn plan(&self, part: &str, times: usize, fault: Fault) {
+    pub fn plan(&self, part: &str, times: usize, fault: Fault) {
         self.shared.planned.lock().unwrap().push(Planned {
             part: part.to_owned(),
             times,
@@ -102,12 +108,12 @@ impl Proxy {
         });
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
     /// Requests whose path and query contain `part`.
-    pub(crate) fn seen_of(&self, part: &str) -> Vec<Seen> {
+    pub fn seen_of(&self, part: &str) -> Vec<Seen> {
         self.seen()
             .into_iter()
             .filter(|seen| seen.uri.to_string().contains(part))
@@ -122,8 +128,12 @@ impl Drop for Proxy {
 }
 
 /// Serves on a free port of the machine.
-pub(crate) async fn serve(router: Router) -> (SocketAddr, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+pub async fn serve(router: Router) -> (SocketAddr, JoinHandle<()>) {
+    serve_at(&Place::loopback(), router).await
+}
+
+async fn serve_at(place: &Place, router: Router) -> (SocketAddr, JoinHandle<()>) {
+    let listener = place.listen().unwrap();
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     (address, task)
