@@ -159,12 +159,14 @@ fn body(bytes: Bytes, fault: Option<Fault>) -> Result<Body, FetchError> {
         let pieces: Vec<Bytes> = bytes.chunks(1000).map(Bytes::copy_from_slice).collect();
         stream::iter(pieces.into_iter().map(Ok))
     };
+    // The last part of an object may be shorter.
+    let first = |after: u64| bytes.slice(..bytes.len().min(after as usize));
     let broken = || stream::iter([Err(FetchError::unavailable("connection reset by peer"))]);
     Ok(match fault {
         None => pieces(bytes).boxed(),
         Some(Fault::Refused(error)) => return Err(error),
-        Some(Fault::Reset(after)) => pieces(bytes.slice(..after as usize)).chain(broken()).boxed(),
-        Some(Fault::Truncated(after)) => pieces(bytes.slice(..after as usize)).boxed(),
+        Some(Fault::Reset(after)) => pieces(first(after)).chain(broken()).boxed(),
+        Some(Fault::Truncated(after)) => pieces(first(after)).boxed(),
         Some(Fault::Endless) => stream::repeat_with(|| Ok(Bytes::from_static(&[7; 1000]))).boxed(),
         Some(Fault::TooLong) => pieces(bytes)
             .chain(stream::iter([Ok(Bytes::from_static(b"x"))]))
